@@ -1,0 +1,33 @@
+"""A stream from ordinary files, with COMM.
+
+`python -m mmcl_jax.main --config=configs/folders.py --config.stream.root=DATA
+--workdir=runs/mine`, with `DATA/<modality>/<dataset>/{train,test}/<class>/<file>`, for
+text `DATA/text/<dataset>/{train,test}.csv`. Behind a colon: `smoke` for a short run,
+and `method=`, `order=`, `adapter=`, `seed=`.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from mmcl_jax.config import (
+    Config,
+    Folders,
+    TrainOptions,
+    parse_argument,
+    to_config_dict,
+    with_arguments,
+)
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Returns the config."""
+    variant, pairs = parse_argument(argument)
+    config = Config(stream=Folders(max_train_per_class=100))
+    if variant == "smoke":
+        config = dataclasses.replace(
+            config,
+            stream=Folders(classes_per_task=2, max_train_per_class=4),
+            train=TrainOptions(epochs=1, batch_size=16),
+        )
+    return to_config_dict(with_arguments(config, pairs))

@@ -1,0 +1,96 @@
+# Sourced by the scripts beside it. `prepare run` or `prepare test` leaves a virtual
+# environment with what the project names: $ROOT is the repository, $VENV_PYTHON its
+# Python. Stamps inside the environment make a second call take no time; they are written
+# last, so whatever is interrupted is done again.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+VENV="$ROOT/.venv"
+VENV_PYTHON="$VENV/bin/python"
+
+_fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+_supported() {
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+    >/dev/null 2>&1
+}
+
+_version() {
+  "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null ||
+    echo "not a working Python"
+}
+
+# Prints the Python to make the environment with.
+_find_python() {
+  local candidate
+  if [ -n "${PYTHON:-}" ]; then
+    _supported "$PYTHON" ||
+      _fail "PYTHON=$PYTHON is $(_version "$PYTHON"); expected Python 3.11, 3.12 or 3.13"
+    echo "$PYTHON"
+    return
+  fi
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    if _supported "$candidate"; then
+      echo "$candidate"
+      return
+    fi
+  done
+  _fail "python3 is $(_version python3); expected Python 3.11, 3.12 or 3.13. Install" \
+    "one, or name it: PYTHON=/path/to/python3.12 bash $0"
+}
+
+_make_venv() {
+  local python
+  python="$(_find_python)" || exit 1
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    _fail "$python lacks the module venv or ensurepip; on Debian and Ubuntu:" \
+      "apt install python3-venv"
+  echo "making $VENV with Python $(_version "$python")" >&2
+  mkdir -p "$VENV"
+  : >"$VENV/unfinished"
+  "$python" -m venv "$VENV" >&2
+  rm "$VENV/unfinished"
+}
+
+_check_venv() {
+  _supported "$VENV_PYTHON" ||
+    _fail "$VENV is $(_version "$VENV_PYTHON"); expected Python 3.11, 3.12 or 3.13." \
+      "Remove it and run this again"
+  if [ -n "${PYTHON:-}" ] && [ "$(_version "$PYTHON")" != "$(_version "$VENV_PYTHON")" ]
+  then
+    _fail "$VENV was made with Python $(_version "$VENV_PYTHON"), PYTHON=$PYTHON is" \
+      "$(_version "$PYTHON"). Remove one or the other"
+  fi
+}
+
+# Says what should be installed: another answer than a stamp's means to install again.
+_wanted() {
+  (
+    cd "$ROOT"
+    echo "$ROOT $1 $(_version "$VENV_PYTHON")"
+    cksum pyproject.toml requirements.txt requirements.lock
+  )
+}
+
+prepare() {
+  local extras="" wanted
+  # what an interrupted call began, and only that, is thrown away
+  if [ -e "$VENV/unfinished" ]; then rm -rf "$VENV"; fi
+  if [ ! -e "$VENV" ]; then _make_venv; fi
+  _check_venv
+  if [ "$(uname -s)" = Linux ] && nvidia-smi -L >/dev/null 2>&1; then
+    extras="cuda12"
+  fi
+  wanted="$(_wanted "$extras")"
+  if [ "$(cat "$VENV/installed-$1" 2>/dev/null)" = "$wanted" ]; then return; fi
+  rm -f "$VENV"/installed-*
+  echo "installing what pyproject.toml names; about 1.5 GB the first time" >&2
+  if [ "$1" = test ]; then extras="test${extras:+,$extras}"; fi
+  "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check \
+    --constraint "$ROOT/requirements.lock" --editable "$ROOT${extras:+[$extras]}" >&2
+  # what tests need holds what runs need
+  if [ "$1" = test ]; then echo "$wanted" >"$VENV/installed-test"; fi
+  echo "$wanted" >"$VENV/installed-run"
+}

@@ -1,0 +1,3 @@
+"""Continual learning over many modalities, in JAX."""
+
+__version__ = "0.1.0"

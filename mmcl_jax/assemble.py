@@ -1,0 +1,148 @@
+"""From a config to everything that a run needs: encoder, stream, model, learner."""
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from mmcl_jax import config as configs
+from mmcl_jax import learner, sharding
+from mmcl_jax.methods import METHODS, ON_JOINED_STREAM
+from mmcl_jax.methods.base import Method
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.models import Model, dual
+from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.streams import folders, loader, procedural
+from mmcl_jax.streams.base import Stream, joint, stream_hash
+from mmcl_jax.writers import progress_bar
+
+BUILTIN_ENCODER = pathlib.Path(__file__).parent / "models" / "assets"
+
+
+class Run(NamedTuple):
+    """Everything that stays as it is for the whole run.
+
+    Attributes:
+        config: the experiment.
+        encoder: the frozen encoder; its weights are on the host.
+        stream: what is learnt.
+        model: the encoder as the method sees it.
+        method: how it is learnt.
+        mesh: the devices.
+        learner: the compiled functions.
+        decoder: reads and remembers samples.
+    """
+
+    config: configs.Config
+    encoder: huggingface_clip.Encoder
+    stream: Stream
+    model: Model
+    method: Method
+    mesh: jax.sharding.Mesh
+    learner: learner.Learner
+    decoder: loader.Decoder
+
+
+def load_encoder(path: str) -> huggingface_clip.Encoder:
+    """Reads the encoder that the config names."""
+    return huggingface_clip.load(BUILTIN_ENCODER if path == "builtin" else path)
+
+
+def build_stream(config: configs.Config) -> Stream:
+    """Returns the stream that the config names, joined if its method asks for that."""
+    options = dataclasses.asdict(config.stream)
+    build = {"world": procedural.build, "folders": folders.build}[options.pop("kind")]
+    stream = build(
+        **options, order_seed=config.seeds.order, data_seed=config.seeds.data
+    )
+    return joint(stream) if config.method.name in ON_JOINED_STREAM else stream
+
+
+def build_model(encoder: huggingface_clip.Encoder, stream: Stream) -> Model:
+    """Returns the encoder's static facts, for the modalities of the stream."""
+    log_scale = min(float(encoder.frozen["log_scale"]), float(np.log(100.0)))
+    return Model(
+        spec=encoder.spec,
+        modalities=stream.modalities,
+        towers=tuple(MODALITIES[name].tower for name in stream.modalities),
+        num_classes=len(stream.classes),
+        num_stages=len(stream.stages),
+        logit_scale=float(np.exp(log_scale)),
+        embed=lambda frozen, inputs, injection: dual.embed(
+            encoder.spec, frozen, inputs, injection
+        ),
+    )
+
+
+def assemble(config: configs.Config, console: Console) -> Run:
+    """Reads the encoder and the data and checks them; writes and compiles nothing.
+
+    Raises:
+        ValueError: naming what cannot be read, or what does not fit together.
+    """
+    encoder = load_encoder(config.encoder.path)
+    stream = build_stream(config)
+    mesh = sharding.make_mesh()
+    rows, devices = config.train.batch_size, mesh.devices.size
+    if rows % devices:
+        raise configs.ConfigError(
+            f"config.train.batch_size: {rows} rows cannot be cut evenly over {devices} "
+            "devices"
+        )
+    decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
+    if config.data.verify and isinstance(config.stream, configs.Folders):
+        _verify(decoder, stream, config.data.threads, console)
+    model = build_model(encoder, stream)
+    make_method = METHODS[config.method.name]
+    compiled = learner.make_learner(
+        lambda model: make_method(model, config),
+        model,
+        config.train.optimizer,
+        config.seeds.init,
+        mesh,
+    )
+    method = make_method(model, config)
+    return Run(config, encoder, stream, model, method, mesh, compiled, decoder)
+
+
+def _verify(
+    decoder: loader.Decoder, stream: Stream, threads: int, console: Console
+) -> None:
+    with progress_bar(console) as bars:
+        line = bars.add_task("reading every file once", total=None)
+        decoder.verify(
+            stream,
+            lambda done, total: bars.update(line, completed=done, total=total),
+            threads,
+        )
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Returns what `stream.json` holds: order, classes, counts, hashes."""
+    stream = run.stream
+    return {
+        "hash": stream_hash(stream),
+        "encoder": run.encoder.fingerprint,
+        "modalities": list(stream.modalities),
+        "preprocessing": {n: MODALITIES[n].version for n in stream.modalities},
+        "stages": [list(stage) for stage in stream.stages],
+        "classes": [dataclasses.asdict(slot) for slot in stream.classes],
+        "tasks": describe_tasks(stream),
+    }
+
+
+def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
+    """Returns name, modality, class names and sample counts of each task."""
+    return [
+        {
+            "name": task.name,
+            "modality": task.modality,
+            "classes": [stream.classes[c].name for c in task.classes],
+            "train": len(task.train),
+            "test": len(task.test),
+        }
+        for task in stream.tasks
+    ]

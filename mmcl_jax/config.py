@@ -1,0 +1,418 @@
+"""What an experiment is made of: frozen dataclasses, and the only defaults there are.
+
+Config files build a `ConfigDict` from them, flags override its fields, and `resolve`
+turns it back, checking every value before anything expensive starts.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.base import LABEL_SPACES
+from mmcl_jax.methods.comm import CHOICES, CommOptions
+from mmcl_jax.methods.ridge import RidgeOptions
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.models.adapters import ADAPTERS
+from mmcl_jax.optim import OptimizerOptions
+from mmcl_jax.streams.base import ORDERS
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names the field and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A stream of novel concepts of the procedural world.
+
+    Attributes:
+        kind: "world".
+        tasks: number of tasks, dealt to the modalities in turn.
+        classes_per_task: concepts of a task.
+        modalities: which of the five take part.
+        order: a name of `streams.base.ORDERS`.
+        train_per_class: training samples of a class.
+        test_per_class: test samples of a class.
+    """
+
+    kind: str = "world"
+    tasks: int = 10
+    classes_per_task: int = 5
+    modalities: tuple[str, ...] = ("image", "video", "audio", "depth", "text")
+    order: str = "interleaved"
+    train_per_class: int = 40
+    test_per_class: int = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Folders:
+    """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
+
+    Attributes:
+        kind: "folders".
+        root: the folder; a relative one counts from the working directory.
+        classes_per_task: classes of a task.
+        order: a name of `streams.base.ORDERS`.
+        include: comma-separated globs on `<modality>/<dataset>/<class>`; empty: all.
+        exclude: globs of what is left out; `!` in front takes back what an earlier
+            one left out.
+        max_train_per_class: training samples kept of a class; None: all.
+        test_fraction: share of a class that tests it where a data set has no test part.
+    """
+
+    kind: str = "folders"
+    root: str = ""
+    classes_per_task: int = 5
+    order: str = "interleaved"
+    include: str = ""
+    exclude: str = ""
+    max_train_per_class: int | None = None
+    test_fraction: float = 0.2
+
+
+STREAMS = {"world": World, "folders": Folders}
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """Separate seeds.
+
+    Attributes:
+        order: which classes form a task, and the order of tasks.
+        init: initial values and every later draw of the method.
+        data: training draws and their order.
+    """
+
+    order: int = 0
+    init: int = 0
+    data: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderOptions:
+    """The frozen encoder.
+
+    Attributes:
+        path: folder with `config.json`, `tokenizer.json` and `model.safetensors`, or
+            "builtin" for the one in the package.
+    """
+
+    path: str = "builtin"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """How samples are read.
+
+    Attributes:
+        worker_processes: Grain worker processes; 0: threads of this process.
+        threads: decoding threads.
+        memory_gib: decoded samples are kept up to this size, so that later epochs and
+            evaluations do not decode again.
+        verify: whether every file is decoded once before the first task.
+    """
+
+    worker_processes: int = 0
+    threads: int = 2
+    memory_gib: float = 2.0
+    verify: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterOptions:
+    """What is trained inside the frozen towers.
+
+    Attributes:
+        kind: a name of `models.adapters.ADAPTERS`.
+        length: prompt tokens of a layer.
+        layers: prompted layers, from the first; None: all.
+        rank: of low-rank updates.
+    """
+
+    kind: str = "deep_prompts"
+    length: int = 8
+    layers: int | None = None
+    rank: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodOptions:
+    """The method; it reads the sections it knows.
+
+    Attributes:
+        name: a name of `methods.METHODS`.
+        adapter: of every method that trains inside the towers.
+        comm: of `comm`.
+        ridge: of `ridge`.
+    """
+
+    name: str = "comm"
+    adapter: AdapterOptions = AdapterOptions()
+    comm: CommOptions = CommOptions()
+    ridge: RidgeOptions = RidgeOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """How each task is trained.
+
+    Attributes:
+        epochs: passes over a task's samples.
+        batch_size: samples of a step over all devices.
+        label_space: classes the training loss is over, see `methods.base.label_space`.
+        optimizer: of the trained parameters.
+        log_every_steps: steps between two lines of `metrics.jsonl`.
+    """
+
+    epochs: int = 8
+    batch_size: int = 32
+    label_space: str = "task"
+    optimizer: OptimizerOptions = OptimizerOptions()
+    log_every_steps: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    stream: World | Folders = World()
+    seeds: Seeds = Seeds()
+    encoder: EncoderOptions = EncoderOptions()
+    data: DataOptions = DataOptions()
+    method: MethodOptions = MethodOptions()
+    train: TrainOptions = TrainOptions()
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """Returns what a config file's `get_config` returns: typed, locked fields."""
+
+    def convert(value: Any) -> ml_collections.ConfigDict:
+        hints = typing.get_type_hints(type(value))
+        result = ml_collections.ConfigDict()
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            if dataclasses.is_dataclass(item):
+                result[field.name] = convert(item)
+            elif type(None) in typing.get_args(hints[field.name]):
+                # a reference of type object can be overridden by a number and by None
+                result[field.name] = config_dict.FieldReference(item, object)
+            else:
+                result[field.name] = item
+        return result
+
+    return convert(config).lock()
+
+
+def parse_argument(
+    argument: str, variants: Iterable[str] = ("smoke",)
+) -> tuple[str, dict[str, str]]:
+    """Splits what stands behind the colon of `--config=FILE.py:variant,key=value`.
+
+    Returns:
+        The variant, "" if none is named, and the pairs.
+
+    Raises:
+        ConfigError: the variant is unknown, or a key stands twice.
+
+    >>> parse_argument("smoke,method=ridge")
+    ('smoke', {'method': 'ridge'})
+    """
+    variant, pairs = "", {}
+    for part in filter(None, (p.strip() for p in argument.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals:
+            check_name("config variant", part, list(variants))
+            variant = part
+        elif key in pairs:
+            raise ConfigError(f"config argument {key!r} is given twice")
+        else:
+            pairs[key] = value
+    return variant, pairs
+
+
+SHORT_KEYS = {
+    "method": ("method", "name"),
+    "order": ("stream", "order"),
+    "adapter": ("method", "adapter", "kind"),
+}
+
+
+def with_arguments(config: Config, pairs: dict[str, str]) -> Config:
+    """Returns `config` with `method=`, `order=`, `adapter=` or `seed=` put in.
+
+    `seed=` sets all three seeds.
+
+    Raises:
+        ConfigError: a key that is not one of these, or a seed that is no number.
+    """
+    for key, value in pairs.items():
+        if key == "seed":
+            if not value.isdecimal():
+                raise ConfigError(f"config argument seed={value!r} is not a number")
+            config = dataclasses.replace(config, seeds=Seeds(*[int(value)] * 3))
+            continue
+        check_name("config argument", key, [*SHORT_KEYS, "seed"])
+        config = _replace_at(config, SHORT_KEYS[key], value)
+    return config
+
+
+def _replace_at(config: Any, path: tuple[str, ...], value: Any) -> Any:
+    name, *rest = path
+    if rest:
+        value = _replace_at(getattr(config, name), tuple(rest), value)
+    return dataclasses.replace(config, **{name: value})
+
+
+def to_json(config: Config) -> str:
+    """Returns the resolved config as it is stored in a workdir."""
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+
+
+def check_name(what: str, value: str, names: Iterable[str]) -> None:
+    """Raises `ConfigError` unless `value` is one of `names`; names the nearest."""
+    names = list(names)
+    if value in names:
+        return
+    near = difflib.get_close_matches(str(value), names, 1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"{what}: {value!r} is not one of {', '.join(names)}{hint}")
+
+
+def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
+    """Returns the checked config.
+
+    Args:
+        tree: a `ConfigDict`, or what `config.json` of a workdir holds.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, a value out of range or
+            an impossible combination; the message begins with the path.
+    """
+    if isinstance(tree, ml_collections.ConfigDict):
+        tree = tree.to_dict()
+    if not isinstance(tree.get("stream"), dict):
+        raise ConfigError("config.stream: missing; it says what is learnt")
+    kind = tree["stream"].get("kind")
+    check_name("config.stream.kind", kind, STREAMS)
+    config = _build(Config, tree, "config", {"stream": STREAMS[kind]})
+    _check(config)
+    return config
+
+
+def _build(kind: type, tree: Any, path: str, chosen: dict[str, type]) -> Any:
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: {tree!r} is not a section")
+    hints = typing.get_type_hints(kind)
+    for key in tree:
+        check_name(f"unknown key {path}.{key}", key, hints)
+    values = {}
+    for name, hint in hints.items():
+        at = f"{path}.{name}"
+        if name not in tree:
+            raise ConfigError(f"{at}: missing")
+        hint = chosen.get(name, hint)
+        if dataclasses.is_dataclass(hint):
+            values[name] = _build(hint, tree[name], at, {})
+        else:
+            values[name] = _value(tree[name], hint, at)
+    return kind(**values)
+
+
+def _value(value: Any, hint: Any, path: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        if isinstance(value, (list, tuple)):
+            return tuple(_value(v, item, f"{path}[{i}]") for i, v in enumerate(value))
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{path}: {value!r} is not of type {wanted}")
+
+
+def _check(config: Config) -> None:
+    stream, method, train = config.stream, config.method, config.train
+    check_name("config.method.name", method.name, METHODS)
+    check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
+    check_name("config.train.label_space", train.label_space, LABEL_SPACES)
+    check_name("config.stream.order", stream.order, ORDERS)
+    for name, choices in CHOICES.items():
+        check_name(f"config.method.comm.{name}", getattr(method.comm, name), choices)
+    at_least = {
+        "config.stream.classes_per_task": (stream.classes_per_task, 2),
+        "config.method.adapter.length": (method.adapter.length, 1),
+        "config.method.adapter.rank": (method.adapter.rank, 1),
+        "config.method.comm.pseudo_queries": (method.comm.pseudo_queries, 1),
+        "config.train.epochs": (train.epochs, 1),
+        "config.train.batch_size": (train.batch_size, 1),
+        "config.train.log_every_steps": (train.log_every_steps, 1),
+        "config.data.threads": (config.data.threads, 1),
+        "config.data.worker_processes": (config.data.worker_processes, 0),
+        "config.data.memory_gib": (config.data.memory_gib, 0),
+        "config.seeds.order": (config.seeds.order, 0),
+        "config.seeds.init": (config.seeds.init, 0),
+        "config.seeds.data": (config.seeds.data, 0),
+        "config.method.ridge.regularization": (method.ridge.regularization, 0),
+        "config.method.comm.realignment_regularization": (
+            method.comm.realignment_regularization,
+            0,
+        ),
+        "config.train.optimizer.weight_decay": (train.optimizer.weight_decay, 0),
+    }
+    if method.adapter.layers is not None:
+        at_least["config.method.adapter.layers"] = (method.adapter.layers, 1)
+    if isinstance(stream, World):
+        at_least["config.stream.tasks"] = (stream.tasks, 1)
+        at_least["config.stream.train_per_class"] = (stream.train_per_class, 1)
+        at_least["config.stream.test_per_class"] = (stream.test_per_class, 1)
+        if not stream.modalities:
+            raise ConfigError("config.stream.modalities: at least one is needed")
+        for i, name in enumerate(stream.modalities):
+            check_name(f"config.stream.modalities[{i}]", name, MODALITIES)
+        if len(set(stream.modalities)) < len(stream.modalities):
+            raise ConfigError("config.stream.modalities: a modality stands twice")
+    else:
+        if not stream.root:
+            raise ConfigError(
+                "config.stream.root: missing; give the folder of your data, for "
+                "instance --config.stream.root=/data/streams"
+            )
+        if stream.max_train_per_class is not None:
+            at_least["config.stream.max_train_per_class"] = (
+                stream.max_train_per_class,
+                1,
+            )
+        _within("config.stream.test_fraction", stream.test_fraction, 0, 1)
+    for path, (value, low) in at_least.items():
+        if value < low:
+            raise ConfigError(f"{path}: {value} is less than {low}")
+    _within("config.method.comm.self_weight", method.comm.self_weight, 0, 1)
+    _within("config.method.comm.shrinkage", method.comm.shrinkage, 0, 1, closed=True)
+    _positive("config.train.optimizer.learning_rate", train.optimizer.learning_rate)
+    _positive("config.train.optimizer.clip_norm", train.optimizer.clip_norm)
+
+
+def _within(
+    path: str, value: float, low: float, high: float, closed: bool = False
+) -> None:
+    inside = low <= value <= high if closed else low < value < high
+    if not inside:
+        raise ConfigError(f"{path}: {value} is not between {low} and {high}")
+
+
+def _positive(path: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ConfigError(f"{path}: {value} is not above 0")

@@ -1,0 +1,25 @@
+"""Start-up of a run that spans several processes."""
+
+import jax
+
+
+def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Joins the processes of one run; does nothing for a run of a single one.
+
+    Args:
+        coordinator: `host:port` of process 0, or "auto" where a cluster's scheduler
+            (SLURM, TPU pods, Kubernetes job sets) tells JAX all three.
+        processes: how many there are; not with "auto".
+        process: index of this one; not with "auto".
+    """
+    if coordinator is None:
+        return
+    if coordinator == "auto":
+        jax.distributed.initialize()
+        return
+    jax.distributed.initialize(coordinator, processes, process)
+
+
+def shard() -> tuple[int, int]:
+    """Returns this process's index and the number of processes."""
+    return jax.process_index(), jax.process_count()

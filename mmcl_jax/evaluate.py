@@ -1,0 +1,165 @@
+"""From predictions to rows of the accuracy matrix, under every label space and route.
+
+One set of logits serves all label spaces: a space is a mask over class slots. Per-sample
+predictions are kept, so that everything can be computed again.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mmcl_jax.streams.base import Stream
+from mmcl_jax.types import Prediction
+
+SPACES = ("task", "modality", "union", "universe")
+ROUTES = ("given", "predicted")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskPredictions:
+    """What was predicted for one test set at one time.
+
+    Attributes:
+        id: sample ids `[n]`.
+        label: class slots `[n]`.
+        chosen: predicted class slots `[spaces, routes, n]`; -1 where the space is not
+            defined for a task that has not been learnt.
+        margin: logit of the chosen slot less that of the runner-up, as `chosen`.
+        modality: predicted modality index `[n]`, without the hint.
+    """
+
+    id: np.ndarray
+    label: np.ndarray
+    chosen: np.ndarray
+    margin: np.ndarray
+    modality: np.ndarray
+
+
+def allowed_slots(stream: Stream, task: int, seen: Iterable[int]) -> np.ndarray:
+    """Returns which class slots may win `[spaces, C]` for the test set of `task`.
+
+    `task`: those of the task. `modality`: those met so far in its modality. `union`:
+    those met so far. `universe`: all of the stream. The second and third are empty for
+    a task that is not among the `seen` ones: its classes are not in them.
+    """
+    slots = stream.classes
+    seen_slots = {c for i in seen for c in stream.tasks[i].classes}
+    own = stream.tasks[task]
+    learnt = set(own.classes) <= seen_slots
+    rows = {
+        "task": [c in own.classes for c in range(len(slots))],
+        "modality": [
+            learnt and c in seen_slots and slot.modality == own.modality
+            for c, slot in enumerate(slots)
+        ],
+        "union": [learnt and c in seen_slots for c in range(len(slots))],
+        "universe": [True] * len(slots),
+    }
+    return np.array([rows[space] for space in SPACES])
+
+
+def predict_task(
+    stream: Stream,
+    task: int,
+    seen: Sequence[int],
+    predictions: Iterable[Prediction],
+) -> TaskPredictions:
+    """Collects the predictions of one test set.
+
+    Args:
+        stream: what the class slots are.
+        task: index of the test set.
+        seen: indices of the tasks learnt so far, at least one.
+        predictions: what the learner's `predict` gives for the test set's batches in
+            order, routes in front; rows behind the last sample are padding.
+    """
+    allowed = allowed_slots(stream, task, seen)
+    known = np.array(
+        sorted({stream.modalities.index(stream.tasks[i].modality) for i in seen})
+    )
+    rows = stream.tasks[task].test
+    shape = (len(SPACES), len(ROUTES), len(rows))
+    chosen, margin = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+    modality = np.zeros(len(rows), np.int32)
+    start = 0
+    for prediction in predictions:
+        logits, scores = np.asarray(prediction.logits), np.asarray(prediction.modality)
+        real = slice(start, min(start + logits.shape[1], len(rows)))
+        size = real.stop - real.start
+        # a method that takes no hint predicts alike under both routes
+        logits = np.broadcast_to(logits, (len(ROUTES), *logits.shape[1:]))[:, :size]
+        chosen[..., real], margin[..., real] = _choose(logits, allowed)
+        modality[real] = known[scores[-1, :size][:, known].argmax(-1)]
+        start += size
+    return TaskPredictions(
+        id=np.array([row.id for row in rows], np.int32),
+        label=np.array([row.label for row in rows], np.int32),
+        chosen=chosen,
+        margin=margin,
+        modality=modality,
+    )
+
+
+def _choose(logits: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the best allowed slot and its lead, `[spaces, routes, n]` each."""
+    masked = np.where(allowed[:, None, None, :], logits[None], -np.inf)
+    picked = masked.argmax(-1)
+    top = np.sort(masked, axis=-1)[..., -2:]
+    with np.errstate(invalid="ignore"):
+        margin = top[..., -1] - top[..., 0] if top.shape[-1] > 1 else top[..., 0]
+    defined = allowed.any(-1)[:, None, None]
+    return np.where(defined, picked, -1), np.where(defined, margin, np.nan)
+
+
+def accuracy(stream: Stream, predictions: TaskPredictions) -> np.ndarray:
+    """Returns the share of correct predictions `[spaces, routes]`.
+
+    A prediction is correct if its slot has the label's canonical id, so the same class
+    name met in another data set counts. NaN where the space is not defined, or the
+    test set is empty.
+    """
+    if not len(predictions.id):
+        return np.full((len(SPACES), len(ROUTES)), np.nan)
+    canonical = np.array([slot.canonical for slot in stream.classes])
+    right = canonical[predictions.chosen] == canonical[predictions.label]
+    defined = (predictions.chosen >= 0).all(-1)
+    return np.where(defined, right.mean(-1), np.nan)
+
+
+def zero_shot_accuracy(
+    stream: Stream, task: int, queries: np.ndarray, labels: np.ndarray, text: np.ndarray
+) -> np.ndarray:
+    """Returns the frozen encoder's accuracy `[spaces]` before anything is learnt."""
+    logits = (queries @ text.T)[None]
+    allowed = allowed_slots(stream, task, [])
+    chosen, _ = _choose(logits, allowed)
+    canonical = np.array([slot.canonical for slot in stream.classes])
+    right = (canonical[chosen[:, 0]] == canonical[labels]).mean(-1)
+    return np.where(allowed.any(-1), right, np.nan)
+
+
+def save_predictions(path: str, by_task: dict[int, TaskPredictions]) -> None:
+    """Writes the predictions of several test sets as one `.npz` of plain arrays."""
+    columns: dict[str, list[np.ndarray]] = {"task": []}
+    for task, predictions in by_task.items():
+        columns["task"].append(np.full(len(predictions.id), task, np.int32))
+        for name in ("id", "label", "modality"):
+            columns.setdefault(name, []).append(getattr(predictions, name))
+        for s, space in enumerate(SPACES):
+            for r, route in enumerate(ROUTES):
+                for name in ("chosen", "margin"):
+                    values = getattr(predictions, name)[s, r]
+                    columns.setdefault(f"{name}/{space}/{route}", []).append(values)
+    np.savez_compressed(path, **{k: np.concatenate(v) for k, v in columns.items()})
+
+
+def identification(
+    stream: Stream, by_task: dict[int, TaskPredictions], seen: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns true and predicted modality indices of the seen test sets' samples."""
+    true = [
+        np.full(len(by_task[i].id), stream.modalities.index(stream.tasks[i].modality))
+        for i in seen
+    ]
+    return np.concatenate(true), np.concatenate([by_task[i].modality for i in seen])

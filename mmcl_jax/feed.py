@@ -1,0 +1,163 @@
+"""The batches of a run, on its devices, with the cached features of frozen queries."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mmcl_jax import distributed, rngs, sharding
+from mmcl_jax.assemble import Run
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.streams import loader
+from mmcl_jax.streams.base import Record
+from mmcl_jax.types import Batch, PyTree
+
+Records = dict[str, list[Record]]
+
+
+class Feed:
+    """Batches of one modality each, and a cache of what the frozen tower gives."""
+
+    def __init__(self, run: Run, frozen: PyTree) -> None:
+        """Starts with an empty cache; `frozen` are the weights on the devices."""
+        self._run = run
+        self._frozen = frozen
+        self._queries: dict[int, np.ndarray] = {}
+
+    def records(self, tasks: Sequence[int], part: str) -> Records:
+        """Returns the samples of some tasks by modality; `part`: "train" or "test"."""
+        records: Records = {}
+        for i in tasks:
+            task = self._run.stream.tasks[i]
+            records.setdefault(task.modality, []).extend(getattr(task, part))
+        return {modality: rows for modality, rows in records.items() if rows}
+
+    def num_batches(self, records: Records) -> int:
+        """Returns the batches of one pass."""
+        size = self._run.config.train.batch_size
+        return sum(loader.num_batches(len(rows), size) for rows in records.values())
+
+    def embed_queries(self, records: Records) -> None:
+        """Fills the cache; each sample passes the frozen tower once in a run."""
+        for modality, rows in records.items():
+            missing = [row for row in rows if row.id not in self._queries]
+            position = 0
+            for batch in self._epoch(modality, missing, seed=None, queries=None):
+                placed = sharding.put_batch(batch, self._run.mesh)
+                for feature in self._embed(placed):
+                    # the rows behind the last sample are padding
+                    if position < len(missing):
+                        self._queries[missing[position].id] = feature
+                    position += 1
+
+    def queries(self, rows: Sequence[Record]) -> np.ndarray:
+        """Returns cached unit features `[n d]`."""
+        return np.stack([self._queries[row.id] for row in rows])
+
+    def batches(self, records: Records, seed: int | None) -> Iterator[Batch]:
+        """Yields one pass, in order or shuffled; several modalities take random turns.
+
+        The samples' queries must have been embedded.
+        """
+        feeds = {
+            modality: self._epoch(
+                modality,
+                rows,
+                seed=None if seed is None else rngs.host_seed(seed, modality),
+                queries=self._queries,
+            )
+            for modality, rows in records.items()
+        }
+        turns = [
+            modality
+            for modality, rows in records.items()
+            for _ in range(self.num_batches({modality: rows}))
+        ]
+        if seed is not None:
+            turns = np.random.default_rng(seed).permutation(turns).tolist()
+        for modality in turns:
+            yield sharding.put_batch(next(feeds[modality]), self._run.mesh)
+
+    def query_batches(self, records: Records) -> Iterator[Batch]:
+        """Yields one pass in order, of queries alone: nothing is decoded."""
+        for modality, rows in records.items():
+            columns = {
+                "query": self.queries(rows),
+                "label": np.array([row.label for row in rows], np.int32),
+                "id": np.array([row.id for row in rows], np.int32),
+            }
+            yield from self._cut(columns, len(rows), modality)
+
+    def embed_class_names(self) -> np.ndarray:
+        """Returns unit text embeddings `[C d]` of all class slots.
+
+        Each is the mean over the templates of the slot's modality, of unit vectors,
+        brought to unit norm.
+        """
+        run, text = self._run, MODALITIES["text"]
+        sentences = [
+            (c, template.format(slot.name))
+            for c, slot in enumerate(run.stream.classes)
+            for template in MODALITIES[slot.modality].templates
+        ]
+        owner = np.array([c for c, _ in sentences])
+        tokens = np.stack(
+            [text.preprocess(s, run.encoder.inputs)["tokens"] for _, s in sentences]
+        )
+        batches = self._cut({"tokens": tokens}, len(tokens), "text")
+        features = [self._embed(batch) for batch in batches]
+        embedded = np.concatenate(features)[: len(tokens)]
+        sums = np.zeros((len(run.stream.classes), embedded.shape[1]), np.float32)
+        np.add.at(sums, owner, embedded)
+        return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+    def _embed(self, batch: Batch) -> np.ndarray:
+        return np.asarray(self._run.learner.query(self._frozen, batch))
+
+    def _cut(
+        self, columns: dict[str, np.ndarray], total: int, modality: str
+    ) -> Iterator[Batch]:
+        """Yields columns in padded batches; `tokens` are inputs, none are needed."""
+        size, (index, count) = self._run.config.train.batch_size, distributed.shard()
+        hint = (
+            self._run.stream.modalities.index(modality)
+            if modality in self._run.stream.modalities
+            else -1
+        )
+        for start in range(0, total, size):
+            rows = np.arange(start, start + size)
+            rows = rows[index * size // count : (index + 1) * size // count]
+            real = rows < total
+            # padding borrows the last row for its shapes; its weight is 0
+            part = {k: v[np.minimum(rows, total - 1)] for k, v in columns.items()}
+            zeros = np.zeros(len(rows), np.int32)
+            batch = Batch(
+                inputs={"tokens": part["tokens"]} if "tokens" in part else {},
+                query=part.get("query", np.zeros((len(rows), 0), np.float32)),
+                label=part.get("label", zeros) * real,
+                weight=real.astype(np.float32),
+                id=np.where(real, part.get("id", zeros), -1).astype(np.int32),
+                hint=np.full(len(rows), hint, np.int32),
+                modality=modality,
+            )
+            yield sharding.put_batch(batch, self._run.mesh)
+
+    def _epoch(
+        self,
+        modality: str,
+        rows: Sequence[Record],
+        seed: int | None,
+        queries: dict[int, np.ndarray] | None,
+    ) -> Iterator[Batch]:
+        config = self._run.config
+        return loader.epoch(
+            rows,
+            modality,
+            self._run.decoder,
+            config.train.batch_size,
+            seed=seed,
+            queries=queries,
+            hint=self._run.stream.modalities.index(modality),
+            threads=config.data.threads,
+            worker_processes=config.data.worker_processes,
+            shard=distributed.shard(),
+        )

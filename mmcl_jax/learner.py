@@ -1,0 +1,266 @@
+"""The jit boundaries: the only file that compiles.
+
+Every function is traced once per modality, whatever the number of tasks: the task, its
+classes and its number of steps are traced, the modality of a batch is static.
+"""
+
+import collections
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from mmcl_jax import optim, rngs, sharding
+from mmcl_jax.methods.base import Method
+from mmcl_jax.models import Model
+from mmcl_jax.types import (
+    Batch,
+    Classes,
+    Context,
+    Memory,
+    Metrics,
+    Params,
+    Prediction,
+    PyTree,
+)
+
+
+@flax.struct.dataclass
+class LearnerState:
+    """Everything that training changes.
+
+    Attributes:
+        params: trained.
+        memory: remembered; the method's own.
+        optimizer: of this task, made anew for each.
+        step: steps done in this task.
+    """
+
+    params: Params
+    memory: Memory
+    optimizer: PyTree
+    step: Int[Array, ""]
+
+
+class Learner(NamedTuple):
+    """Compiled functions; `frozen` and `classes` are arguments, never constants.
+
+    Attributes:
+        init: `() -> state`.
+        query: `(frozen, batch) -> un-prompted features [b d]`.
+        prepare: `(state, frozen, classes, task, batch, index) -> state`.
+        begin_task: `(state, frozen, classes, task) -> state`.
+        train_step: `(state, frozen, classes, task, steps, batch) -> state, metrics`.
+        observe: as `prepare`, with the batch's inputs.
+        end_task: as `begin_task`.
+        predict: `(state, frozen, classes, task, batch) -> Prediction` with routes
+            stacked in front: `[2, b, ...]` given and predicted, or `[1, b, ...]` where
+            the method takes no hint.
+        traces: how often each function was traced, by its name and the modality.
+        forwards: passes through a tower in each function's last trace.
+    """
+
+    init: Callable[..., LearnerState]
+    query: Callable[..., Float[Array, "b d"]]
+    prepare: Callable[..., LearnerState]
+    begin_task: Callable[..., LearnerState]
+    train_step: Callable[..., tuple[LearnerState, Metrics]]
+    observe: Callable[..., LearnerState]
+    end_task: Callable[..., LearnerState]
+    predict: Callable[..., Prediction]
+    traces: collections.Counter
+    forwards: dict[str, int]
+
+
+def make_learner(
+    make_method: Callable[[Model], Method],
+    model: Model,
+    options: optim.OptimizerOptions,
+    seed: int,
+    mesh: Mesh,
+) -> Learner:
+    """Compiles a method (lazily) for a mesh.
+
+    Args:
+        make_method: builds the method around a model.
+        model: the frozen encoder's static facts.
+        options: of the optimizer.
+        seed: of initial values and of every later draw of the method.
+        mesh: devices; batches are cut over them.
+    """
+    traces, forwards, calls = collections.Counter(), {}, [0]
+
+    def counting_embed(*args):
+        calls[0] += 1
+        return model.embed(*args)
+
+    counted = model._replace(embed=counting_embed)
+    method = make_method(counted)
+    optimizer = optim.make(options)
+
+    def compiled(function: Callable, donate: tuple[int, ...] = ()) -> Callable:
+        name = function.__name__
+
+        @functools.wraps(function)
+        def traced(*args):
+            traces[name, _modality(args)] += 1
+            calls[0] = 0
+            result = function(*args)
+            forwards[name] = calls[0]
+            return result
+
+        return jax.jit(
+            traced, donate_argnums=donate, out_shardings=sharding.replicated(mesh)
+        )
+
+    def context(state: LearnerState, frozen, classes, task, train: bool) -> Context:
+        return Context(frozen, state.memory, task, classes, train)
+
+    def init() -> LearnerState:
+        params, memory = method.init(rngs.key(seed, "init"), counted)
+        return LearnerState(
+            params, memory, optimizer.init(params), jnp.zeros((), jnp.int32)
+        )
+
+    def query(frozen: PyTree, batch: Batch) -> Float[Array, "b d"]:
+        return counted.embed(frozen, _clean(batch).inputs, None)
+
+    def prepare(state, frozen, classes, task, batch, index) -> LearnerState:
+        memory = method.prepare(
+            state.params,
+            context(state, frozen, classes, task, True),
+            _clean(batch),
+            rngs.key(seed, "prepare", task, index),
+        )
+        return state.replace(memory=memory)
+
+    def begin_task(state, frozen, classes, task) -> LearnerState:
+        params, memory = method.begin_task(
+            state.params,
+            context(state, frozen, classes, task, True),
+            rngs.key(seed, "begin", task),
+        )
+        return LearnerState(
+            params, memory, optimizer.init(params), jnp.zeros((), jnp.int32)
+        )
+
+    def train_step(state, frozen, classes, task, steps, batch):
+        at = context(state, frozen, classes, task, True)
+        mask = method.trainable(state.params, at)
+        key = rngs.key(seed, "step", task, state.step)
+
+        def loss(params):
+            return method.loss(params, at, _clean(batch), key)
+
+        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.params
+        )
+        gradient = optim.masked(gradient, mask)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer, state.params
+        )
+        size = optim.step_size(options, state.step, steps)
+        params = optim.apply(state.params, updates, mask, size)
+        metrics = metrics | {
+            "loss": value,
+            "gradient_norm": optax.global_norm(gradient),
+            "learning_rate": size,
+        }
+        return (
+            state.replace(
+                params=params, optimizer=optimizer_state, step=state.step + 1
+            ),
+            metrics,
+        )
+
+    def observe(state, frozen, classes, task, batch, index) -> LearnerState:
+        memory = method.observe(
+            state.params,
+            context(state, frozen, classes, task, True),
+            _clean(batch),
+            rngs.key(seed, "observe", task, index),
+        )
+        return state.replace(memory=memory)
+
+    def end_task(state, frozen, classes, task) -> LearnerState:
+        params, memory = method.end_task(
+            state.params,
+            context(state, frozen, classes, task, True),
+            rngs.key(seed, "end", task),
+        )
+        return state.replace(params=params, memory=memory)
+
+    def predict(state, frozen, classes, task, batch) -> Prediction:
+        at = context(state, frozen, classes, task, False)
+        batch = _clean(batch)
+        hints = [batch.hint] if method.uses_hint else []
+        routes = [
+            method.predict(state.params, at, batch.replace(hint=hint))
+            for hint in [*hints, jnp.full_like(batch.hint, -1)]
+        ]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *routes)
+
+    return Learner(
+        init=compiled(init),
+        query=compiled(query),
+        prepare=compiled(prepare),
+        begin_task=compiled(begin_task),
+        train_step=compiled(train_step, donate=(0,)),
+        observe=compiled(observe),
+        end_task=compiled(end_task),
+        predict=compiled(predict),
+        traces=traces,
+        forwards=forwards,
+    )
+
+
+def make_classes(
+    text: Any, modality: Any, seen: Any, of_task: Any, mesh: Mesh
+) -> Classes:
+    """Returns the class slots on every device of the mesh.
+
+    Args:
+        text: unit text embeddings `[C d]`.
+        modality: modality index of each slot `[C]`.
+        seen: slots met so far.
+        of_task: slots of the current task.
+        mesh: where to put them.
+    """
+    count = text.shape[0]
+    rows = jnp.arange(count)
+    return sharding.put(
+        Classes(
+            text=jnp.asarray(text),
+            seen=jnp.isin(rows, jnp.asarray(seen, jnp.int32)),
+            of_task=jnp.isin(rows, jnp.asarray(of_task, jnp.int32)),
+            modality=jnp.asarray(modality, jnp.int32),
+        ),
+        mesh,
+    )
+
+
+def _modality(args: tuple) -> str | None:
+    return next((arg.modality for arg in args if isinstance(arg, Batch)), None)
+
+
+def _clean(batch: Batch) -> Batch:
+    """Returns the batch with zeros in rows of weight 0.
+
+    A weight of 0 times a NaN is NaN, so what padding holds must not reach the method.
+    """
+
+    def zero(x: Array) -> Array:
+        keep = (batch.weight > 0).reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.where(keep, x, jnp.zeros_like(x))
+
+    return batch.replace(
+        inputs=jax.tree.map(zero, batch.inputs),
+        query=zero(batch.query),
+        label=zero(batch.label),
+    )

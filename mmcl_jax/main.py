@@ -1,0 +1,73 @@
+"""`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`."""
+
+import json
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from mmcl_jax import config as configs
+from mmcl_jax import distributed, experiment
+from mmcl_jax.modalities.base import DataError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment; without it the workdir's own is gone on with."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+_STOP_AFTER = flags.DEFINE_integer(
+    "stop_after", None, "Stop after this many stages; run again to go on.", 1
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, or 'auto' on a known cluster."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Processes of the run.", 1)
+_PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", 0)
+
+USAGE_ERROR = 2
+
+
+def main(argv: list[str]) -> None:
+    """Resolves the config and runs it; bad input ends with exit code 2."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        if len(argv) > 1:
+            raise configs.ConfigError(f"unexpected argument {argv[1]!r}")
+        if not _WORKDIR.value:
+            raise configs.ConfigError(
+                "--workdir: missing; give a folder, for instance --workdir=runs/demo"
+            )
+        config = configs.resolve(_CONFIG.value or _stored(_WORKDIR.value))
+        distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        experiment.run(config, _WORKDIR.value, _STOP_AFTER.value)
+    except (configs.ConfigError, DataError) as error:
+        sys.exit(_complain(error))
+
+
+def _stored(workdir: str) -> dict:
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.is_file():
+        raise configs.ConfigError(
+            f"--config: missing, and {path} is not there to go on with; give a file, "
+            "for instance --config=configs/demo.py"
+        )
+    return json.loads(path.read_text())
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags; whatever is wrong with them or the config file is one message."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as e:
+        sys.exit(_complain(e))
+
+
+def _complain(error: Exception) -> int:
+    message = error.args[0] if error.args else error
+    print(f"error: {message}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)

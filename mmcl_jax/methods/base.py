@@ -1,0 +1,145 @@
+"""What a method is: a tuple of pure functions, and the defaults they are built from.
+
+In the order of a task: `prepare` passes over its frozen queries, `begin_task` follows,
+`loss` trains, `observe` passes over its samples, `end_task` closes it. None of them
+does I/O or compiles; the learner does. Wrappers replace fields of the tuple.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax import losses
+from mmcl_jax.models import Model
+from mmcl_jax.types import (
+    Batch,
+    Classes,
+    Context,
+    Key,
+    Memory,
+    Metrics,
+    Params,
+    Prediction,
+    PyTree,
+)
+
+
+class Method(NamedTuple):
+    """A way to learn a stream.
+
+    Attributes:
+        init: returns params and memory, of fixed structure for the whole stream.
+        loss: the scalar that is minimised, and metrics to log.
+        predict: logits over all class slots, and modality scores.
+        trainable: tree like params of 0/1 arrays that broadcast to them; where it is
+            0 a parameter is left bitwise as it is.
+        prepare: memory after one more batch of the task's queries; `batch.inputs` is
+            empty. Called over the whole task before it is trained.
+        begin_task: params and memory with which training starts.
+        observe: memory after one more batch of the trained task's samples.
+        end_task: params and memory that the task leaves behind.
+        uses_hint: whether a prediction depends on the modality hint.
+        needs_inputs: whether `predict` reads more than the cached queries.
+        trains: whether there is anything to minimise.
+        observes: whether `observe` does anything.
+    """
+
+    init: Callable[[Key, Model], tuple[Params, Memory]]
+    loss: Callable[[Params, Context, Batch, Key], tuple[Float[Array, ""], Metrics]]
+    predict: Callable[[Params, Context, Batch], Prediction]
+    trainable: Callable[[Params, Context], PyTree]
+    prepare: Callable[[Params, Context, Batch, Key], Memory]
+    begin_task: Callable[[Params, Context, Key], tuple[Params, Memory]]
+    observe: Callable[[Params, Context, Batch, Key], Memory]
+    end_task: Callable[[Params, Context, Key], tuple[Params, Memory]]
+    uses_hint: bool = False
+    needs_inputs: bool = True
+    trains: bool = True
+    observes: bool = False
+
+
+LABEL_SPACES = ("task", "modality_seen", "all_seen")
+
+
+def label_space(classes: Classes, hint: Array, name: str) -> Array:
+    """Returns which class slots `[b C]` the training loss of each row is over.
+
+    Args:
+        classes: the class slots.
+        hint: modality index of each row.
+        name: `task`: those of the task; `modality_seen`: all met so far in the row's
+            modality; `all_seen`: all met so far.
+    """
+    rows = (hint.shape[0], classes.seen.shape[0])
+    if name == "task":
+        return jnp.broadcast_to(classes.of_task, rows)
+    if name == "modality_seen":
+        return classes.seen & (classes.modality == hint[:, None])
+    return jnp.broadcast_to(classes.seen, rows)
+
+
+def scores_from_logits(
+    logits: Float[Array, "b C"], classes: Classes, num_modalities: int
+) -> Float[Array, "b m"]:
+    """Returns the largest logit of a seen class of each modality.
+
+    It is how a method without a router says which modality it took a sample for.
+    """
+    of = classes.modality[:, None] == jnp.arange(num_modalities)
+    masked = jnp.where(
+        of & classes.seen[:, None], logits[:, :, None], jnp.finfo(logits.dtype).min
+    )
+    return masked.max(axis=1)
+
+
+def text_logits(
+    features: Float[Array, "b d"], classes: Classes, scale: float
+) -> Float[Array, "b C"]:
+    """Returns scaled cosines of unit features and class texts."""
+    return scale * features @ classes.text.T
+
+
+def aligned(
+    model: Model,
+    init: Callable[[Key, Model], tuple[Params, Memory]],
+    embed: Callable[[Params, Context, Batch], Float[Array, "b d"]],
+    train_label_space: str,
+) -> Method:
+    """Returns the method that aligns `embed` to the class texts and remembers nothing.
+
+    The loss is the cross-entropy of scaled cosines `s z · u_c` over the label space.
+    """
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        logits = text_logits(
+            embed(params, context, batch), context.classes, model.logit_scale
+        )
+        allowed = label_space(context.classes, batch.hint, train_label_space)
+        value = losses.cross_entropy(logits, batch.label, batch.weight, allowed)
+        hit = losses.mask_logits(logits, allowed).argmax(-1) == batch.label
+        accuracy = losses.weighted_mean(hit, batch.weight)
+        return value, {"alignment": value, "accuracy": accuracy}
+
+    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
+        features = embed(params, context, batch)
+        logits = text_logits(features, context.classes, model.logit_scale)
+        return Prediction(
+            logits, scores_from_logits(logits, context.classes, len(model.modalities))
+        )
+
+    return Method(
+        init=init,
+        loss=loss,
+        predict=predict,
+        trainable=lambda params, context: jax.tree.map(lambda _: jnp.ones(()), params),
+        prepare=lambda params, context, batch, key: context.memory,
+        begin_task=lambda params, context, key: (params, context.memory),
+        observe=lambda params, context, batch, key: context.memory,
+        end_task=lambda params, context, key: (params, context.memory),
+    )

@@ -1,0 +1,296 @@
+"""Metrics of continual learning: one documented formula a name, pure NumPy.
+
+All are functions of the accuracy matrix R [t, t]: `R[i, j]` is the accuracy on the test
+set of task j after learning task i, both from 0 here and from 1 in the formulas; T is
+their number (cut R to the tasks learnt so far). NaN means not evaluated:
+
+- a column without any number (an empty test set, another modality) is left out;
+- anything else that a formula needs and that was not evaluated makes its result NaN;
+- what a formula leaves undefined, such as the forgetting of a single task, is NaN.
+
+Several formulas are called "forgetting" in the literature; they differ by a factor of
+two on published matrices, hence the long names.
+
+References:
+    [1] A. Chaudhry et al., "Riemannian Walk for Incremental Learning: Understanding
+    Forgetting and Intransigence", ECCV 2018, equations (3) to (5).
+    [2] D. Lopez-Paz, M. Ranzato, "Gradient Episodic Memory for Continual Learning",
+    NeurIPS 2017, equations (2) to (4).
+    [3] Z. Zheng et al., "Preventing Zero-Shot Transfer Degradation in Continual
+    Learning of Vision-Language Models" (ZSCL), ICCV 2023.
+    [4] S.-A. Rebuffi et al., "iCaRL", CVPR 2017.
+    [5] J. S. Smith et al., "CODA-Prompt: COntinual Decomposed Attention-based Prompting
+    for Rehearsal-Free Continual Learning", CVPR 2023.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+Matrix = Float[np.ndarray, "t t"]
+Row = Float[np.ndarray, " t"]
+
+
+def columns(accuracy: Matrix, keep: Bool[np.ndarray, " t"]) -> Matrix:
+    """Restricts a matrix to the test sets `keep`, for example those of one modality.
+
+    Returns:
+        R with NaN in all other columns, which every metric leaves out.
+
+    >>> last_average_accuracy(columns(np.eye(2), np.array([False, True])))
+    1.0
+    """
+    return np.where(keep[None, :], _square(accuracy), np.nan)
+
+
+def last_average_accuracy(accuracy: Matrix) -> float:
+    """Mean of the last row: `A_T = (1/T) sum_j R[T, j]`.
+
+    >>> last_average_accuracy(np.array([[0.5, np.nan], [0.25, 0.75]]))
+    0.5
+    """
+    return _mean(_square(accuracy)[-1][_evaluated(accuracy)])
+
+
+def average_incremental_accuracy(accuracy: Matrix) -> float:
+    """`(1/T) sum_i A_i` with `A_i = (1/i) sum_(j<=i) R[i, j]`, of the tasks met [4]."""
+    return _mean_over_time(_square(accuracy), _evaluated(accuracy))
+
+
+def learning_accuracy(accuracy: Matrix) -> float:
+    """Mean accuracy of each task when it was just learnt: `(1/T) sum_j R[j, j]`."""
+    return _mean(np.diagonal(_square(accuracy))[_evaluated(accuracy)])
+
+
+def forgetting_chaudhry(accuracy: Matrix, from_learning: bool = True) -> float:
+    """Drop from the best earlier accuracy to the last one, negative after a gain.
+
+    `(1/(T-1)) sum_(j<T) (max_(l<T) R[l, j] - R[T, j])` [1].
+
+    Args:
+        accuracy: R.
+        from_learning: the maximum is over `j <= l < T`; else also over models that had
+            not met task j, which zero-shot models can be evaluated for. Rows that were
+            not evaluated are left out of the maximum.
+    """
+    return _drop_from_best(accuracy, accuracy[:-1], from_learning)
+
+
+def forgetting_including_last(accuracy: Matrix) -> float:
+    """As `forgetting_chaudhry`, but `max_(j<=l<=T)`, so that no task can be below 0.
+
+    This is what the programs of L2P, PILOT and Mammoth compute.
+    """
+    return _drop_from_best(accuracy, accuracy, from_learning=True)
+
+
+def forgetting_first_last(accuracy: Matrix) -> float:
+    """`(1/(T-1)) sum_(j<T) (R[j, j] - R[T, j])`, minus `backward_transfer`.
+
+    This is what Avalanche computes.
+    """
+    return -backward_transfer(accuracy)
+
+
+def forgetting_successive(accuracy: Matrix) -> float:
+    """Mean over time of the last step's mean drop, as in the program of CODA-Prompt.
+
+    `(1/(T-1)) sum_(i>=2) (1/(i-1)) sum_(j<i) (R[i-1, j] - R[i, j])` [5].
+    """
+    drops = _square(accuracy)[:-1] - accuracy[1:]
+    return _mean_over_time(drops, _evaluated(accuracy))
+
+
+def backward_transfer(accuracy: Matrix) -> float:
+    """What later tasks changed: `(1/(T-1)) sum_(j<T) (R[T, j] - R[j, j])` [2]."""
+    change = _square(accuracy)[-1] - np.diagonal(accuracy)
+    return _mean(change[:-1][_evaluated(accuracy)[:-1]])
+
+
+def forward_transfer(accuracy: Matrix, baseline: Row | None = None) -> float:
+    """Gain before learning: `(1/(T-1)) sum_(j>=2) (R[j-1, j] - baseline_j)` [2].
+
+    Args:
+        accuracy: R, evaluated on the test set of each next task.
+        baseline: accuracies [t] of the untrained model; None = not evaluated.
+    """
+    if baseline is None:
+        return float("nan")
+    gain = np.diagonal(_square(accuracy), offset=1) - baseline[1:]
+    return _mean(gain[_evaluated(accuracy)[1:]])
+
+
+def transfer_zscl(accuracy: Matrix) -> float:
+    """Accuracy before learning: `(1/(T-1)) sum_(j>=2) (1/(j-1)) sum_(i<j) R[i, j]` [3].
+
+    A mean of column means, not of all numbers above the diagonal.
+    """
+    evaluated = _evaluated(accuracy)
+    tasks = range(1, len(_square(accuracy)))
+    return _mean([_mean(accuracy[:j, j]) for j in tasks if evaluated[j]])
+
+
+def average_zscl(accuracy: Matrix) -> float:
+    """Mean of all numbers of the matrix, before and after learning (`Avg` of [3])."""
+    return _mean(_square(accuracy)[:, _evaluated(accuracy)])
+
+
+def last_zscl(accuracy: Matrix) -> float:
+    """Mean of the last row (`Last` of [3]): `last_average_accuracy`."""
+    return last_average_accuracy(accuracy)
+
+
+def intransigence(accuracy: Matrix, joint: Row) -> float:
+    """What was not learnt: `(1/T) sum_j (joint_j - R[j, j])` [1].
+
+    Args:
+        accuracy: R.
+        joint: accuracies [t] of a model trained on all tasks together.
+    """
+    return _mean((joint - np.diagonal(_square(accuracy)))[_evaluated(accuracy)])
+
+
+def excess_forgetting(accuracy: Matrix, zero_shot: Matrix) -> float:
+    """`forgetting_chaudhry` beyond that of a frozen model with the same label space.
+
+    Accuracy falls as the label space grows even if nothing is learnt or forgotten.
+
+    Args:
+        accuracy: R of the method.
+        zero_shot: R of the frozen model, under the same label space.
+    """
+    return forgetting_chaudhry(accuracy) - forgetting_chaudhry(zero_shot)
+
+
+METRICS = {
+    "last_average_accuracy": last_average_accuracy,
+    "average_incremental_accuracy": average_incremental_accuracy,
+    "learning_accuracy": learning_accuracy,
+    "forgetting_chaudhry": forgetting_chaudhry,
+    "backward_transfer": backward_transfer,
+    "forward_transfer": forward_transfer,
+}
+
+
+class Identification(NamedTuple):
+    """How well modalities are told apart; NaN without samples.
+
+    Attributes:
+        accuracy: share of samples.
+        balanced: mean over the modalities that have samples of their share.
+        confusion: counts, true modality by predicted modality.
+    """
+
+    accuracy: float
+    balanced: float
+    confusion: Int[np.ndarray, "m m"]
+
+
+def modality_identification(
+    true: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], num_modalities: int
+) -> Identification:
+    """Accuracy, balanced accuracy and confusion of the predicted modality."""
+    confusion = np.zeros((num_modalities, num_modalities), np.int64)
+    np.add.at(confusion, (true, predicted), 1)
+    size, right = confusion.sum(axis=1), np.diagonal(confusion)
+    present = size > 0
+    return Identification(
+        _mean(true == predicted), _mean(right[present] / size[present]), confusion
+    )
+
+
+class Decomposition(NamedTuple):
+    """The gap between two cells of a 2x2 table, split along its two paths.
+
+    Attributes:
+        gap: accuracy with everything known minus accuracy with nothing known.
+        label_confusion: part of the larger label space, with known, predicted route.
+        routing: part of the predicted route, among all classes, among the own ones.
+            The first two parts sum to the gap, and so do the second two.
+    """
+
+    gap: float
+    label_confusion: tuple[float, float]
+    routing: tuple[float, float]
+
+
+def decomposition(
+    known_own: float, known_union: float, predicted_own: float, predicted_union: float
+) -> Decomposition:
+    """Splits the loss of modality-agnostic evaluation into labels and routing.
+
+    The split depends on the path through the table, so both are given, as a range.
+
+    Args:
+        known_own: accuracy with the modality known and its own classes as label space.
+        known_union: modality known for the route only, all classes.
+        predicted_own: modality known for the label space only.
+        predicted_union: nothing known.
+    """
+    return Decomposition(
+        gap=known_own - predicted_union,
+        label_confusion=(known_own - known_union, predicted_own - predicted_union),
+        routing=(known_union - predicted_union, known_own - predicted_own),
+    )
+
+
+def label_space_violations(
+    correct_in_larger: Bool[np.ndarray, " n"],
+    correct_in_smaller: Bool[np.ndarray, " n"],
+) -> Int[np.ndarray, " k"]:
+    """Samples right in a label space, but wrong in a subset that holds their label.
+
+    With one set of logits and a maximum over the allowed classes there can be none.
+
+    Returns:
+        Their indices [k]; empty if all is well.
+    """
+    return np.flatnonzero(correct_in_larger & ~correct_in_smaller)
+
+
+def mean_and_deviation(values: Shaped[np.ndarray, " n"]) -> tuple[float, float]:
+    """Mean and sample standard deviation (`n - 1`) over runs, never over tasks.
+
+    Returns:
+        Mean, and deviation: NaN for fewer than two runs.
+
+    >>> mean_and_deviation(np.array([70.0, 72.0, 74.0]))
+    (72.0, 2.0)
+    """
+    mean = _mean(values)
+    if len(values) < 2:
+        return mean, float("nan")
+    return mean, float(np.std(values, ddof=1))
+
+
+def _square(accuracy: Matrix) -> Matrix:
+    shape = np.shape(accuracy)
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
+        raise ValueError(f"accuracy matrix of shape {shape}; expected [t, t], t > 0")
+    return accuracy
+
+
+def _evaluated(accuracy):
+    return ~np.isnan(_square(accuracy)).all(axis=0)
+
+
+def _mean(values) -> float:
+    """Mean that is NaN, without a warning, of no values."""
+    return float(np.mean(values)) if np.size(values) else float("nan")
+
+
+def _mean_over_time(rows, evaluated) -> float:
+    """Mean over rows i of the mean of their entries 0..i in evaluated columns."""
+    met = [(row[: i + 1], evaluated[: i + 1]) for i, row in enumerate(rows)]
+    return _mean([_mean(row[use]) for row, use in met if use.any()])
+
+
+def _drop_from_best(accuracy, candidates, from_learning):
+    evaluated, last = _evaluated(accuracy), accuracy[-1]
+    drops = []
+    for j in np.flatnonzero(evaluated[:-1]):
+        earlier = candidates[j if from_learning else 0 :, j]
+        earlier = earlier[~np.isnan(earlier)]
+        drops.append(earlier.max() - last[j] if earlier.size else np.nan)
+    return _mean(drops)

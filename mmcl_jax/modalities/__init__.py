@@ -1,0 +1,16 @@
+"""The kinds of raw input that towers can be fed with."""
+
+from mmcl_jax.modalities.audio import AUDIO
+from mmcl_jax.modalities.base import Modality
+from mmcl_jax.modalities.depth import DEPTH
+from mmcl_jax.modalities.image import IMAGE
+from mmcl_jax.modalities.text import TEXT
+from mmcl_jax.modalities.video import VIDEO
+
+MODALITIES: dict[str, Modality] = {
+    "image": IMAGE,
+    "video": VIDEO,
+    "audio": AUDIO,
+    "depth": DEPTH,
+    "text": TEXT,
+}

@@ -1,0 +1,137 @@
+"""Sound: WAV, OGG and FLAC files, float32 `[n]` mono and its rate in hertz."""
+
+import os
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from mmcl_jax.modalities.base import (
+    DataError,
+    Inputs,
+    InputSpec,
+    Modality,
+    check_seconds,
+    reading,
+)
+from mmcl_jax.modalities.filters import log_mel, resample
+
+EXPECTED = "a WAV, OGG or FLAC file of samples in [-1, 1]"
+# Beyond this a kaldi filter at the low end is narrower than a Fourier bin and empty.
+_MAX_MELS = 128
+# Lossy codecs and float files overshoot 1 a little; integers in float files by far.
+_MAX_PEAK = 16.0
+_MAX_RATE = 768_000
+_MAX_CHANNELS = 32
+_MAGIC = (b"RIFF", b"RF64", b"OggS", b"fLaC")
+_STREAMED = (0, 0xFFFFFFFF)  # sizes written by a program that did not know the end
+
+
+def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
+    """Reads a sound as the mean of its channels.
+
+    Args:
+        path: a WAV, OGG or FLAC file.
+        spec: bounds the length.
+
+    Returns:
+        float32 `[n]` in [-1, 1], n at least 1, and the sample rate in hertz.
+
+    Raises:
+        DataError: not a sound, damaged, truncated, without samples, with samples that
+            are not finite or far outside [-1, 1], or too long.
+    """
+    with reading(path, EXPECTED):
+        _check_head(path)
+        with soundfile.SoundFile(path) as file:
+            count, rate = file.frames, file.samplerate
+            if not 1000 <= rate <= _MAX_RATE or file.channels > _MAX_CHANNELS:
+                raise DataError(
+                    f"{path}: {rate} Hz and {file.channels} channels; expected 1000 to "
+                    f"{_MAX_RATE} Hz and at most {_MAX_CHANNELS} channels"
+                )
+            check_seconds(path, count / rate, spec)
+            if not count:
+                raise DataError(f"{path}: no samples in it; expected {EXPECTED}")
+            samples = file.read(dtype="float32", always_2d=True)
+        if len(samples) != count:
+            raise DataError(
+                f"{path}: {len(samples)} samples where the header says {count}; the "
+                "file is truncated or damaged"
+            )
+        peak = np.abs(samples).max()
+        if not np.isfinite(peak):
+            raise DataError(f"{path}: samples that are not finite; expected {EXPECTED}")
+        if peak > _MAX_PEAK:
+            raise DataError(f"{path}: samples up to {peak:.6g}; expected {EXPECTED}")
+        return samples.mean(axis=1), rate
+
+
+def _check_head(path: str) -> None:
+    with open(path, "rb") as file:
+        head = file.read(12)
+    # Left to itself libsndfile takes almost any bytes for MP3.
+    if head[:4] not in _MAGIC:
+        raise DataError(f"{path}: begins with {head[:4]!r}; expected {EXPECTED}")
+    # It reads a truncated WAV without a word.
+    stated, actual = int.from_bytes(head[4:8], "little"), os.path.getsize(path)
+    if head[:4] == b"RIFF" and stated not in _STREAMED and stated + 8 > actual + 1:
+        raise DataError(
+            f"{path}: {actual} bytes where the header says {stated + 8}; the file is "
+            "truncated"
+        )
+
+
+def preprocess(media: tuple[np.ndarray, int], spec: InputSpec) -> Inputs:
+    """Draws a sound as its log-mel spectrogram.
+
+    A clip longer than `audio_seconds` gives three windows, at its front, middle and
+    back, as the three channels. A shorter one gives three equal channels; it is placed
+    at the start of the window, the rest is silence.
+
+    Deviation: LanguageBind draws the three windows at random and repeats short clips;
+    fixed windows are deterministic, and repetition would invent a rhythm.
+
+    Args:
+        media: float32 `[n]` mono, n at least 1, and its rate in hertz.
+        spec: gives size, rate, window, mean and standard deviation.
+
+    Returns:
+        `{"pixels": float32 [1, s, s, 3]}`: rows are mel bands, the lowest at the bottom;
+        columns are time; channels are windows.
+
+    Raises:
+        DataError: no samples.
+    """
+    samples, rate = media
+    if not len(samples):
+        raise DataError(f"a sound without samples; expected {EXPECTED}")
+    samples = samples - samples.mean()
+    window = max(1, round(spec.audio_seconds * rate))
+    extra = max(0, len(samples) - window)
+    starts = sorted({0, extra // 2, extra}) if extra else [0]
+    drawn = [_draw(samples[i : i + window], rate, spec) for i in starts]
+    channels = np.stack([drawn[i * len(drawn) // 3] for i in range(3)], axis=-1)
+    pixels = (channels - np.float32(spec.audio_mean)) / np.float32(spec.audio_std)
+    return {"pixels": pixels[None]}
+
+
+def _draw(samples: np.ndarray, rate: int, spec: InputSpec) -> np.ndarray:
+    size = spec.image_size
+    window = round(spec.audio_seconds * spec.sample_rate)
+    samples = resample(samples, rate, spec.sample_rate)[:window]
+    samples = np.pad(samples, (0, window - len(samples)))
+    bands = log_mel(samples, spec.sample_rate, min(size, _MAX_MELS))
+    image = Image.fromarray(np.ascontiguousarray(bands.T[::-1]))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+AUDIO = Modality(
+    name="audio",
+    tower="visual",
+    suffixes=(".wav", ".ogg", ".flac"),
+    decode=decode,
+    preprocess=preprocess,
+    templates=("the sound of a {}.", "a recording of a {}.", "a voice that says {}."),
+    version="audio-1",
+)

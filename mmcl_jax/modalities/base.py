@@ -1,0 +1,183 @@
+"""What a modality is: how a raw file becomes the tensor a tower takes."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Media = Any
+Inputs = dict[str, np.ndarray]
+
+
+class DataError(ValueError):
+    """Data that cannot be read; the message names the file and what is wrong."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """What the encoder wants to be fed; read from the encoder's `config.json`.
+
+    Attributes:
+        image_size: side of the square input, pixels.
+        frames: frames sampled from a video clip.
+        mean: per-channel mean, in [0, 1] units.
+        std: per-channel standard deviation, in [0, 1] units.
+        sample_rate: rate that audio is resampled to, hertz.
+        audio_seconds: length of one audio window, seconds.
+        audio_mean: mean of the log-mel values.
+        audio_std: standard deviation of the log-mel values.
+        max_depth: depth that is mapped to 1, metres.
+        context_length: tokens of a sentence, start and end included.
+        tokenizer: path of the `tokenizer.json`.
+        max_pixels: largest decoded picture or frame, pixels.
+        max_seconds: longest decoded clip, seconds.
+    """
+
+    image_size: int
+    frames: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    sample_rate: int
+    audio_seconds: float
+    audio_mean: float
+    audio_std: float
+    max_depth: float
+    context_length: int
+    tokenizer: str
+    max_pixels: int = 64_000_000
+    max_seconds: float = 600.0
+
+
+class Modality(NamedTuple):
+    """One kind of raw input.
+
+    Attributes:
+        name: its name in streams, configs and results.
+        tower: "visual" or "text": which frozen tower reads it.
+        suffixes: lower-case file suffixes, with the dot.
+        decode: `(path, spec) -> media`; raises `DataError` naming the path.
+        preprocess: `(media, spec) -> inputs` of one sample, deterministic;
+            `{"pixels": float32 [f, s, s, 3]}` or `{"tokens": int32 [n]}`.
+        templates: sentences with one `{}` for the class name.
+        version: changes whenever the numbers that `preprocess` gives change.
+    """
+
+    name: str
+    tower: str
+    suffixes: tuple[str, ...]
+    decode: Callable[[str, InputSpec], Media]
+    preprocess: Callable[[Media, InputSpec], Inputs]
+    templates: tuple[str, ...]
+    version: str
+
+
+class Reference(Protocol):
+    """Where one sample comes from; small and picklable, holds no decoded data."""
+
+    def load(self, modality: Modality, spec: InputSpec) -> Media:
+        """Returns the decoded media; raises `DataError` naming the source."""
+        ...
+
+    def describe(self) -> str:
+        """Returns a path or a phrase that a person can find the sample by."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FileReference:
+    """A sample that is one file.
+
+    Attributes:
+        path: where the file is, absolute or relative to the working directory.
+        name: the same place relative to the root of its data set, so that a
+            description does not depend on where the data lie; empty = use the path.
+    """
+
+    path: str
+    name: str = ""
+
+    def load(self, modality: Modality, spec: InputSpec) -> Media:
+        """Decodes the file."""
+        return modality.decode(self.path, spec)
+
+    def describe(self) -> str:
+        """Returns the name, or the path where there is none."""
+        return self.name or self.path
+
+
+@dataclasses.dataclass(frozen=True)
+class TextReference:
+    """A sample that is one row of a table of sentences.
+
+    Attributes:
+        text: the sentence.
+        path: path of the table, relative to the root of its data set.
+        row: line of the table that the row begins on, counted from 1, header included.
+    """
+
+    text: str
+    path: str
+    row: int
+
+    def load(self, modality: Modality, spec: InputSpec) -> Media:
+        """Returns the sentence."""
+        del modality, spec
+        return self.text
+
+    def describe(self) -> str:
+        """Returns the table's path and the line."""
+        return f"{self.path}:{self.row}"
+
+
+@contextlib.contextmanager
+def reading(path: str, expected: str) -> Iterator[None]:
+    """Turns everything that can go wrong while a file is decoded into a `DataError`.
+
+    Decoding libraries raise a dozen kinds of exceptions on hostile files (Pillow alone:
+    OSError, SyntaxError, ValueError, struct.error), so every one but the lack of
+    memory is taken for damage of the file.
+
+    Args:
+        path: file that is decoded inside the `with` block.
+        expected: what the file should be, for the message.
+
+    Raises:
+        DataError: naming the path, what is wrong and what was expected.
+    """
+    file = pathlib.Path(path)
+    if not file.exists():
+        raise DataError(f"{path}: no such file; expected {expected}")
+    if not file.is_file():
+        raise DataError(f"{path}: not an ordinary file; expected {expected}")
+    if not file.stat().st_size:
+        raise DataError(f"{path}: the file is empty; expected {expected}")
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{path}: cannot be decoded ({type(error).__name__}: {error}); "
+            f"expected {expected}"
+        ) from error
+
+
+def check_pixels(path: str, width: int, height: int, spec: InputSpec) -> None:
+    """Raises `DataError` if a picture or frame is larger than `spec.max_pixels`."""
+    if width * height > spec.max_pixels:
+        raise DataError(
+            f"{path}: {width} x {height} = {width * height} pixels, more than the limit"
+            f" of {spec.max_pixels}; shrink it or raise `max_pixels`"
+        )
+
+
+def check_seconds(path: str, seconds: float, spec: InputSpec) -> None:
+    """Raises `DataError` if a clip is longer than `spec.max_seconds`."""
+    if seconds > spec.max_seconds:
+        raise DataError(
+            f"{path}: {seconds:.1f} s long, more than the limit of "
+            f"{spec.max_seconds:.1f} s; cut it or raise `max_seconds`"
+        )

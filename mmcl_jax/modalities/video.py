@@ -1,0 +1,135 @@
+"""Video clips: MP4, AVI and GIF files, uint8 `[f, h, w, 3]`."""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+import av
+import numpy as np
+
+from mmcl_jax.modalities import image
+from mmcl_jax.modalities.base import (
+    DataError,
+    Inputs,
+    InputSpec,
+    Modality,
+    check_pixels,
+    check_seconds,
+    reading,
+)
+
+EXPECTED = "an MP4, AVI or GIF file with a video stream"
+# Clips whose raw frames take less are decoded once, longer ones twice.
+_KEEP_BYTES = 64 * 2**20
+_MAX_RATE = 240.0
+# The container is not guessed from the content: a play list would be followed to
+# wherever it points.
+_CONTAINERS = {".mp4": "mp4", ".avi": "avi", ".gif": "gif"}
+
+
+def evenly(count: int, frames: int) -> np.ndarray:
+    """Returns the indices of `frames` frames spread over `count`, first and last too.
+
+    >>> evenly(61, 4).tolist()
+    [0, 20, 40, 60]
+    """
+    return np.linspace(0, count - 1, frames, dtype=int)
+
+
+def decode(path: str, spec: InputSpec) -> np.ndarray:
+    """Reads `spec.frames` frames spread evenly over a clip.
+
+    Frames are counted by decoding them: what headers say is often wrong. Memory is
+    bounded by the frames that are returned and by 64 MiB of raw ones.
+
+    Args:
+        path: an MP4, AVI or GIF file.
+        spec: bounds frame size and length.
+
+    Returns:
+        uint8 `[spec.frames, h, w, 3]`, RGB, turned the way up that the file says.
+
+    Raises:
+        DataError: not a video, no frame, a damaged one, or too large.
+    """
+    with reading(path, EXPECTED):
+        count, size = 0, 0
+        kept: list[av.VideoFrame] = []
+        for frame in _frames(path, spec):
+            count += 1
+            size += frame.width * frame.height * 3
+            kept.append(frame)
+            if size > _KEEP_BYTES:
+                kept.clear()
+        if not count:
+            raise DataError(f"{path}: no frame in it; expected {EXPECTED}")
+        wanted = evenly(count, spec.frames)
+        source = iter(kept) if kept else _frames(path, spec)
+        chosen = {i: _rgb(f) for i, f in enumerate(source) if i in wanted}
+        first = chosen[0].shape
+        for index, picture in chosen.items():
+            if picture.shape != first:
+                raise DataError(
+                    f"{path}: frame {index} is {picture.shape[1]} x {picture.shape[0]}"
+                    f" pixels, the first {first[1]} x {first[0]}; expected one size"
+                )
+        return np.stack([chosen[i] for i in wanted])
+
+
+def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
+    with av.open(f"file:{path}", format=_container(path)) as container:
+        if not container.streams.video:
+            raise DataError(f"{path}: no video stream in it; expected {EXPECTED}")
+        stream = container.streams.video[0]
+        codec = stream.codec_context
+        check_pixels(path, codec.width, codec.height, spec)
+        check_seconds(path, (container.duration or 0) / av.time_base, spec)
+        codec.options = {"max_pixels": str(spec.max_pixels)}
+        codec.thread_count = 1  # clips are decoded in parallel already
+        for count, frame in enumerate(container.decode(stream), 1):
+            check_pixels(path, frame.width, frame.height, spec)
+            # Time stamps may be absent or wrong, the count is not.
+            check_seconds(path, max(frame.time or 0, count / _MAX_RATE), spec)
+            if frame.is_corrupt:
+                raise DataError(f"{path}: frame {count} is damaged; decode it anew")
+            yield frame
+
+
+def _container(path: str) -> str:
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in _CONTAINERS:
+        raise DataError(f"{path}: suffix {suffix!r}; expected {EXPECTED}")
+    if suffix == ".gif":
+        # A truncated GIF decodes without a word, but lacks its last byte.
+        with open(path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read() not in (b";", b"\0"):
+                raise DataError(f"{path}: no end mark; the file is truncated")
+    return _CONTAINERS[suffix]
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    picture = frame.to_ndarray(format="rgb24")
+    return np.rot90(picture, round(frame.rotation / 90))
+
+
+def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
+    """Returns `{"pixels": float32 [frames, s, s, 3]}` of a clip uint8 `[f, h, w, 3]`.
+
+    Each frame is treated as a picture. A clip of another length than `spec.frames` is
+    sampled evenly, repeating frames where it is shorter.
+    """
+    chosen = media[evenly(len(media), spec.frames)]
+    fitted = np.stack([image.fit(frame, spec.image_size) for frame in chosen])
+    return {"pixels": image.normalize(fitted, spec)}
+
+
+VIDEO = Modality(
+    name="video",
+    tower="visual",
+    suffixes=(".mp4", ".avi", ".gif"),
+    decode=decode,
+    preprocess=preprocess,
+    templates=("a video of a {}.", "a clip of a {}.", "a film of a {}."),
+    version="video-1",
+)

@@ -1,0 +1,204 @@
+"""One pre-norm transformer trunk for every tower, as a pure function of its weights.
+
+All layers are stacked on a leading axis, so a trunk of any depth is one `lax.scan`.
+What is trained inside a frozen tower reaches it as an `Injection`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mmcl_jax.types import Key, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class TowerSpec:
+    """Shape of one tower.
+
+    Attributes:
+        width: token width.
+        layers: number of blocks.
+        heads: attention heads; divides `width`.
+        mlp_width: width of the hidden layer of the MLP.
+        activation: a key of `ACTIVATIONS`.
+        norm_epsilon: epsilon of every layer norm.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp_width: int
+    activation: str
+    norm_epsilon: float
+
+
+def quick_gelu(x: Array) -> Array:
+    """Returns `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def gelu(x: Array) -> Array:
+    """Returns the exact GELU, by the error function."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": gelu,
+}
+
+
+class LowRank(NamedTuple):
+    """A low-rank update of one linear map, `x @ down * gate @ up`, stacked by layer."""
+
+    down: Float[Array, "l in r"]
+    up: Float[Array, "l r out"]
+
+
+class Injection(NamedTuple):
+    """What an adapter puts into a tower, per sample.
+
+    Attributes:
+        prompts: tokens that replace the prompt rows before each of the first layers.
+        low_rank: updates of the linear maps, by the names `qkv` and `mlp_in`.
+        gate: weight of each rank coordinate of `low_rank`.
+    """
+
+    prompts: Float[Array, "b l p w"] | None = None
+    low_rank: dict[str, LowRank] | None = None
+    gate: Float[Array, "b r"] | None = None
+
+    def repeat(self, times: int) -> "Injection":
+        """Returns the injection for samples that are `times` consecutive rows each."""
+        if times == 1:
+            return self
+        repeat = lambda x: None if x is None else jnp.repeat(x, times, axis=0)  # noqa: E731
+        return self._replace(prompts=repeat(self.prompts), gate=repeat(self.gate))
+
+
+def layer_norm(x: Array, norm: PyTree, epsilon: float) -> Array:
+    """Returns the layer norm over the last axis, statistics in float32."""
+    x32 = x.astype(jnp.float32)
+    mean = x32.mean(-1, keepdims=True)
+    variance = jnp.square(x32 - mean).mean(-1, keepdims=True)
+    normal = (x32 - mean) * jax.lax.rsqrt(variance + epsilon)
+    return (normal * norm["scale"] + norm["bias"]).astype(x.dtype)
+
+
+def _linear(
+    x: Array, linear: PyTree, update: LowRank | None, gate: Array | None
+) -> Array:
+    y = x @ linear["kernel"] + linear["bias"]
+    if update is not None:
+        y = y + (x @ update.down * gate[:, None, :]) @ update.up
+    return y
+
+
+def _block(
+    spec: TowerSpec,
+    x: Float[Array, "b n w"],
+    block: PyTree,
+    low_rank: dict[str, LowRank],
+    gate: Float[Array, "b r"] | None,
+    mask: Bool[Array, "n n"] | None,
+) -> Float[Array, "b n w"]:
+    rows, tokens, width = x.shape
+    head_width = width // spec.heads
+    h = layer_norm(x, block["norm1"], spec.norm_epsilon)
+    qkv = _linear(h, block["qkv"], low_rank.get("qkv"), gate)
+    q, k, v = jnp.split(qkv.reshape(rows, tokens, 3 * spec.heads, head_width), 3, 2)
+    scores = jnp.einsum("bnhk,bmhk->bhnm", q, k).astype(jnp.float32)
+    scores = scores * head_width**-0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    attention = jax.nn.softmax(scores, -1).astype(x.dtype)
+    mixed = jnp.einsum("bhnm,bmhk->bnhk", attention, v).reshape(rows, tokens, width)
+    x = x + _linear(mixed, block["out"], None, None)
+    h = layer_norm(x, block["norm2"], spec.norm_epsilon)
+    h = _linear(h, block["mlp_in"], low_rank.get("mlp_in"), gate)
+    h = ACTIVATIONS[spec.activation](h)
+    return x + _linear(h, block["mlp_out"], None, None)
+
+
+def trunk(
+    spec: TowerSpec,
+    blocks: PyTree,
+    x: Float[Array, "b n w"],
+    injection: Injection | None = None,
+    causal: bool = False,
+) -> Float[Array, "b n_out w"]:
+    """Runs all blocks; prompts stand behind the first token.
+
+    Prompt rows are inserted before the first layer and replaced before each of the
+    next ones for which prompts are given (VPT-deep); behind the last of them their
+    outputs stay as ordinary tokens.
+
+    Args:
+        spec: shape of the tower.
+        blocks: weights, stacked by layer.
+        x: tokens, the class or start token first.
+        injection: what an adapter adds, or None for the frozen tower.
+        causal: whether a token sees earlier ones only.
+
+    Returns:
+        Tokens of the last layer, `n_out = n + p`.
+
+    References:
+        Jia et al., Visual Prompt Tuning, 2022. Hu et al., LoRA, 2021.
+    """
+    injection = injection or Injection()
+    prompts, length, prompted = injection.prompts, 0, 0
+    if prompts is not None:
+        _, prompted, length, _ = prompts.shape
+        empty = jnp.zeros((x.shape[0], length, x.shape[2]), x.dtype)
+        x = jnp.concatenate([x[:, :1], empty, x[:, 1:]], axis=1)
+    mask = None
+    if causal:
+        mask = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
+
+    def step(x, layer):
+        block, low_rank, prompt = layer
+        if prompt is not None:
+            x = jax.lax.dynamic_update_slice(x, prompt.astype(x.dtype), (0, 1, 0))
+        return _block(spec, x, block, low_rank, injection.gate, mask), None
+
+    layered = (blocks, injection.low_rank or {})
+    head = jax.tree.map(lambda w: w[:prompted], layered)
+    tail = jax.tree.map(lambda w: w[prompted:], layered)
+    if prompted:
+        x, _ = jax.lax.scan(step, x, (*head, jnp.moveaxis(prompts, 1, 0)))
+    if prompted < spec.layers:
+        x, _ = jax.lax.scan(step, x, (*tail, None))
+    return x
+
+
+def init_blocks(key: Key, spec: TowerSpec) -> PyTree:
+    """Returns random blocks with the initial scales of CLIP."""
+    residual_std = (2 * spec.layers * spec.width) ** -0.5
+    shapes = {
+        "qkv": (spec.width, 3 * spec.width, spec.width**-0.5),
+        "out": (spec.width, spec.width, residual_std),
+        "mlp_in": (spec.width, spec.mlp_width, (2 * spec.width) ** -0.5),
+        "mlp_out": (spec.mlp_width, spec.width, residual_std),
+    }
+    blocks = {
+        name: {
+            "kernel": std * jax.random.normal(k, (spec.layers, fan_in, fan_out)),
+            "bias": jnp.zeros((spec.layers, fan_out)),
+        }
+        for k, (name, (fan_in, fan_out, std)) in zip(
+            jax.random.split(key, len(shapes)), shapes.items(), strict=True
+        )
+    }
+    for norm in ("norm1", "norm2"):
+        blocks[norm] = init_norm((spec.layers, spec.width))
+    return blocks
+
+
+def init_norm(shape: tuple[int, ...]) -> PyTree:
+    """Returns a layer norm that scales by 1 and shifts by 0."""
+    return {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}

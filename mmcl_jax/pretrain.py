@@ -1,0 +1,318 @@
+"""Trains the built-in encoder on base concepts of the procedural world.
+
+`python -m mmcl_jax.pretrain --config=configs/pretrain.py --output=DIR` writes an
+encoder folder: `config.json`, `tokenizer.json`, `model.safetensors`, and `training.json`
+with the curve. The concepts that streams are made of are never rendered here.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import multiprocessing
+import pathlib
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags, logging
+from jaxtyping import Array, Float
+from ml_collections import config_flags
+
+from mmcl_jax import rngs
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.models import dual, tokenizer
+from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.streams.world.concepts import BASE, MANNERS, SHAPES, Concept
+from mmcl_jax.streams.world.render import render
+from mmcl_jax.types import PyTree
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain.py")
+_OUTPUT = flags.DEFINE_string("output", "runs/encoder", "Folder of the encoder.")
+
+VISUAL = ("image", "video", "audio", "depth")
+# seeds of rendered samples: apart from those that streams draw from
+_TRAIN_SEED, _HELD_OUT_SEED = 2_000_000_000, 2_100_000_000
+
+
+def captions(concept: Concept, seed: int) -> str:
+    """Returns one of the many sentences that describe a concept in training."""
+    rng = np.random.default_rng([seed, concept.shape, concept.manner])
+    if rng.random() < 0.5:
+        return render(concept, "text", _TRAIN_SEED + seed)
+    templates = MODALITIES[VISUAL[rng.integers(len(VISUAL))]].templates
+    return templates[rng.integers(len(templates))].format(concept.name)
+
+
+def parts() -> list[str]:
+    """Returns captions that say less: the shape alone, then the manner alone."""
+    return [f"a {name}" for name in SHAPES] + [f"something {name}" for name in MANNERS]
+
+
+def fit_tokenizer(path: pathlib.Path, vocabulary: int) -> None:
+    """Fits the tokenizer to sentences of base concepts and writes it."""
+    sentences = [captions(concept, seed) for seed in range(64) for concept in BASE]
+    tokenizer.train(sentences, vocabulary).save(str(path))
+
+
+def _render_pixels(
+    modality: str, samples: list[tuple[Concept, int]], spec: InputSpec
+) -> np.ndarray:
+    """Renders samples to half-precision pixels `[n, s, s, 3]`."""
+    rows = []
+    for concept, seed in samples:
+        media = render(concept, modality, seed)
+        kind = modality
+        if modality == "video":
+            # the tower sees single frames
+            media, kind = media[seed % len(media)], "image"
+        pixels = MODALITIES[kind].preprocess(media, spec)["pixels"]
+        rows.append(pixels[0].astype(np.float16))
+    return np.stack(rows)
+
+
+def render_pool(
+    modality: str,
+    concepts: list[int],
+    per_concept: int,
+    first_seed: int,
+    spec: InputSpec,
+    workers: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Renders `per_concept` samples of each concept.
+
+    Returns:
+        Pixels `[n, s, s, 3]` of float16 and the index in `BASE` of each.
+    """
+    labels = np.repeat(concepts, per_concept)
+    seeds = first_seed + np.tile(np.arange(per_concept), len(concepts))
+    samples = [(BASE[c], int(s)) for c, s in zip(labels, seeds, strict=True)]
+    chunks = [samples[i : i + 500] for i in range(0, len(samples), 500)]
+    # a fork of a process that runs JAX's threads may hang
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+        done = pool.map(
+            _render_pixels, [modality] * len(chunks), chunks, [spec] * len(chunks)
+        )
+        return np.concatenate(list(done)), labels
+
+
+def batches(
+    pools: dict[str, tuple[np.ndarray, np.ndarray]],
+    shares: dict[str, float],
+    size: int,
+    steps: int,
+    seed: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields pixels and labels, each batch holding every modality by its share."""
+    counts = {name: round(size * share) for name, share in shares.items()}
+    for step in range(steps):
+        rng = np.random.default_rng(rngs.host_seed(seed, "pretrain", step))
+        picks = {
+            name: rng.integers(len(pools[name][1]), size=count)
+            for name, count in counts.items()
+        }
+        pixels = np.concatenate([pools[n][0][rows] for n, rows in picks.items()])
+        labels = np.concatenate([pools[n][1][rows] for n, rows in picks.items()])
+        yield pixels.astype(np.float32), labels
+
+
+def _encode(path: str, sentences: list[str], length: int) -> np.ndarray:
+    spec = dataclasses.replace(_BLANK, tokenizer=path, context_length=length)
+    text = MODALITIES["text"]
+    return np.stack([text.preprocess(s, spec)["tokens"] for s in sentences])
+
+
+_BLANK = InputSpec(1, 1, (0.0,) * 3, (1.0,) * 3, 16000, 1.0, 0.0, 1.0, 10.0, 8, "")
+
+
+def make_step(spec: dual.DualSpec, optimizer: optax.GradientTransformation):
+    """Returns the jitted training step.
+
+    Samples are classified among one caption of each concept, among the shapes and among
+    the manners; captions are classified among other captions. All are cosines times the
+    learnt scale, so it is CLIP's loss with every class in the batch.
+    """
+    shape_of = jnp.array([c.shape for c in BASE])
+    manner_of = jnp.array([c.manner for c in BASE])
+
+    def loss_fn(weights: PyTree, pixels: Array, label: Array, text: dict) -> tuple:
+        features = dual.embed_visual(spec, weights, pixels[:, None])
+        tokens = jnp.concatenate([text["anchors"], text["others"], text["parts"]])
+        embedded = dual.embed_text(spec, weights, tokens)
+        concepts = len(BASE)
+        sizes = [concepts, len(text["others"]), len(SHAPES), len(MANNERS)]
+        ends = [sum(sizes[:i]) for i in range(1, len(sizes))]
+        anchors, others, shapes, manners = jnp.split(embedded, ends)
+        scale = jnp.exp(jnp.minimum(weights["log_scale"], jnp.log(100.0)))
+
+        def classify(x: Array, targets: Float[Array, "c d"], y: Array) -> Array:
+            logits = scale * x @ targets.T
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+
+        # concepts that are held out of training have no samples, so no captions either
+        known = text["known"]
+        concept_logits = scale * features @ anchors.T + jnp.where(known, 0, -1e9)
+        concept = optax.softmax_cross_entropy_with_integer_labels(concept_logits, label)
+        partial = classify(features, shapes, shape_of[label]) + classify(
+            features, manners, manner_of[label]
+        )
+        text_logits = scale * others @ anchors.T + jnp.where(known, 0, -1e9)
+        text_loss = optax.softmax_cross_entropy_with_integer_labels(
+            text_logits, text["other_label"]
+        )
+        text_partial = classify(others, shapes, shape_of[text["other_label"]])
+        text_partial += classify(others, manners, manner_of[text["other_label"]])
+        text_loss = (text_loss + 0.5 * text_partial).mean()
+        value = concept.mean() + 0.5 * partial.mean() + 0.5 * text_loss
+        hit = concept_logits.argmax(-1) == label
+        return value, {"loss": value, "accuracy": hit.mean()}
+
+    @jax.jit
+    def step(weights: PyTree, state: PyTree, pixels: Array, label: Array, text: dict):
+        (_, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+            weights, pixels, label, text
+        )
+        updates, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state, metrics
+
+    return step
+
+
+def make_evaluate(spec: dual.DualSpec):
+    """Returns `(weights, pools, names) -> zero-shot accuracy by modality`."""
+    embed = jax.jit(lambda w, x: dual.embed_visual(spec, w, x[:, None]))
+    embed_names = jax.jit(lambda w, tokens: dual.embed_text(spec, w, tokens))
+
+    def evaluate(weights: PyTree, pools: dict, names: np.ndarray) -> dict[str, float]:
+        text, result = embed_names(weights, names), {}
+        for modality, (pixels, labels) in pools.items():
+            features = [
+                embed(weights, pixels[i : i + 56].astype(np.float32))
+                for i in range(0, len(labels), 56)
+            ]
+            hits = (np.concatenate(features) @ text.T).argmax(-1) == labels
+            result[modality] = round(float(hits.mean()), 4)
+        return result
+
+    return evaluate
+
+
+def train(config, output: pathlib.Path) -> None:
+    """Renders, trains and writes the encoder."""
+    started = time.time()
+    output.mkdir(parents=True, exist_ok=True)
+    fit_tokenizer(output / "tokenizer.json", config.vocabulary)
+    tower = lambda c: TowerSpec(  # noqa: E731
+        c.width, c.layers, c.heads, 4 * c.width, "quick_gelu", 1e-5
+    )
+    spec = dual.DualSpec(
+        visual=tower(config.visual),
+        text=tower(config.text),
+        embedding=config.embedding,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        vocabulary=config.vocabulary,
+        context_length=config.context_length,
+        end_token=tokenizer.SPECIAL_TOKENS.index("<end>"),
+    )
+    preprocessing = config.preprocessing.to_dict()
+    inputs = InputSpec(
+        image_size=spec.image_size,
+        context_length=spec.context_length,
+        tokenizer=str(output / "tokenizer.json"),
+        **preprocessing,
+    )
+
+    held_out = list(range(config.hold_out_every - 1, len(BASE), config.hold_out_every))
+    trained = [i for i in range(len(BASE)) if i not in held_out]
+    pools, probes = {}, {}
+    for name in VISUAL:
+        per_concept = config.samples_per_concept[name]
+        pools[name] = render_pool(
+            name, trained, per_concept, _TRAIN_SEED, inputs, config.workers
+        )
+        probes[name] = render_pool(
+            name, list(range(len(BASE))), 8, _HELD_OUT_SEED, inputs, config.workers
+        )
+        logging.info("rendered %d samples of %s", len(pools[name][1]), name)
+
+    length = config.caption_tokens
+    path = inputs.tokenizer
+    bank = np.stack(
+        [
+            _encode(path, [captions(c, seed) for c in BASE], length)
+            for seed in range(config.captions_per_concept)
+        ]
+    )
+    part_tokens = _encode(path, parts(), length)
+    names = _encode(path, [f"a {c.name}" for c in BASE], length)
+    known = np.isin(np.arange(len(BASE)), trained)
+
+    weights = dual.init(rngs.key(config.seed, "encoder"), spec)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup_steps, config.steps
+    )
+    matrices = lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree)  # noqa: E731
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, weight_decay=config.weight_decay, mask=matrices),
+    )
+    state = optimizer.init(weights)
+    step_fn, evaluate = make_step(spec, optimizer), make_evaluate(spec)
+    curve = []
+    feed = batches(
+        pools, config.shares.to_dict(), config.batch_size, config.steps, config.seed
+    )
+    for step, (pixels, labels) in enumerate(feed):
+        rng = np.random.default_rng(rngs.host_seed(config.seed, "captions", step))
+        rows, some = np.arange(len(BASE)), rng.choice(trained, config.sentences)
+        text = {
+            "anchors": bank[rng.integers(len(bank), size=len(rows)), rows],
+            "others": bank[rng.integers(len(bank), size=len(some)), some],
+            "other_label": some,
+            "parts": part_tokens,
+            "known": known,
+        }
+        weights, state, metrics = step_fn(weights, state, pixels, labels, text)
+        last = step + 1 == config.steps
+        if step % config.evaluate_every == 0 or last:
+            curve.append(
+                {
+                    "step": step + 1,
+                    "seconds": round(time.time() - started, 1),
+                    **{k: round(float(v), 4) for k, v in metrics.items()},
+                    "trained_concepts": evaluate(
+                        weights, _only(probes, trained), names
+                    ),
+                    "held_out_concepts": evaluate(
+                        weights, _only(probes, held_out), names
+                    ),
+                }
+            )
+            logging.info("%s", json.dumps(curve[-1]))
+            huggingface_clip.save(output, spec, weights, preprocessing)
+            report = {"config": config.to_dict(), "curve": curve}
+            (output / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _only(pools: dict, concepts: list[int]) -> dict:
+    return {
+        name: (pixels[np.isin(labels, concepts)], labels[np.isin(labels, concepts)])
+        for name, (pixels, labels) in pools.items()
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    train(_CONFIG.value, pathlib.Path(_OUTPUT.value))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,148 @@
+"""What is known of a run so far, and what `results.json` says of it at the end."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmcl_jax import evaluate, metrics
+from mmcl_jax.streams.base import Stream
+
+
+@dataclasses.dataclass
+class Results:
+    """Grows by one row a stage; it is stored with each snapshot.
+
+    Attributes:
+        accuracy: `[spaces, routes, T, T]`, row = after which task, column = test set;
+            NaN where not evaluated.
+        zero_shot: `[spaces, T]`, the frozen encoder before anything is learnt.
+        identification: accuracy, balanced accuracy and confusion of the modality.
+        seconds: spent in each part of the loop.
+        compilations: of the train step, by modality; a resumed run compiles again, so
+            the most that one process needed.
+        forwards: passes through a tower in a train step and in a prediction.
+    """
+
+    accuracy: np.ndarray
+    zero_shot: np.ndarray
+    identification: dict[str, Any]
+    seconds: dict[str, float]
+    compilations: dict[str, int]
+    forwards: dict[str, int]
+
+    @classmethod
+    def start(cls, tasks: int) -> "Results":
+        """Returns the results of nothing."""
+        spaces, routes = len(evaluate.SPACES), len(evaluate.ROUTES)
+        return cls(
+            accuracy=np.full((spaces, routes, tasks, tasks), np.nan),
+            zero_shot=np.full((spaces, tasks), np.nan),
+            identification={},
+            seconds={},
+            compilations={},
+            forwards={},
+        )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Results":
+        """Returns what `to_json` stored; null is NaN."""
+        return cls(
+            **value
+            | {
+                name: np.array(value[name], np.float64)
+                for name in ("accuracy", "zero_shot")
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain lists and numbers, null for NaN."""
+        return plain(dataclasses.asdict(self))
+
+    def timed(self, part: str) -> "_Timer":
+        """Returns a context manager that adds the time of its block to `seconds`."""
+        return _Timer(self.seconds, part)
+
+    def count(self, traces: Mapping[tuple, int], forwards: dict[str, int]) -> None:
+        """Takes over what the learner has counted in this process so far."""
+        for (name, modality), times in traces.items():
+            if name == "train_step":
+                before = self.compilations.get(modality, 0)
+                self.compilations[modality] = max(before, times)
+        for name in ("train_step", "predict"):
+            if name in forwards:
+                self.forwards[name] = forwards[name]
+
+    def report(self) -> dict[str, Any]:
+        """Returns the accuracy matrices and metrics by label space and route."""
+        spaces, routes = evaluate.SPACES, evaluate.ROUTES
+        accuracy = {
+            space: {route: self.accuracy[s, r] for r, route in enumerate(routes)}
+            for s, space in enumerate(spaces)
+        }
+        return {
+            "accuracy": accuracy,
+            "zero_shot": {space: self.zero_shot[s] for s, space in enumerate(spaces)},
+            "metrics": {
+                space: {
+                    route: {
+                        name: metric(accuracy[space][route])
+                        for name, metric in metrics.METRICS.items()
+                    }
+                    | {
+                        "forward_transfer": metrics.forward_transfer(
+                            accuracy[space][route], self.zero_shot[s]
+                        )
+                    }
+                    for route in routes
+                }
+                for s, space in enumerate(spaces)
+            },
+            "modality_identification": self.identification,
+        }
+
+
+class _Timer:
+    def __init__(self, seconds: dict[str, float], part: str) -> None:
+        self._seconds, self._part = seconds, part
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.perf_counter() - self._start
+        self._seconds[self._part] = self._seconds.get(self._part, 0.0) + spent
+
+
+def level_of_knowledge(stream: Stream) -> str:
+    """Says what a prediction may know, from most to least.
+
+    L0: modality and task. L1: the modality. L2: neither, but towers differ by modality.
+    L3: neither, and one tower serves all. Text has its own tower here, so a stream with
+    text and others is L3 among the image-side modalities only.
+    """
+    shared = [name for name in stream.modalities if name != "text"]
+    agnostic = "L3"
+    if "text" in stream.modalities and shared:
+        agnostic = f"L3 among {', '.join(shared)}; L2 between these and text"
+    return (
+        "level of knowledge: task labels and given modality L0, modality labels and "
+        f"given modality L1, union labels and predicted modality {agnostic}"
+    )
+
+
+def plain(value: Any) -> Any:
+    """Returns lists, dicts and numbers that JSON knows; NaN becomes None."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

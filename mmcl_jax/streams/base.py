@@ -1,0 +1,267 @@
+"""Tasks and streams: what is learnt, in which order."""
+
+import dataclasses
+import difflib
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mmcl_jax.modalities.base import Reference
+
+ORDERS = ("by_modality", "interleaved", "random")
+
+
+class Record(NamedTuple):
+    """One sample: where it is, its class slot, and an id unique in the stream."""
+
+    reference: Reference
+    label: int
+    id: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassSlot:
+    """One class name in one modality of one data set.
+
+    Attributes:
+        name: as read to a person, underscores replaced by spaces.
+        modality: name of the modality.
+        dataset: name of the data set.
+        canonical: equal for slots of equal name: predicting any of them is correct.
+    """
+
+    name: str
+    modality: str
+    dataset: str
+    canonical: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """New classes in one modality, with their training and test samples."""
+
+    name: str
+    modality: str
+    classes: tuple[int, ...]
+    train: Sequence[Record]
+    test: Sequence[Record]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """An ordered tuple of tasks.
+
+    Attributes:
+        classes: every class slot, indexed by `Record.label`.
+        tasks: in the order they are met.
+        modalities: in the order they are first met; a modality's index is its place.
+        stages: tasks learnt together, in order; one task a stage but in the joint
+            stream, whose only stage holds them all.
+    """
+
+    classes: tuple[ClassSlot, ...]
+    tasks: tuple[Task, ...]
+    modalities: tuple[str, ...]
+    stages: tuple[tuple[int, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskDraft:
+    """A task before slots and sample ids are numbered.
+
+    Attributes:
+        name: name of the task.
+        modality: name of the modality of all its samples.
+        classes: one `(class name, data set)` a class.
+        train: training references, one sequence a class.
+        test: test references, one sequence a class.
+    """
+
+    name: str
+    modality: str
+    classes: tuple[tuple[str, str], ...]
+    train: tuple[Sequence[Reference], ...]
+    test: tuple[Sequence[Reference], ...]
+
+
+def arrange(drafts: Sequence[TaskDraft], order: str, seed: int) -> list[TaskDraft]:
+    """Puts drafts into the order in which they will be met.
+
+    The result depends on the order of `drafts` and on `seed` alone.
+
+    Args:
+        drafts: every task once.
+        order: one of `ORDERS`:
+            `by_modality`: all tasks of one modality, then all of the next; the seed
+            permutes the modalities, tasks of a modality stay as they were given.
+            `interleaved`: round robin over the modalities, those that ran out of tasks
+            skipped; the seed permutes the modalities and the tasks of each.
+            `random`: a uniform draw of the permutations whose first task is not
+            text, unless all tasks are text. This is our reading of "text is not
+            alone": text is what the others are aligned to, so a stream of several
+            modalities does not start with it.
+        seed: seed of the permutations.
+
+    Returns:
+        The same drafts, rearranged.
+
+    Raises:
+        ValueError: `order` is not one of `ORDERS`.
+    """
+    if order not in ORDERS:
+        near = difflib.get_close_matches(str(order), ORDERS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"unknown order {order!r}: expected one of {ORDERS}; nearest: {near!r}"
+        )
+    rng = np.random.default_rng(np.random.SeedSequence([seed, ORDERS.index(order)]))
+    if order == "random":
+        return _arrange_random(drafts, rng)
+    groups: dict[str, list[TaskDraft]] = {}
+    for draft in drafts:
+        groups.setdefault(draft.modality, []).append(draft)
+    names = list(groups)
+    shuffled = [groups[names[i]] for i in rng.permutation(len(names))]
+    if order == "by_modality":
+        return list(itertools.chain.from_iterable(shuffled))
+    shuffled = [[group[i] for i in rng.permutation(len(group))] for group in shuffled]
+    rounds = itertools.zip_longest(*shuffled)
+    return [draft for draft in itertools.chain.from_iterable(rounds) if draft]
+
+
+def _arrange_random(
+    drafts: Sequence[TaskDraft], rng: np.random.Generator
+) -> list[TaskDraft]:
+    allowed = [i for i, draft in enumerate(drafts) if draft.modality != "text"]
+    if not allowed:
+        return [drafts[i] for i in rng.permutation(len(drafts))]
+    first = allowed[rng.integers(len(allowed))]
+    rest = [i for i in range(len(drafts)) if i != first]
+    return [drafts[first], *(drafts[rest[i]] for i in rng.permutation(len(rest)))]
+
+
+def display_name(name: str) -> str:
+    """Returns a class name as read to a person: no underscores, single spaces.
+
+    >>> display_name("fire_truck ")
+    'fire truck'
+    """
+    return " ".join(name.replace("_", " ").split())
+
+
+def canonical_ids(names: Iterable[str]) -> tuple[int, ...]:
+    """Numbers names in the order first met; equal names share a number.
+
+    Names are equal that differ in underscores, case or white space only. Two data sets
+    that both know a "fire truck" would otherwise get two identical text embeddings, of
+    which the argmax always takes the first.
+
+    >>> canonical_ids(["Fire_truck", "cat", "fire  truck"])
+    (0, 1, 0)
+    """
+    known: dict[str, int] = {}
+    keys = [display_name(name).casefold() for name in names]
+    return tuple(known.setdefault(key, len(known)) for key in keys)
+
+
+def build_stream(drafts: Sequence[TaskDraft]) -> Stream:
+    """Numbers class slots and samples of drafts that are in their final order.
+
+    Slots and sample ids are numbered in the order met; a sample's id is its place when
+    tasks are laid end to end, training before test samples, class by class. A class
+    that an earlier task had in the same modality and data set keeps its slot.
+
+    Args:
+        drafts: the tasks in order, at least one.
+
+    Returns:
+        The stream, every task a stage of its own.
+
+    Raises:
+        ValueError: no draft, a draft without classes, two tasks of equal name, a class
+            twice in a task, or as many lists of references as classes are not given.
+    """
+    if not drafts:
+        raise ValueError("a stream needs at least one task, got none")
+    names: set[str] = set()
+    slots: dict[tuple[str, str, str], int] = {}
+    slot_names: list[str] = []
+    tasks: list[Task] = []
+    ids = itertools.count()
+    for draft in drafts:
+        _check(draft, names)
+        names.add(draft.name)
+        labels: list[int] = []
+        for name, dataset in draft.classes:
+            shown = display_name(name)
+            key = (shown.casefold(), draft.modality, dataset)
+            if key not in slots:
+                slots[key] = len(slots)
+                slot_names.append(shown)
+            if slots[key] in labels:
+                raise ValueError(
+                    f"task {draft.name!r}: class {shown!r} of data set {dataset!r} is "
+                    "there twice (underscores, case and white space do not count)"
+                )
+            labels.append(slots[key])
+        train, test = (
+            tuple(
+                Record(reference, label, next(ids))
+                for label, references in zip(labels, part, strict=True)
+                for reference in references
+            )
+            for part in (draft.train, draft.test)
+        )
+        tasks.append(Task(draft.name, draft.modality, tuple(labels), train, test))
+    classes = tuple(
+        ClassSlot(name, modality, dataset, canonical)
+        for name, (_, modality, dataset), canonical in zip(
+            slot_names, slots, canonical_ids(slot_names), strict=True
+        )
+    )
+    modalities = tuple(dict.fromkeys(task.modality for task in tasks))
+    stages = tuple((i,) for i in range(len(tasks)))
+    return Stream(classes, tuple(tasks), modalities, stages)
+
+
+def _check(draft: TaskDraft, names: set[str]) -> None:
+    if draft.name in names:
+        raise ValueError(f"two tasks are named {draft.name!r}; names must differ")
+    if not draft.classes:
+        raise ValueError(f"task {draft.name!r} has no classes")
+    for part, references in (("train", draft.train), ("test", draft.test)):
+        if len(references) != len(draft.classes):
+            raise ValueError(
+                f"task {draft.name!r}: {len(draft.classes)} classes but "
+                f"{len(references)} lists of {part} references"
+            )
+
+
+def joint(stream: Stream) -> Stream:
+    """Returns the stream with one stage that holds all tasks: the joint upper bound."""
+    return dataclasses.replace(stream, stages=(tuple(range(len(stream.tasks))),))
+
+
+def stream_hash(stream: Stream) -> str:
+    """Returns the SHA-256 of what is learnt in which order, as 64 hex digits.
+
+    It covers the class slots, and of every task its name, modality, classes, and
+    every sample's description, label and id, in order. Stages do not count, so that
+    `joint(stream)` can be paired with runs over `stream`. Equal in every process.
+    """
+    digest = hashlib.sha256()
+
+    def add(*values: object) -> None:
+        digest.update(json.dumps(values).encode() + b"\n")
+
+    for slot in stream.classes:
+        add("class", slot.name, slot.modality, slot.dataset, slot.canonical)
+    for task in stream.tasks:
+        add("task", task.name, task.modality, task.classes)
+        for part, records in (("train", task.train), ("test", task.test)):
+            for record in records:
+                add(part, record.reference.describe(), record.label, record.id)
+    return digest.hexdigest()

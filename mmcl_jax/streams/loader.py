@@ -1,0 +1,298 @@
+"""From records to batches: decoding, a memo of its results, and Grain pipelines."""
+
+import concurrent.futures
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import DataError, Inputs, InputSpec, Reference
+from mmcl_jax.streams.base import Record, Stream
+from mmcl_jax.types import Batch
+
+_LISTED_FAILURES = 10
+_BLOCK = 256
+# When the memo is full, one sample in so many makes room for itself. Replacing at each
+# miss would throw every entry out before an epoch comes back to it.
+_REPLACE_EVERY = 8
+
+Queries = Mapping[int, np.ndarray] | np.ndarray
+
+
+class Decoder:
+    """Decodes and preprocesses records, and remembers what it has room for.
+
+    Results are keyed by record id, so a memo serves one stream. It may be called from
+    several threads; a copy that was pickled starts with an empty memo.
+
+    Attributes:
+        spec: what the encoder wants to be fed.
+        memory_bytes: room for remembered inputs, bytes; 0 remembers nothing.
+    """
+
+    def __init__(self, spec: InputSpec, memory_bytes: int) -> None:
+        """Creates one with an empty memo."""
+        self.spec = spec
+        self.memory_bytes = memory_bytes
+        self._memo: OrderedDict[int, tuple[Reference, Inputs]] = OrderedDict()
+        self._used = 0
+        self._misses = 0
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> tuple[InputSpec, int]:
+        """Returns what a copy in another process needs."""
+        return self.spec, self.memory_bytes
+
+    def __setstate__(self, state: tuple[InputSpec, int]) -> None:
+        """Restores a copy, with an empty memo."""
+        Decoder.__init__(self, *state)
+
+    def __call__(self, record: Record, modality: str) -> Inputs:
+        """Returns the inputs of one record; callers must not write into them.
+
+        Args:
+            record: what to decode.
+            modality: name of its modality.
+
+        Returns:
+            What `Modality.preprocess` gives.
+
+        Raises:
+            DataError: the record cannot be decoded; the message names it.
+        """
+        with self._lock:
+            reference, inputs = self._memo.get(record.id, (None, {}))
+            if reference == record.reference:  # else the id is of another stream
+                self._memo.move_to_end(record.id)
+                return inputs
+        kind = MODALITIES[modality]
+        source = record.reference.describe()
+        try:
+            media = record.reference.load(kind, self.spec)
+            inputs = kind.preprocess(media, self.spec)
+        except DataError as error:
+            if source in str(error):
+                raise
+            raise DataError(f"{source}: {error}") from error
+        except Exception as error:
+            error.add_note(f"while preprocessing {source}")
+            raise
+        self._remember(record, inputs)
+        return inputs
+
+    def _remember(self, record: Record, inputs: Inputs) -> None:
+        size = _size(inputs)
+        with self._lock:
+            if record.id in self._memo or size > self.memory_bytes:
+                return
+            if self._used + size > self.memory_bytes:
+                self._misses += 1
+                if self._misses % _REPLACE_EVERY:
+                    return
+            while self._used + size > self.memory_bytes:
+                _, (_, oldest) = self._memo.popitem(last=False)
+                self._used -= _size(oldest)
+            self._memo[record.id] = (record.reference, inputs)
+            self._used += size
+
+    def verify(
+        self,
+        stream: Stream,
+        progress: Callable[[int, int], None] | None = None,
+        threads: int = 4,
+    ) -> None:
+        """Decodes every sample of a stream once, to find damage before work starts.
+
+        Args:
+            stream: whose training and test samples are decoded.
+            progress: called with the samples done and their total after each one.
+            threads: samples decoded at the same time.
+
+        Raises:
+            DataError: listing up to ten samples that cannot be decoded.
+        """
+        jobs = [
+            (record, task.modality)
+            for task in stream.tasks
+            for record in (*task.train, *task.test)
+        ]
+        failures: list[str] = []
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(jobs), _BLOCK):
+                block = pool.map(self._failure, jobs[start : start + _BLOCK])
+                for done, failure in enumerate(block, start + 1):
+                    failures += [failure] if failure else []
+                    if progress:
+                        progress(done, len(jobs))
+                if len(failures) >= _LISTED_FAILURES:
+                    break
+        if failures:
+            more = " or more" if len(failures) >= _LISTED_FAILURES else ""
+            listed = failures[:_LISTED_FAILURES]
+            head = f"{len(listed)}{more} of {len(jobs)} samples cannot be decoded; "
+            raise DataError("\n  ".join([head + "repair or remove them:", *listed]))
+
+    def _failure(self, job: tuple[Record, str]) -> str | None:
+        try:
+            self(*job)
+        except DataError as error:
+            return str(error)
+        return None
+
+
+def _size(inputs: Inputs) -> int:
+    return sum(array.nbytes for array in inputs.values())
+
+
+def num_batches(samples: int, batch_size: int) -> int:
+    """Returns how many batches an epoch has, the padded last one included.
+
+    >>> num_batches(9, 4)
+    3
+    """
+    return -(-samples // batch_size)
+
+
+class _Batches:
+    """Random access to the batches of an epoch, or to one process's rows of them.
+
+    An element is a batch, since Grain's bookkeeping costs 0.1 ms an element.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        decode: Callable[[Record], Inputs],
+        batch_size: int,
+        seed: int | Sequence[int] | None,
+        shard: tuple[int, int],
+    ) -> None:
+        self._records = records
+        self._decode = decode
+        self._batch_size = batch_size
+        self._shard = shard
+        self._order = np.arange(len(records))
+        if seed is not None:
+            self._order = np.random.default_rng(seed).permutation(len(records))
+
+    def __len__(self) -> int:
+        return num_batches(len(self._records), self._batch_size)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        shard, count = self._shard
+        rows = self._batch_size // count
+        start = index * self._batch_size + shard * rows
+        records = [self._records[i] for i in self._order[start : start + rows]]
+        real = len(records)
+        # A process may hold nothing but padding, and needs its shapes all the same.
+        shown = records or [self._records[0]]
+        samples = [self._decode(record) for record in shown]
+        inputs = {
+            name: np.zeros((rows, *array.shape), array.dtype)
+            for name, array in samples[0].items()
+        }
+        for name, array in inputs.items():
+            for row in range(real):
+                array[row] = samples[row][name]
+        label, ids = np.zeros(rows, np.int32), np.full(rows, -1, np.int32)
+        label[:real] = [record.label for record in records]
+        ids[:real] = [record.id for record in records]
+        weight = (np.arange(rows) < real).astype(np.float32)
+        return {"inputs": inputs, "label": label, "weight": weight, "id": ids}
+
+
+def epoch(
+    records: Sequence[Record],
+    modality: str,
+    decoder: Decoder,
+    batch_size: int,
+    *,
+    seed: int | Sequence[int] | None,
+    queries: Queries | None = None,
+    hint: int = -1,
+    threads: int = 2,
+    worker_processes: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    start_step: int = 0,
+) -> Iterator[Batch]:
+    """Yields every record once, in batches of equal shapes.
+
+    The batches do not depend on threads and processes. The last one is filled up with
+    rows of weight 0, label 0, id -1 and inputs of zeros.
+
+    Args:
+        records: samples of one modality.
+        modality: its name.
+        decoder: decodes and remembers.
+        batch_size: rows of a batch over all processes of the run.
+        seed: of the order, e.g. (seed, task, epoch); None = as they come.
+        queries: cached feature `[d]` of each record, looked up by id; None = width 0.
+        hint: modality index given for routing; -1 = not given.
+        threads: batches prepared at the same time; 0 = in the caller's thread.
+        worker_processes: processes that decode instead of threads. They start anew and
+            with an empty memo in every epoch, so they pay off for large data only.
+        shard: index of this process and their number; each gets its part of the rows of
+            every batch, so that all parts in order are the batch of a single process.
+        start_step: batches to skip, without decoding them.
+
+    Yields:
+        Batches of NumPy arrays with `batch_size / shard[1]` rows.
+
+    Raises:
+        ValueError: `batch_size` or `shard` make no sense, or a query is missing.
+        DataError: a record cannot be decoded.
+    """
+    index, count = shard
+    if batch_size < 1 or count < 1 or batch_size % count or not 0 <= index < count:
+        raise ValueError(
+            f"batch_size={batch_size}, shard={shard}: expected a positive batch size "
+            "that the number of processes divides, and an index below that number"
+        )
+    decode = functools.partial(decoder, modality=modality)
+    batches = _Batches(records, decode, batch_size, seed, shard)
+    if start_step >= len(batches):
+        return
+    dataset = grain.MapDataset.source(batches)[start_step:]
+    iterator = iter(_read(dataset, threads, worker_processes))
+    try:
+        for arrays in iterator:
+            arrays["query"] = _lookup(queries, arrays["id"])
+            arrays["hint"] = np.full(len(arrays["id"]), hint, np.int32)
+            yield Batch(**arrays, modality=modality)
+    finally:
+        iterator.close()
+
+
+def _read(
+    batches: grain.MapDataset, threads: int, worker_processes: int
+) -> grain.IterDataset:
+    if not worker_processes:
+        return batches.to_iter_dataset(grain.ReadOptions(threads, threads))
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's workers insist on parsed absl flags
+    return batches.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
+        grain.MultiprocessingOptions(min(worker_processes, len(batches)))
+    )
+
+
+def _lookup(queries: Queries | None, ids: np.ndarray) -> np.ndarray:
+    if queries is None:
+        return np.zeros((len(ids), 0), np.float32)
+    if isinstance(queries, np.ndarray):
+        known = (ids >= 0) & (ids < len(queries))
+        found = queries[np.where(known, ids, 0)]
+    else:
+        known = np.array([i in queries for i in ids.tolist()])
+        width = len(next(iter(queries.values())))
+        found = np.zeros((len(ids), width), np.float32)
+        for row in np.flatnonzero(known):
+            found[row] = queries[int(ids[row])]
+    if missing := ids[~known & (ids >= 0)].tolist():
+        raise ValueError(f"no query for the records of ids {missing}")
+    return np.where(ids[:, None] >= 0, found, 0).astype(np.float32)

@@ -1,0 +1,141 @@
+"""Streams over the procedural world: no files, no download, equal on every run."""
+
+import dataclasses
+
+import numpy as np
+
+from mmcl_jax.modalities.base import DataError, InputSpec, Media, Modality
+from mmcl_jax.streams.base import Stream, TaskDraft, arrange, build_stream
+from mmcl_jax.streams.world.concepts import NOVEL, Concept
+from mmcl_jax.streams.world.render import VERSION, check_modality, render
+
+DRAWS = 2**20
+"""Seeds a part of the data may use: the test draws of a class are those from 0 to
+`DRAWS - 1`, its training draws under `data_seed` s start at `DRAWS * (s + 1)`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldReference:
+    """A sample of the procedural world, rendered when it is read.
+
+    Attributes:
+        shape: index into `SHAPES`.
+        manner: index into `MANNERS`.
+        modality_name: one of `WORLD_MODALITIES`.
+        seed: draws all that is not the concept.
+    """
+
+    shape: int
+    manner: int
+    modality_name: str
+    seed: int
+
+    def load(self, modality: Modality, spec: InputSpec) -> Media:
+        """Renders the sample; the world does not depend on `spec`."""
+        del spec
+        if modality.name != self.modality_name:
+            raise DataError(f"{self.describe()}: cannot be read as {modality.name}")
+        return render(Concept(self.shape, self.manner), self.modality_name, self.seed)
+
+    def describe(self) -> str:
+        """Returns for example `world-1:image/spinning star#123`.
+
+        The number after "world" changes whenever what is rendered does.
+        """
+        name = Concept(self.shape, self.manner).name
+        return f"world-{VERSION}:{self.modality_name}/{name}#{self.seed}"
+
+
+def build(
+    *,
+    tasks: int,
+    classes_per_task: int,
+    modalities: tuple[str, ...],
+    order: str,
+    train_per_class: int,
+    test_per_class: int,
+    order_seed: int,
+    data_seed: int,
+) -> Stream:
+    """Builds a stream of concepts that the built-in encoder was not trained on.
+
+    A concept is a class of one task only, hence of one modality. Modalities take turns
+    over the tasks before these are put in order.
+
+    Args:
+        tasks: number of tasks, at least one a modality.
+        classes_per_task: number of concepts in each.
+        modalities: names out of `WORLD_MODALITIES`.
+        order: one of `mmcl_jax.streams.base.ORDERS`.
+        train_per_class: training samples a class.
+        test_per_class: test samples a class; none gives undefined accuracies.
+        order_seed: permutes concepts and tasks.
+        data_seed: draws the training samples; test samples do not depend on it.
+
+    Returns:
+        The stream; training and test samples share no seed.
+
+    Raises:
+        ValueError: a number is out of range, a modality or the order is unknown, or
+            more concepts are asked for than there are.
+
+    >>> stream = build(
+    ...     tasks=4, classes_per_task=2, modalities=("image", "audio"), order="random",
+    ...     train_per_class=3, test_per_class=1, order_seed=0, data_seed=0)
+    >>> len(stream.classes), len(stream.tasks[0].train)
+    (8, 6)
+    """
+    _check(
+        tasks=(tasks, 1, None),
+        classes_per_task=(classes_per_task, 1, None),
+        train_per_class=(train_per_class, 1, DRAWS),
+        test_per_class=(test_per_class, 0, DRAWS),
+        order_seed=(order_seed, 0, None),
+        data_seed=(data_seed, 0, None),
+    )
+    for name in modalities:
+        check_modality(name)
+    if not 0 < len(set(modalities)) == len(modalities) <= tasks:
+        raise ValueError(
+            f"{tasks} tasks over the modalities {modalities}: expected at least one "
+            "modality, each once, and at least one task for each"
+        )
+    if tasks * classes_per_task > len(NOVEL):
+        raise ValueError(
+            f"{tasks} tasks of {classes_per_task} classes need "
+            f"{tasks * classes_per_task} concepts, but only {len(NOVEL)} are novel"
+        )
+    permutation = np.random.default_rng(order_seed).permutation(len(NOVEL))
+    first_train = DRAWS * (data_seed + 1)
+    drafts = []
+    for task in range(tasks):
+        modality = modalities[task % len(modalities)]
+        chosen = permutation[task * classes_per_task : (task + 1) * classes_per_task]
+        concepts = [NOVEL[i] for i in chosen]
+        drafts.append(
+            TaskDraft(
+                name=f"{modality}-{task // len(modalities) + 1}",
+                modality=modality,
+                classes=tuple((concept.name, "world") for concept in concepts),
+                train=_draws(concepts, modality, first_train, train_per_class),
+                test=_draws(concepts, modality, 0, test_per_class),
+            )
+        )
+    return build_stream(arrange(drafts, order, order_seed))
+
+
+def _draws(
+    concepts: list[Concept], modality: str, first: int, count: int
+) -> tuple[tuple[WorldReference, ...], ...]:
+    seeds = range(first, first + count)
+    return tuple(
+        tuple(WorldReference(*concept, modality, seed) for seed in seeds)
+        for concept in concepts
+    )
+
+
+def _check(**limits: tuple[int, int, int | None]) -> None:
+    for name, (value, lowest, highest) in limits.items():
+        if value < lowest or (highest is not None and value > highest):
+            upper = "" if highest is None else f" and at most {highest}"
+            raise ValueError(f"{name} is {value}, expected at least {lowest}{upper}")

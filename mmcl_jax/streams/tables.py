@@ -1,0 +1,48 @@
+"""Tables of sentences."""
+
+import csv
+import pathlib
+
+from mmcl_jax.modalities.base import DataError, Reference, TextReference, reading
+
+EXPECTED = "a UTF-8 CSV table with the columns `text` and `label`"
+
+
+def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Reference]]:
+    """Reads a CSV file with the columns `text` and `label`; others are ignored.
+
+    Args:
+        path: of the table.
+        root: folder that descriptions of the rows are relative to.
+
+    Returns:
+        The rows of each label, in the order of the table.
+
+    Raises:
+        DataError: not such a table, or a row without text or label.
+    """
+    table: dict[str, list[Reference]] = {}
+    name = path.relative_to(root).as_posix()
+    with (
+        reading(str(path), EXPECTED),
+        open(path, encoding="utf-8-sig", newline="") as file,
+    ):
+        reader = csv.DictReader(file, strict=True)
+        missing = {"text", "label"} - set(reader.fieldnames or ())
+        if missing:
+            raise DataError(
+                f"{path}: no column {' and '.join(sorted(missing))} in its first line "
+                f"{reader.fieldnames}; expected {EXPECTED}"
+            )
+        line = reader.line_num + 1
+        for row in reader:
+            text, label = ((row[key] or "").strip() for key in ("text", "label"))
+            if not text or not label:
+                raise DataError(
+                    f"{path}:{line}: empty text or label; expected {EXPECTED}"
+                )
+            table.setdefault(label, []).append(TextReference(text, name, line))
+            line = reader.line_num + 1
+    if not table:
+        raise DataError(f"{path}: no row below its first line; expected {EXPECTED}")
+    return table

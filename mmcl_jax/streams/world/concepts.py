@@ -1,0 +1,112 @@
+"""Every concept of the world: a shape (a noun) and a manner (how it behaves).
+
+Shape and manner are realised in every modality, so the same concept exists in all:
+
+| shape     | sound                    | manner   | image fill     | video             |
+|-----------|--------------------------|----------|----------------|-------------------|
+| ball      | pure tone                | rising   | chevrons up    | moves up          |
+| box       | odd harmonics            | falling  | chevrons down  | moves down        |
+| triangle  | stack of octaves         | pulsing  | rings          | size oscillates   |
+| star      | bell                     | spinning | radial sectors | turns             |
+| ring      | inharmonic FM            | steady   | plain          | rests             |
+| cross     | sawtooth                 | shaking  | speckle        | jitters           |
+| heart     | vowel                    | double   | two copies     | two copies        |
+| crescent  | triad                    | blinking | checker        | flashes           |
+| arrow     | buzz, all harmonics      | swinging | wavy stripes   | pendulum          |
+| drop      | narrow band of noise     | drifting | level stripes  | moves sideways    |
+| hourglass | wide band of noise       | fading   | fades out      | loses opacity     |
+| fish      | hum and high whistle     | growing  | growing dots   | gets larger       |
+| bolt      | crackle                  |          |                |                   |
+| clover    | cluster of high partials |          |                |                   |
+
+| manner   | sound             | depth relief                           |
+|----------|-------------------|----------------------------------------|
+| rising   | pitch glides up   | leans, top nearest                     |
+| falling  | pitch glides down | leans, bottom nearest                  |
+| pulsing  | slow tremolo      | concentric ripples                     |
+| spinning | vibrato           | turns around its centre like a stair   |
+| steady   | constant          | flat plate                             |
+| shaking  | pitch jitters     | rough                                  |
+| double   | two notes         | two flat plates                        |
+| blinking | short bursts      | blocks of two heights                  |
+| swinging | siren             | corrugated                             |
+| drifting | passes by         | steps to one side                      |
+| fading   | dies away         | sinks into the wall to one side        |
+| growing  | swells            | dome                                   |
+"""
+
+from typing import NamedTuple
+
+SHAPES = (
+    "ball",
+    "box",
+    "triangle",
+    "star",
+    "ring",
+    "cross",
+    "heart",
+    "crescent",
+    "arrow",
+    "drop",
+    "hourglass",
+    "fish",
+    "bolt",
+    "clover",
+)
+
+MANNERS = (
+    "rising",
+    "falling",
+    "pulsing",
+    "spinning",
+    "steady",
+    "shaking",
+    "double",
+    "blinking",
+    "swinging",
+    "drifting",
+    "fading",
+    "growing",
+)
+
+WORLD_MODALITIES = ("image", "video", "audio", "depth", "text")
+
+
+class Concept(NamedTuple):
+    """A class of the world.
+
+    Attributes:
+        shape: index into `SHAPES`.
+        manner: index into `MANNERS`.
+    """
+
+    shape: int
+    manner: int
+
+    @property
+    def name(self) -> str:
+        """The class name, the same in every modality.
+
+        >>> Concept(SHAPES.index("star"), MANNERS.index("spinning")).name
+        'spinning star'
+        """
+        return f"{MANNERS[self.manner]} {SHAPES[self.shape]}"
+
+
+def _is_base(concept: Concept) -> bool:
+    # 3 is invertible modulo 8, so base concepts spread evenly over rows and columns.
+    return (concept.shape + 3 * concept.manner) % 8 < 3
+
+
+CONCEPTS = tuple(
+    Concept(shape, manner)
+    for shape in range(len(SHAPES))
+    for manner in range(len(MANNERS))
+)
+"""All concepts."""
+
+BASE = tuple(concept for concept in CONCEPTS if _is_base(concept))
+"""Concepts that the built-in encoder is pre-trained on: 38 % of all."""
+
+NOVEL = tuple(concept for concept in CONCEPTS if not _is_base(concept))
+"""Concepts that streams are made of: never shown to the built-in encoder."""

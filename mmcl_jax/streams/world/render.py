@@ -1,0 +1,61 @@
+"""One entry to all renderers."""
+
+import difflib
+
+import numpy as np
+
+from mmcl_jax.modalities.base import Media
+from mmcl_jax.streams.world.audio import render_audio
+from mmcl_jax.streams.world.concepts import WORLD_MODALITIES, Concept
+from mmcl_jax.streams.world.depth import render_depth
+from mmcl_jax.streams.world.image import render_image
+from mmcl_jax.streams.world.text import render_text
+from mmcl_jax.streams.world.video import render_video
+
+VERSION = "1"
+"""Changes whenever what any renderer gives changes."""
+
+_RENDERERS = {
+    "image": render_image,
+    "video": render_video,
+    "audio": render_audio,
+    "depth": render_depth,
+    "text": render_text,
+}
+
+
+def check_modality(name: str) -> None:
+    """Raises `ValueError` unless the world can be met in this modality."""
+    if name not in WORLD_MODALITIES:
+        near = difflib.get_close_matches(str(name), WORLD_MODALITIES, 1, cutoff=0.0)
+        raise ValueError(
+            f"the world has no modality {name!r}: expected one of {WORLD_MODALITIES}; "
+            f"nearest: {near[0]!r}"
+        )
+
+
+def render(concept: Concept, modality: str, seed: int) -> Media:
+    """Renders one sample of a concept; equal arguments give equal bytes.
+
+    That holds for one kind of processor: another may round a sine differently, which
+    now and then moves a pixel by one step.
+
+    Args:
+        concept: what to render.
+        modality: one of `WORLD_MODALITIES`.
+        seed: not negative; draws everything that is not the concept.
+
+    Returns:
+        image: uint8 [48, 48, 3]. video: uint8 [8, 48, 48, 3]. audio: a float32
+        waveform in [-1, 1] of 1.2 to 2 seconds and its rate, 16000 hertz. depth:
+        uint16 [48, 48], millimetres, 0 where the sensor has no reading. text: a string.
+
+    Raises:
+        ValueError: the modality is unknown or the seed is negative.
+    """
+    check_modality(modality)
+    if seed < 0:
+        raise ValueError(f"the seed of a sample must not be negative, got {seed}")
+    place = WORLD_MODALITIES.index(modality)
+    entropy = np.random.SeedSequence([seed, concept.shape, concept.manner, place])
+    return _RENDERERS[modality](concept, np.random.default_rng(entropy))

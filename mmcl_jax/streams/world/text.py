@@ -1,0 +1,114 @@
+"""Sentences: the shape is a noun, the manner an adjective or a clause."""
+
+import numpy as np
+
+from mmcl_jax.streams.world.concepts import MANNERS, SHAPES, Concept
+
+_NOUNS = {
+    "ball": ("ball", "sphere", "orb", "globe", "round thing"),
+    "box": ("box", "square", "cube", "crate", "four-sided block"),
+    "triangle": ("triangle", "wedge", "pyramid", "three-cornered shape"),
+    "star": ("star", "asterisk", "pentagram", "five-pointed figure"),
+    "ring": ("ring", "hoop", "annulus", "loop", "doughnut"),
+    "cross": ("cross", "plus sign", "crucifix", "four-armed figure"),
+    "heart": ("heart", "valentine", "symbol of love", "token of affection"),
+    "crescent": ("crescent", "sickle", "half-moon", "curved horn"),
+    "arrow": ("arrow", "pointer", "dart", "direction sign"),
+    "drop": ("drop", "droplet", "tear", "raindrop", "bead of water"),
+    "hourglass": ("hourglass", "sand timer", "egg timer", "narrow-waisted figure"),
+    "fish": ("fish", "trout", "minnow", "finned swimmer"),
+    "bolt": ("bolt", "thunderbolt", "zigzag", "streak of lightning"),
+    "clover": ("clover", "shamrock", "trefoil", "three-leaved plant"),
+}
+
+_ADJECTIVES = {
+    "rising": ("rising", "climbing", "ascending", "soaring"),
+    "falling": ("falling", "sinking", "descending", "plunging"),
+    "pulsing": ("pulsing", "throbbing", "beating", "pulsating"),
+    "spinning": ("spinning", "rotating", "whirling", "twirling", "revolving"),
+    "steady": ("steady", "still", "motionless", "unchanging", "constant"),
+    "shaking": ("shaking", "trembling", "quivering", "jittery"),
+    "double": ("double", "twin", "paired", "twofold", "duplicate"),
+    "blinking": ("blinking", "flashing", "flickering", "winking"),
+    "swinging": ("swinging", "swaying", "rocking", "oscillating"),
+    "drifting": ("drifting", "gliding", "passing", "wandering"),
+    "fading": ("fading", "vanishing", "disappearing", "dissolving"),
+    "growing": ("growing", "swelling", "expanding", "ballooning"),
+}
+
+_CLAUSES = {
+    "rising": ("goes up", "climbs higher and higher", "heads for the sky", "rises"),
+    "falling": ("goes down", "sinks lower and lower", "tumbles to the floor", "falls"),
+    "pulsing": ("throbs", "beats like a drum", "breathes in and out", "pulses"),
+    "spinning": ("turns round and round", "whirls", "twirls on the spot", "spins"),
+    "steady": ("does not move", "stays as it is", "remains the same", "holds still"),
+    "shaking": ("trembles all over", "jitters", "quivers nervously", "shakes"),
+    "double": ("comes in two", "is there twice", "has a twin", "appears as a pair"),
+    "blinking": ("goes on and off", "flashes", "lights up and goes dark", "blinks"),
+    "swinging": ("goes to and fro", "sways like a pendulum", "rocks", "swings"),
+    "drifting": ("slides sideways", "passes by", "glides across", "drifts along"),
+    "fading": ("dies away", "slowly vanishes", "dissolves into nothing", "fades"),
+    "growing": ("gets larger and larger", "keeps expanding", "swells up", "grows"),
+}
+
+_LOOKS = ("", "", "", "red", "green", "yellow", "dark", "pale", "plain", "tiny", "old")
+
+_PLACES = (
+    "",
+    "",
+    "in the corner",
+    "on the table",
+    "in front of a grey wall",
+    "under a lamp",
+    "near the window",
+    "beside a chair",
+    "far away",
+    "on the screen",
+    "in the garden",
+    "at dusk",
+)
+
+# {thing}: adjective and noun; {noun}: noun alone; {clause}: verb in the third person.
+_FRAMES = (
+    "{a_thing} {place}",
+    "there is {a_thing} {place}",
+    "somebody left {a_thing} {place}",
+    "I can make out {a_thing} {place}",
+    "we were told of {a_thing} {place}",
+    "it was {a_thing} that I noticed {place}",
+    "the {noun} {place} {clause}",
+    "{a_noun} {place} that {clause}",
+    "watch how the {noun} {clause} {place}",
+    "every time I look, the {noun} {place} {clause}",
+    "look at this {noun}: it {clause} {place}",
+    "it {clause} {place}, the {noun}",
+)
+
+
+def _with_article(words: str) -> str:
+    # The h of "hourglass" is mute.
+    vowel = words[0] in "aeiou" or words.startswith("hour")
+    return f"{'an' if vowel else 'a'} {words}"
+
+
+def render_text(concept: Concept, rng: np.random.Generator) -> str:
+    """Renders one sentence, in most of which the class name does not occur."""
+
+    def pick(choices: tuple[str, ...]) -> str:
+        return choices[rng.integers(len(choices))]
+
+    shape, manner = SHAPES[concept.shape], MANNERS[concept.manner]
+    noun = f"{pick(_LOOKS)} {pick(_NOUNS[shape])}".strip()
+    thing = f"{pick(_ADJECTIVES[manner])} {noun}"
+    sentence = pick(_FRAMES).format(
+        a_thing=_with_article(thing),
+        noun=noun,
+        a_noun=_with_article(noun),
+        clause=pick(_CLAUSES[manner]),
+        place=pick(_PLACES),
+    )
+    # Where no place was drawn, two spaces or a space before a comma are left.
+    sentence = " ".join(sentence.split()).replace(" ,", ",")
+    if rng.random() < 0.5:
+        sentence = f"{sentence[0].upper()}{sentence[1:]}."
+    return sentence

@@ -1,0 +1,152 @@
+"""What a person and a program see of a run: progress, lines, tables, JSONL.
+
+Only process 0 writes.
+"""
+
+import contextlib
+import json
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import jax
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+logger = logging.getLogger("mmcl_jax")
+
+
+def is_writer() -> bool:
+    """Returns whether this process writes files and speaks on the console."""
+    return jax.process_index() == 0
+
+
+class Writer:
+    """The console, `log.txt` and `metrics.jsonl` of one run."""
+
+    def __init__(self, workdir: pathlib.Path, console: Console | None = None) -> None:
+        """Opens the files of `workdir`, appending to them."""
+        self.console = console or Console(quiet=not is_writer())
+        self._metrics: TextIO | None = None
+        self._handler: logging.Handler | None = None
+        if is_writer():
+            self._metrics = (workdir / "metrics.jsonl").open("a")
+            self._handler = logging.FileHandler(workdir / "log.txt")
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            logger.addHandler(self._handler)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
+
+    def say(self, message: str) -> None:
+        """Writes one line to the console and to `log.txt`."""
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        logger.info(message)
+
+    def scalars(self, **values: Any) -> None:
+        """Writes one line of `metrics.jsonl`."""
+        if self._metrics:
+            self._metrics.write(json.dumps(values) + "\n")
+            self._metrics.flush()
+
+    def table(self, table: Table) -> None:
+        """Shows a table on the console."""
+        self.console.print(table)
+
+    @contextlib.contextmanager
+    def progress(self, description: str, total: int) -> Iterator["Bar"]:
+        """Shows a bar with rate and time left while the block runs."""
+        with progress_bar(self.console) as bars:
+            yield Bar(bars, description, total)
+
+    def close(self) -> None:
+        """Closes the files."""
+        if self._metrics:
+            self._metrics.close()
+        if self._handler:
+            logger.removeHandler(self._handler)
+            self._handler.close()
+
+
+class Bar:
+    """One line of progress."""
+
+    def __init__(self, bars: Progress, description: str, total: int) -> None:
+        """Adds the line to `bars`."""
+        self._bars = bars
+        self._task = bars.add_task(description, total=total)
+
+    def advance(self, description: str | None = None, steps: int = 1) -> None:
+        """Moves on, and renames the line if a description is given."""
+        self._bars.update(self._task, advance=steps, description=description)
+
+
+def progress_bar(console: Console) -> Progress:
+    """Returns a progress display; without a terminal it prints nothing."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True, text_format="{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+SHORT_NAMES = {
+    "last_average_accuracy": "last average",
+    "forgetting_chaudhry": "forgetting",
+}
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """Returns the table of a run: a row a task, then the summary over the stream.
+
+    Columns: among the task's own classes, just learnt and at the end; among all classes
+    at the end, with the modality given and predicted.
+    """
+    table = Table(title=f"{results['method']}: accuracy in percent")
+    for title in ("task", "modality"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("classes", justify="right")
+    columns = [
+        ("own\nlearnt", "task", "given", "diagonal"),
+        ("own\nend", "task", "given", "last"),
+        ("all\ngiven", "union", "given", "last"),
+        ("all\npredicted", "union", "predicted", "last"),
+    ]
+    for title, *_ in columns:
+        table.add_column(title, justify="right")
+    for j, task in enumerate(results["tasks"]):
+        cells = []
+        for _, space, route, which in columns:
+            matrix = results["accuracy"][space][route]
+            cells.append(_percent(matrix[j if which == "diagonal" else -1][j]))
+        table.add_row(task["name"], task["modality"], str(len(task["classes"])), *cells)
+    table.add_section()
+    for name in SHORT_NAMES:
+        cells = [
+            _percent(results["metrics"][space][route][name])
+            for _, space, route, which in columns
+            if which == "last"
+        ]
+        table.add_row(SHORT_NAMES[name], "", "", "", *cells)
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

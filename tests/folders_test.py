@@ -1,0 +1,290 @@
+"""Streams from folders and tables."""
+
+import collections
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from mmcl_jax.modalities.base import DataError, TextReference
+from mmcl_jax.streams.base import Stream, stream_hash
+from mmcl_jax.streams.folders import build
+from tests import helpers
+
+
+def _touch(root: pathlib.Path, *paths: str) -> None:
+    # Building a stream decodes nothing, so files need no content.
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+
+
+def _table(root: pathlib.Path, path: str, text: str, encoding: str = "utf-8") -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(text, encoding=encoding, newline="")
+
+
+@pytest.fixture
+def root(tmp_path: pathlib.Path) -> pathlib.Path:
+    root = tmp_path / "data"
+    for name in "abcde":
+        _touch(root, *(f"image/pets/train/{name}_x/{i}.jpg" for i in range(6)))
+        _touch(root, *(f"image/pets/test/{name}_x/{i}.PNG" for i in range(2)))
+    for name in ("bark", "meow"):
+        _touch(root, *(f"audio/calls/train/{name}/{i:03}.wav" for i in range(40)))
+    rows = [f'"words, {i} of {label}",{label}' for label in "uvw" for i in range(5)]
+    for part in ("train", "test"):
+        _table(root, f"text/talk/{part}.csv", "\r\n".join(["text,label", *rows]))
+    _touch(root, "image/pets/SOURCE.md", "image/.DS_Store", "notes.txt", "text/x.json")
+    _touch(root, "image/pets/train/a_x/.DS_Store", "image/pets/train/a_x/Thumbs.db")
+    _touch(root, "vocabulary/words.txt")
+    return root
+
+
+def _build(root: pathlib.Path, **changes: object) -> Stream:
+    return build(**({"root": str(root), "classes_per_task": 2} | changes))
+
+
+def _paths(stream: Stream) -> set[str]:
+    return {f"{s.modality}/{s.dataset}/{s.name}" for s in stream.classes}
+
+
+def _fails(root: pathlib.Path, *words: str, **changes: object) -> None:
+    with pytest.raises(DataError) as caught:
+        _build(root, **changes)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_everything_is_found(root: pathlib.Path) -> None:
+    stream = _build(root)
+    tasks = {task.name: task for task in stream.tasks}
+    assert set(tasks) == {
+        "image/pets/0",
+        "image/pets/1",
+        "audio/calls/0",
+        "text/talk/0",
+    }
+    assert set(stream.modalities) == {"image", "audio", "text"}
+    pets = [tasks["image/pets/0"], tasks["image/pets/1"]]
+    # Five classes by two: the single one that remains joins the second task.
+    assert [len(task.classes) for task in pets] == [2, 3]
+    assert len(tasks["text/talk/0"].classes) == 3
+    counts = collections.Counter(r.label for task in pets for r in task.train)
+    assert set(counts.values()) == {6}
+    assert sum(len(task.test) for task in pets) == 10
+    assert {"image/pets/a x", "text/talk/u"} <= _paths(stream)
+
+
+def test_remainder_of_two_is_a_task(root: pathlib.Path) -> None:
+    stream = _build(root, classes_per_task=3, include="image")
+    assert [len(task.classes) for task in stream.tasks] == [3, 2]
+    stream = _build(root, classes_per_task=9, include="image")
+    assert [len(task.classes) for task in stream.tasks] == [5]
+    stream = _build(root, classes_per_task=1, include="image")
+    assert [len(task.classes) for task in stream.tasks] == [1] * 5
+
+
+def test_references(root: pathlib.Path) -> None:
+    stream = _build(root, include="image/pets/a_x, text/talk/u")
+    records = {r.reference.describe(): r for t in stream.tasks for r in t.train}
+    record = records["image/pets/train/a_x/0.jpg"]
+    assert record.reference.path == str(root / "image/pets/train/a_x/0.jpg")
+    assert records["text/talk/train.csv:3"].reference == TextReference(
+        "words, 1 of u", "text/talk/train.csv", 3
+    )
+
+
+def test_hash_does_not_depend_on_place(
+    root: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = stream_hash(_build(root))
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(root, copy)
+    assert stream_hash(_build(copy)) == here
+    monkeypatch.chdir(root)
+    stream = _build(pathlib.Path("."))
+    assert stream_hash(stream) == here
+    paths = {
+        r.reference.path for t in stream.tasks for r in t.train if t.name[0] == "i"
+    }
+    assert "image/pets/train/b_x/1.jpg" in paths
+
+
+def test_seeds(root: pathlib.Path) -> None:
+    hashes = {stream_hash(_build(root, order_seed=seed)) for seed in range(4)}
+    assert len(hashes) > 2
+    assert stream_hash(_build(root, order_seed=3)) in hashes
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        ("audio", None, {"audio/calls/bark", "audio/calls/meow"}),
+        (("text/*",), ("*/u",), {"text/talk/v", "text/talk/w"}),
+        ("text/talk/", "text/talk/*,!text/talk/[uv]", {"text/talk/u", "text/talk/v"}),
+        ("text", "text,!text/talk,*/w", {"text/talk/u", "text/talk/v"}),
+        (None, "image/pets,audio/c*", {f"text/talk/{name}" for name in "uvw"}),
+        ("text", "*,!*/u,!*/bark", {"text/talk/u"}),
+    ],
+)
+def test_patterns(
+    include: object, exclude: object, expected: set[str], root: pathlib.Path
+) -> None:
+    assert _paths(_build(root, include=include, exclude=exclude)) == expected
+
+
+def test_patterns_that_match_nothing(root: pathlib.Path) -> None:
+    _fails(root, "'image/pest/a_x'", "'image/pets/a_x'", include="image/pest/a_x")
+    _fails(root, "'audio/calls/barks'", exclude="!audio/calls/barks")
+    _fails(root, "leave no class", exclude="*")
+
+
+def test_train_limit(root: pathlib.Path) -> None:
+    def kept(**changes: object) -> list[str]:
+        stream = _build(root, include="audio", **changes)
+        return [r.reference.describe() for t in stream.tasks for r in t.train]
+
+    few, same = kept(max_train_per_class=5), kept(max_train_per_class=5)
+    assert few == same
+    assert len(few) == 10
+    more = kept(max_train_per_class=7)
+    assert set(few) < set(more) < set(kept())
+    assert set(kept(max_train_per_class=5, data_seed=1)) != set(few)
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.2, 0.999])
+def test_split(root: pathlib.Path, fraction: float) -> None:
+    def split() -> tuple[set[str], set[str]]:
+        (task,) = _build(root, include="audio", test_fraction=fraction).tasks
+        train, test = (
+            {r.reference.describe() for r in part} for part in (task.train, task.test)
+        )
+        assert not train & test
+        return train, test
+
+    train, test = split()
+    assert len(train) + len(test) == 80
+    assert len(train) >= 2
+    assert len(test) >= 2
+    if fraction == 0.2:
+        assert 6 <= len(test) <= 28
+    _touch(root, *(f"audio/calls/train/bark/new{i}.wav" for i in range(20)))
+    new_train, new_test = split()
+    moved = (train & new_test) | (test & new_train)
+    # Nothing moves but the one sample that a side was lent to be not empty.
+    assert len(moved) <= (0 if fraction == 0.2 else 1)
+
+
+def test_split_of_sentences_keeps_twins_together(root: pathlib.Path) -> None:
+    (root / "text/talk/test.csv").unlink()
+    rows = [f"say {i % 30},{label}" for label in "uv" for i in range(90)]
+    _table(root, "text/talk/train.csv", "\n".join(["text,label", *rows]), "utf-8-sig")
+    (task,) = _build(root, include="text").tasks
+    train, test = (
+        {(r.label, r.reference.text) for r in part} for part in (task.train, task.test)
+    )
+    assert train
+    assert test
+    assert not train & test
+
+
+def test_text_files_in_folders(root: pathlib.Path) -> None:
+    paths = [f"text/notes/train/{name}/{i}.txt" for name in "xy" for i in range(4)]
+    _touch(root, *paths)
+    stream = _build(root, include="text/notes")
+    assert _paths(stream) == {"text/notes/x", "text/notes/y"}
+
+
+def test_missing_or_empty_root(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    _fails(tmp_path / "nowhere", "nowhere", "no such folder")
+    (tmp_path / "empty" / "other").mkdir(parents=True)
+    _fails(tmp_path / "empty", "no data set", "image")
+
+
+def test_bad_files(root: pathlib.Path) -> None:
+    _touch(root, "image/pets/train/b_x/a.bmp")
+    _fails(root, "b_x/a.bmp", ".bmp", ".jpg, .jpeg, .png")
+    _build(root, exclude="image/pets/b_x")
+    (root / "image/pets/train/b_x/a.bmp").unlink()
+    (root / "image/pets/train/b_x/inner").mkdir()
+    _fails(root, "b_x/inner", "not a file")
+
+
+def test_bad_classes(root: pathlib.Path) -> None:
+    (root / "image/pets/train/f").mkdir()
+    _fails(root, "image/pets", "in 'train' but not in 'test'", "['f']")
+    (root / "image/pets/test/f").mkdir()
+    _fails(root, "image/pets/train/f", "no file in it")
+    (root / "image/pets/train/f").rmdir()
+    _fails(root, "image/pets", "in 'test' but not in 'train'", "['f']")
+    (root / "image/pets/test/f").rmdir()
+    _touch(root, "image/pets/train/A X/0.jpg", "image/pets/test/A X/0.jpg")
+    _fails(root, "'A X' and 'a_x' read the same")
+    _touch(root, "depth/rooms/kitchen/0.png")
+    _fails(root, "depth/rooms", "no class in a folder 'train'")
+
+
+def test_single_sample(root: pathlib.Path) -> None:
+    _touch(root, "audio/calls/train/roar/0.wav")
+    _fails(root, "audio/calls", "'roar'", "one sample only")
+
+
+def test_links(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    link = root / "image/pets/train/c_x/link.jpg"
+    link.symlink_to(root / "image/pets/train/c_x/0.jpg")
+    _build(root)
+    link.unlink()
+    _touch(tmp_path, "secret.jpg")
+    link.symlink_to(tmp_path / "secret.jpg")
+    _fails(root, str(link), "leads out of")
+    link.unlink()
+    link.symlink_to(root / "image/none.jpg")
+    _fails(root, str(link), "link to nowhere")
+    link.unlink()
+    os.symlink(tmp_path, root / "video")
+    _fails(root, "video", "leads out of")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text,name\na,b\n", ["no column label", "['text', 'name']"]),
+        ("", ["the file is empty"]),
+        ("text,label\n", ["no row"]),
+        ("text,label\nhello,u\nhello\n", ["train.csv:3", "empty text or label"]),
+        ('text,label\n"two\nlines",u\n  ,v\n', ["train.csv:4"]),
+        ('text,label\n"open,u\n', ["cannot be decoded"]),
+    ],
+)
+def test_bad_tables(content: str, words: list[str], root: pathlib.Path) -> None:
+    _table(root, "text/talk/train.csv", content)
+    _fails(root, "text/talk/train.csv", *words)
+
+
+def test_table_of_another_encoding(root: pathlib.Path) -> None:
+    _table(root, "text/talk/train.csv", "text,label\ncafé,u\n", "latin-1")
+    _fails(root, "text/talk/train.csv", "UTF-8")
+
+
+def test_bad_arguments(root: pathlib.Path) -> None:
+    for changes in (
+        {"classes_per_task": 0},
+        {"test_fraction": 0.0},
+        {"max_train_per_class": 0},
+        {"order": "sideways"},
+    ):
+        with pytest.raises(ValueError, match=next(iter(changes))):
+            _build(root, **changes)
+
+
+def test_real_data() -> None:
+    root = helpers.shared_data()
+    if root is None:
+        pytest.skip("no folder shared/data beside the repository")
+    stream = _build(root, classes_per_task=5, exclude="text/*,!text/clinc150/[bc]*")
+    assert set(stream.modalities) == {"image", "video", "audio", "depth", "text"}
+    assert sum(len(task.train) for task in stream.tasks) > 3900
+    zeros = {s.canonical for s in stream.classes if s.name == "zero"}
+    assert len(zeros) == 1

@@ -1,0 +1,127 @@
+"""Small files and specs that tests of data share."""
+
+import pathlib
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import tokenizers
+from PIL import Image
+from tokenizers import models, pre_tokenizers
+
+from mmcl_jax.modalities.base import DataError, InputSpec, Modality
+
+
+def shared_data() -> pathlib.Path | None:
+    """Returns the folder of real development data, or None where it is absent."""
+    folder = pathlib.Path(__file__).parents[2] / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+def make_tokenizer(path: pathlib.Path) -> str:
+    """Writes a tokenizer of single characters and returns its path."""
+    words = ["<pad>", "<end>", "<start>", "?", *"abcdefghijklmnopqrstuvwxyz "]
+    model = models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.add_special_tokens(["<pad>", "<end>", "<start>"])
+    tokenizer.save(str(path))
+    return str(path)
+
+
+def make_spec(folder: pathlib.Path, **changes: object) -> InputSpec:
+    """Returns a small spec whose tokenizer lies in `folder`."""
+    values = {
+        "image_size": 32,
+        "frames": 4,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.25, 0.25, 0.25),
+        "sample_rate": 16000,
+        "audio_seconds": 1.0,
+        "audio_mean": -8.0,
+        "audio_std": 8.0,
+        "max_depth": 10.0,
+        "context_length": 16,
+        "tokenizer": make_tokenizer(folder / "tokenizer.json"),
+    }
+    return InputSpec(**(values | changes))
+
+
+def write_picture(path: pathlib.Path, variant: int = 0) -> None:
+    """Writes a picture of smooth colours, other ones for another `variant`."""
+    y, x = np.mgrid[:40, :49]
+    channels = [x * 5, y * 6, (x + y) * (variant % 3)]
+    picture = (np.stack(channels, axis=-1) + 40 * variant) % 256
+    Image.fromarray(picture.astype(np.uint8)).save(path)
+
+
+def write_video(path: pathlib.Path, frames: int = 30, offset: int = 0) -> None:
+    """Writes a clip that grows evenly brighter but for its black top left quarter."""
+    codec, pixels = ("gif", "rgb8") if path.suffix == ".gif" else ("mpeg4", "yuv420p")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, pixels
+        for level in np.linspace(offset, 255, frames):
+            grey = np.full((32, 48, 3), level, np.uint8)
+            grey[:16, :24] = 0
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def sine(hertz: float, seconds: float, rate: int) -> np.ndarray:
+    """Returns a sine of amplitude 0.5, float32 `[seconds * rate]`."""
+    times = np.arange(round(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hertz * times)).astype(np.float32)
+
+
+def write_sound(path: pathlib.Path, variant: int = 0) -> None:
+    """Writes half a second of a tone, another one for another `variant`."""
+    soundfile.write(path, sine(500 * (variant + 1), 0.5, 8000), 8000)
+
+
+def write_depth(path: pathlib.Path, variant: int = 0) -> None:
+    """Writes a depth map of a box before a slope, with a hole in it."""
+    depth = np.linspace(2000, 3000, 40 * 50).reshape(40, 50).astype(np.uint16)
+    depth[10:30, 10 + variant : 30 + variant] = 800
+    depth[15:20, 15:20] = 0
+    Image.fromarray(depth).save(path)
+
+
+def write_text(path: pathlib.Path, variant: int = 0) -> None:
+    """Writes a sentence."""
+    path.write_text(f"sentence {'abc'[variant % 3]}", encoding="utf-8")
+
+
+WRITERS = {
+    "image": (".png", write_picture),
+    "video": (".mp4", lambda path, variant: write_video(path, offset=40 * variant)),
+    "audio": (".wav", write_sound),
+    "depth": (".png", write_depth),
+    "text": (".txt", write_text),
+}
+
+
+def write(folder: pathlib.Path, modality: str, variant: int = 0) -> str:
+    """Writes a small file of a modality and returns its path."""
+    suffix, writer = WRITERS[modality]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{variant}{suffix}"
+    writer(path, variant)
+    return str(path)
+
+
+def decode_error(kind: Modality, path: pathlib.Path, spec: InputSpec) -> str:
+    """Returns the message of the error that decoding raises; it names the path."""
+    with pytest.raises(DataError) as caught:
+        kind.decode(str(path), spec)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def cut(path: str, target: pathlib.Path, part: float = 0.6) -> pathlib.Path:
+    """Writes the first part of a file to another place and returns that."""
+    data = pathlib.Path(path).read_bytes()
+    target.write_bytes(data[: int(len(data) * part)])
+    return target
