@@ -85,8 +85,10 @@ prepare() {
   fi
   wanted="$(_wanted "$extras")"
   if [ "$(cat "$VENV/installed-$1" 2>/dev/null)" = "$wanted" ]; then return; fi
+  "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 ||
+    _fail "$VENV has no pip. Remove it and run this again"
   rm -f "$VENV"/installed-*
-  echo "installing what pyproject.toml names; about 1.5 GB the first time" >&2
+  echo "installing what pyproject.toml names; this takes minutes the first time" >&2
   if [ "$1" = test ]; then extras="test${extras:+,$extras}"; fi
   "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check \
     --constraint "$ROOT/requirements.lock" --editable "$ROOT${extras:+[$extras]}" >&2

@@ -9,7 +9,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 Scalar = float | Float[Array, ""]
 
@@ -55,7 +55,7 @@ def mask_logits(
 
 
 def weighted_mean(
-    values: Float[Array, " b"], weight: Float[Array, " b"]
+    values: Shaped[Array, " b"], weight: Float[Array, " b"]
 ) -> Float[Array, ""]:
     """Weighted mean `sum_b weight_b values_b / sum_b weight_b`.
 
@@ -64,7 +64,7 @@ def weighted_mean(
     an earlier derivative is NaN.
 
     Args:
-        values: one value a row, [b].
+        values: one value a row, [b]; integers and booleans become numbers.
         weight: at least 0, [b].
 
     Returns:
@@ -74,6 +74,8 @@ def weighted_mean(
     2.0
     """
     used = weight > 0
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(weight.dtype)
     weight = jnp.where(used, weight, 0).astype(values.dtype)
     total = jnp.sum(weight)
     summed = jnp.sum(jnp.where(used, values, 0) * weight)

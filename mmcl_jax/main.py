@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -39,10 +40,19 @@ def main(argv: list[str]) -> None:
                 "--workdir: missing; give a folder, for instance --workdir=runs/demo"
             )
         config = configs.resolve(_CONFIG.value or _stored(_WORKDIR.value))
+        _keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value)
     except (configs.ConfigError, DataError) as error:
         sys.exit(_complain(error))
+
+
+def _keep_compiled_programs() -> None:
+    """Lets a second start skip compiling; JAX_COMPILATION_CACHE_DIR has its say."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = pathlib.Path.home() / ".cache" / "mmcl_jax" / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _stored(workdir: str) -> dict:

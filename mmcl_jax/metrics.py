@@ -272,7 +272,7 @@ def _square(accuracy: Matrix) -> Matrix:
 
 
 def _evaluated(accuracy):
-    return ~np.isnan(_square(accuracy)).all(axis=0)
+    return ~np.all(np.isnan(_square(accuracy)), axis=0)
 
 
 def _mean(values) -> float:

@@ -168,7 +168,7 @@ def make_step(spec: dual.DualSpec, optimizer: optax.GradientTransformation):
         text_partial = classify(others, shapes, shape_of[text["other_label"]])
         text_partial += classify(others, manners, manner_of[text["other_label"]])
         text_loss = (text_loss + 0.5 * text_partial).mean()
-        value = concept.mean() + 0.5 * partial.mean() + 0.5 * text_loss
+        value = concept.mean() + partial.mean() + 0.5 * text_loss
         hit = concept_logits.argmax(-1) == label
         return value, {"loss": value, "accuracy": hit.mean()}
 

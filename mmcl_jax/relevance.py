@@ -192,20 +192,19 @@ def relevance(
 def residual_relevance(
     scores: Float[Array, "b m"],
     own_modality: Int[Array, " b"],
-    seen_modalities: Bool[Array, " m"],
+    seen_modalities: Bool[Array, "... m"],
     temperature: Scalar,
     share: Scalar,
 ) -> Float[Array, "b m"]:
     """Blend weights that keep the own prompt whole: 1 + `share` of the others.
 
     With these weights `blend` gives `P_own + share * sum_(n != own) w_n P_n`, where w
-    is the softmax over the other seen modalities. Unlike `relevance` it carries
-    something over from other modalities even when the router is certain.
+    is the softmax over the other seen modalities: something even of a certain router.
 
     Args:
         scores: [b, m].
         own_modality: modality [b] whose prompt stays whole, known or the best score.
-        seen_modalities: mask [m].
+        seen_modalities: mask [m] or [b, m].
         temperature: divisor of the scores.
         share: weight of the others together.
 
@@ -213,7 +212,8 @@ def residual_relevance(
         Weights [b, m].
     """
     own = own_modality[:, None] == jnp.arange(scores.shape[-1])[None, :]
-    others = relevance(scores, seen_modalities[None, :] & ~own, temperature)
+    seen = jnp.broadcast_to(seen_modalities, scores.shape)
+    others = relevance(scores, seen & ~own, temperature)
     return own.astype(scores.dtype) + share * others
 
 

@@ -16,13 +16,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
-    TaskProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 logger = logging.getLogger("mmcl_jax")
 
@@ -91,6 +93,14 @@ class Bar:
         self._bars.update(self._task, advance=steps, description=description)
 
 
+class RateColumn(ProgressColumn):
+    """Steps a second."""
+
+    def render(self, task: Task) -> Text:
+        """Returns the rate, or a dash before the first step."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s")
+
+
 def progress_bar(console: Console) -> Progress:
     """Returns a progress display; without a terminal it prints nothing."""
     return Progress(
@@ -98,7 +108,7 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TaskProgressColumn(show_speed=True, text_format="{task.percentage:>3.0f}%"),
+        RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,

@@ -117,6 +117,11 @@ def test_padding_itself_gets_a_gradient_of_zero():
     assert np.all(np.asarray(gradient)[1] == 0)
 
 
+def test_weighted_mean_of_hits_keeps_fractional_weights():
+    hits, weight = jnp.array([True, False, True]), jnp.array([0.5, 0.75, 0.0])
+    np.testing.assert_allclose(losses.weighted_mean(hits, weight), 0.4, rtol=1e-6)
+
+
 def test_weighted_mean_of_nothing_is_zero():
     assert losses.weighted_mean(jnp.array([jnp.nan, 1.0]), jnp.zeros(2)) == 0
 

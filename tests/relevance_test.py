@@ -149,6 +149,9 @@ def test_residual_relevance():
         [0.5 * first, 0.5 * (1 - first), 1],
     ]
     np.testing.assert_allclose(weights, expected, atol=1e-6)
+    several = jnp.array([[True, True, False], [False, False, True]])
+    weights = residual(scores, own, several, 1.0, 0.5)
+    np.testing.assert_allclose(weights, [[1, 0.5, 0], [0, 0, 1]], rtol=1e-6)
     alone = jnp.array([True, False, False])
     weights = residual(scores[:1], own[:1], alone, 1.0, 0.5)
     np.testing.assert_array_equal(weights, [[1, 0, 0]])
@@ -214,6 +217,16 @@ def test_calibration_ignores_padding_and_unseen_modalities():
         jnp.hstack([scores, hidden]), own, jnp.ones(5, bool), jnp.ones(200)
     )
     np.testing.assert_allclose(unmeasured, plain, rtol=1e-4)
+
+
+def test_calibration_of_two_separate_sets_of_modalities():
+    scores, own = scores_of(3.0)
+    pair = jnp.arange(4) // 2
+    allowed = pair[own][:, None] == pair[None, :]
+    temperature, achieved = calibrate(scores, own, allowed, jnp.ones(200))
+    lead = scores[jnp.arange(200), own] - scores[jnp.arange(200), own ^ 1]
+    mean = np.mean(1 / (1 + np.exp(-np.asarray(lead) / float(temperature))))
+    np.testing.assert_allclose([mean, achieved], 0.7, atol=1e-3)
 
 
 def test_calibration_clamps_what_cannot_be_reached():

@@ -103,7 +103,7 @@ def comm(
             "queries": gaussians.init(classes, num_modalities, width),
             "router": {
                 "direction": jnp.zeros((classes, width)),
-                "offset": jnp.full(classes, losses.MASKED),
+                "offset": jnp.full(classes, losses.MASKED, jnp.float32),
                 "temperature": jnp.ones(()),
             },
             "features": gaussians.init(classes, num_modalities, width),
@@ -280,6 +280,8 @@ def _blend_weights(
 ) -> Float[Array, "b m"]:
     """Returns the weight of each modality's adapter, among those of the same tower."""
     own_tower = _same_tower(model)[model.modalities.index(batch.modality)]
+    if own_tower.sum() == 1:
+        return jnp.broadcast_to(own_tower, (len(batch.label), len(own_tower))) * 1.0
     allowed = _known(context.memory) & own_tower
     # before any modality of this tower was met, its untrained adapters serve
     allowed = jnp.where(allowed.any(), allowed, own_tower)
