@@ -102,29 +102,36 @@ def text_logits(
     return scale * features @ classes.text.T
 
 
+def alignment(
+    model: Model,
+    features: Float[Array, "b d"],
+    context: Context,
+    batch: Batch,
+    train_label_space: str,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Returns the cross-entropy of scaled cosines `s z · u_c` over the label space."""
+    logits = text_logits(features, context.classes, model.logit_scale)
+    allowed = label_space(context.classes, batch.hint, train_label_space)
+    value = losses.cross_entropy(logits, batch.label, batch.weight, allowed)
+    hit = losses.mask_logits(logits, allowed).argmax(-1) == batch.label
+    accuracy = losses.weighted_mean(hit, batch.weight)
+    return value, {"alignment": value, "accuracy": accuracy}
+
+
 def aligned(
     model: Model,
     init: Callable[[Key, Model], tuple[Params, Memory]],
     embed: Callable[[Params, Context, Batch], Float[Array, "b d"]],
     train_label_space: str,
 ) -> Method:
-    """Returns the method that aligns `embed` to the class texts and remembers nothing.
-
-    The loss is the cross-entropy of scaled cosines `s z · u_c` over the label space.
-    """
+    """Returns the method that aligns `embed` to the class texts, and no more."""
 
     def loss(
         params: Params, context: Context, batch: Batch, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         del key
-        logits = text_logits(
-            embed(params, context, batch), context.classes, model.logit_scale
-        )
-        allowed = label_space(context.classes, batch.hint, train_label_space)
-        value = losses.cross_entropy(logits, batch.label, batch.weight, allowed)
-        hit = losses.mask_logits(logits, allowed).argmax(-1) == batch.label
-        accuracy = losses.weighted_mean(hit, batch.weight)
-        return value, {"alignment": value, "accuracy": accuracy}
+        features = embed(params, context, batch)
+        return alignment(model, features, context, batch, train_label_space)
 
     def predict(params: Params, context: Context, batch: Batch) -> Prediction:
         features = embed(params, context, batch)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax import gaussians, losses, realign, relevance
-from mmcl_jax.methods.base import Method, aligned
+from mmcl_jax.methods.base import Method, aligned, alignment
 from mmcl_jax.methods.prompted import adapted_features, init_adapters
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
@@ -111,34 +111,34 @@ def comm(
         }
         return params, memory
 
-    def features(params: Params, context: Context, batch: Batch, stacks: PyTree):
+    def features(context: Context, batch: Batch, stacks: PyTree) -> Array:
         members = np.asarray(model.members(model.tower_of(batch.modality)))
         weights = _blend_weights(model, options, context, batch)[:, members]
         return adapted_features(model, adapter, stacks, weights, context, batch)
 
     def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
         stacks = _used(model, options, params, context.memory)
-        return features(params, context, batch, stacks)
+        return features(context, batch, stacks)
 
     plain = aligned(model, init, embed, train_label_space)
 
     def loss(
         params: Params, context: Context, batch: Batch, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        z = embed(params, context, batch)
+        value, metrics = alignment(model, z, context, batch, train_label_space)
         if options.self_regularization is None:
-            return plain.loss(params, context, batch, key)
+            return value, metrics
+        # the first task of a modality has no anchor, and is spared the second forward
         own = model.modalities.index(batch.modality)
         has_anchor = context.memory["snapshots"][own] > 0
-        anchored = _anchored(model, params, context.memory)
+        stacks = _anchored(model, params, context.memory)
         reference = jax.lax.cond(
             has_anchor,
-            lambda: features(params, context, batch, anchored),
-            lambda: jnp.zeros((batch.label.shape[0], model.spec.embedding)),
+            lambda: features(context, batch, stacks),
+            lambda: jnp.zeros_like(z),
         )
-        # one forward serves the alignment and the distance
-        z = embed(params, context, batch)
-        once = aligned(model, init, lambda *_: z, train_label_space)
-        value, metrics = once.loss(params, context, batch, key)
         distance = losses.cosine_distance(z, reference, batch.weight)
         distance = jnp.where(has_anchor, distance, 0.0)
         return value + options.self_regularization * distance, metrics | {
@@ -210,13 +210,13 @@ def comm(
 
 def _by_slot(model: Model, stacks: PyTree, values: Float[Array, " m"]) -> PyTree:
     """Returns `values` of each slot, shaped to broadcast over the stacks' leaves."""
+
+    def spread(leaf: Array, tower: str) -> Array:
+        rows = values[np.asarray(model.members(tower))]
+        return rows.reshape(-1, *[1] * (leaf.ndim - 1))
+
     return {
-        tower: jax.tree.map(
-            lambda leaf, at=np.asarray(model.members(tower)): values[at].reshape(
-                -1, *[1] * (leaf.ndim - 1)
-            ),
-            stack,
-        )
+        tower: jax.tree.map(lambda leaf, tower=tower: spread(leaf, tower), stack)
         for tower, stack in stacks.items()
     }
 
@@ -232,12 +232,13 @@ def _used(model: Model, options: CommOptions, params: Params, memory: Memory) ->
     # a modality never met has no anchor yet
     share = jnp.where(snapshots > 0, share, 1.0)
     share = _by_slot(model, params, share)
-    return jax.tree.map(
-        lambda anchor, new, s: jnp.where(s > 0, anchor + s * (new - anchor), anchor),
-        memory["anchor"],
-        params,
-        share,
-    )
+
+    def mix(anchor: Array, new: Array, s: Array) -> Array:
+        # exact at both ends, where the sum would round
+        between = anchor + s * (new - anchor)
+        return jnp.where(s == 0, anchor, jnp.where(s == 1, new, between))
+
+    return jax.tree.map(mix, memory["anchor"], params, share)
 
 
 def _anchored(model: Model, params: Params, memory: Memory) -> PyTree:
@@ -287,7 +288,8 @@ def _blend_weights(
     allowed = jnp.where(allowed.any(), allowed, own_tower)
     scores = losses.mask_logits(_scores(model, context, batch.query), allowed)
     own = scores.argmax(-1)
-    if not context.train:
+    # soft weights are trained as they are used when no modality is given
+    if not context.train or options.blend != "soft":
         given = (batch.hint[:, None] == jnp.arange(scores.shape[1])) & allowed
         raised = jnp.where(given, scores.max(-1, keepdims=True), scores)
         own = jnp.where(given.any(-1), given.argmax(-1), own)
