@@ -10,4 +10,4 @@ cd "$ROOT"
 "$VENV_PYTHON" -m ruff check .
 "$VENV_PYTHON" -m ruff format --check .
 "$VENV_PYTHON" -m basedpyright
-exec "$VENV_PYTHON" -m pytest -n auto --maxprocesses 4 "$@"
+exec "$VENV_PYTHON" -m pytest -n auto --maxprocesses 4 --dist loadgroup "$@"

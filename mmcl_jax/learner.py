@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
@@ -169,7 +170,7 @@ def make_learner(
         params = optim.apply(state.params, updates, mask, size)
         metrics = metrics | {
             "loss": value,
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": size,
         }
         return (
@@ -232,14 +233,14 @@ def make_classes(
         of_task: slots of the current task.
         mesh: where to put them.
     """
-    count = text.shape[0]
-    rows = jnp.arange(count)
+    # in NumPy, since the number of seen slots would be a new shape in each task
+    rows = np.arange(len(text))
     return sharding.put(
         Classes(
-            text=jnp.asarray(text),
-            seen=jnp.isin(rows, jnp.asarray(seen, jnp.int32)),
-            of_task=jnp.isin(rows, jnp.asarray(of_task, jnp.int32)),
-            modality=jnp.asarray(modality, jnp.int32),
+            text=np.asarray(text, np.float32),
+            seen=np.isin(rows, seen),
+            of_task=np.isin(rows, of_task),
+            modality=np.asarray(modality, np.int32),
         ),
         mesh,
     )

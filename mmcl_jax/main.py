@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import sys
 
 import jax
@@ -67,10 +68,30 @@ def _stored(workdir: str) -> dict:
 
 def _parse(argv: list[str]) -> list[str]:
     """Parses flags; whatever is wrong with them or the config file is one message."""
+    for flag, value in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, path = flag.partition("=")
+        path = (path if equals else value).partition(":")[0]
+        if name in ("--config", "-config") and not pathlib.Path(path).is_file():
+            sys.exit(_complain(configs.ConfigError(f"--config: no file {path!r}")))
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as e:
-        sys.exit(_complain(e))
+    except (KeyError, AttributeError) as error:
+        sys.exit(_complain(configs.ConfigError(_unknown_field(error, argv))))
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        # what a config file raises arrives as a traceback inside a message
+        _, ours, message = str(error).rpartition(f"{configs.ConfigError.__name__}: ")
+        sys.exit(_complain(configs.ConfigError(message.strip()) if ours else error))
+
+
+def _unknown_field(error: Exception, argv: list[str]) -> str:
+    """Puts the flag into the message of ConfigDict, which names the field alone."""
+    text = str(error.args[0]) if error.args else ""
+    name, *nearest = re.findall(r"[\w-]+", re.sub(r"\\n|Did you mean", " ", text))
+    flag = next(
+        (arg for arg in argv if name in arg.partition("=")[0].split(".")), "--config"
+    ).partition("=")[0]
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{flag}: {name!r} is not a field of the config{hint}"
 
 
 def _complain(error: Exception) -> int:

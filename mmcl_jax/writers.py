@@ -132,7 +132,7 @@ def results_table(results: dict[str, Any]) -> Table:
     table = Table(title=f"{results['method']}: accuracy in percent")
     for title in ("task", "modality"):
         table.add_column(title, no_wrap=True)
-    table.add_column("classes", justify="right")
+    table.add_column("n", justify="right")
     columns = [
         ("own\nlearnt", "task", "given", "diagonal"),
         ("own\nend", "task", "given", "last"),

@@ -42,7 +42,7 @@ def ridge(model: Model, options: RidgeOptions) -> Method:
             "head": jnp.zeros((width, model.num_classes)),
         }
 
-    def with_constant(batch: Batch) -> Float[Array, "b d+1"]:
+    def with_constant(batch: Batch) -> Float[Array, "b width"]:
         return jnp.concatenate([batch.query, jnp.ones_like(batch.query[:, :1])], 1)
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:

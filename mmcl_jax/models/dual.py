@@ -140,7 +140,7 @@ def init(key: Key, spec: DualSpec) -> PyTree:
 
 def _patchify(
     pixels: Float[Array, "b h w 3"], spec: DualSpec
-) -> Float[Array, "b n 3*p*p"]:
+) -> Float[Array, "b n inputs"]:
     size, patch = spec.image_size, spec.patch_size
     grid = size // patch
     x = pixels.reshape(pixels.shape[0], grid, patch, grid, patch, 3)
