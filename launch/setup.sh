@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it. `prepare run` or `prepare test` leaves a virtual
 # environment with what the project names: $ROOT is the repository, $VENV_PYTHON its
 # Python. Stamps inside the environment make a second call take no time; they are written
@@ -61,14 +62,14 @@ _check_venv() {
   if [ -n "${PYTHON:-}" ] && [ "$(_version "$PYTHON")" != "$(_version "$VENV_PYTHON")" ]
   then
     _fail "$VENV was made with Python $(_version "$VENV_PYTHON"), PYTHON=$PYTHON is" \
-      "$(_version "$PYTHON"). Remove one or the other"
+      "$(_version "$PYTHON"). Remove .venv, or leave PYTHON out"
   fi
 }
 
 # Says what should be installed: another answer than a stamp's means to install again.
 _wanted() {
   (
-    cd "$ROOT"
+    cd "$ROOT" || exit
     echo "$ROOT $1 $(_version "$VENV_PYTHON")"
     cksum pyproject.toml requirements.txt requirements.lock
   )

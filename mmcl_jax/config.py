@@ -334,6 +334,8 @@ def _value(value: Any, hint: Any, path: str) -> Any:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         if isinstance(value, (list, tuple)):
+            # a flag may give several names with commas, which arrive as one
+            value = [part for v in value for part in (_words(v) or [v])]
             return tuple(_value(v, item, f"{path}[{i}]") for i, v in enumerate(value))
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -341,6 +343,11 @@ def _value(value: Any, hint: Any, path: str) -> Any:
         return value
     wanted = getattr(hint, "__name__", str(hint))
     raise ConfigError(f"{path}: {value!r} is not of type {wanted}")
+
+
+def _words(value: Any) -> list[str]:
+    parts = value.split(",") if isinstance(value, str) else []
+    return [word for part in parts if (word := part.strip())]
 
 
 def _check(config: Config) -> None:
@@ -370,6 +377,11 @@ def _check(config: Config) -> None:
             method.comm.realignment_regularization,
             0,
         ),
+        "config.method.comm.residual_share": (method.comm.residual_share, 0),
+        "config.method.comm.self_regularization": (
+            method.comm.self_regularization or 0,
+            0,
+        ),
         "config.train.optimizer.weight_decay": (train.optimizer.weight_decay, 0),
     }
     if method.adapter.layers is not None:
@@ -384,6 +396,11 @@ def _check(config: Config) -> None:
             check_name(f"config.stream.modalities[{i}]", name, MODALITIES)
         if len(set(stream.modalities)) < len(stream.modalities):
             raise ConfigError("config.stream.modalities: a modality stands twice")
+        if 0 < stream.tasks < len(stream.modalities):
+            raise ConfigError(
+                f"config.stream.tasks: {stream.tasks} is less than the "
+                f"{len(stream.modalities)} of config.stream.modalities"
+            )
     else:
         if not stream.root:
             raise ConfigError(
@@ -397,7 +414,7 @@ def _check(config: Config) -> None:
             )
         _within("config.stream.test_fraction", stream.test_fraction, 0, 1)
     for path, (value, low) in at_least.items():
-        if value < low:
+        if not value >= low:  # NaN is not either
             raise ConfigError(f"{path}: {value} is less than {low}")
     _within("config.method.comm.self_weight", method.comm.self_weight, 0, 1)
     _within("config.method.comm.shrinkage", method.comm.shrinkage, 0, 1, closed=True)

@@ -14,6 +14,8 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
     """
     if coordinator is None:
         return
+    # it would catch SIGTERM, so that neither a person nor a scheduler could end the run
+    jax.config.update("jax_enable_preemption_service", False)
     if coordinator == "auto":
         jax.distributed.initialize()
         return

@@ -1,11 +1,12 @@
 """From predictions to rows of the accuracy matrix, under every label space and route.
 
-One set of logits serves all label spaces: a space is a mask over class slots. Per-sample
-predictions are kept, so that everything can be computed again.
+One set of logits serves all label spaces: a space is a mask over class slots.
+Per-sample predictions are kept, so that everything can be computed again.
 """
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,8 @@ def predict_task(
         # a method that takes no hint predicts alike under both routes
         logits = np.broadcast_to(logits, (len(ROUTES), *logits.shape[1:]))[:, :size]
         chosen[..., real], margin[..., real] = _choose(logits, allowed)
-        modality[real] = known[scores[-1, :size][:, known].argmax(-1)]
+        best = np.argmax(scores[-1, :size][:, known], axis=-1)
+        modality[real] = known[best]
         start += size
     return TaskPredictions(
         id=np.array([row.id for row in rows], np.int32),
@@ -105,7 +107,7 @@ def _choose(logits: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.nda
     """Returns the best allowed slot and its lead, `[spaces, routes, n]` each."""
     masked = np.where(allowed[:, None, None, :], logits[None], -np.inf)
     picked = masked.argmax(-1)
-    top = np.sort(masked, axis=-1)[..., -2:]
+    top: np.ndarray = np.sort(masked, axis=-1)[..., -2:]
     with np.errstate(invalid="ignore"):
         margin = top[..., -1] - top[..., 0] if top.shape[-1] > 1 else top[..., 0]
     defined = allowed.any(-1)[:, None, None]
@@ -151,7 +153,8 @@ def save_predictions(path: str, by_task: dict[int, TaskPredictions]) -> None:
                 for name in ("chosen", "margin"):
                     values = getattr(predictions, name)[s, r]
                     columns.setdefault(f"{name}/{space}/{route}", []).append(values)
-    np.savez_compressed(path, **{k: np.concatenate(v) for k, v in columns.items()})
+    arrays: dict[str, Any] = {k: np.concatenate(v) for k, v in columns.items()}
+    np.savez_compressed(path, **arrays)
 
 
 def identification(

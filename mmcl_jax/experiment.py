@@ -49,7 +49,7 @@ def run(
         raise configs.ConfigError(str(error)) from error
     if is_writer():
         (workdir / "predictions").mkdir(parents=True, exist_ok=True)
-        (workdir / "config.json").write_text(configs.to_json(config))
+        _write(workdir / "config.json", configs.to_json(config))
         _write_json(workdir / "stream.json", describe(assembled))
     writer, snapshots = Writer(workdir, console), Snapshots(workdir)
     try:
@@ -131,7 +131,7 @@ class _Loop:
         self._results = Results.from_json(results)
         total = len(self._run.stream.stages)
         self._writer.say(f"going on after stage {latest + 1} of {total}")
-        return state.replace(**tree), latest + 1
+        return dataclasses.replace(state, **tree), latest + 1
 
     def _learn(self, state: State, index: int, bar: Bar) -> State:
         """Prepares, trains, observes and closes one stage."""
@@ -273,7 +273,11 @@ class _Loop:
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
+    _write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def _write(path: pathlib.Path, text: str) -> None:
     """Writes a file at once, so that a reader never finds half of it."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)

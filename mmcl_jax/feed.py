@@ -1,6 +1,7 @@
 """The batches of a run, on its devices, with the cached features of frozen queries."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -130,15 +131,15 @@ class Feed:
             # padding borrows the last row for its shapes; its weight is 0
             part = {k: v[np.minimum(rows, total - 1)] for k, v in columns.items()}
             zeros = np.zeros(len(rows), np.int32)
-            batch = Batch(
-                inputs={"tokens": part["tokens"]} if "tokens" in part else {},
-                query=part.get("query", np.zeros((len(rows), 0), np.float32)),
-                label=part.get("label", zeros) * real,
-                weight=real.astype(np.float32),
-                id=np.where(real, part.get("id", zeros), -1).astype(np.int32),
-                hint=np.full(len(rows), hint, np.int32),
-                modality=modality,
-            )
+            fields: dict[str, Any] = {
+                "inputs": {"tokens": part["tokens"]} if "tokens" in part else {},
+                "query": part.get("query", np.zeros((len(rows), 0), np.float32)),
+                "label": part.get("label", zeros) * real,
+                "weight": real.astype(np.float32),
+                "id": np.where(real, part.get("id", zeros), -1).astype(np.int32),
+                "hint": np.full(len(rows), hint, np.int32),
+            }
+            batch = Batch(**fields, modality=modality)
             yield sharding.put_batch(batch, self._run.mesh)
 
     def _epoch(

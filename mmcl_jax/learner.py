@@ -5,6 +5,7 @@ classes and its number of steps are traced, the modality of a batch is static.
 """
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -139,7 +140,7 @@ def make_learner(
             _clean(batch),
             rngs.key(seed, "prepare", task, index),
         )
-        return state.replace(memory=memory)
+        return dataclasses.replace(state, memory=memory)
 
     def begin_task(state, frozen, classes, task) -> LearnerState:
         params, memory = method.begin_task(
@@ -174,8 +175,8 @@ def make_learner(
             "learning_rate": size,
         }
         return (
-            state.replace(
-                params=params, optimizer=optimizer_state, step=state.step + 1
+            dataclasses.replace(
+                state, params=params, optimizer=optimizer_state, step=state.step + 1
             ),
             metrics,
         )
@@ -187,7 +188,7 @@ def make_learner(
             _clean(batch),
             rngs.key(seed, "observe", task, index),
         )
-        return state.replace(memory=memory)
+        return dataclasses.replace(state, memory=memory)
 
     def end_task(state, frozen, classes, task) -> LearnerState:
         params, memory = method.end_task(
@@ -195,14 +196,14 @@ def make_learner(
             context(state, frozen, classes, task, True),
             rngs.key(seed, "end", task),
         )
-        return state.replace(params=params, memory=memory)
+        return dataclasses.replace(state, params=params, memory=memory)
 
     def predict(state, frozen, classes, task, batch) -> Prediction:
         at = context(state, frozen, classes, task, False)
         batch = _clean(batch)
         hints = [batch.hint] if method.uses_hint else []
         routes = [
-            method.predict(state.params, at, batch.replace(hint=hint))
+            method.predict(state.params, at, dataclasses.replace(batch, hint=hint))
             for hint in [*hints, jnp.full_like(batch.hint, -1)]
         ]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *routes)
@@ -235,15 +236,13 @@ def make_classes(
     """
     # in NumPy, since the number of seen slots would be a new shape in each task
     rows = np.arange(len(text))
-    return sharding.put(
-        Classes(
-            text=np.asarray(text, np.float32),
-            seen=np.isin(rows, seen),
-            of_task=np.isin(rows, of_task),
-            modality=np.asarray(modality, np.int32),
-        ),
-        mesh,
-    )
+    columns: dict[str, Any] = {
+        "text": np.asarray(text, np.float32),
+        "seen": np.isin(rows, seen),
+        "of_task": np.isin(rows, of_task),
+        "modality": np.asarray(modality, np.int32),
+    }
+    return sharding.put(Classes(**columns), mesh)
 
 
 def _modality(args: tuple) -> str | None:
@@ -260,7 +259,8 @@ def _clean(batch: Batch) -> Batch:
         keep = (batch.weight > 0).reshape(-1, *[1] * (x.ndim - 1))
         return jnp.where(keep, x, jnp.zeros_like(x))
 
-    return batch.replace(
+    return dataclasses.replace(
+        batch,
         inputs=jax.tree.map(zero, batch.inputs),
         query=zero(batch.query),
         label=zero(batch.label),

@@ -1,6 +1,7 @@
 """`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`."""
 
 import json
+import os
 import pathlib
 import re
 import sys
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
             raise configs.ConfigError(
                 "--workdir: missing; give a folder, for instance --workdir=runs/demo"
             )
+        _check_processes()
         config = configs.resolve(_CONFIG.value or _stored(_WORKDIR.value))
         _keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
@@ -48,9 +50,23 @@ def main(argv: list[str]) -> None:
         sys.exit(_complain(error))
 
 
+def _check_processes() -> None:
+    processes, process = _PROCESSES.value, _PROCESS.value
+    if _COORDINATOR.value in (None, "auto"):
+        if processes is not None or process is not None:
+            raise configs.ConfigError(
+                "--processes, --process: only with --coordinator=host:port"
+            )
+    elif processes is None or process is None or process >= processes:
+        raise configs.ConfigError(
+            f"--coordinator={_COORDINATOR.value}: needs --processes and a lower "
+            f"--process; they are {processes} and {process}"
+        )
+
+
 def _keep_compiled_programs() -> None:
     """Lets a second start skip compiling; JAX_COMPILATION_CACHE_DIR has its say."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = pathlib.Path.home() / ".cache" / "mmcl_jax" / "programs"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

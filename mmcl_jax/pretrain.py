@@ -1,8 +1,9 @@
 """Trains the built-in encoder on base concepts of the procedural world.
 
 `python -m mmcl_jax.pretrain --config=configs/pretrain.py --output=DIR` writes an
-encoder folder: `config.json`, `tokenizer.json`, `model.safetensors`, and `training.json`
-with the curve. The concepts that streams are made of are never rendered here.
+encoder folder: `config.json`, `tokenizer.json`, `model.safetensors`, and
+`training.json` with the curve. The concepts that streams are made of are never
+rendered here.
 """
 
 import concurrent.futures
@@ -127,7 +128,9 @@ def _encode(path: str, sentences: list[str], length: int) -> np.ndarray:
     return np.stack([text.preprocess(s, spec)["tokens"] for s in sentences])
 
 
-_BLANK = InputSpec(1, 1, (0.0,) * 3, (1.0,) * 3, 16000, 1.0, 0.0, 1.0, 10.0, 8, "")
+_BLANK = InputSpec(
+    1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 16000, 1.0, 0.0, 1.0, 10.0, 8, ""
+)
 
 
 def make_step(spec: dual.DualSpec, optimizer: optax.GradientTransformation):

@@ -50,11 +50,12 @@ class Results:
     def from_json(cls, value: dict[str, Any]) -> "Results":
         """Returns what `to_json` stored; null is NaN."""
         return cls(
-            **value
-            | {
-                name: np.array(value[name], np.float64)
-                for name in ("accuracy", "zero_shot")
-            }
+            accuracy=np.array(value["accuracy"], np.float64),
+            zero_shot=np.array(value["zero_shot"], np.float64),
+            identification=value["identification"],
+            seconds=value["seconds"],
+            compilations=value["compilations"],
+            forwards=value["forwards"],
         )
 
     def to_json(self) -> dict[str, Any]:

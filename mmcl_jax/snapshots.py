@@ -1,4 +1,4 @@
-"""What a run leaves after each stage, by Orbax: params, memory and the results so far."""
+"""What a run leaves after each stage, by Orbax: params, memory, results so far."""
 
 import pathlib
 from typing import Any

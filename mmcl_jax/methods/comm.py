@@ -58,6 +58,8 @@ class CommOptions:
         realignment: `discriminant` analysis mapped to the text space, `regression` on
             the class texts, or `off`.
         realignment_regularization: ridge of its solve, see `realign`.
+        realignment_residual: whether the part of the discriminant that the class texts
+            cannot express is kept beside it, for classes that were learnt.
         shrinkage: of the covariances towards a multiple of the identity.
         pseudo_queries: draws from each stored Gaussian to calibrate relevance on.
     """
@@ -71,7 +73,8 @@ class CommOptions:
     warm_start: bool = True
     realignment: str = "discriminant"
     realignment_regularization: float = 1e-4
-    shrinkage: float = 0.1
+    realignment_residual: bool = True
+    shrinkage: float = 0.01
     pseudo_queries: int = 32
 
 
@@ -401,4 +404,11 @@ def _realign(
         return realign.regression(
             stats.mean, covariance, classes.text, prior, strength, model.logit_scale
         )
-    return realign.discriminant(stats.mean, covariance, classes.text, prior, strength)
+    return realign.discriminant(
+        stats.mean,
+        covariance,
+        classes.text,
+        prior,
+        strength,
+        options.realignment_residual,
+    )

@@ -97,8 +97,8 @@ def preprocess(media: tuple[np.ndarray, int], spec: InputSpec) -> Inputs:
         spec: gives size, rate, window, mean and standard deviation.
 
     Returns:
-        `{"pixels": float32 [1, s, s, 3]}`: rows are mel bands, the lowest at the bottom;
-        columns are time; channels are windows.
+        `{"pixels": float32 [1, s, s, 3]}`: rows are mel bands, the lowest at the
+        bottom; columns are time; channels are windows.
 
     Raises:
         DataError: no samples.

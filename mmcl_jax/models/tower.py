@@ -93,7 +93,7 @@ def _linear(
     x: Array, linear: PyTree, update: LowRank | None, gate: Array | None
 ) -> Array:
     y = x @ linear["kernel"] + linear["bias"]
-    if update is not None:
+    if update is not None and gate is not None:
         y = y + (x @ update.down * gate[:, None, :]) @ update.up
     return y
 
@@ -169,7 +169,7 @@ def trunk(
     layered = (blocks, injection.low_rank or {})
     head = jax.tree.map(lambda w: w[:prompted], layered)
     tail = jax.tree.map(lambda w: w[prompted:], layered)
-    if prompted:
+    if prompts is not None:
         x, _ = jax.lax.scan(step, x, (*head, jnp.moveaxis(prompts, 1, 0)))
     if prompted < spec.layers:
         x, _ = jax.lax.scan(step, x, (*tail, None))

@@ -1,0 +1,1 @@
+"""Streams of tasks, and where their samples come from."""

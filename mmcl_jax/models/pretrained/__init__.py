@@ -1,0 +1,1 @@
+"""Readers of published encoders, one file a layout."""

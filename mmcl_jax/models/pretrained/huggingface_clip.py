@@ -11,6 +11,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from mmcl_jax.modalities.base import InputSpec
@@ -48,7 +49,10 @@ def load(folder: str | pathlib.Path) -> Encoder:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name}: no such file; an encoder needs it")
-    config = json.loads((folder / "config.json").read_text())
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: not JSON ({error})") from error
     try:
         spec = _spec(config)
         preprocessing = dict(config["preprocessing"])
@@ -64,7 +68,11 @@ def load(folder: str | pathlib.Path) -> Encoder:
         raise ValueError(f"{folder / 'config.json'}: field {error}") from error
     path = folder / "model.safetensors"
     data = path.read_bytes()
-    frozen = _from_tensors(safetensors.numpy.load(data), spec, str(path))
+    try:
+        tensors = safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    frozen = _from_tensors(tensors, spec, str(path))
     return Encoder(spec, inputs, frozen, hashlib.sha256(data).hexdigest())
 
 

@@ -1,0 +1,210 @@
+"""What the README and docs/ say is so: every command runs, every name exists."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from ast import literal_eval
+
+import numpy as np
+import pytest
+
+from mmcl_jax import metrics
+from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.comm import CHOICES, CommOptions
+from tests import helpers
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+# continuous integration runs these itself
+RUN_BY_CI = ("bash launch/test.sh",)
+PROGRAMS = ("mmcl_jax.main", "mmcl_jax.pretrain")
+BANKING = ("balance", "bill", "card", "loan")
+
+
+def blocks(language: str) -> list:
+    """Returns the code blocks of a language as parameters of a test."""
+    pattern = rf"^```{language}\n(.*?)^```"
+    return [
+        pytest.param(found[1], id=f"{name}:{text[: found.start()].count(chr(10)) + 1}")
+        for name, text in PAGES.items()
+        for found in re.finditer(pattern, text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def column(page: str, heading: str, index: int = 0) -> list[str]:
+    """Returns a column of the first table below a heading, without its title."""
+    below = PAGES[page].split(f"\n{heading}\n", 1)[1]
+    table = re.search(r"^\|.*?\n(?!\|)", below, re.DOTALL | re.MULTILINE)[0]
+    rows = table.strip().splitlines()[2:]
+    return [row.split("|")[1 + index].strip() for row in rows]
+
+
+def names(page: str, heading: str) -> list[str]:
+    """Returns what stands in back quotes in the first column of a table."""
+    return re.findall(r"`([^`]+)`", " ".join(column(page, heading)))
+
+
+def test_every_command_can_be_told_apart():
+    found = [line for p in blocks("bash") for line in commands(p.values[0])]
+    assert len(found) > 5
+    for words in found:
+        known = words[:2] == ["python", "-m"] and words[2] in PROGRAMS
+        assert (
+            known
+            or words[:2] == ["bash", "launch/local.sh"]
+            or (shlex.join(words) in RUN_BY_CI)
+        ), f"nothing runs the command {shlex.join(words)!r}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks("bash"))
+def test_commands_run(block: str, tmp_path: pathlib.Path):
+    write_data(tmp_path / "DATA")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for words in commands(block):
+        if shlex.join(words) in RUN_BY_CI:
+            continue
+        short = smoke(words)
+        if short is None:
+            pytest.skip("launch/local.sh has not installed anything here")
+        done = subprocess.run(
+            short,
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=1800,
+        )
+        assert done.returncode == 0, f"{shlex.join(short)}\n{done.stdout}"
+        workdir = flag(short, "--workdir")
+        if workdir and not flag(short, "--stop_after"):
+            there = {path.name for path in (tmp_path / workdir).iterdir()}
+            listed = {n.rstrip("/") for n in names("README.md", "## What a run writes")}
+            assert there == listed
+
+
+def commands(block: str) -> list[list[str]]:
+    """Returns the words of each command of a block."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def smoke(words: list[str]) -> list[str] | None:
+    """Returns the short form of a command, or None where it would install things."""
+    if words[:2] == ["bash", "launch/local.sh"]:
+        if not (ROOT / ".venv" / "installed-run").exists():
+            return None
+        words = ["bash", str(ROOT / "launch" / "local.sh"), *words[2:]]
+        if len(words) == 2:
+            words += ["--config=configs/demo.py", "--workdir=runs/demo"]
+    else:
+        words = [sys.executable, *words[1:]]
+    return [re.sub(r"^(--config=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
+
+
+def add_smoke(found: re.Match) -> str:
+    """Returns the beginning of a `--config` flag with the variant put in."""
+    more = found.string[found.end() :]
+    return f"{found[1]}:smoke" + ("," if more else "")
+
+
+def flag(words: list[str], name: str) -> str | None:
+    """Returns the value of a flag, or None."""
+    values = [w.partition("=")[2] for w in words if w.startswith(f"{name}=")]
+    return values[0] if values else None
+
+
+def write_data(root: pathlib.Path) -> None:
+    """Writes files for the README's example of one's own data."""
+    for i, name in enumerate(("cat", "dog")):
+        for part in ("train", "test"):
+            for k in range(2):
+                folder = root / "image" / "animals" / part / name
+                helpers.write(folder, "image", 2 * k + i)
+    for i, name in enumerate(("wren", "owl")):
+        for k in range(3):
+            helpers.write(root / "audio/birds/train" / name, "audio", 2 * k + i)
+    folder = root / "text" / "banking"
+    folder.mkdir(parents=True)
+    for part in ("train", "test"):
+        rows = [
+            f"what about my {name}? {part} {k},{name}" for name in BANKING for k in "ab"
+        ]
+        (folder / f"{part}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+
+
+def test_the_readmes_layout_is_the_one_that_is_tried(tmp_path):
+    write_data(tmp_path / "DATA")
+    (layout,) = [p.values[0] for p in blocks("text") if p.id.startswith("README")]
+    paths = [line.split()[0] for line in layout.splitlines() if line.startswith("  ")]
+    assert len(paths) > 3
+    for path in paths:
+        assert (tmp_path / "DATA" / path).parent.is_dir()
+    for path in [path for path in paths if path.endswith(".csv")]:
+        assert (tmp_path / "DATA" / path).is_file()
+
+
+def test_methods_are_listed_with_a_reference():
+    assert names("README.md", "## Methods") == list(METHODS)
+    for name, reference in zip(
+        METHODS, column("README.md", "## Methods", 2), strict=True
+    ):
+        assert reference or name == "joint"
+
+
+def test_metrics_are_listed():
+    reported = [*metrics.METRICS, "forward_transfer"]
+    assert names("README.md", "## Metrics") == list(dict.fromkeys(reported))
+    assert column("docs/metrics.md", "## In `results.json`") == column(
+        "README.md", "## Metrics"
+    )
+    for name in names("docs/metrics.md", "## In the module"):
+        assert callable(getattr(metrics, name))
+
+
+def test_switches_are_those_of_the_code():
+    defaults = dataclasses.asdict(CommOptions())
+    assert names("docs/method.md", "## Switches") == list(defaults)
+    shown = column("docs/method.md", "## Switches", 1)
+    for (name, value), text in zip(defaults.items(), shown, strict=True):
+        text = text.strip("`")
+        assert value == (text if text in CHOICES.get(name, ()) else literal_eval(text))
+    for choices in CHOICES.values():
+        for choice in choices:
+            assert f"`{choice}`" in PAGES["docs/method.md"]
+
+
+def test_the_example_of_the_metrics_is_right():
+    page, heading = "docs/metrics.md", "## An example"
+    matrix = np.array([column(page, heading, i) for i in (1, 2, 3)], float).T
+    baseline = np.array([np.nan, 0.05, 0.15])
+    assert "scores .05 on the second and .15 on the third" in PAGES[page]
+    found = re.findall(r"^- `(\w+)`: .*? = (-?\.\d+)", PAGES[page], re.M)
+    assert len(found) == 7
+    for name, value in found:
+        more = [baseline] if name == "forward_transfer" else []
+        assert getattr(metrics, name)(matrix, *more) == pytest.approx(
+            float(value), abs=5e-4
+        )
+    assert metrics.forgetting_including_last(matrix) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str):
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (ROOT / page).parent / path if path else ROOT / page
+        assert there.exists(), target
+        if anchor:
+            assert f"# {anchor}\n" in there.read_text(encoding="utf-8").lower(), target
