@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import gaussians, losses, realign, relevance
+from mmcl_jax import drift, gaussians, losses, realign, relevance
 from mmcl_jax.methods.base import Method, aligned, alignment
 from mmcl_jax.methods.prompted import adapted_features, init_adapters
 from mmcl_jax.models import Model
@@ -60,6 +60,8 @@ class CommOptions:
         realignment_regularization: ridge of its solve, see `realign`.
         realignment_residual: whether the part of the discriminant that the class texts
             cannot express is kept beside it, for classes that were learnt.
+        drift_compensation: whether stored class means follow the drift that a task
+            causes in the features of its modality, estimated on the task's samples.
         shrinkage: of the covariances towards a multiple of the identity.
         pseudo_queries: draws from each stored Gaussian to calibrate relevance on.
     """
@@ -74,6 +76,7 @@ class CommOptions:
     realignment: str = "discriminant"
     realignment_regularization: float = 1e-4
     realignment_residual: bool = True
+    drift_compensation: bool = True
     shrinkage: float = 0.01
     pseudo_queries: int = 32
 
@@ -110,6 +113,7 @@ def comm(
                 "temperature": jnp.ones(()),
             },
             "features": gaussians.init(classes, num_modalities, width),
+            "drift": drift.init(classes, width),
             "realignment": realign.identity(classes, width, model.logit_scale),
         }
         return params, memory
@@ -179,18 +183,43 @@ def comm(
 
     def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del key
-        updated = gaussians.update(
-            context.memory["features"],
-            embed(params, context, batch),
-            batch.label,
-            batch.weight,
-            context.classes.modality,
-        )
-        return context.memory | {"features": updated}
+        memory, classes = context.memory, context.classes
+        z = embed(params, context, batch)
+        updated = {
+            "features": gaussians.update(
+                memory["features"], z, batch.label, batch.weight, classes.modality
+            )
+        }
+        if options.drift_compensation:
+            own = model.modalities.index(batch.modality)
+            stacks = _anchored(model, params, memory)
+            # the first task of a modality moves nothing that is stored
+            before = jax.lax.cond(
+                memory["snapshots"][own] > 0,
+                lambda: features(context, batch, stacks),
+                lambda: z,
+            )
+            followers = (classes.modality == own) & ~classes.of_task
+            updated["drift"] = drift.update(
+                memory["drift"],
+                memory["features"],
+                before,
+                z,
+                batch.weight,
+                followers,
+                options.shrinkage,
+            )
+        return memory | updated
 
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         memory = context.memory
+        moved = drift.move_means(memory["features"], memory["drift"])
+        memory = memory | {
+            "features": moved,
+            "drift": jax.tree.map(jnp.zeros_like, memory["drift"]),
+        }
+        context = context._replace(memory=memory)
         return params, memory | {
             "anchor": _used(model, options, params, memory),
             "snapshots": memory["snapshots"] + memory["active"],
