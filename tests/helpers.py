@@ -1,9 +1,17 @@
 """Small files and specs that tests of data share."""
 
+import json
+import os
 import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any, NamedTuple
 
 import av
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import soundfile
 import tokenizers
@@ -11,6 +19,9 @@ from PIL import Image
 from tokenizers import models, pre_tokenizers
 
 from mmcl_jax.modalities.base import DataError, InputSpec, Modality
+from mmcl_jax.models import dual, tokenizer
+from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.models.tower import TowerSpec
 
 
 def shared_data() -> pathlib.Path | None:
@@ -125,3 +136,139 @@ def cut(path: str, target: pathlib.Path, part: float = 0.6) -> pathlib.Path:
     data = pathlib.Path(path).read_bytes()
     target.write_bytes(data[: int(len(data) * part)])
     return target
+
+
+def make_encoder(folder: pathlib.Path) -> pathlib.Path:
+    """Writes a tiny encoder whose every weight is random, and returns its folder."""
+    tower = TowerSpec(
+        width=16,
+        layers=2,
+        heads=2,
+        mlp_width=32,
+        activation="quick_gelu",
+        norm_epsilon=1e-5,
+    )
+    words = tokenizer.train(["a photo of a spinning red star"], vocabulary=300)
+    words.save(str(folder / "tokenizer.json"))
+    spec = dual.DualSpec(
+        visual=tower,
+        text=tower,
+        embedding=16,
+        image_size=16,
+        patch_size=8,
+        vocabulary=words.get_vocab_size(),
+        context_length=24,
+        end_token=words.token_to_id("<end>"),
+    )
+    rng = np.random.default_rng(0)
+    # zero biases and scales of one would hide a mistaken use of them
+    frozen = jax.tree.map(
+        lambda w: np.asarray(w + 0.1 * rng.standard_normal(w.shape), np.float32),
+        dual.init(jax.random.key(0), spec),
+    )
+    preprocessing = {
+        "frames": 2,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.25, 0.25, 0.25),
+        "sample_rate": 8000,
+        "audio_seconds": 0.5,
+        "audio_mean": -8.0,
+        "audio_std": 4.0,
+        "max_depth": 10.0,
+    }
+    huggingface_clip.save(folder, spec, frozen, preprocessing)
+    return folder
+
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+_PROGRAMS = tempfile.TemporaryDirectory()
+
+
+class Finished(NamedTuple):
+    """What a program that ended left behind.
+
+    Attributes:
+        code: its exit code.
+        output: its standard output.
+        errors: its standard error.
+        workdir: of a run.
+        flags: it was given, but for the workdir.
+    """
+
+    code: int
+    output: str
+    errors: str
+    workdir: pathlib.Path
+    flags: tuple[str, ...]
+
+    def results(self) -> dict[str, Any]:
+        """Returns what `results.json` holds."""
+        return json.loads((self.workdir / "results.json").read_text())
+
+
+class Started(NamedTuple):
+    """A program on its way."""
+
+    process: subprocess.Popen[str]
+    workdir: pathlib.Path
+    flags: tuple[str, ...]
+
+    def finish(self, seconds: float = 300) -> Finished:
+        """Waits for its end."""
+        try:
+            output, errors = self.process.communicate(timeout=seconds)
+        finally:
+            self.process.kill()
+        return Finished(
+            self.process.returncode, output, errors, self.workdir, self.flags
+        )
+
+
+def start(
+    *args: str, flags: tuple[str, ...], workdir: pathlib.Path, devices: int = 1
+) -> Started:
+    """Starts `python *args *flags` in the repository, on simulated CPU devices."""
+    variables = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # what is compiled for one run of a session serves the next
+        "JAX_COMPILATION_CACHE_DIR": str(_PROGRAMS.name),
+        "COLUMNS": "120",
+    }
+    process = subprocess.Popen(
+        [sys.executable, *args, *flags],
+        cwd=REPOSITORY,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return Started(process, workdir, flags)
+
+
+def start_run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Started:
+    """Starts the real command."""
+    main = ("-m", "mmcl_jax.main", f"--workdir={workdir}")
+    return start(*main, flags=flags, workdir=workdir, devices=devices)
+
+
+def run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Finished:
+    """Runs the real command."""
+    return start_run(*flags, workdir=workdir, devices=devices).finish()
+
+
+def predictions(workdir: pathlib.Path, stage: int) -> dict[str, np.ndarray]:
+    """Returns the stored columns of a stage."""
+    with np.load(workdir / "predictions" / f"{stage:03d}.npz") as columns:
+        return dict(columns)
+
+
+def snapshot(workdir: pathlib.Path, stage: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of a stored snapshot by their path, whoever wrote it."""
+    folder = workdir.resolve() / "snapshots" / f"{stage:03d}" / "state"
+    with ocp.PyTreeCheckpointer() as reader:
+        there = reader.metadata(folder).item_metadata.tree
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), there)
+        tree = reader.restore(folder, restore_args=plain)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

@@ -1,0 +1,71 @@
+"""Devices, strictness and the tiny encoder that all tests share."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# shapes and dtypes in signatures are checked where arrays are computed with
+CHECKED = (
+    "evaluate",
+    "gaussians",
+    "losses",
+    "methods",
+    "metrics",
+    "models",
+    "optim",
+    "realign",
+    "relevance",
+    "ridge",
+)
+install_import_hook([f"mmcl_jax.{name}" for name in CHECKED], "beartype.beartype")
+
+# before JAX is used for the first time; sharding is tested over them
+jax.config.update("jax_num_cpu_devices", 4)
+# nearly all time goes into compiling programs that run for milliseconds
+jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for programs that tests start
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "xdist_group(name): tests that one worker runs, to share fixtures"
+    )
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Folder of an encoder with random weights, 16 wide and 2 blocks deep."""
+    from tests import helpers  # behind the hook
+
+    return helpers.make_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def encoder(encoder_folder: pathlib.Path):
+    """The encoder of `encoder_folder`."""
+    from mmcl_jax.models.pretrained import huggingface_clip
+
+    return huggingface_clip.load(encoder_folder)
+
+
+@pytest.fixture(scope="session")
+def whole_run(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory):
+    """A finished run of COMM over three short tasks, the third of a known modality."""
+    from tests import helpers
+
+    return helpers.run(
+        "--config=configs/demo.py:smoke",
+        f"--config.encoder.path={encoder_folder}",
+        "--config.stream.tasks=3",
+        "--config.stream.modalities=('image', 'video')",
+        "--config.stream.train_per_class=5",
+        "--config.stream.test_per_class=6",
+        "--config.method.adapter.length=2",
+        "--config.train.epochs=2",
+        "--config.train.batch_size=4",
+        "--config.train.log_every_steps=2",
+        workdir=tmp_path_factory.mktemp("runs") / "whole",
+    )

@@ -1,0 +1,449 @@
+"""From logits to the accuracy matrix, and from a run's files back to its numbers."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from mmcl_jax import evaluate, metrics
+from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax.modalities.base import TextReference
+from mmcl_jax.results import Results, level_of_knowledge, plain
+from mmcl_jax.streams.base import Stream, TaskDraft, build_stream
+from mmcl_jax.types import Prediction
+from tests import helpers
+
+METRICS = {
+    "last_average_accuracy",
+    "average_incremental_accuracy",
+    "learning_accuracy",
+    "forgetting_chaudhry",
+    "backward_transfer",
+    "forward_transfer",
+}
+
+
+def _stream(*tasks: tuple[str, str], test: int = 2) -> Stream:
+    """A task for each modality and class names, of `test` samples a class."""
+    drafts = []
+    for i, (modality, names) in enumerate(tasks):
+        words = names.split()
+        samples = [
+            tuple(TextReference(word, f"{i}-{part}", row) for row in range(size))
+            for part, size in (("train", 1), ("test", test))
+            for word in words
+        ]
+        drafts.append(
+            TaskDraft(
+                name=f"task {i}",
+                modality=modality,
+                classes=tuple((word, f"set {i}") for word in words),
+                train=tuple(samples[: len(words)]),
+                test=tuple(samples[len(words) :]),
+            )
+        )
+    return build_stream(drafts)
+
+
+# slots 0 1 | 2 3 | 4 5; 0 and 2 are two slots of one name
+STREAM = _stream(("image", "star dog"), ("audio", "star bell"), ("image", "cat fox"))
+
+
+def _predictions(logits, scores=None, batch: int = 4) -> list[Prediction]:
+    """Cuts `[routes, n, C]` into batches; rubbish fills the last one up."""
+    logits = np.asarray(logits, np.float32)
+    scores = np.zeros((*logits.shape[:2], 2)) if scores is None else np.asarray(scores)
+    missing = -logits.shape[1] % batch
+    padded = [
+        np.concatenate([x, np.full((len(x), missing, x.shape[2]), 1e9)], axis=1)
+        for x in (logits, scores)
+    ]
+    total = logits.shape[1] + missing
+    return [
+        Prediction(*(x[:, start : start + batch] for x in padded))
+        for start in range(0, total, batch)
+    ]
+
+
+def _slots(mask: np.ndarray) -> dict[str, list[int]]:
+    return {
+        s: np.flatnonzero(row).tolist() for s, row in zip(SPACES, mask, strict=True)
+    }
+
+
+def test_label_spaces_hold_the_classes_their_names_say() -> None:
+    every = [0, 1, 2, 3, 4, 5]
+    assert _slots(evaluate.allowed_slots(STREAM, 0, [0])) == {
+        "task": [0, 1],
+        "modality": [0, 1],
+        "union": [0, 1],
+        "universe": every,
+    }
+    assert _slots(evaluate.allowed_slots(STREAM, 0, [0, 1, 2])) == {
+        "task": [0, 1],
+        "modality": [0, 1, 4, 5],
+        "union": every,
+        "universe": every,
+    }
+    assert _slots(evaluate.allowed_slots(STREAM, 1, [0, 1])) == {
+        "task": [2, 3],
+        "modality": [2, 3],
+        "union": [0, 1, 2, 3],
+        "universe": every,
+    }
+
+
+def test_spaces_of_learnt_classes_are_undefined_for_a_task_to_come() -> None:
+    assert _slots(evaluate.allowed_slots(STREAM, 2, [0, 1])) == {
+        "task": [4, 5],
+        "modality": [],
+        "union": [],
+        "universe": [0, 1, 2, 3, 4, 5],
+    }
+    logits = np.zeros((2, 4, 6))
+    logits[..., 5] = 1
+    got = evaluate.predict_task(STREAM, 2, [0, 1], _predictions(logits))
+    assert np.isnan(got.margin[[1, 2]]).all()
+    assert (got.chosen[[1, 2]] == -1).all()
+    scores = evaluate.accuracy(STREAM, got)
+    np.testing.assert_array_equal(scores[[0, 3]], 0.5)
+    assert np.isnan(scores[[1, 2]]).all()
+
+
+def test_chosen_slot_and_its_lead_by_hand() -> None:
+    # the modality given and predicted differ; labels are 0 0 1 1
+    given = [
+        [5, 1, 6, 0, 7, 0],
+        [2, 3, 0, 0, 0, 9],
+        [0, 1, 0, 4, 0, 0],
+        [3, 3, 0, 0, 0, 0],
+    ]
+    predicted = [[0, 1, 0, 0, 0, 0]] * 4
+    got = evaluate.predict_task(STREAM, 0, [0, 1, 2], _predictions([given, predicted]))
+    np.testing.assert_array_equal(got.label, [0, 0, 1, 1])
+    chosen = {s: got.chosen[i, 0].tolist() for i, s in enumerate(SPACES)}
+    assert chosen == {
+        "task": [0, 1, 1, 0],
+        "modality": [4, 5, 1, 0],
+        "union": [4, 5, 3, 0],
+        "universe": [4, 5, 3, 0],
+    }
+    margin = {s: got.margin[i, 0].tolist() for i, s in enumerate(SPACES)}
+    assert margin == {
+        "task": [4, 1, 1, 0],
+        "modality": [2, 6, 1, 0],
+        "union": [1, 6, 3, 0],
+        "universe": [1, 6, 3, 0],
+    }
+    assert (got.chosen[:, 1] == 1).all()
+    scores = evaluate.accuracy(STREAM, got)
+    np.testing.assert_allclose(scores[:, 0], [0.5, 0.25, 0, 0])
+    np.testing.assert_allclose(scores[:, 1], 0.5)
+
+
+def test_an_equal_name_of_another_data_set_is_right() -> None:
+    assert STREAM.classes[0].canonical == STREAM.classes[2].canonical
+    logits = np.zeros((2, 4, 6))
+    logits[..., 2] = 1  # the other star
+    got = evaluate.predict_task(STREAM, 0, [0, 1], _predictions(logits))
+    scores = dict(zip(SPACES, evaluate.accuracy(STREAM, got)[:, 0], strict=True))
+    # two of four samples are stars; among the task's own, all logits are 0: slot 0 wins
+    assert scores == {"task": 0.5, "modality": 0.5, "union": 0.5, "universe": 0.5}
+    assert (got.chosen[SPACES.index("union")] == 2).all()
+
+
+def test_more_classes_never_help() -> None:
+    stream = _stream(
+        ("image", "a b"), ("audio", "c d"), ("image", "e f"), ("audio", "g h"), test=40
+    )
+    assert len({slot.canonical for slot in stream.classes}) == 8
+    rng = np.random.default_rng(0)
+    for task, seen in ((0, [0, 1, 2]), (1, [0, 1]), (2, [0, 1, 2, 3])):
+        logits = rng.normal(size=(2, 80, 8))
+        got = evaluate.predict_task(stream, task, seen, _predictions(logits))
+        right = got.chosen == got.label
+        for smaller, larger in zip(range(3), range(1, 4), strict=True):
+            for route in range(2):
+                violations = metrics.label_space_violations(
+                    right[larger, route], right[smaller, route]
+                )
+                assert not len(violations)
+        assert right[0].mean() > right[3].mean()
+
+
+def test_one_route_serves_a_method_without_hints() -> None:
+    logits = np.random.default_rng(0).normal(size=(1, 4, 6))
+    got = evaluate.predict_task(STREAM, 0, [0], _predictions(logits))
+    assert got.chosen.shape == (len(SPACES), len(ROUTES), 4)
+    np.testing.assert_array_equal(got.chosen[:, 0], got.chosen[:, 1])
+    both = np.repeat(logits, 2, axis=0)
+    same = evaluate.predict_task(STREAM, 0, [0], _predictions(both))
+    np.testing.assert_array_equal(got.chosen, same.chosen)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 8])
+def test_padding_behind_the_last_sample_is_dropped(batch: int) -> None:
+    rng = np.random.default_rng(0)
+    logits, scores = rng.normal(size=(2, 4, 6)), rng.normal(size=(2, 4, 2))
+    got = evaluate.predict_task(
+        STREAM, 1, [0, 1], _predictions(logits, scores, batch=batch)
+    )
+    np.testing.assert_array_equal(got.chosen[3], logits.argmax(-1))
+    np.testing.assert_array_equal(got.modality, scores[1].argmax(-1))
+    np.testing.assert_array_equal(got.id, [row.id for row in STREAM.tasks[1].test])
+
+
+def test_modality_is_predicted_without_the_hint_among_those_met() -> None:
+    hinted, blind = np.array([[9, 0]] * 4), np.array([[0, 1], [1, 0], [0, 1], [2, 1]])
+    given = _predictions(np.zeros((2, 4, 6)), [hinted, blind])
+    got = evaluate.predict_task(STREAM, 1, [0, 1], given)
+    np.testing.assert_array_equal(got.modality, [1, 0, 1, 0])
+    alone = evaluate.predict_task(STREAM, 0, [0], given)
+    np.testing.assert_array_equal(alone.modality, 0)
+
+
+def test_an_empty_test_set_has_no_accuracy() -> None:
+    stream = _stream(("image", "a b"), ("image", "c d"), test=0)
+    got = evaluate.predict_task(stream, 0, [0], [])
+    assert np.isnan(evaluate.accuracy(stream, got)).all()
+
+
+def test_zero_shot_accuracy_by_hand() -> None:
+    text, queries = np.eye(6), np.eye(6)[[4, 4, 1, 5]]
+    labels = np.array([4, 5, 4, 5])
+    scores = evaluate.zero_shot_accuracy(STREAM, 2, queries, labels, text)
+    # among its own two, the third sample is a tie that the first slot wins
+    assert scores[0] == 0.75
+    assert scores[3] == 0.5
+    assert np.isnan(scores[[1, 2]]).all()
+
+
+def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    made = {
+        task: evaluate.predict_task(
+            STREAM,
+            task,
+            [0, 1],
+            _predictions(rng.normal(size=(2, 4, 6)), rng.normal(size=(2, 4, 2))),
+        )
+        for task in (0, 1, 2)
+    }
+    path = tmp_path / "there.npz"
+    evaluate.save_predictions(str(path), made)
+    with np.load(path) as columns:
+        stored = dict(columns)
+    expected = {"task", "id", "label", "modality"} | {
+        f"{name}/{space}/{route}"
+        for name in ("chosen", "margin")
+        for space in SPACES
+        for route in ROUTES
+    }
+    assert stored.keys() == expected
+    assert {len(column) for column in stored.values()} == {12}
+    for task, predictions in made.items():
+        rows = stored["task"] == task
+        np.testing.assert_array_equal(stored["label"][rows], predictions.label)
+        np.testing.assert_array_equal(stored["modality"][rows], predictions.modality)
+        for s, space in enumerate(SPACES):
+            for r, route in enumerate(ROUTES):
+                column = stored[f"chosen/{space}/{route}"][rows]
+                np.testing.assert_array_equal(column, predictions.chosen[s, r])
+
+
+def test_identification_pairs_true_and_predicted_modalities() -> None:
+    scores = np.array([[[0, 1], [1, 0], [1, 0], [1, 0]]] * 2)
+    made = {
+        task: evaluate.predict_task(
+            STREAM, task, [0, 1], _predictions(np.zeros((2, 4, 6)), scores)
+        )
+        for task in (0, 1, 2)
+    }
+    true, predicted = evaluate.identification(STREAM, made, [0, 1])
+    np.testing.assert_array_equal(true, [0] * 4 + [1] * 4)
+    np.testing.assert_array_equal(predicted, [1, 0, 0, 0] * 2)
+    found = metrics.modality_identification(true, predicted, 2)
+    assert (found.accuracy, found.balanced) == (0.5, 0.5)
+    assert found.confusion.tolist() == [[3, 1], [3, 1]]
+
+
+def test_results_survive_their_file() -> None:
+    results = Results.start(2)
+    results.accuracy[0, 1, 1, 0] = 0.25
+    results.identification = {"accuracy": np.float64(0.5), "confusion": np.eye(2)}
+    results.count({("train_step", "image"): 1, ("predict", "image"): 9}, {"predict": 2})
+    with results.timed("nothing"):
+        pass
+    text = json.dumps(results.to_json(), allow_nan=False)
+    again = Results.from_json(json.loads(text))
+    np.testing.assert_array_equal(again.accuracy, results.accuracy)
+    assert np.isnan(again.zero_shot).all()
+    assert again.compilations == {"image": 1}
+    assert again.forwards == {"predict": 2}
+    assert again.seconds.keys() == {"nothing"}
+    # a resumed run compiles again; the most that one process needed is what counts
+    again.count({("train_step", "image"): 1, ("train_step", "video"): 1}, {})
+    assert again.compilations == {"image": 1, "video": 1}
+
+
+def test_plain_knows_no_nan_and_no_arrays() -> None:
+    value = {"a": np.array([1.5, np.nan]), "b": (np.int32(3), np.inf), "c": "text"}
+    assert plain(value) == {"a": [1.5, None], "b": [3, None], "c": "text"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "level"),
+    [
+        ((("image", "a b"), ("audio", "c d")), "predicted modality L3"),
+        ((("text", "a b"),), "predicted modality L3"),
+        (
+            (("image", "a b"), ("text", "c d")),
+            "predicted modality L3 among image; L2 between these and text",
+        ),
+    ],
+)
+def test_level_of_knowledge_depends_on_the_towers(tasks: tuple, level: str) -> None:
+    assert level_of_knowledge(_stream(*tasks)).endswith(level)
+
+
+# a run's files
+
+
+runs = pytest.mark.xdist_group("runs")
+
+
+def _null(values) -> np.ndarray:
+    return np.array(values, np.float64)
+
+
+@runs
+@pytest.mark.slow
+def test_results_have_all_their_keys(whole_run: helpers.Finished) -> None:
+    results = whole_run.results()
+    assert results["schema"] == 1
+    assert results["method"] == "comm"
+    assert results["seeds"] == {"order": 0, "init": 0, "data": 0}
+    modalities = [task["modality"] for task in results["tasks"]]
+    assert sorted(modalities) == ["image", "image", "video"]
+    for task in results["tasks"]:
+        assert task.keys() == {"name", "modality", "classes", "train", "test"}
+        assert (len(task["classes"]), task["train"], task["test"]) == (2, 10, 12)
+    assert list(results["accuracy"]) == list(results["metrics"]) == list(SPACES)
+    for space in SPACES:
+        assert list(results["accuracy"][space]) == list(ROUTES)
+        for route in ROUTES:
+            assert _null(results["accuracy"][space][route]).shape == (3, 3)
+            assert results["metrics"][space][route].keys() == METRICS
+    found = results["modality_identification"]
+    assert found.keys() == {"accuracy", "balanced", "confusion"}
+    cost = results["cost"]
+    assert cost.keys() >= {
+        "seconds",
+        "compilations",
+        "parameters_trained",
+        "bytes_remembered",
+        "forwards_per_step",
+    }
+    assert set(cost["seconds"]) == {
+        "text",
+        "queries",
+        "prepare",
+        "train",
+        "observe",
+        "evaluate",
+    }
+
+
+@runs
+@pytest.mark.slow
+def test_cost_is_what_the_shapes_say(whole_run: helpers.Finished) -> None:
+    cost = whole_run.results()["cost"]
+    # two modalities: two layers of two prompts, 16 wide
+    assert cost["parameters_trained"] == 2 * 2 * 2 * 16
+    stored = helpers.snapshot(whole_run.workdir, 2)
+    assert cost["bytes_remembered"] == sum(leaf.nbytes for leaf in stored.values())
+    assert cost["compilations"] == 2
+    # the features, and the reference that they are held to; both routes
+    assert (cost["forwards_per_step"], cost["forwards_per_prediction"]) == (2, 2)
+
+
+def _recomputed(run: helpers.Finished, space: str, route: str) -> np.ndarray:
+    """The accuracy matrix, from stored predictions and the stream's class names."""
+    stream = json.loads((run.workdir / "stream.json").read_text())
+    names = np.array([slot["name"] for slot in stream["classes"]])
+    tasks = len(stream["tasks"])
+    matrix = np.full((tasks, tasks), np.nan)
+    for stage in range(tasks):
+        columns = helpers.predictions(run.workdir, stage)
+        for task in range(tasks):
+            rows = columns["task"] == task
+            chosen = columns[f"chosen/{space}/{route}"][rows]
+            if len(chosen) and (chosen >= 0).all():
+                hit = names[chosen] == names[columns["label"][rows]]
+                matrix[stage, task] = hit.mean()
+    return matrix
+
+
+@runs
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("space", SPACES)
+def test_results_follow_from_stored_predictions(
+    whole_run: helpers.Finished, space: str, route: str
+) -> None:
+    results = whole_run.results()
+    R = _recomputed(whole_run, space, route)
+    np.testing.assert_array_equal(_null(results["accuracy"][space][route]), R)
+    # what was learnt is known; of what was not, the next task alone was looked at
+    T = len(R)
+    assert not np.isnan(R[np.tril_indices(T)]).any()
+    ahead = np.isnan(np.diagonal(R, offset=1))
+    assert ahead.all() == (space in ("modality", "union"))
+    assert np.isnan(R[0, 2])
+
+    zero = _null(results["zero_shot"][space])
+    last, best = R[-1], [max(R[j:-1, j]) for j in range(T - 1)]
+    expected = {
+        "last_average_accuracy": np.mean(last),
+        "average_incremental_accuracy": np.mean(
+            [np.mean(R[i, : i + 1]) for i in range(T)]
+        ),
+        "learning_accuracy": np.mean([R[j, j] for j in range(T)]),
+        "forgetting_chaudhry": np.mean([best[j] - last[j] for j in range(T - 1)]),
+        "backward_transfer": np.mean([last[j] - R[j, j] for j in range(T - 1)]),
+        "forward_transfer": np.mean([R[j - 1, j] - zero[j] for j in range(1, T)]),
+    }
+    stored = results["metrics"][space][route]
+    for name, value in expected.items():
+        np.testing.assert_allclose(_null(stored[name]), value, atol=1e-12, err_msg=name)
+    assert (stored["forward_transfer"] is None) == (space in ("modality", "union"))
+
+
+@runs
+@pytest.mark.slow
+def test_identification_follows_from_stored_predictions(
+    whole_run: helpers.Finished,
+) -> None:
+    results = whole_run.results()
+    columns = helpers.predictions(whole_run.workdir, 2)
+    order = results["modalities"]
+    confusion = np.zeros((2, 2), int)
+    for task, predicted in zip(columns["task"], columns["modality"], strict=True):
+        true = order.index(results["tasks"][task]["modality"])
+        confusion[true, predicted] += 1
+    found = results["modality_identification"]
+    assert found["confusion"] == confusion.tolist()
+    assert found["accuracy"] == np.trace(confusion) / confusion.sum()
+    assert confusion.sum() == 36
+
+
+@runs
+@pytest.mark.slow
+def test_each_sample_is_stored_once_with_its_own_label(
+    whole_run: helpers.Finished,
+) -> None:
+    columns = helpers.predictions(whole_run.workdir, 2)
+    assert len(set(columns["id"].tolist())) == len(columns["id"]) == 36
+    counts = np.bincount(columns["label"], minlength=6)
+    np.testing.assert_array_equal(counts, 6)
