@@ -110,7 +110,7 @@ def _choose(logits: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.nda
     top: np.ndarray = np.sort(masked, axis=-1)[..., -2:]
     with np.errstate(invalid="ignore"):
         margin = top[..., -1] - top[..., 0] if top.shape[-1] > 1 else top[..., 0]
-    defined = allowed.any(-1)[:, None, None]
+    defined = np.asarray(allowed.any(-1)).reshape(-1, 1, 1)
     return np.where(defined, picked, -1), np.where(defined, margin, np.nan)
 
 

@@ -8,6 +8,7 @@ References:
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -185,7 +186,7 @@ def comm(
         del key
         memory, classes = context.memory, context.classes
         z = embed(params, context, batch)
-        updated = {
+        updated: dict[str, Any] = {
             "features": gaussians.update(
                 memory["features"], z, batch.label, batch.weight, classes.modality
             )
