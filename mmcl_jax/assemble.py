@@ -71,6 +71,15 @@ def build_model(encoder: huggingface_clip.Encoder, stream: Stream) -> Model:
         num_classes=len(stream.classes),
         num_stages=len(stream.stages),
         logit_scale=float(np.exp(log_scale)),
+        input_shapes=tuple(
+            {
+                key: jax.ShapeDtypeStruct(*shape_and_dtype)
+                for key, shape_and_dtype in MODALITIES[name]
+                .shapes(encoder.inputs)
+                .items()
+            }
+            for name in stream.modalities
+        ),
         embed=lambda frozen, inputs, injection: dual.embed(
             encoder.spec, frozen, inputs, injection
         ),

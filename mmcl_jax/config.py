@@ -10,19 +10,29 @@ import json
 import types
 import typing
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import ml_collections
 from ml_collections import config_dict
 
 from mmcl_jax.methods import METHODS
-from mmcl_jax.methods.base import LABEL_SPACES
-from mmcl_jax.methods.comm import CHOICES, CommOptions
+from mmcl_jax.methods.base import LabelSpace
+from mmcl_jax.methods.comm import CommOptions
 from mmcl_jax.methods.ridge import RidgeOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.optim import OptimizerOptions
+from mmcl_jax.options import (
+    Count,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Range,
+    Sharing,
+)
 from mmcl_jax.streams.base import ORDERS
+
+Classes = Annotated[int, Range(2)]
 
 
 class ConfigError(ValueError):
@@ -44,12 +54,12 @@ class World:
     """
 
     kind: str = "world"
-    tasks: int = 10
-    classes_per_task: int = 5
+    tasks: Count = 10
+    classes_per_task: Classes = 5
     modalities: tuple[str, ...] = ("image", "video", "audio", "depth", "text")
     order: str = "interleaved"
-    train_per_class: int = 40
-    test_per_class: int = 20
+    train_per_class: Count = 40
+    test_per_class: Count = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +80,12 @@ class Folders:
 
     kind: str = "folders"
     root: str = ""
-    classes_per_task: int = 5
+    classes_per_task: Classes = 5
     order: str = "interleaved"
     include: str = ""
     exclude: str = ""
-    max_train_per_class: int | None = None
-    test_fraction: float = 0.2
+    max_train_per_class: Count | None = None
+    test_fraction: Fraction = 0.2
 
 
 STREAMS = {"world": World, "folders": Folders}
@@ -91,9 +101,9 @@ class Seeds:
         data: training draws and their order.
     """
 
-    order: int = 0
-    init: int = 0
-    data: int = 0
+    order: NonNegativeInt = 0
+    init: NonNegativeInt = 0
+    data: NonNegativeInt = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +130,9 @@ class DataOptions:
         verify: whether every file is decoded once before the first task.
     """
 
-    worker_processes: int = 0
-    threads: int = 2
-    memory_gib: float = 2.0
+    worker_processes: NonNegativeInt = 0
+    threads: Count = 2
+    memory_gib: NonNegative = 2.0
     verify: bool = True
 
 
@@ -138,9 +148,9 @@ class AdapterOptions:
     """
 
     kind: str = "deep_prompts"
-    length: int = 8
-    layers: int | None = None
-    rank: int = 4
+    length: Count = 8
+    layers: Count | None = None
+    rank: Count = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +159,14 @@ class MethodOptions:
 
     Attributes:
         name: a name of `methods.METHODS`.
+        sharing: of every rival that has the choice, see `methods.sharing`.
         adapter: of every method that trains inside the towers.
         comm: of `comm`.
         ridge: of `ridge`.
     """
 
     name: str = "comm"
+    sharing: Sharing = "per_modality_given"
     adapter: AdapterOptions = AdapterOptions()
     comm: CommOptions = CommOptions()
     ridge: RidgeOptions = RidgeOptions()
@@ -172,11 +184,11 @@ class TrainOptions:
         log_every_steps: steps between two lines of `metrics.jsonl`.
     """
 
-    epochs: int = 8
-    batch_size: int = 32
-    label_space: str = "task"
+    epochs: Count = 8
+    batch_size: Count = 32
+    label_space: LabelSpace = "task"
     optimizer: OptimizerOptions = OptimizerOptions()
-    log_every_steps: int = 10
+    log_every_steps: Count = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,7 +322,7 @@ def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
 def _build(kind: type, tree: Any, path: str, chosen: dict[str, type]) -> Any:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: {tree!r} is not a section")
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for key in tree:
         check_name(f"unknown key {path}.{key}", key, hints)
     values = {}
@@ -327,10 +339,19 @@ def _build(kind: type, tree: Any, path: str, chosen: dict[str, type]) -> Any:
 
 
 def _value(value: Any, hint: Any, path: str) -> Any:
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         if value is None:
             return None
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if typing.get_origin(hint) is Annotated:
+        hint, allowed = typing.get_args(hint)
+        value = _value(value, hint, path)
+        if complaint := allowed.complaint(value):
+            raise ConfigError(f"{path}: {complaint}")
+        return value
+    if typing.get_origin(hint) is Literal:
+        check_name(path, value, typing.get_args(hint))
+        return value
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         if isinstance(value, (list, tuple)):
@@ -351,85 +372,25 @@ def _words(value: Any) -> list[str]:
 
 
 def _check(config: Config) -> None:
-    stream, method, train = config.stream, config.method, config.train
+    stream, method = config.stream, config.method
     check_name("config.method.name", method.name, METHODS)
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
-    check_name("config.train.label_space", train.label_space, LABEL_SPACES)
     check_name("config.stream.order", stream.order, ORDERS)
-    for name, choices in CHOICES.items():
-        check_name(f"config.method.comm.{name}", getattr(method.comm, name), choices)
-    at_least = {
-        "config.stream.classes_per_task": (stream.classes_per_task, 2),
-        "config.method.adapter.length": (method.adapter.length, 1),
-        "config.method.adapter.rank": (method.adapter.rank, 1),
-        "config.method.comm.pseudo_queries": (method.comm.pseudo_queries, 1),
-        "config.train.epochs": (train.epochs, 1),
-        "config.train.batch_size": (train.batch_size, 1),
-        "config.train.log_every_steps": (train.log_every_steps, 1),
-        "config.data.threads": (config.data.threads, 1),
-        "config.data.worker_processes": (config.data.worker_processes, 0),
-        "config.data.memory_gib": (config.data.memory_gib, 0),
-        "config.seeds.order": (config.seeds.order, 0),
-        "config.seeds.init": (config.seeds.init, 0),
-        "config.seeds.data": (config.seeds.data, 0),
-        "config.method.ridge.regularization": (method.ridge.regularization, 0),
-        "config.method.comm.realignment_regularization": (
-            method.comm.realignment_regularization,
-            0,
-        ),
-        "config.method.comm.residual_share": (method.comm.residual_share, 0),
-        "config.method.comm.self_regularization": (
-            method.comm.self_regularization or 0,
-            0,
-        ),
-        "config.train.optimizer.weight_decay": (train.optimizer.weight_decay, 0),
-    }
-    if method.adapter.layers is not None:
-        at_least["config.method.adapter.layers"] = (method.adapter.layers, 1)
-    if isinstance(stream, World):
-        at_least["config.stream.tasks"] = (stream.tasks, 1)
-        at_least["config.stream.train_per_class"] = (stream.train_per_class, 1)
-        at_least["config.stream.test_per_class"] = (stream.test_per_class, 1)
-        if not stream.modalities:
-            raise ConfigError("config.stream.modalities: at least one is needed")
-        for i, name in enumerate(stream.modalities):
-            check_name(f"config.stream.modalities[{i}]", name, MODALITIES)
-        if len(set(stream.modalities)) < len(stream.modalities):
-            raise ConfigError("config.stream.modalities: a modality stands twice")
-        if 0 < stream.tasks < len(stream.modalities):
-            raise ConfigError(
-                f"config.stream.tasks: {stream.tasks} is less than the "
-                f"{len(stream.modalities)} of config.stream.modalities"
-            )
-    else:
+    if isinstance(stream, Folders):
         if not stream.root:
             raise ConfigError(
                 "config.stream.root: missing; give the folder of your data, for "
                 "instance --config.stream.root=/data/streams"
             )
-        if stream.max_train_per_class is not None:
-            at_least["config.stream.max_train_per_class"] = (
-                stream.max_train_per_class,
-                1,
-            )
-        _within("config.stream.test_fraction", stream.test_fraction, 0, 1)
-    for path, (value, low) in at_least.items():
-        if not value >= low:  # NaN is not either
-            raise ConfigError(f"{path}: {value} is less than {low}")
-    _within("config.method.comm.self_weight", method.comm.self_weight, 0, 1)
-    _within("config.method.comm.shrinkage", method.comm.shrinkage, 0, 1, closed=True)
-    _positive("config.train.optimizer.learning_rate", train.optimizer.learning_rate)
-    _positive("config.train.optimizer.clip_norm", train.optimizer.clip_norm)
-
-
-def _within(
-    path: str, value: float, low: float, high: float, closed: bool = False
-) -> None:
-    inside = low <= value <= high if closed else low < value < high
-    if not inside:
-        raise ConfigError(f"{path}: {value} is not between {low} and {high}")
-
-
-def _positive(path: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ConfigError(f"{path}: {value} is not above 0")
+        return
+    if not stream.modalities:
+        raise ConfigError("config.stream.modalities: at least one is needed")
+    for i, name in enumerate(stream.modalities):
+        check_name(f"config.stream.modalities[{i}]", name, MODALITIES)
+    if len(set(stream.modalities)) < len(stream.modalities):
+        raise ConfigError("config.stream.modalities: a modality stands twice")
+    if stream.tasks < len(stream.modalities):
+        raise ConfigError(
+            f"config.stream.tasks: {stream.tasks} is less than the "
+            f"{len(stream.modalities)} of config.stream.modalities"
+        )

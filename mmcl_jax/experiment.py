@@ -17,7 +17,7 @@ from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
 from mmcl_jax.feed import Feed, Records
 from mmcl_jax.results import Results, level_of_knowledge, plain
 from mmcl_jax.snapshots import Snapshots, nbytes
-from mmcl_jax.types import Classes, Prediction
+from mmcl_jax.types import Batch, Classes, Prediction
 from mmcl_jax.writers import Bar, Writer, is_writer, results_table
 
 State = learners.LearnerState
@@ -141,7 +141,7 @@ class _Loop:
         with timed("queries"):
             self._feed.embed_queries(records)
         with timed("prepare"):
-            for i, batch in enumerate(self._feed.query_batches(records)):
+            for i, batch in enumerate(self._feed.batches(records, decoded=False)):
                 state = learner.prepare(state, *at, batch, np.int32(i))
             state = jax.block_until_ready(learner.begin_task(state, *at))
         if method.trains:
@@ -149,7 +149,7 @@ class _Loop:
                 state = self._train(state, at, index, records, bar)
         with timed("observe"):
             if method.observes:
-                for i, batch in enumerate(self._feed.batches(records, None)):
+                for i, batch in enumerate(self._batches(records)):
                     state = learner.observe(state, *at, batch, np.int32(i))
             return jax.block_until_ready(learner.end_task(state, *at))
 
@@ -161,7 +161,7 @@ class _Loop:
         step = 0
         for epoch in range(options.epochs):
             seed = rngs.host_seed(self._run.config.seeds.data, "epoch", index, epoch)
-            for batch in self._feed.batches(records, seed):
+            for batch in self._batches(records, seed):
                 state, logged = self._run.learner.train_step(
                     state, *at, np.int32(steps), batch
                 )
@@ -171,6 +171,9 @@ class _Loop:
                     values = {name: float(value) for name, value in logged.items()}
                     self._writer.scalars(stage=index, step=step, **values)
         return jax.block_until_ready(state)
+
+    def _batches(self, records: Records, seed: int | None = None) -> Iterator[Batch]:
+        return self._feed.batches(records, seed, self._run.method.needs_inputs)
 
     def _steps(self, records: Records) -> int:
         if not self._run.method.trains:
@@ -231,10 +234,7 @@ class _Loop:
     def _predictions(
         self, state: State, classes: Classes, index: int, records: Records
     ) -> Iterator[Prediction]:
-        feed = self._feed
-        inputs = self._run.method.needs_inputs
-        batches = feed.batches(records, None) if inputs else feed.query_batches(records)
-        for batch in batches:
+        for batch in self._batches(records):
             yield self._run.learner.predict(
                 state, self._frozen, classes, np.int32(index), batch
             )

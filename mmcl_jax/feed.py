@@ -54,20 +54,22 @@ class Feed:
         """Returns cached unit features `[n d]`."""
         return np.stack([self._queries[row.id] for row in rows])
 
-    def batches(self, records: Records, seed: int | None) -> Iterator[Batch]:
+    def batches(
+        self, records: Records, seed: int | None = None, decoded: bool = True
+    ) -> Iterator[Batch]:
         """Yields one pass, in order or shuffled; several modalities take random turns.
 
-        The samples' queries must have been embedded.
+        The samples' queries must have been embedded. Unless `decoded`, batches hold
+        these alone, and nothing is read.
         """
-        feeds = {
-            modality: self._epoch(
-                modality,
-                rows,
-                seed=None if seed is None else rngs.host_seed(seed, modality),
-                queries=self._queries,
-            )
-            for modality, rows in records.items()
-        }
+        feeds = {}
+        for modality, rows in records.items():
+            own = None if seed is None else rngs.host_seed(seed, modality)
+            if decoded:
+                feed = self._epoch(modality, rows, seed=own, queries=self._queries)
+                feeds[modality] = (sharding.put_batch(b, self._run.mesh) for b in feed)
+            else:
+                feeds[modality] = self._query_batches(modality, rows, own)
         turns = [
             modality
             for modality, rows in records.items()
@@ -76,17 +78,20 @@ class Feed:
         if seed is not None:
             turns = np.random.default_rng(seed).permutation(turns).tolist()
         for modality in turns:
-            yield sharding.put_batch(next(feeds[modality]), self._run.mesh)
+            yield next(feeds[modality])
 
-    def query_batches(self, records: Records) -> Iterator[Batch]:
-        """Yields one pass in order, of queries alone: nothing is decoded."""
-        for modality, rows in records.items():
-            columns = {
-                "query": self.queries(rows),
-                "label": np.array([row.label for row in rows], np.int32),
-                "id": np.array([row.id for row in rows], np.int32),
-            }
-            yield from self._cut(columns, len(rows), modality)
+    def _query_batches(
+        self, modality: str, rows: Sequence[Record], seed: int | None
+    ) -> Iterator[Batch]:
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(len(rows))
+            rows = [rows[i] for i in order]
+        columns = {
+            "query": self.queries(rows),
+            "label": np.array([row.label for row in rows], np.int32),
+            "id": np.array([row.id for row in rows], np.int32),
+        }
+        yield from self._cut(columns, len(rows), modality)
 
     def embed_class_names(self) -> np.ndarray:
         """Returns unit text embeddings `[C d]` of all class slots.

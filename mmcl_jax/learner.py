@@ -167,17 +167,19 @@ def make_learner(
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer, state.params
         )
+        updates = method.constrain(updates, state.params, at)
         size = optim.step_size(options, state.step, steps)
         params = optim.apply(state.params, updates, mask, size)
+        memory = state.memory
+        if method.after_step is not None:
+            memory = method.after_step(params, at, _clean(batch))
         metrics = metrics | {
             "loss": value,
             "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": size,
         }
         return (
-            dataclasses.replace(
-                state, params=params, optimizer=optimizer_state, step=state.step + 1
-            ),
+            LearnerState(params, memory, optimizer_state, state.step + 1),
             metrics,
         )
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from mmcl_jax.options import NonNegative, Positive
 from mmcl_jax.types import Params, PyTree
 
 
@@ -20,9 +21,9 @@ class OptimizerOptions:
         clip_norm: global norm that gradients are clipped to; None: off.
     """
 
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.0
-    clip_norm: float | None = 1.0
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 0.0
+    clip_norm: Positive | None = 1.0
 
 
 def make(options: OptimizerOptions) -> optax.GradientTransformation:

@@ -183,9 +183,10 @@ def test_missing_keys_are_named(path: str) -> None:
 
 @pytest.mark.parametrize(("path", "hint"), [*_fields(Config, "")])
 def test_wrong_types_are_named(path: str, hint: type) -> None:
-    wrong = {str: 3, bool: 1}.get(hint, "many")
+    wrong: object = {str: 3, bool: 1}.get(hint, "many")
     message = _error(_changed(path, wrong))
-    assert message.startswith(f"config.{path}: {wrong!r} is not of type ")
+    kind = "one of" if typing.get_origin(hint) is typing.Literal else "of type"
+    assert message.startswith(f"config.{path}: {wrong!r} is not {kind} ")
 
 
 @pytest.mark.parametrize("path", ["train.epochs", "seeds.init"])

@@ -110,6 +110,15 @@ class Bench:
             num_classes=len(slots),
             num_stages=STAGES,
             logit_scale=scale,
+            input_shapes=tuple(
+                {
+                    key: jax.ShapeDtypeStruct(*shape_and_dtype)
+                    for key, shape_and_dtype in MODALITIES[name]
+                    .shapes(encoder.inputs)
+                    .items()
+                }
+                for name in modalities
+            ),
             embed=lambda frozen, inputs, injection: dual.embed(
                 encoder.spec, frozen, inputs, injection
             ),

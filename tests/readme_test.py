@@ -8,13 +8,14 @@ import shlex
 import subprocess
 import sys
 from ast import literal_eval
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 
 from mmcl_jax import metrics
 from mmcl_jax.methods import METHODS
-from mmcl_jax.methods.comm import CHOICES, CommOptions
+from mmcl_jax.methods.comm import CommOptions
 from tests import helpers
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -173,13 +174,18 @@ def test_metrics_are_listed():
 
 def test_switches_are_those_of_the_code():
     defaults = dataclasses.asdict(CommOptions())
+    choices = {
+        name: get_args(hint)
+        for name, hint in get_type_hints(CommOptions).items()
+        if get_origin(hint) is Literal
+    }
     assert names("docs/method.md", "## Switches") == list(defaults)
     shown = column("docs/method.md", "## Switches", 1)
     for (name, value), text in zip(defaults.items(), shown, strict=True):
         text = text.strip("`")
-        assert value == (text if text in CHOICES.get(name, ()) else literal_eval(text))
-    for choices in CHOICES.values():
-        for choice in choices:
+        assert value == (text if text in choices.get(name, ()) else literal_eval(text))
+    for among in choices.values():
+        for choice in among:
             assert f"`{choice}`" in PAGES["docs/method.md"]
 
 

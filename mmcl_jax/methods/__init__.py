@@ -24,7 +24,8 @@ def make_adapter(options: "AdapterOptions") -> Adapter:
 
 def _sequential(model: Model, config: "Config") -> Method:
     adapter = make_adapter(config.method.adapter)
-    return sequential(model, adapter, config.train.label_space)
+    method = config.method
+    return sequential(model, adapter, method.sharing, config.train.label_space)
 
 
 def _comm(model: Model, config: "Config") -> Method:

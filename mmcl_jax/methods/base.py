@@ -6,7 +6,7 @@ does I/O or compiles; the learner does. Wrappers replace fields of the tuple.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,11 @@ from mmcl_jax.types import (
 )
 
 
+def _unconstrained(updates: PyTree, params: Params, context: Context) -> PyTree:
+    del params, context
+    return updates
+
+
 class Method(NamedTuple):
     """A way to learn a stream.
 
@@ -41,8 +46,12 @@ class Method(NamedTuple):
         begin_task: params and memory with which training starts.
         observe: memory after one more batch of the trained task's samples.
         end_task: params and memory that the task leaves behind.
+        constrain: the optimizer's updates (before the step size), as they may be
+            applied; what is projected here is what the parameters move along.
+        after_step: memory after the parameters have moved; None: as it was.
         uses_hint: whether a prediction depends on the modality hint.
-        needs_inputs: whether `predict` reads more than the cached queries.
+        needs_inputs: whether `loss`, `observe` or `predict` read more than the cached
+            queries; otherwise nothing is decoded twice.
         trains: whether there is anything to minimise.
         observes: whether `observe` does anything.
     """
@@ -55,16 +64,18 @@ class Method(NamedTuple):
     begin_task: Callable[[Params, Context, Key], tuple[Params, Memory]]
     observe: Callable[[Params, Context, Batch, Key], Memory]
     end_task: Callable[[Params, Context, Key], tuple[Params, Memory]]
+    constrain: Callable[[PyTree, Params, Context], PyTree] = _unconstrained
+    after_step: Callable[[Params, Context, Batch], Memory] | None = None
     uses_hint: bool = False
     needs_inputs: bool = True
     trains: bool = True
     observes: bool = False
 
 
-LABEL_SPACES = ("task", "modality_seen", "all_seen")
+LabelSpace = Literal["task", "modality_seen", "all_seen"]
 
 
-def label_space(classes: Classes, hint: Array, name: str) -> Array:
+def label_space(classes: Classes, hint: Array, name: LabelSpace) -> Array:
     """Returns which class slots `[b C]` the training loss of each row is over.
 
     Args:
@@ -107,7 +118,7 @@ def alignment(
     features: Float[Array, "b d"],
     context: Context,
     batch: Batch,
-    train_label_space: str,
+    train_label_space: LabelSpace,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Returns the cross-entropy of scaled cosines `s z · u_c` over the label space."""
     logits = text_logits(features, context.classes, model.logit_scale)
@@ -122,7 +133,7 @@ def aligned(
     model: Model,
     init: Callable[[Key, Model], tuple[Params, Memory]],
     embed: Callable[[Params, Context, Batch], Float[Array, "b d"]],
-    train_label_space: str,
+    train_label_space: LabelSpace,
 ) -> Method:
     """Returns the method that aligns `embed` to the class texts, and no more."""
 

@@ -8,7 +8,7 @@ References:
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax import drift, gaussians, losses, realign, relevance
-from mmcl_jax.methods.base import Method, aligned, alignment
-from mmcl_jax.methods.prompted import adapted_features, init_adapters
+from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
+from mmcl_jax.methods.prompted import adapted_features, init_groups
+from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.options import Count, Fraction, NonNegative, Share
 from mmcl_jax.types import (
     Batch,
     Context,
@@ -30,13 +32,6 @@ from mmcl_jax.types import (
     Prediction,
     PyTree,
 )
-
-CHOICES = {
-    "aggregation": ("running_mean", "latest"),
-    "blend": ("soft", "residual", "none"),
-    "given_route": ("raised", "one_hot"),
-    "realignment": ("discriminant", "regression", "off"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,23 +62,23 @@ class CommOptions:
         pseudo_queries: draws from each stored Gaussian to calibrate relevance on.
     """
 
-    aggregation: str = "running_mean"
-    self_regularization: float | None = 1.0
-    blend: str = "soft"
-    residual_share: float = 0.5
-    self_weight: float = 0.7
-    given_route: str = "raised"
+    aggregation: Literal["running_mean", "latest"] = "running_mean"
+    self_regularization: NonNegative | None = 1.0
+    blend: Literal["soft", "residual", "none"] = "soft"
+    residual_share: NonNegative = 0.5
+    self_weight: Fraction = 0.7
+    given_route: Literal["raised", "one_hot"] = "raised"
     warm_start: bool = True
-    realignment: str = "discriminant"
-    realignment_regularization: float = 1e-4
+    realignment: Literal["discriminant", "regression", "off"] = "discriminant"
+    realignment_regularization: NonNegative = 1e-4
     realignment_residual: bool = True
     drift_compensation: bool = True
-    shrinkage: float = 0.01
-    pseudo_queries: int = 32
+    shrinkage: Share = 0.01
+    pseudo_queries: Count = 32
 
 
 def comm(
-    model: Model, adapter: Adapter, options: CommOptions, train_label_space: str
+    model: Model, adapter: Adapter, options: CommOptions, train_label_space: LabelSpace
 ) -> Method:
     """Returns our reading of COMM.
 
@@ -101,7 +96,7 @@ def comm(
     num_modalities = len(model.modalities)
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        params = init_adapters(key, model, adapter, shared=False)
+        params = init_groups(key, model, adapter, PER_MODALITY_GIVEN)
         classes, width = model.num_classes, model.spec.embedding
         memory = {
             "anchor": jax.tree.map(jnp.zeros_like, params),

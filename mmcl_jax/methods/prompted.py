@@ -6,26 +6,30 @@ slot that all of them share.
 """
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmcl_jax.methods.sharing import num_groups
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.options import Sharing
 from mmcl_jax.types import Batch, Context, Key, Params, PyTree
 
 
-def init_adapters(key: Key, model: Model, adapter: Adapter, shared: bool) -> Params:
+def init_groups(
+    key: Key, model: Model, adapter: Adapter, sharing: Sharing, slots_of_group: int = 1
+) -> Params:
     """Returns a stack of adapters for each tower that the stream needs.
 
     Args:
         key: slots are drawn independently.
         model: which towers there are, and their shapes.
         adapter: the kind of adapter.
-        shared: one slot a tower, else one for each of its modalities.
+        sharing: who shares a group, see `methods.sharing`.
+        slots_of_group: adapters of a group; its slots stand side by side.
     """
     params = {}
     for i, tower in enumerate(dict.fromkeys(model.towers)):
-        slots = 1 if shared else len(model.members(tower))
+        slots = num_groups(model, tower, sharing) * slots_of_group
         keys = jax.random.split(jax.random.fold_in(key, i), slots)
         spec = model.spec.tower(tower)
         params[tower] = jax.vmap(lambda k, spec=spec: adapter.init(k, spec))(keys)
@@ -58,8 +62,3 @@ def adapted_features(
 def count_parameters(tree: PyTree) -> int:
     """Returns the number of scalars in `tree`."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def ones(batch: Batch) -> Float[Array, "b 1"]:
-    """Returns the weights of a stack with one slot."""
-    return jnp.ones((batch.label.shape[0], 1))

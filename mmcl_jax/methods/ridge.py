@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from mmcl_jax import ridge as statistics
 from mmcl_jax.methods.base import Method, aligned, scores_from_logits
 from mmcl_jax.models import Model
+from mmcl_jax.options import NonNegative
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
 
@@ -20,7 +21,7 @@ class RidgeOptions:
         regularization: of the normal equations, relative to their mean diagonal.
     """
 
-    regularization: float = 1e-3
+    regularization: NonNegative = 1e-3
 
 
 def ridge(model: Model, options: RidgeOptions) -> Method:

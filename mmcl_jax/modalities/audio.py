@@ -13,6 +13,7 @@ from mmcl_jax.modalities.base import (
     Modality,
     check_seconds,
     reading,
+    still_shapes,
 )
 from mmcl_jax.modalities.filters import log_mel, resample
 
@@ -132,6 +133,7 @@ AUDIO = Modality(
     suffixes=(".wav", ".ogg", ".flac"),
     decode=decode,
     preprocess=preprocess,
+    shapes=still_shapes,
     templates=("the sound of a {}.", "a recording of a {}.", "a voice that says {}."),
     version="audio-1",
 )

@@ -10,6 +10,7 @@ import numpy as np
 
 Media = Any
 Inputs = dict[str, np.ndarray]
+Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
 class DataError(ValueError):
@@ -61,6 +62,7 @@ class Modality(NamedTuple):
         decode: `(path, spec) -> media`; raises `DataError` naming the path.
         preprocess: `(media, spec) -> inputs` of one sample, deterministic;
             `{"pixels": float32 [f, s, s, 3]}` or `{"tokens": int32 [n]}`.
+        shapes: `spec -> {name: (shape, dtype)}` of what `preprocess` gives.
         templates: sentences with one `{}` for the class name.
         version: changes whenever the numbers that `preprocess` gives change.
     """
@@ -70,8 +72,14 @@ class Modality(NamedTuple):
     suffixes: tuple[str, ...]
     decode: Callable[[str, InputSpec], Media]
     preprocess: Callable[[Media, InputSpec], Inputs]
+    shapes: Callable[[InputSpec], Shapes]
     templates: tuple[str, ...]
     version: str
+
+
+def still_shapes(spec: InputSpec, frames: int = 1) -> Shapes:
+    """Returns the shapes of pictures."""
+    return {"pixels": ((frames, spec.image_size, spec.image_size, 3), np.float32)}
 
 
 class Reference(Protocol):

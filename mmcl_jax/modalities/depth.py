@@ -10,6 +10,7 @@ from mmcl_jax.modalities.base import (
     Modality,
     check_pixels,
     reading,
+    still_shapes,
 )
 from mmcl_jax.modalities.image import crop_box, fitted_shape, trim
 
@@ -106,6 +107,7 @@ DEPTH = Modality(
     suffixes=(".png",),
     decode=decode,
     preprocess=preprocess,
+    shapes=still_shapes,
     templates=("a depth map of a {}.", "a depth photo of a {}.", "the shape of a {}."),
     version="depth-1",
 )

@@ -12,6 +12,7 @@ from mmcl_jax.modalities.base import (
     Modality,
     check_pixels,
     reading,
+    still_shapes,
 )
 
 EXPECTED = "a JPEG or PNG picture of 8 bits a channel"
@@ -121,6 +122,7 @@ IMAGE = Modality(
     suffixes=(".jpg", ".jpeg", ".png"),
     decode=decode,
     preprocess=preprocess,
+    shapes=still_shapes,
     templates=("a photo of a {}.", "a picture of a {}.", "an image of a {}."),
     version="image-1",
 )

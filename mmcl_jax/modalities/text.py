@@ -76,6 +76,7 @@ TEXT = Modality(
     suffixes=(".txt",),
     decode=decode,
     preprocess=preprocess,
+    shapes=lambda spec: {"tokens": ((spec.context_length,), np.int32)},
     templates=("{}", "a sentence about {}.", "this is about {}."),
     version="text-1",
 )

@@ -16,6 +16,7 @@ from mmcl_jax.modalities.base import (
     check_pixels,
     check_seconds,
     reading,
+    still_shapes,
 )
 
 EXPECTED = "an MP4, AVI or GIF file with a video stream"
@@ -130,6 +131,7 @@ VIDEO = Modality(
     suffixes=(".mp4", ".avi", ".gif"),
     decode=decode,
     preprocess=preprocess,
+    shapes=lambda spec: still_shapes(spec, spec.frames),
     templates=("a video of a {}.", "a clip of a {}.", "a film of a {}."),
     version="video-1",
 )

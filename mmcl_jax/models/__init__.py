@@ -23,6 +23,7 @@ class Model(NamedTuple):
         num_classes: class slots of the stream.
         num_stages: stages of the stream.
         logit_scale: cosines are multiplied by it.
+        input_shapes: of one sample of each modality, a tree of `ShapeDtypeStruct`.
         embed: `(frozen, inputs, injection or None) -> unit embeddings [b d]`.
     """
 
@@ -32,6 +33,7 @@ class Model(NamedTuple):
     num_classes: int
     num_stages: int
     logit_scale: float
+    input_shapes: tuple[PyTree, ...]
     embed: Callable[[PyTree, PyTree, Injection | None], Float[Array, "b d"]]
 
     def tower_of(self, modality: str) -> str:
