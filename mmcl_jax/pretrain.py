@@ -8,6 +8,7 @@ rendered here.
 
 import concurrent.futures
 import dataclasses
+import functools
 import json
 import multiprocessing
 import pathlib
@@ -28,16 +29,22 @@ from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import dual, tokenizer
 from mmcl_jax.models.pretrained import huggingface_clip
 from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.streams.world.concepts import BASE, MANNERS, SHAPES, Concept
+from mmcl_jax.streams.world.concepts import (
+    BASE,
+    DEVELOPMENT,
+    MANNERS,
+    SHAPES,
+    Concept,
+)
 from mmcl_jax.streams.world.render import render
-from mmcl_jax.types import PyTree
+from mmcl_jax.types import Key, PyTree
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain.py")
 _OUTPUT = flags.DEFINE_string("output", "runs/encoder", "Folder of the encoder.")
 
 VISUAL = ("image", "video", "audio", "depth")
 # seeds of rendered samples: apart from those that streams draw from
-_TRAIN_SEED, _HELD_OUT_SEED = 2_000_000_000, 2_100_000_000
+_TRAIN_SEED, _PROBE_SEED = 2_000_000_000, 2_100_000_000
 
 
 def captions(concept: Concept, seed: int) -> str:
@@ -78,7 +85,7 @@ def _render_pixels(
 
 def render_pool(
     modality: str,
-    concepts: list[int],
+    concepts: tuple[Concept, ...],
     per_concept: int,
     first_seed: int,
     spec: InputSpec,
@@ -87,11 +94,11 @@ def render_pool(
     """Renders `per_concept` samples of each concept.
 
     Returns:
-        Pixels `[n, s, s, 3]` of float16 and the index in `BASE` of each.
+        Pixels `[n, s, s, 3]` of float16 and the index in `concepts` of each.
     """
-    labels = np.repeat(concepts, per_concept)
+    labels = np.repeat(np.arange(len(concepts)), per_concept)
     seeds = first_seed + np.tile(np.arange(per_concept), len(concepts))
-    samples = [(BASE[c], int(s)) for c, s in zip(labels, seeds, strict=True)]
+    samples = [(concepts[c], int(s)) for c, s in zip(labels, seeds, strict=True)]
     chunks = [samples[i : i + 500] for i in range(0, len(samples), 500)]
     # a fork of a process that runs JAX's threads may hang
     context = multiprocessing.get_context("spawn")
@@ -104,13 +111,11 @@ def render_pool(
 
 def batches(
     pools: dict[str, tuple[np.ndarray, np.ndarray]],
-    shares: dict[str, float],
-    size: int,
+    counts: dict[str, int],
     steps: int,
     seed: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields pixels and labels, each batch holding every modality by its share."""
-    counts = {name: round(size * share) for name, share in shares.items()}
+    """Yields pixels and labels; modalities stand in the order of `counts`."""
     for step in range(steps):
         rng = np.random.default_rng(rngs.host_seed(seed, "pretrain", step))
         picks = {
@@ -120,6 +125,28 @@ def batches(
         pixels = np.concatenate([pools[n][0][rows] for n, rows in picks.items()])
         labels = np.concatenate([pools[n][1][rows] for n, rows in picks.items()])
         yield pixels.astype(np.float32), labels
+
+
+def augment(
+    key: Key, pixels: Float[Array, "b s s 3"], counts: dict[str, int], shift: int
+) -> Float[Array, "b s s 3"]:
+    """Shifts all, mirrors all but sounds, and permutes the colours of pictures.
+
+    A shift wraps around. Nothing of it changes which concept is seen: spectrograms
+    move in time only.
+    """
+    rows = len(pixels)
+    keys = jax.random.split(key, 3)
+    kind = np.repeat(list(counts), list(counts.values()))
+    is_sound, has_colour = kind == "audio", np.isin(kind, ("image", "video"))
+    moves = jax.random.randint(keys[0], (rows, 2), -shift, shift + 1)
+    moves = moves * np.stack([~is_sound, np.ones(rows, bool)], 1)
+    pixels = jax.vmap(lambda x, by: jnp.roll(x, by, (0, 1)))(pixels, moves)
+    mirrored = jax.random.bernoulli(keys[1], 0.5, (rows,)) & ~is_sound
+    pixels = jnp.where(mirrored[:, None, None, None], pixels[:, :, ::-1], pixels)
+    order = jnp.argsort(jax.random.uniform(keys[2], (rows, 3)), axis=1)
+    order = jnp.where(has_colour[:, None], order, jnp.arange(3))
+    return jnp.take_along_axis(pixels, order[:, None, None, :], axis=3)
 
 
 def _encode(path: str, sentences: list[str], length: int) -> np.ndarray:
@@ -133,7 +160,12 @@ _BLANK = InputSpec(
 )
 
 
-def make_step(spec: dual.DualSpec, optimizer: optax.GradientTransformation):
+def make_step(
+    spec: dual.DualSpec,
+    optimizer: optax.GradientTransformation,
+    counts: dict[str, int],
+    shift: int,
+):
     """Returns the jitted training step.
 
     Samples are classified among one caption of each concept, among the shapes and among
@@ -147,36 +179,28 @@ def make_step(spec: dual.DualSpec, optimizer: optax.GradientTransformation):
         features = dual.embed_visual(spec, weights, pixels[:, None])
         tokens = jnp.concatenate([text["anchors"], text["others"], text["parts"]])
         embedded = dual.embed_text(spec, weights, tokens)
-        concepts = len(BASE)
-        sizes = [concepts, len(text["others"]), len(SHAPES), len(MANNERS)]
+        sizes = [len(BASE), len(text["others"]), len(SHAPES), len(MANNERS)]
         ends = [sum(sizes[:i]) for i in range(1, len(sizes))]
         anchors, others, shapes, manners = jnp.split(embedded, ends)
         scale = jnp.exp(jnp.minimum(weights["log_scale"], jnp.log(100.0)))
 
         def classify(x: Array, targets: Float[Array, "c d"], y: Array) -> Array:
             logits = scale * x @ targets.T
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
-        # concepts that are held out of training have no samples, so no captions either
-        known = text["known"]
-        concept_logits = scale * features @ anchors.T + jnp.where(known, 0, -1e9)
-        concept = optax.softmax_cross_entropy_with_integer_labels(concept_logits, label)
-        partial = classify(features, shapes, shape_of[label]) + classify(
-            features, manners, manner_of[label]
-        )
-        text_logits = scale * others @ anchors.T + jnp.where(known, 0, -1e9)
-        text_loss = optax.softmax_cross_entropy_with_integer_labels(
-            text_logits, text["other_label"]
-        )
-        text_partial = classify(others, shapes, shape_of[text["other_label"]])
-        text_partial += classify(others, manners, manner_of[text["other_label"]])
-        text_loss = (text_loss + 0.5 * text_partial).mean()
-        value = concept.mean() + partial.mean() + 0.5 * text_loss
-        hit = concept_logits.argmax(-1) == label
+        def parts(x: Array, y: Array) -> Array:
+            return classify(x, shapes, shape_of[y]) + classify(x, manners, manner_of[y])
+
+        other = text["other_label"]
+        text_loss = classify(others, anchors, other) + 0.5 * parts(others, other)
+        value = classify(features, anchors, label) + parts(features, label)
+        value = value + 0.5 * text_loss
+        hit = (features @ anchors.T).argmax(-1) == label
         return value, {"loss": value, "accuracy": hit.mean()}
 
     @jax.jit
-    def step(weights: PyTree, state: PyTree, pixels: Array, label: Array, text: dict):
+    def step(weights: PyTree, state: PyTree, pixels, label, text: dict, key: Key):
+        pixels = augment(key, pixels, counts, shift)
         (_, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
             weights, pixels, label, text
         )
@@ -231,17 +255,15 @@ def train(config, output: pathlib.Path) -> None:
         **preprocessing,
     )
 
-    held_out = list(range(config.hold_out_every - 1, len(BASE), config.hold_out_every))
-    trained = [i for i in range(len(BASE)) if i not in held_out]
-    pools, probes = {}, {}
+    pools, base_probes, development_probes = {}, {}, {}
     for name in VISUAL:
+        render_of = functools.partial(
+            render_pool, name, spec=inputs, workers=config.workers
+        )
         per_concept = config.samples_per_concept[name]
-        pools[name] = render_pool(
-            name, trained, per_concept, _TRAIN_SEED, inputs, config.workers
-        )
-        probes[name] = render_pool(
-            name, list(range(len(BASE))), 8, _HELD_OUT_SEED, inputs, config.workers
-        )
+        pools[name] = render_of(BASE, per_concept, _TRAIN_SEED)
+        base_probes[name] = render_of(BASE, 8, _PROBE_SEED)
+        development_probes[name] = render_of(DEVELOPMENT, 24, _PROBE_SEED)
         logging.info("rendered %d samples of %s", len(pools[name][1]), name)
 
     length = config.caption_tokens
@@ -253,8 +275,12 @@ def train(config, output: pathlib.Path) -> None:
         ]
     )
     part_tokens = _encode(path, parts(), length)
-    names = _encode(path, [f"a {c.name}" for c in BASE], length)
-    known = np.isin(np.arange(len(BASE)), trained)
+    base_names, development_names = (
+        _encode(path, [f"a {c.name}" for c in concepts], length)
+        for concepts in (BASE, DEVELOPMENT)
+    )
+    size = config.batch_size
+    counts = {name: round(size * share) for name, share in config.shares.items()}
 
     weights = dual.init(rngs.key(config.seed, "encoder"), spec)
     schedule = optax.warmup_cosine_decay_schedule(
@@ -266,22 +292,21 @@ def train(config, output: pathlib.Path) -> None:
         optax.adamw(schedule, weight_decay=config.weight_decay, mask=matrices),
     )
     state = optimizer.init(weights)
-    step_fn, evaluate = make_step(spec, optimizer), make_evaluate(spec)
+    step_fn = make_step(spec, optimizer, counts, config.shift)
+    evaluate = make_evaluate(spec)
     curve = []
-    feed = batches(
-        pools, config.shares.to_dict(), config.batch_size, config.steps, config.seed
-    )
+    feed = batches(pools, counts, config.steps, config.seed)
     for step, (pixels, labels) in enumerate(feed):
         rng = np.random.default_rng(rngs.host_seed(config.seed, "captions", step))
-        rows, some = np.arange(len(BASE)), rng.choice(trained, config.sentences)
+        rows, some = np.arange(len(BASE)), rng.choice(len(BASE), config.sentences)
         text = {
             "anchors": bank[rng.integers(len(bank), size=len(rows)), rows],
             "others": bank[rng.integers(len(bank), size=len(some)), some],
             "other_label": some,
             "parts": part_tokens,
-            "known": known,
         }
-        weights, state, metrics = step_fn(weights, state, pixels, labels, text)
+        key = rngs.key(config.seed, "augment", step)
+        weights, state, metrics = step_fn(weights, state, pixels, labels, text, key)
         last = step + 1 == config.steps
         if step % config.evaluate_every == 0 or last:
             curve.append(
@@ -289,11 +314,9 @@ def train(config, output: pathlib.Path) -> None:
                     "step": step + 1,
                     "seconds": round(time.time() - started, 1),
                     **{k: round(float(v), 4) for k, v in metrics.items()},
-                    "trained_concepts": evaluate(
-                        weights, _only(probes, trained), names
-                    ),
-                    "held_out_concepts": evaluate(
-                        weights, _only(probes, held_out), names
+                    "base_concepts": evaluate(weights, base_probes, base_names),
+                    "development_concepts": evaluate(
+                        weights, development_probes, development_names
                     ),
                 }
             )
@@ -301,13 +324,6 @@ def train(config, output: pathlib.Path) -> None:
             huggingface_clip.save(output, spec, weights, preprocessing)
             report = {"config": config.to_dict(), "curve": curve}
             (output / "training.json").write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _only(pools: dict, concepts: list[int]) -> dict:
-    return {
-        name: (pixels[np.isin(labels, concepts)], labels[np.isin(labels, concepts)])
-        for name, (pixels, labels) in pools.items()
-    }
 
 
 def main(argv: list[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mmcl_jax.streams.world.concepts import (
     BASE,
     CONCEPTS,
+    DEVELOPMENT,
     MANNERS,
     NOVEL,
     SHAPES,
@@ -22,10 +23,13 @@ from mmcl_jax.streams.world.concepts import (
 )
 from mmcl_jax.streams.world.render import VERSION, render
 from mmcl_jax.streams.world.silhouettes import distance
+from mmcl_jax.streams.world.text import _ADJECTIVES, _CLAUSES, _NOUNS
 
 _STAR = Concept(SHAPES.index("star"), MANNERS.index("spinning"))
 _BALL = Concept(SHAPES.index("ball"), MANNERS.index("rising"))
 _FISH = Concept(SHAPES.index("fish"), MANNERS.index("fading"))
+_KEY = Concept(SHAPES.index("key"), MANNERS.index("bouncing"))
+_CROWN = Concept(SHAPES.index("crown"), MANNERS.index("folding"))
 
 
 def _digest(modality: str, seeds: range) -> str:
@@ -40,21 +44,22 @@ def _digest(modality: str, seeds: range) -> str:
 
 
 def test_names_and_numbers_of_concepts():
-    assert len(SHAPES) == len(set(SHAPES)) == 14
-    assert len(MANNERS) == len(set(MANNERS)) == 12
-    assert len({concept.name for concept in CONCEPTS}) == 168
+    assert len(SHAPES) == len(set(SHAPES)) == 18
+    assert len(MANNERS) == len(set(MANNERS)) == 14
+    assert len({concept.name for concept in CONCEPTS}) == 252
     assert _STAR.name == "spinning star"
 
 
-def test_base_and_novel_split_all_concepts_evenly():
-    assert set(BASE).isdisjoint(NOVEL)
-    assert set(BASE) | set(NOVEL) == set(CONCEPTS)
-    assert (len(BASE), len(NOVEL)) == (63, 105)
-    for part in (BASE, NOVEL):
+def test_three_parts_split_all_concepts_evenly():
+    parts = (BASE, DEVELOPMENT, NOVEL)
+    assert tuple(len(part) for part in parts) == (108, 36, 108)
+    # As no concept is counted twice, the parts are disjoint.
+    assert collections.Counter(sum(parts, ())) == collections.Counter(CONCEPTS)
+    for part, manners_a_shape in zip(parts, (6, 2, 6), strict=True):
         shapes = collections.Counter(concept.shape for concept in part)
         manners = collections.Counter(concept.manner for concept in part)
-        assert min(shapes[i] for i in range(14)) >= 3
-        assert min(manners[i] for i in range(12)) >= 3
+        assert [shapes[i] for i in range(18)] == 18 * [manners_a_shape]
+        assert min(manners[i] for i in range(14)) >= manners_a_shape
 
 
 def test_formats():
@@ -116,14 +121,24 @@ _GOLDEN_TILES = {
     (_FISH, "image"): (112.31, 127.81, 114.29, 127.82),
     (_FISH, "video"): (205.32, 185.7, 220.1, 207.17),
     (_FISH, "depth"): (4911.81, 5057.34, 5143.86, 5180.96),
+    (_KEY, "image"): (68.98, 69.91, 62.63, 67.68),
+    (_KEY, "video"): (109.86, 117.5, 95.58, 99.48),
+    (_KEY, "depth"): (5001.21, 5447.05, 5540.22, 5376.33),
+    (_CROWN, "image"): (135.87, 157.34, 124.13, 158.66),
+    (_CROWN, "video"): (98.15, 109.93, 104.91, 115.93),
+    (_CROWN, "depth"): (7750.33, 7155.47, 7539.54, 7310.76),
 }
 _GOLDEN_LOUDNESS = {
     _STAR: (22273, 0.0511, 0.0924, 0.0837, 0.0737),
     _FISH: (21836, 0.2208, 0.0648, 0.0153, 0.0035),
+    _KEY: (21513, 0.074, 0.0843, 0.0867, 0.0575),
+    _CROWN: (27616, 0.172, 0.2024, 0.2022, 0.1748),
 }
 _GOLDEN_TEXT = {
     _STAR: "there is a revolving dark five-pointed figure in the garden",
     _FISH: "a vanishing pale trout near the window",
+    _KEY: "It hops about on the screen, the old latchkey.",
+    _CROWN: "There is a creasing plain diadem in the corner.",
 }
 
 
@@ -171,6 +186,17 @@ def test_literal_name_is_rare_in_text():
     ]
     assert np.mean([name in text for name, text in texts]) < 0.1
     assert len({text for _, text in texts}) > 0.95 * len(texts)
+
+
+def test_no_two_shapes_or_manners_share_phrases():
+    assert (tuple(_NOUNS), tuple(_ADJECTIVES), tuple(_CLAUSES)) == (
+        SHAPES,
+        MANNERS,
+        MANNERS,
+    )
+    for lexicon in (_NOUNS, _ADJECTIVES, _CLAUSES):
+        phrases = [phrase for phrases in lexicon.values() for phrase in phrases]
+        assert len(phrases) == len(set(phrases))
 
 
 def test_wrong_arguments_are_named():

@@ -1,1 +1,1 @@
-"""A procedural world: 168 concepts, each to be seen, heard, felt and read about."""
+"""A procedural world: 252 concepts, each to be seen, heard, felt and read about."""

@@ -42,6 +42,12 @@ def _harmonics(shape: str) -> tuple[int, dict[int, float]]:
             return 1, {1: 1.0, 11: 0.8}
         case "clover":
             return 2, {k: 1.0 for k in (13, 15, 17, 19, 21)}
+        case "mushroom":
+            return 4, {k: 1.0 for k in range(2, 9)}
+        case "key":
+            return 1, {k: 1.0 for k in (4, 9, 15, 22)}
+        case "crown":
+            return 1, {k: 1.0 for k in (1, 2, 3, 11, 12, 13)}
         case _:  # arrow and bolt
             return 1, {k: 1.0 for k in every}
 
@@ -120,6 +126,13 @@ def draw_course(manner: str, seconds: np.ndarray, rng: np.random.Generator) -> C
             return Course(level, np.exp(-5.0 * pace * part))
         case "growing":
             return Course(level, np.exp(-5.0 * pace * (1 - part)))
+        case "bouncing":
+            # Each hop lasts 0.85 times as long as the one before.
+            hops = np.log1p(-0.92 * part) / np.log(0.85) + phase
+            done = hops % 1
+            return Course(2.4 * done * (1 - done), np.exp(-2.5 * done))
+        case "folding":
+            return Course(0.35 * side * np.sign(wave(2.2)), loud)
         case _:  # steady
             return Course(level, loud)
 
@@ -141,10 +154,17 @@ def _voice(shape: str, hertz: np.ndarray, rng: np.random.Generator) -> np.ndarra
             return _read(sine, phase * 5.0) * _noise(rng, phase.size, 80)
         case "hourglass":
             return _read(sine, phase * 8.0) * _noise(rng, phase.size, 10)
+        case "snake":
+            hiss = _read(sine, phase * 10.0) * _noise(rng, phase.size, 10)
+            return _read(sine, phase) + hiss
     divisor, wave = _wave(shape, int(7600 / hertz.max()))
     sound = _read(wave, phase / divisor)
     if shape == "bolt":
         strokes = rng.random(hertz.size) ** 8
+        sound = sound * _joined(strokes.astype(np.float32), _HOP)
+    if shape == "key":
+        # 25 strokes a second: far quicker than any manner moves loudness.
+        strokes = np.exp(-4.0 * (np.arange(hertz.size) * (25.0 * _HOP / RATE) % 1))
         sound = sound * _joined(strokes.astype(np.float32), _HOP)
     return sound
 

@@ -16,23 +16,29 @@ Shape and manner are realised in every modality, so the same concept exists in a
 | drop      | narrow band of noise     | drifting | level stripes  | moves sideways    |
 | hourglass | wide band of noise       | fading   | fades out      | loses opacity     |
 | fish      | hum and high whistle     | growing  | growing dots   | gets larger       |
-| bolt      | crackle                  |          |                |                   |
-| clover    | cluster of high partials |          |                |                   |
+| bolt      | crackle                  | bouncing | blends down    | hops along        |
+| clover    | cluster of high partials | folding  | two halves     | one half shuts    |
+| key       | jingle                   |          |                |                   |
+| mushroom  | growl of low partials    |          |                |                   |
+| snake     | hum and hiss             |          |                |                   |
+| crown     | low and high partials    |          |                |                   |
 
-| manner   | sound             | depth relief                           |
-|----------|-------------------|----------------------------------------|
-| rising   | pitch glides up   | leans, top nearest                     |
-| falling  | pitch glides down | leans, bottom nearest                  |
-| pulsing  | slow tremolo      | concentric ripples                     |
-| spinning | vibrato           | turns around its centre like a stair   |
-| steady   | constant          | flat plate                             |
-| shaking  | pitch jitters     | rough                                  |
-| double   | two notes         | two flat plates                        |
-| blinking | short bursts      | blocks of two heights                  |
-| swinging | siren             | corrugated                             |
-| drifting | passes by         | steps to one side                      |
-| fading   | dies away         | sinks into the wall to one side        |
-| growing  | swells            | dome                                   |
+| manner   | sound                 | depth relief                           |
+|----------|-----------------------|----------------------------------------|
+| rising   | pitch glides up       | leans, top nearest                     |
+| falling  | pitch glides down     | leans, bottom nearest                  |
+| pulsing  | slow tremolo          | concentric ripples                     |
+| spinning | vibrato               | turns around its centre like a stair   |
+| steady   | constant              | flat plate                             |
+| shaking  | pitch jitters         | rough                                  |
+| double   | two notes             | two flat plates                        |
+| blinking | short bursts          | blocks of two heights                  |
+| swinging | siren                 | corrugated                             |
+| drifting | passes by             | steps to one side                      |
+| fading   | dies away             | sinks into the wall to one side        |
+| growing  | swells                | dome                                   |
+| bouncing | ever quicker hops     | bowl                                   |
+| folding  | yodel                 | roof                                   |
 """
 
 from typing import NamedTuple
@@ -52,6 +58,10 @@ SHAPES = (
     "fish",
     "bolt",
     "clover",
+    "key",
+    "mushroom",
+    "snake",
+    "crown",
 )
 
 MANNERS = (
@@ -67,6 +77,8 @@ MANNERS = (
     "drifting",
     "fading",
     "growing",
+    "bouncing",
+    "folding",
 )
 
 WORLD_MODALITIES = ("image", "video", "audio", "depth", "text")
@@ -93,9 +105,9 @@ class Concept(NamedTuple):
         return f"{MANNERS[self.manner]} {SHAPES[self.shape]}"
 
 
-def _is_base(concept: Concept) -> bool:
-    # 3 is invertible modulo 8, so base concepts spread evenly over rows and columns.
-    return (concept.shape + 3 * concept.manner) % 8 < 3
+def _residue(concept: Concept) -> int:
+    # 3 is invertible modulo 7, so residues spread evenly over shapes and manners.
+    return (concept.shape + 3 * concept.manner) % 7
 
 
 CONCEPTS = tuple(
@@ -103,10 +115,16 @@ CONCEPTS = tuple(
     for shape in range(len(SHAPES))
     for manner in range(len(MANNERS))
 )
-"""All concepts."""
+"""All concepts: the 252 of the three parts below."""
 
-BASE = tuple(concept for concept in CONCEPTS if _is_base(concept))
-"""Concepts that the built-in encoder is pre-trained on: 38 % of all."""
+BASE = tuple(concept for concept in CONCEPTS if _residue(concept) < 3)
+"""The 108 concepts that the built-in encoder is pre-trained on."""
 
-NOVEL = tuple(concept for concept in CONCEPTS if not _is_base(concept))
-"""Concepts that streams are made of: never shown to the built-in encoder."""
+DEVELOPMENT = tuple(concept for concept in CONCEPTS if _residue(concept) == 3)
+"""The 36 concepts that difficulty and hyper-parameters are chosen on.
+
+Neither pre-training nor an official stream ever shows them.
+"""
+
+NOVEL = tuple(concept for concept in CONCEPTS if _residue(concept) > 3)
+"""The 108 concepts of the official streams: never shown to the built-in encoder."""

@@ -48,6 +48,10 @@ def relief(
             return np.clip(0.5 + 0.75 * side * x, 0, 1)
         case "growing":
             return np.clip(1 - 0.9 * (x * x + y * y), 0, 1)
+        case "bouncing":
+            return np.clip(0.05 + 1.1 * (x * x + y * y), 0, 1)
+        case "folding":
+            return np.clip(1 - 1.2 * np.abs(x), 0, 1)
         case _:  # steady and double are flat
             return np.full_like(x, 0.8)
 

@@ -60,6 +60,10 @@ def pattern(
             return _stripes(y / period + phase)
         case "growing":
             return _dots(x + period * phase, y, period)
+        case "bouncing":
+            return np.clip(0.5 + y / 14 + 0.3 * (phase - 0.5), 0, 1)
+        case "folding":
+            return np.clip(0.5 + x + 6 * (phase - 0.5), 0, 1)
         case _:  # steady, double and fading have one colour
             return np.zeros_like(x)
 

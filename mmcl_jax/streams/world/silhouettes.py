@@ -56,6 +56,15 @@ _POLYGONS = {
         (-0.08, 0.1),
         (-0.62, 0.1),
     ),
+    "crown": (
+        (-0.82, 0.75),
+        (-1.02, -0.62),
+        (-0.46, 0.0),
+        (0.0, -0.95),
+        (0.46, 0.0),
+        (1.02, -0.62),
+        (0.82, 0.75),
+    ),
 }
 
 
@@ -108,6 +117,22 @@ def _signed_distance(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         discs = [np.hypot(x - cx, y - cy) - 0.45 for cx, cy in leaves]
         stem = np.maximum(np.abs(x) - 0.12, np.abs(y - 0.5) - 0.5)
         return np.minimum.reduce([*discs, stem])
+    if name == "key":
+        bow = np.abs(np.hypot(x + 0.55, y) - 0.33) - 0.15
+        blade = np.maximum(np.abs(x - 0.4) - 0.62, np.abs(y) - 0.14)
+        deep = np.abs(y - 0.28) - 0.28
+        bits = [np.maximum(np.abs(x - at) - 0.12, deep) for at in (0.46, 0.9)]
+        return np.minimum.reduce([bow, blade, *bits])
+    if name == "mushroom":
+        cap = np.maximum(np.hypot(x, y - 0.05) - 0.98, y - 0.05)
+        stem = np.maximum(np.abs(x) - 0.26, np.abs(y - 0.45) - 0.5)
+        return np.minimum(cap, stem)
+    if name == "snake":
+        along = np.linspace(-1.0, 1.0, 48)  # from the tail to the head
+        joints = np.stack([0.76 * along, 0.55 * np.sin(np.pi * along)], axis=1)
+        girths = 0.2 + 0.07 * along
+        discs = zip(joints, girths, strict=True)
+        return np.minimum.reduce([np.hypot(x - a, y - b) - r for (a, b), r in discs])
     corners = _POLYGONS.get(name)
     return _polygon(x, y, _curve(name) if corners is None else np.array(corners))
 

@@ -19,6 +19,10 @@ _NOUNS = {
     "fish": ("fish", "trout", "minnow", "finned swimmer"),
     "bolt": ("bolt", "thunderbolt", "zigzag", "streak of lightning"),
     "clover": ("clover", "shamrock", "trefoil", "three-leaved plant"),
+    "key": ("key", "latchkey", "passkey", "opener of locks"),
+    "mushroom": ("mushroom", "toadstool", "fungus", "champignon", "capped stalk"),
+    "snake": ("snake", "serpent", "viper", "legless reptile"),
+    "crown": ("crown", "tiara", "diadem", "coronet", "royal headdress"),
 }
 
 _ADJECTIVES = {
@@ -34,6 +38,8 @@ _ADJECTIVES = {
     "drifting": ("drifting", "gliding", "passing", "wandering"),
     "fading": ("fading", "vanishing", "disappearing", "dissolving"),
     "growing": ("growing", "swelling", "expanding", "ballooning"),
+    "bouncing": ("bouncing", "hopping", "jumping", "springy"),
+    "folding": ("folding", "bending", "creasing", "hinged"),
 }
 
 _CLAUSES = {
@@ -49,6 +55,8 @@ _CLAUSES = {
     "drifting": ("slides sideways", "passes by", "glides across", "drifts along"),
     "fading": ("dies away", "slowly vanishes", "dissolves into nothing", "fades"),
     "growing": ("gets larger and larger", "keeps expanding", "swells up", "grows"),
+    "bouncing": ("hops about", "jumps again and again", "rebounds", "bounces"),
+    "folding": ("shuts like a book", "bends in half", "creases", "folds"),
 }
 
 _LOOKS = ("", "", "", "red", "green", "yellow", "dark", "pale", "plain", "tiny", "old")

@@ -28,6 +28,7 @@ class Motion(NamedTuple):
         angle: radians, clockwise.
         opacity: of the middle of the figure.
         slope: opacity lost a radius to the right.
+        shut: width of the tinted half as a share of its own; None where it is open.
     """
 
     x: np.ndarray
@@ -36,6 +37,7 @@ class Motion(NamedTuple):
     angle: np.ndarray
     opacity: np.ndarray
     slope: float = 0.0
+    shut: np.ndarray | None = None
 
 
 # Frames between the moments of a trail; the other manners leave none.
@@ -48,6 +50,8 @@ _STRIDES = {
     "swinging": 0.8,
     "drifting": 0.9,
     "growing": 1.0,
+    "bouncing": 0.7,
+    "folding": 0.8,
 }
 
 
@@ -90,6 +94,12 @@ def draw_motion(manner: str, rng: np.random.Generator) -> Motion:
             return still._replace(opacity=0.95 - 0.5 * pace * time, slope=0.7 * side)
         case "growing":
             return still._replace(scale=np.clip(0.85 + 0.85 * (time - 0.5), 0.1, 2))
+        case "bouncing":
+            hop = np.abs(np.sin(np.pi * (2.0 * pace * time + phase)))
+            return still._replace(x=0.7 * side * path, y=9.0 - 18.0 * hop)
+        case "folding":
+            wave = np.cos(_TURN * (1.2 * pace * time + phase))
+            return still._replace(shut=0.55 + 0.45 * wave)
         case _:  # steady and double rest; blinking changes how the figure is drawn
             return still
 
@@ -114,6 +124,8 @@ def _figure(
     )
     scale = _column(pose.radius * motion.scale[:, moment])
     unit_x, unit_y = x / scale, y / scale
+    if motion.shut is not None:
+        unit_x = np.where(x > 0, unit_x / _column(motion.shut[:, moment]), unit_x)
     if MANNERS[concept.manner] == "double":
         unit_x, unit_y = canvas.twins(unit_x, unit_y)
         scale = scale * canvas.COPY_SCALE
