@@ -128,12 +128,15 @@ class DataOptions:
         memory_gib: decoded samples are kept up to this size, so that later epochs and
             evaluations do not decode again.
         verify: whether every file is decoded once before the first task.
+        feature_cache: whether frozen features are kept on disk for later runs, see
+            `features`.
     """
 
     worker_processes: NonNegativeInt = 0
     threads: Count = 2
     memory_gib: NonNegative = 2.0
     verify: bool = True
+    feature_cache: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +145,8 @@ class AdapterOptions:
 
     Attributes:
         kind: a name of `models.adapters.ADAPTERS`.
-        length: prompt tokens of a layer.
-        layers: prompted layers, from the first; None: all.
+        length: prompt tokens of a layer, or keys and values of a prefix.
+        layers: layers with prompts or a prefix, from the first; None: all.
         rank: of low-rank updates.
     """
 

@@ -139,7 +139,7 @@ class _Loop:
         records, timed = self._train_records(index), self._results.timed
         at = (self._frozen, self._classes(index), np.int32(index))
         with timed("queries"):
-            self._feed.embed_queries(records)
+            self._feed.embed_queries(self._run.stream.stages[index], "train")
         with timed("prepare"):
             for i, batch in enumerate(self._feed.batches(records, decoded=False)):
                 state = learner.prepare(state, *at, batch, np.int32(i))
@@ -209,7 +209,7 @@ class _Loop:
         with results.timed("evaluate"):
             for i in [*seen, *upcoming]:
                 records = self._feed.records([i], "test")
-                self._feed.embed_queries(records)
+                self._feed.embed_queries([i], "test")
                 predictions = self._predictions(state, classes, index, records)
                 by_task[i] = evaluate.predict_task(stream, i, seen, predictions)
                 scores = evaluate.accuracy(stream, by_task[i])

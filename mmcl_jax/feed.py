@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jax.experimental import multihost_utils
 
-from mmcl_jax import distributed, rngs, sharding
+from mmcl_jax import distributed, features, rngs, sharding
 from mmcl_jax.assemble import Run
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams import loader
@@ -23,6 +24,10 @@ class Feed:
         self._run = run
         self._frozen = frozen
         self._queries: dict[int, np.ndarray] = {}
+        self._folder = features.default_folder()
+        self._producer = features.producer(
+            run.encoder, run.mesh, run.config.train.batch_size
+        )
 
     def records(self, tasks: Sequence[int], part: str) -> Records:
         """Returns the samples of some tasks by modality; `part`: "train" or "test"."""
@@ -37,18 +42,36 @@ class Feed:
         size = self._run.config.train.batch_size
         return sum(loader.num_batches(len(rows), size) for rows in records.values())
 
-    def embed_queries(self, records: Records) -> None:
-        """Fills the cache; each sample passes the frozen tower once in a run."""
-        for modality, rows in records.items():
-            missing = [row for row in rows if row.id not in self._queries]
-            position = 0
-            for batch in self._epoch(modality, missing, seed=None, queries=None):
-                placed = sharding.put_batch(batch, self._run.mesh)
-                for feature in self._embed(placed):
-                    # the rows behind the last sample are padding
-                    if position < len(missing):
-                        self._queries[missing[position].id] = feature
-                    position += 1
+    def embed_queries(self, tasks: Sequence[int], part: str) -> None:
+        """Fills the cache with what the disk holds, else by the frozen tower.
+
+        A part of a task is embedded by itself, so that its features do not depend on
+        the tasks that it is learnt or scored together with.
+        """
+        for i in tasks:
+            for modality, rows in self.records([i], part).items():
+                if rows[0].id not in self._queries:
+                    embedded = self._embed_part(modality, rows)
+                    ids = [row.id for row in rows]
+                    self._queries.update(zip(ids, embedded, strict=True))
+
+    def _embed_part(self, modality: str, rows: Sequence[Record]) -> np.ndarray:
+        run = self._run
+        name, stored = features.key(self._producer, modality, rows), None
+        if run.config.data.feature_cache:
+            shape = (len(rows), run.encoder.spec.embedding)
+            stored = features.read(self._folder, name, shape)
+            # all processes have to embed what one of them lacks
+            found = multihost_utils.process_allgather(np.array(stored is not None))
+            if stored is not None and found.all():
+                return stored
+        batches = self._epoch(modality, rows, seed=None, queries=None)
+        placed = (sharding.put_batch(batch, run.mesh) for batch in batches)
+        # the rows behind the last sample are padding
+        embedded = np.concatenate([self._embed(b) for b in placed])[: len(rows)]
+        if run.config.data.feature_cache:
+            features.write(self._folder, name, embedded)
+        return embedded
 
     def queries(self, rows: Sequence[Record]) -> np.ndarray:
         """Returns cached unit features `[n d]`."""
@@ -110,8 +133,8 @@ class Feed:
             [text.preprocess(s, run.encoder.inputs)["tokens"] for _, s in sentences]
         )
         batches = self._cut({"tokens": tokens}, len(tokens), "text")
-        features = [self._embed(batch) for batch in batches]
-        embedded = np.concatenate(features)[: len(tokens)]
+        embedded = np.concatenate([self._embed(batch) for batch in batches])
+        embedded = embedded[: len(tokens)]
         sums = np.zeros((len(run.stream.classes), embedded.shape[1]), np.float32)
         np.add.at(sums, owner, embedded)
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 import jax
 import pytest
@@ -27,6 +28,8 @@ jax.config.update("jax_num_cpu_devices", 4)
 # nearly all time goes into compiling programs that run for milliseconds
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for programs that tests start
+_FEATURES = tempfile.TemporaryDirectory()
+os.environ["MMCL_JAX_FEATURES"] = _FEATURES.name
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -213,4 +213,5 @@ def test_links_lead_somewhere(page: str):
         there = (ROOT / page).parent / path if path else ROOT / page
         assert there.exists(), target
         if anchor:
-            assert f"# {anchor}\n" in there.read_text(encoding="utf-8").lower(), target
+            heading = f"# {anchor.replace('-', ' ')}\n"
+            assert heading in there.read_text(encoding="utf-8").lower(), target

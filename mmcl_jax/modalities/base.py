@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -93,6 +96,10 @@ class Reference(Protocol):
         """Returns a path or a phrase that a person can find the sample by."""
         ...
 
+    def identity(self) -> str:
+        """Returns what changes whenever the content of the sample does."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class FileReference:
@@ -114,6 +121,11 @@ class FileReference:
     def describe(self) -> str:
         """Returns the name, or the path where there is none."""
         return self.name or self.path
+
+    def identity(self) -> str:
+        """Returns a hash of the file's content, wherever the file lies."""
+        status = os.stat(self.path)
+        return _content_hash(self.path, status.st_size, status.st_mtime_ns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +150,17 @@ class TextReference:
     def describe(self) -> str:
         """Returns the table's path and the line."""
         return f"{self.path}:{self.row}"
+
+    def identity(self) -> str:
+        """Returns the sentence."""
+        return self.text
+
+
+@functools.cache
+def _content_hash(path: str, size: int, modified: int) -> str:
+    del size, modified  # a file of other ones is read again
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -45,6 +45,10 @@ class WorldReference:
         name = Concept(self.shape, self.manner).name
         return f"world-{VERSION}:{self.modality_name}/{name}#{self.seed}"
 
+    def identity(self) -> str:
+        """Returns the description, which says all that the sample depends on."""
+        return self.describe()
+
 
 def build(
     *,

@@ -1,0 +1,218 @@
+"""Features on disk are those that would be computed, or they are computed again."""
+
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mmcl_jax import assemble, config, features, sharding
+from mmcl_jax.feed import Feed
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import FileReference, TextReference
+from mmcl_jax.streams import loader
+from mmcl_jax.streams.base import Record
+
+TASKS, NAME = range(3), "ab" + 62 * "0"
+
+
+@pytest.fixture(scope="module")
+def run(encoder_folder: pathlib.Path) -> assemble.Run:
+    options = config.Config(
+        stream=config.World(
+            tasks=3,
+            classes_per_task=2,
+            modalities=("image", "video", "text"),
+            train_per_class=3,
+            test_per_class=3,
+        ),
+        encoder=config.EncoderOptions(str(encoder_folder)),
+        method=config.MethodOptions("zero_shot"),
+        train=config.TrainOptions(batch_size=4),
+    )
+    return assemble.assemble(options, Console(quiet=True))
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    monkeypatch.setenv(features.FOLDER_VARIABLE, str(tmp_path / "features"))
+    return tmp_path / "features"
+
+
+def _embedded(run: assemble.Run) -> np.ndarray:
+    """What a feed that has just been started gives for all test samples."""
+    feed = Feed(run, sharding.put(run.encoder.frozen, run.mesh))
+    feed.embed_queries(TASKS, "test")
+    rows = [row for i in TASKS for row in run.stream.tasks[i].test]
+    return feed.queries(rows)
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(folder.rglob("*.npy"))
+
+
+def test_a_second_run_reads_the_same_bits_and_decodes_nothing(
+    run: assemble.Run, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _embedded(run)
+    assert len(_files(folder)) == len(TASKS)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("something was decoded")
+
+    monkeypatch.setattr(loader.Decoder, "__call__", refuse)
+    np.testing.assert_array_equal(_embedded(run), first)
+
+
+def test_files_hold_plain_arrays_of_unit_features(
+    run: assemble.Run, folder: pathlib.Path
+) -> None:
+    first = _embedded(run)
+    stored = [np.load(path) for path in _files(folder)]
+    assert {(x.shape, x.dtype.name) for x in stored} == {((6, 16), "float32")}
+    assert sorted(map(tuple, np.concatenate(stored))) == sorted(map(tuple, first))
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
+
+
+def test_without_the_cache_nothing_is_read_or_written(
+    run: assemble.Run, folder: pathlib.Path
+) -> None:
+    first = _embedded(run)
+    for path in _files(folder):
+        features.write(folder, path.stem, np.zeros((6, 16), np.float32))
+    data = dataclasses.replace(run.config.data, feature_cache=False)
+    without = run._replace(config=dataclasses.replace(run.config, data=data))
+    before = {path: path.stat().st_mtime_ns for path in _files(folder)}
+    np.testing.assert_array_equal(_embedded(without), first)
+    assert {path: path.stat().st_mtime_ns for path in _files(folder)} == before
+
+
+DAMAGES = {
+    "cut": lambda content: content[:-40],
+    "empty": lambda content: b"",
+    "flipped": lambda content: content[:200] + b"\xff\x01" + content[202:],
+    "longer": lambda content: content + b"0",
+    "no array": lambda content: b"x" * 400,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_computed_again(
+    run: assemble.Run, folder: pathlib.Path, damage: str
+) -> None:
+    first = _embedded(run)
+    good = {path: path.read_bytes() for path in _files(folder)}
+    for path, content in good.items():
+        path.write_bytes(DAMAGES[damage](content))
+    np.testing.assert_array_equal(_embedded(run), first)
+    assert {path: path.read_bytes() for path in _files(folder)} == good
+
+
+def test_another_shape_is_not_taken(tmp_path: pathlib.Path) -> None:
+    stored = np.arange(6, dtype=np.float32).reshape(2, 3)
+    features.write(tmp_path, NAME, stored)
+    np.testing.assert_array_equal(features.read(tmp_path, NAME, (2, 3)), stored)
+    assert features.read(tmp_path, NAME, (3, 2)) is None
+    assert features.read(tmp_path, "cd" + NAME[2:], (2, 3)) is None
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: pathlib.Path) -> None:
+    values = [np.full((300, 40), i, np.float32) for i in range(8)]
+
+    def write_and_read(value: np.ndarray) -> float:
+        features.write(tmp_path, NAME, value)
+        found = features.read(tmp_path, NAME, value.shape)
+        assert found is not None
+        assert np.ptp(found) == 0
+        return found[0, 0]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(write_and_read, values * 4))
+    assert set(found) <= set(range(8))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [
+        f"{NAME}.npy"
+    ]
+
+
+def test_a_write_that_fails_is_a_warning_and_leaves_nothing(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    features.write(tmp_path, NAME, np.zeros((2, 3), np.float32))
+    assert "disk full" in caplog.text
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    (tmp_path / "file").write_text("")
+    features.write(tmp_path / "file", NAME, np.zeros((2, 3), np.float32))
+    assert features.read(tmp_path / "file", NAME, (2, 3)) is None
+
+
+# what a name depends on
+
+
+def _producer(run: assemble.Run, **changes: object) -> str:
+    return features.producer(run.encoder._replace(**changes), run.mesh, 4)
+
+
+def test_names_change_with_what_computes_the_features(run: assemble.Run) -> None:
+    inputs = dataclasses.replace(run.encoder.inputs, audio_mean=1.0)
+    found = [
+        _producer(run),
+        _producer(run, fingerprint="0"),
+        _producer(run, inputs=inputs),
+        features.producer(run.encoder, run.mesh, 8),
+        features.producer(run.encoder, sharding.make_mesh(jax.devices()[:2]), 4),
+    ]
+    assert len(set(found)) == len(found)
+
+
+def test_names_do_not_depend_on_where_the_encoder_lies(
+    run: assemble.Run, tmp_path: pathlib.Path
+) -> None:
+    content = pathlib.Path(run.encoder.inputs.tokenizer).read_bytes()
+    (tmp_path / "words.json").write_bytes(content)
+    tokenizer = str(tmp_path / "words.json")
+    inputs = dataclasses.replace(run.encoder.inputs, tokenizer=tokenizer)
+    assert _producer(run, inputs=inputs) == _producer(run)
+    (tmp_path / "words.json").write_bytes(content + b" ")
+    assert _producer(run, inputs=inputs) != _producer(run)
+
+
+def _key(*sentences: str, modality: str = "text") -> str:
+    rows = [Record(TextReference(s, "t", i), 0, i) for i, s in enumerate(sentences)]
+    return features.key("producer", modality, rows)
+
+
+def test_names_change_with_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        _key("a", "b"),
+        _key("b", "a"),
+        _key("a"),
+        _key("a", "b", "c"),
+        _key("ab"),
+        _key("a", "b", modality="image"),
+    ]
+    assert len(set(found)) == len(found)
+    text = MODALITIES["text"]._replace(version="another")
+    monkeypatch.setitem(MODALITIES, "text", text)
+    assert _key("a", "b") not in found
+
+
+def test_names_depend_on_what_is_in_a_file_and_not_on_its_place(
+    tmp_path: pathlib.Path,
+) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    for path, content in zip(paths, ("one", "one", "two"), strict=True):
+        path.write_text(content)
+    names = [FileReference(str(path), path.name).identity() for path in paths]
+    assert names[0] == names[1] != names[2]
+    paths[0].write_text("three")
+    assert FileReference(str(paths[0])).identity() not in names
