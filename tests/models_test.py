@@ -14,17 +14,23 @@ import pytest
 import safetensors.numpy
 
 from mmcl_jax import assemble
+from mmcl_jax.config import AdapterOptions
+from mmcl_jax.methods import make_adapter
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import adapters, dual
 from mmcl_jax.models.pretrained import huggingface_clip
 from mmcl_jax.models.pretrained.huggingface_clip import Encoder
-from mmcl_jax.models.tower import Injection, LowRank
+from mmcl_jax.models.tower import Injection, LowRank, Prefix
 
 TOWERS = ("visual", "text")
 KINDS = {
     "deep_prompts": adapters.deep_prompts(length=3, layers=None),
+    "shallow_prompts": adapters.shallow_prompts(length=3),
+    "prefix": adapters.prefix(length=3, layers=None),
+    "residual_prefix": adapters.residual_prefix(length=3, layers=1),
     "low_rank": adapters.low_rank(rank=2),
 }
+SMALL = dual.TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
 towers = pytest.mark.parametrize("tower", TOWERS)
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -91,7 +97,9 @@ class Slow:
             rows.append(row * t[f"{name}.weight"] + t[f"{name}.bias"])
         return np.stack(rows)
 
-    def attention(self, x, at: str, heads: int, causal: bool, update) -> np.ndarray:
+    def attention(
+        self, x, at: str, heads: int, causal: bool, update, prefix=None
+    ) -> np.ndarray:
         width = x.shape[1] // heads
         parts = np.split(update, 3, axis=1) if update is not None else [None] * 3
         q, k, v = (
@@ -102,15 +110,26 @@ class Slow:
         for h in range(heads):
             columns = slice(h * width, (h + 1) * width)
             for i in range(len(x)):
-                met = range(i + 1 if causal else len(x))
-                scores = [q[i, columns] @ k[j, columns] / width**0.5 for j in met]
-                share = np.exp(np.array(scores) - max(scores))
-                share /= share.sum()
-                for j in met:
-                    mixed[i, columns] += share[j] * v[j, columns]
+                met = slice(0, i + 1 if causal else len(x))
+                read = [(k[met, columns], v[met, columns], 1.0)]
+                if prefix is not None:
+                    keys, values = (p[:, columns] for p in prefix[:2])
+                    if prefix[2] is None:
+                        joined = zip((keys, values), read[0][:2], strict=True)
+                        read = [(*map(np.concatenate, joined), 1.0)]
+                    else:
+                        read.append((keys, values, prefix[2]))
+                for keys, values, weight in read:
+                    scores = [q[i, columns] @ key / width**0.5 for key in keys]
+                    share = np.exp(np.array(scores) - max(scores))
+                    share /= share.sum()
+                    for part, value in zip(share, values, strict=True):
+                        mixed[i, columns] += weight * part * value
         return self.linear(mixed, f"{at}self_attn.out_proj")
 
-    def layers(self, x, prefix: str, prompts, updates, causal: bool) -> np.ndarray:
+    def layers(
+        self, x, prefix: str, prompts, updates, causal: bool, prefixes=()
+    ) -> np.ndarray:
         config = self.config[f"{prefix}_config"]
         prefix = f"{prefix}_model"
         epsilon, act = config["layer_norm_eps"], config["hidden_act"]
@@ -121,7 +140,8 @@ class Slow:
             qkv, fc1 = (update[i] if updates else None for update in updates or (0, 0))
             h = self.norm(x, f"{at}layer_norm1", epsilon)
             heads = config["num_attention_heads"]
-            x = x + self.attention(h, at, heads, causal, qkv)
+            given = prefixes[i] if i < len(prefixes) else None
+            x = x + self.attention(h, at, heads, causal, qkv, given)
             h = self.linear(
                 self.norm(x, f"{at}layer_norm2", epsilon), f"{at}mlp.fc1", fc1
             )
@@ -132,7 +152,9 @@ class Slow:
             x = x + self.linear(h, f"{at}mlp.fc2")
         return x
 
-    def picture(self, picture: np.ndarray, prompts=(), updates=None) -> np.ndarray:
+    def picture(
+        self, picture: np.ndarray, prompts=(), updates=None, prefixes=()
+    ) -> np.ndarray:
         config, t = self.config["vision_config"], self.tensors
         patch, grid = config["patch_size"], config["image_size"] // config["patch_size"]
         kernel = t["vision_model.embeddings.patch_embedding.weight"]
@@ -147,11 +169,13 @@ class Slow:
         epsilon = config["layer_norm_eps"]
         x = self.norm(x, "vision_model.pre_layrnorm", epsilon)
         x = self._room(x, prompts)
-        x = self.layers(x, "vision", prompts, updates, causal=False)
+        x = self.layers(x, "vision", prompts, updates, False, prefixes)
         x = self.norm(x[:1], "vision_model.post_layernorm", epsilon)
         return t["visual_projection.weight"] @ x[0]
 
-    def sentence(self, tokens: np.ndarray, prompts=(), updates=None) -> np.ndarray:
+    def sentence(
+        self, tokens: np.ndarray, prompts=(), updates=None, prefixes=()
+    ) -> np.ndarray:
         config, t = self.config["text_config"], self.tensors
         at = "text_model.embeddings."
         positions = t[f"{at}position_embedding.weight"]
@@ -162,7 +186,8 @@ class Slow:
             ]
         )
         length = len(prompts[0]) if len(prompts) else 0
-        x = self.layers(self._room(x, prompts), "text", prompts, updates, causal=True)
+        x = self._room(x, prompts)
+        x = self.layers(x, "text", prompts, updates, True, prefixes)
         end = list(tokens).index(config["eos_token_id"]) + length
         x = self.norm(x, "text_model.final_layer_norm", config["layer_norm_eps"])
         return t["text_projection.weight"] @ x[end]
@@ -235,6 +260,32 @@ def test_low_rank_updates_are_the_slow_ones(
     assert np.abs(fast - _embed(encoder, inputs)).max() > 1e-3
 
 
+@towers
+@pytest.mark.parametrize("residual", [None, 0.7])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_prefixes_are_the_slow_ones(
+    tower: str,
+    residual: float | None,
+    layers: int,
+    encoder: Encoder,
+    encoder_folder: pathlib.Path,
+) -> None:
+    inputs = _inputs(encoder, tower)
+    # a run of its own, and length, for each block
+    runs = np.random.default_rng(1).normal(size=(layers, 2, 5, 16))
+    lengths = (3, 5)[:layers]
+    given = [(*run[:, :n], residual) for run, n in zip(runs, lengths, strict=True)]
+    weight = None if residual is None else jnp.full(3, residual)
+    prefixes = []
+    for keys, values, _ in given:
+        every = (jnp.asarray([[x]] * 3, jnp.float32) for x in (keys, values))
+        prefixes.append(Prefix(*every, weight))
+    slow = Slow(encoder_folder).embed(inputs, prefixes=given)
+    fast = _embed(encoder, inputs, Injection(prefixes=tuple(prefixes)))
+    np.testing.assert_allclose(fast, slow, atol=1e-5)
+    assert np.abs(fast - _embed(encoder, inputs)).max() > 1e-3
+
+
 # samples
 
 
@@ -290,28 +341,50 @@ def test_what_follows_the_end_token_is_not_read(
 # adapters
 
 
-@towers
-def test_no_prompt_at_all_is_the_frozen_tower(tower: str, encoder: Encoder) -> None:
-    inputs = _inputs(encoder, tower)
-    none = Injection(prompts=jnp.zeros((3, 2, 0, 16)))
-    np.testing.assert_array_equal(
-        _embed(encoder, inputs, none), _embed(encoder, inputs)
-    )
+EMPTY = {
+    "deep_prompts": adapters.deep_prompts(length=0, layers=None),
+    "shallow_prompts": adapters.shallow_prompts(length=0),
+    "prefix": adapters.prefix(length=0, layers=None),
+    "residual_prefix": adapters.residual_prefix(length=0, layers=1),
+}
+# what starts from the frozen tower
+NEUTRAL = ("low_rank", "residual_prefix")
 
 
 @towers
-def test_new_low_rank_updates_are_the_frozen_tower(
-    tower: str, encoder: Encoder
+@pytest.mark.parametrize("kind", EMPTY)
+def test_no_prompt_at_all_is_the_frozen_tower(
+    tower: str, kind: str, encoder: Encoder
 ) -> None:
     inputs, spec = _inputs(encoder, tower), encoder.spec.tower(tower)
-    new = jax.tree.map(
-        lambda x: x[None], KINDS["low_rank"].init(jax.random.key(0), spec)
-    )
-    assert any(np.any(leaf) for leaf in jax.tree.leaves(new))
-    injection = KINDS["low_rank"].blend(new, jnp.ones((3, 1)))
+    none = jax.tree.map(lambda x: x[None], EMPTY[kind].init(jax.random.key(0), spec))
+    injection = EMPTY[kind].blend(none, jnp.ones((3, 1)))
     np.testing.assert_array_equal(
         _embed(encoder, inputs, injection), _embed(encoder, inputs)
     )
+
+
+@towers
+@pytest.mark.parametrize("kind", NEUTRAL)
+def test_some_new_adapters_are_the_frozen_tower(
+    tower: str, kind: str, encoder: Encoder
+) -> None:
+    inputs, spec = _inputs(encoder, tower), encoder.spec.tower(tower)
+    new = jax.tree.map(lambda x: x[None], KINDS[kind].init(jax.random.key(0), spec))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(new))
+    injection = KINDS[kind].blend(new, jnp.ones((3, 1)))
+    np.testing.assert_array_equal(
+        _embed(encoder, inputs, injection), _embed(encoder, inputs)
+    )
+
+
+def test_every_kind_is_made_from_options() -> None:
+    assert sorted(KINDS) == sorted(adapters.ADAPTERS)
+    for kind in adapters.ADAPTERS:
+        made = make_adapter(AdapterOptions(kind, length=5, layers=2, rank=3))
+        leaves = jax.tree.leaves(made.init(jax.random.key(0), SMALL))
+        sizes = {size for leaf in leaves for size in leaf.shape}
+        assert (3 if kind == "low_rank" else 5) in sizes
 
 
 @towers
@@ -388,6 +461,10 @@ def test_parameter_counts() -> None:
     # 8 prompts in each of 8 layers of ViT-B
     assert count(adapters.deep_prompts(8, 8)) == 49_152
     assert count(adapters.deep_prompts(8, None)) == 73_728
+    assert count(adapters.shallow_prompts(10)) == 7_680
+    # keys and values
+    assert count(adapters.prefix(5, 2)) == 15_360
+    assert count(adapters.residual_prefix(8, 8)) == 98_304
     # 12 layers of 4 (768 + 2304) and 4 (768 + 3072)
     assert count(adapters.low_rank(4)) == 331_776
 

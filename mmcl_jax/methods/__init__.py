@@ -9,7 +9,7 @@ from mmcl_jax.methods.ridge import ridge
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.zero_shot import zero_shot
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter, deep_prompts, low_rank
+from mmcl_jax.models.adapters import ADAPTERS, Adapter
 
 if TYPE_CHECKING:
     from mmcl_jax.config import AdapterOptions, Config
@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 
 def make_adapter(options: "AdapterOptions") -> Adapter:
     """Returns the adapter that the options name."""
-    if options.kind == "low_rank":
-        return low_rank(options.rank)
-    return deep_prompts(options.length, options.layers)
+    length, layers = options.length, options.layers
+    arguments = {
+        "deep_prompts": (length, layers),
+        "shallow_prompts": (length,),
+        "prefix": (length, layers),
+        "residual_prefix": (length, layers),
+        "low_rank": (options.rank,),
+    }
+    return ADAPTERS[options.kind](*arguments[options.kind])
 
 
 def _sequential(model: Model, config: "Config") -> Method:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.models.tower import Injection, LowRank, TowerSpec
+from mmcl_jax.models.tower import Injection, LowRank, Prefix, TowerSpec
 from mmcl_jax.types import Key, PyTree
 
 
@@ -48,6 +48,73 @@ def deep_prompts(length: int, layers: int | None) -> Adapter:
         return Injection(prompts=jnp.einsum("bm,mlpw->blpw", weights, stack["prompts"]))
 
     return Adapter(init, blend)
+
+
+def shallow_prompts(length: int) -> Adapter:
+    """Returns prompts before the first block only; later ones see their outputs.
+
+    References:
+        Jia et al., Visual Prompt Tuning, 2022 (the shallow variant).
+    """
+    return deep_prompts(length, layers=1)
+
+
+def prefix(length: int, layers: int | None) -> Adapter:
+    """Returns keys and values in front of those of the first `layers` blocks.
+
+    Parameters of one modality: twice `[l, p, w]` (None: for all blocks), drawn from
+    N(0, 0.02²). They are what the attention reads, behind its projections, and are
+    blended as prompts are.
+
+    References:
+        Li & Liang, Prefix-Tuning, 2021. Wang et al., DualPrompt, 2022, equation (5).
+    """
+
+    def init(key: Key, spec: TowerSpec) -> PyTree:
+        depth = spec.layers if layers is None else min(layers, spec.layers)
+        shape = (2, depth, length, spec.width)
+        keys, values = 0.02 * jax.random.normal(key, shape)
+        return {"keys": keys, "values": values}
+
+    def blend(stack: PyTree, weights: Float[Array, "b m"]) -> Injection:
+        return Injection(prefixes=(_blended_prefix(stack, weights),))
+
+    return Adapter(init, blend)
+
+
+def residual_prefix(length: int, layers: int | None) -> Adapter:
+    """Returns keys and values that the first `layers` blocks attend to apart.
+
+    `out = Attn(q, K, V) + w Attn(q, P_k, P_v)` with w = 1; a method may give each
+    sample its own w in place of it. `P_k` is drawn from U(-1, 1) and `P_v` starts at
+    zero, so a new adapter leaves the tower as it is.
+
+    References:
+        Tang et al., Mind the Interference: Retaining Pre-trained Knowledge in
+        Parameter Efficient Continual Learning of Vision-Language Models, 2024.
+    """
+
+    def init(key: Key, spec: TowerSpec) -> PyTree:
+        depth = spec.layers if layers is None else min(layers, spec.layers)
+        shape = (depth, length, spec.width)
+        return {
+            "keys": jax.random.uniform(key, shape, minval=-1.0, maxval=1.0),
+            "values": jnp.zeros(shape),
+        }
+
+    def blend(stack: PyTree, weights: Float[Array, "b m"]) -> Injection:
+        blended = _blended_prefix(stack, weights)
+        whole = jnp.ones(weights.shape[0])
+        return Injection(prefixes=(blended._replace(residual=whole),))
+
+    return Adapter(init, blend)
+
+
+def _blended_prefix(stack: PyTree, weights: Float[Array, "b m"]) -> Prefix:
+    keys, values = (
+        jnp.einsum("bm,mlpw->blpw", weights, stack[name]) for name in ("keys", "values")
+    )
+    return Prefix(keys, values)
 
 
 def low_rank(rank: int) -> Adapter:
@@ -92,5 +159,8 @@ def low_rank(rank: int) -> Adapter:
 
 ADAPTERS: dict[str, Callable[..., Adapter]] = {
     "deep_prompts": deep_prompts,
+    "shallow_prompts": shallow_prompts,
+    "prefix": prefix,
+    "residual_prefix": residual_prefix,
     "low_rank": low_rank,
 }

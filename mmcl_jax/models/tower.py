@@ -5,6 +5,7 @@ What is trained inside a frozen tower reaches it as an `Injection`.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -59,16 +60,35 @@ class LowRank(NamedTuple):
     up: Float[Array, "l r out"]
 
 
+class Prefix(NamedTuple):
+    """Keys and values that the attention of a run of blocks is given, per sample.
+
+    They have no position, and every token sees them.
+
+    Attributes:
+        keys: behind the projection, as `values`.
+        values: one for each key.
+        residual: None: they stand in front of the tokens' own in one softmax; else
+            they are attended to by themselves and the result, times this, is added.
+    """
+
+    keys: Float[Array, "b l p w"]
+    values: Float[Array, "b l p w"]
+    residual: Float[Array, " b"] | None = None
+
+
 class Injection(NamedTuple):
     """What an adapter puts into a tower, per sample.
 
     Attributes:
         prompts: tokens that replace the prompt rows before each of the first layers.
+        prefixes: of runs of blocks that follow each other, from the first block on.
         low_rank: updates of the linear maps, by the names `qkv` and `mlp_in`.
         gate: weight of each rank coordinate of `low_rank`.
     """
 
     prompts: Float[Array, "b l p w"] | None = None
+    prefixes: tuple[Prefix, ...] = ()
     low_rank: dict[str, LowRank] | None = None
     gate: Float[Array, "b r"] | None = None
 
@@ -76,8 +96,9 @@ class Injection(NamedTuple):
         """Returns the injection for samples that are `times` consecutive rows each."""
         if times == 1:
             return self
-        repeat = lambda x: None if x is None else jnp.repeat(x, times, axis=0)  # noqa: E731
-        return self._replace(prompts=repeat(self.prompts), gate=repeat(self.gate))
+        per_sample = self._replace(low_rank=None)
+        repeated = jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), per_sample)
+        return repeated._replace(low_rank=self.low_rank)
 
 
 def layer_norm(x: Array, norm: PyTree, epsilon: float) -> Array:
@@ -98,10 +119,52 @@ def _linear(
     return y
 
 
+def _attend(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    mask: Bool[Array, "n m"] | None,
+) -> Float[Array, "b n h k"]:
+    scores = jnp.einsum("bnhk,bmhk->bhnm", q, k).astype(jnp.float32)
+    scores = scores * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    attention = jax.nn.softmax(scores, -1).astype(q.dtype)
+    return jnp.einsum("bhnm,bmhk->bnhk", attention, v)
+
+
+def _attend_with(
+    q: Float[Array, "b n h k"],
+    k: Float[Array, "b n h k"],
+    v: Float[Array, "b n h k"],
+    mask: Bool[Array, "n n"] | None,
+    prefix: Prefix,
+) -> Float[Array, "b n h k"]:
+    """Attention with a prefix of one block, its keys and values `[b p w]`."""
+    rows, tokens, *heads = q.shape
+    length = prefix.keys.shape[1]
+    shape = (rows, length, *heads)
+    keys, values = (
+        x.reshape(shape).astype(q.dtype) for x in (prefix.keys, prefix.values)
+    )
+    if prefix.residual is None:
+        if mask is not None:
+            free = jnp.ones((tokens, length), bool)
+            mask = jnp.concatenate([free, mask], axis=1)
+        k, v = jnp.concatenate([keys, k], 1), jnp.concatenate([values, v], 1)
+        return _attend(q, k, v, mask)
+    mixed = _attend(q, k, v, mask)
+    if length == 0:
+        return mixed
+    share = prefix.residual[:, None, None, None].astype(q.dtype)
+    return mixed + share * _attend(q, keys, values, None)
+
+
 def _block(
     spec: TowerSpec,
     x: Float[Array, "b n w"],
     block: PyTree,
+    prefix: Prefix | None,
     low_rank: dict[str, LowRank],
     gate: Float[Array, "b r"] | None,
     mask: Bool[Array, "n n"] | None,
@@ -111,13 +174,11 @@ def _block(
     h = layer_norm(x, block["norm1"], spec.norm_epsilon)
     qkv = _linear(h, block["qkv"], low_rank.get("qkv"), gate)
     q, k, v = jnp.split(qkv.reshape(rows, tokens, 3 * spec.heads, head_width), 3, 2)
-    scores = jnp.einsum("bnhk,bmhk->bhnm", q, k).astype(jnp.float32)
-    scores = scores * head_width**-0.5
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    attention = jax.nn.softmax(scores, -1).astype(x.dtype)
-    mixed = jnp.einsum("bhnm,bmhk->bnhk", attention, v).reshape(rows, tokens, width)
-    x = x + _linear(mixed, block["out"], None, None)
+    if prefix is None:
+        mixed = _attend(q, k, v, mask)
+    else:
+        mixed = _attend_with(q, k, v, mask, prefix)
+    x = x + _linear(mixed.reshape(rows, tokens, width), block["out"], None, None)
     h = layer_norm(x, block["norm2"], spec.norm_epsilon)
     h = _linear(h, block["mlp_in"], low_rank.get("mlp_in"), gate)
     h = ACTIVATIONS[spec.activation](h)
@@ -135,7 +196,8 @@ def trunk(
 
     Prompt rows are inserted before the first layer and replaced before each of the
     next ones for which prompts are given (VPT-deep); behind the last of them their
-    outputs stay as ordinary tokens.
+    outputs stay as ordinary tokens. One scan runs the blocks between two places where
+    what is injected changes, so that un-prompted blocks compute nothing for prompts.
 
     Args:
         spec: shape of the tower.
@@ -148,10 +210,12 @@ def trunk(
         Tokens of the last layer, `n_out = n + p`.
 
     References:
-        Jia et al., Visual Prompt Tuning, 2022. Hu et al., LoRA, 2021.
+        Jia et al., Visual Prompt Tuning, 2022. Hu et al., LoRA, 2021. Li & Liang,
+        Prefix-Tuning, 2021. Tang et al., Mind the Interference (DIKI), 2024 (the
+        residual prefix).
     """
     injection = injection or Injection()
-    prompts, length, prompted = injection.prompts, 0, 0
+    prompts, prompted = injection.prompts, 0
     if prompts is not None:
         _, prompted, length, _ = prompts.shape
         empty = jnp.zeros((x.shape[0], length, x.shape[2]), x.dtype)
@@ -161,19 +225,42 @@ def trunk(
         mask = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
 
     def step(x, layer):
-        block, low_rank, prompt = layer
+        block, low_rank, prompt, prefix = layer
+        prefix = None if prefix is None else Prefix(*prefix)
         if prompt is not None:
             x = jax.lax.dynamic_update_slice(x, prompt.astype(x.dtype), (0, 1, 0))
-        return _block(spec, x, block, low_rank, injection.gate, mask), None
+        return _block(spec, x, block, prefix, low_rank, injection.gate, mask), None
 
-    layered = (blocks, injection.low_rank or {})
-    head = jax.tree.map(lambda w: w[:prompted], layered)
-    tail = jax.tree.map(lambda w: w[prompted:], layered)
-    if prompts is not None:
-        x, _ = jax.lax.scan(step, x, (*head, jnp.moveaxis(prompts, 1, 0)))
-    if prompted < spec.layers:
-        x, _ = jax.lax.scan(step, x, (*tail, None))
+    def between(tree: PyTree, first: int, last: int) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[first:last], tree)
+
+    prefixes, ends = _by_layer(injection.prefixes)
+    cuts = sorted({0, prompted, *ends, spec.layers})
+    for first, last in itertools.pairwise(cuts):
+        layered = between((blocks, injection.low_rank or {}), first, last)
+        prompt = None
+        if prompts is not None and first < prompted:
+            prompt = between(jnp.moveaxis(prompts, 1, 0), first, last)
+        prefix = None
+        run = next((i for i, end in enumerate(ends) if first < end), None)
+        if run is not None:
+            start = ends[run - 1] if run else 0
+            prefix = between(prefixes[run], first - start, last - start)
+        x, _ = jax.lax.scan(step, x, (*layered, prompt, prefix))
     return x
+
+
+def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:
+    """Returns prefixes with their layers in front, and the layer behind each run."""
+    layered = []
+    for prefix in prefixes:
+        layers, residual = prefix.keys.shape[1], prefix.residual
+        if residual is not None:
+            residual = jnp.broadcast_to(residual, (layers, *residual.shape))
+        keys, values = (jnp.moveaxis(x, 1, 0) for x in (prefix.keys, prefix.values))
+        layered.append((keys, values, residual))
+    ends = itertools.accumulate(prefix.keys.shape[1] for prefix in prefixes)
+    return layered, list(ends)
 
 
 def init_blocks(key: Key, spec: TowerSpec) -> PyTree:
