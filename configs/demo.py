@@ -1,20 +1,19 @@
 """Ten tasks of novel concepts in five modalities, interleaved, with COMM.
 
 `python -m mmcl_jax.main --config=configs/demo.py --workdir=runs/demo`. Behind a colon:
-`smoke` for a short run, and `method=`, `order=`, `adapter=`, `seed=`.
+`smoke` for a short run, and `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
 """
 
 import dataclasses
 
 from ml_collections import ConfigDict
 
+from mmcl_jax.arguments import parse_argument, with_arguments
 from mmcl_jax.config import (
     Config,
     TrainOptions,
     World,
-    parse_argument,
     to_config_dict,
-    with_arguments,
 )
 
 

@@ -3,20 +3,19 @@
 `python -m mmcl_jax.main --config=configs/folders.py --config.stream.root=DATA
 --workdir=runs/mine`, with `DATA/<modality>/<dataset>/{train,test}/<class>/<file>`, for
 text `DATA/text/<dataset>/{train,test}.csv`. Behind a colon: `smoke` for a short run,
-and `method=`, `order=`, `adapter=`, `seed=`.
+and `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
 """
 
 import dataclasses
 
 from ml_collections import ConfigDict
 
+from mmcl_jax.arguments import parse_argument, with_arguments
 from mmcl_jax.config import (
     Config,
     Folders,
     TrainOptions,
-    parse_argument,
     to_config_dict,
-    with_arguments,
 )
 
 

@@ -30,7 +30,8 @@ from mmcl_jax.options import (
     Range,
     Sharing,
 )
-from mmcl_jax.streams.base import ORDERS
+from mmcl_jax.streams.base import ORDERS, EvaluateOn
+from mmcl_jax.streams.procedural import Concepts
 
 Classes = Annotated[int, Range(2)]
 
@@ -51,6 +52,11 @@ class World:
         order: a name of `streams.base.ORDERS`.
         train_per_class: training samples of a class.
         test_per_class: test samples of a class.
+        concepts: "novel", or "development" for those that hyper-parameters and the
+            difficulty of the world are chosen on.
+        evaluate_on: whether the samples that score are test draws or validation draws,
+            which share none.
+        first_tasks: tasks that are kept, once in order; None: all.
     """
 
     kind: str = "world"
@@ -60,6 +66,9 @@ class World:
     order: str = "interleaved"
     train_per_class: Count = 40
     test_per_class: Count = 20
+    concepts: Concepts = "novel"
+    evaluate_on: EvaluateOn = "test"
+    first_tasks: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +85,10 @@ class Folders:
             one left out.
         max_train_per_class: training samples kept of a class; None: all.
         test_fraction: share of a class that tests it where a data set has no test part.
+        evaluate_on: "validation": the samples that score are split off the training
+            samples, and the test samples are left alone.
+        validation_fraction: share of a class's training samples that is split off.
+        first_tasks: tasks that are kept, once in order; None: all.
     """
 
     kind: str = "folders"
@@ -86,6 +99,9 @@ class Folders:
     exclude: str = ""
     max_train_per_class: Count | None = None
     test_fraction: Fraction = 0.2
+    evaluate_on: EvaluateOn = "test"
+    validation_fraction: Fraction = 0.2
+    first_tasks: Count | None = None
 
 
 STREAMS = {"world": World, "folders": Folders}
@@ -224,66 +240,6 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
         return result
 
     return convert(config).lock()
-
-
-def parse_argument(
-    argument: str, variants: Iterable[str] = ("smoke",)
-) -> tuple[str, dict[str, str]]:
-    """Splits what stands behind the colon of `--config=FILE.py:variant,key=value`.
-
-    Returns:
-        The variant, "" if none is named, and the pairs.
-
-    Raises:
-        ConfigError: the variant is unknown, or a key stands twice.
-
-    >>> parse_argument("smoke,method=ridge")
-    ('smoke', {'method': 'ridge'})
-    """
-    variant, pairs = "", {}
-    for part in filter(None, (p.strip() for p in argument.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals:
-            check_name("config variant", part, list(variants))
-            variant = part
-        elif key in pairs:
-            raise ConfigError(f"config argument {key!r} is given twice")
-        else:
-            pairs[key] = value
-    return variant, pairs
-
-
-SHORT_KEYS = {
-    "method": ("method", "name"),
-    "order": ("stream", "order"),
-    "adapter": ("method", "adapter", "kind"),
-}
-
-
-def with_arguments(config: Config, pairs: dict[str, str]) -> Config:
-    """Returns `config` with `method=`, `order=`, `adapter=` or `seed=` put in.
-
-    `seed=` sets all three seeds.
-
-    Raises:
-        ConfigError: a key that is not one of these, or a seed that is no number.
-    """
-    for key, value in pairs.items():
-        if key == "seed":
-            if not value.isdecimal():
-                raise ConfigError(f"config argument seed={value!r} is not a number")
-            config = dataclasses.replace(config, seeds=Seeds(*[int(value)] * 3))
-            continue
-        check_name("config argument", key, [*SHORT_KEYS, "seed"])
-        config = _replace_at(config, SHORT_KEYS[key], value)
-    return config
-
-
-def _replace_at(config: Any, path: tuple[str, ...], value: Any) -> Any:
-    name, *rest = path
-    if rest:
-        value = _replace_at(getattr(config, name), tuple(rest), value)
-    return dataclasses.replace(config, **{name: value})
 
 
 def to_json(config: Config) -> str:

@@ -99,9 +99,11 @@ def test_pretraining_config_builds(argument: str) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_arguments_behind_the_colon(name: str) -> None:
     argument = "smoke, method=ridge, order=random,adapter=low_rank,seed=7"
-    tree = _get_config(name, argument)
+    tree = _get_config(name, f"{argument},sharing=shared")
     assert tree.train.epochs == 1
     assert (tree.method.name, tree.stream.order) == ("ridge", "random")
+    assert tree.method.sharing == "shared"
+    assert _get_config(name, "stream=recurring").stream.order == "recurring"
     assert tree.method.adapter.kind == "low_rank"
     assert tree.seeds.to_dict() == {"order": 7, "init": 7, "data": 7}
 
@@ -114,6 +116,7 @@ def test_arguments_behind_the_colon(name: str) -> None:
         ("seed=one", "seed='one' is not a number"),
         ("seed=-1", "seed='-1' is not a number"),
         ("order=random,order=random", "'order' is given twice"),
+        ("order=random,stream=random", "stream= and order= are the same"),
     ],
 )
 def test_wrong_arguments_are_named(argument: str, message: str) -> None:
@@ -135,6 +138,8 @@ def test_wrong_arguments_are_named(argument: str, message: str) -> None:
         ("method.comm.realignment", "discriminat", "discriminant"),
         ("train.label_space", "all_sen", "all_seen"),
         ("stream.order", "interleave", "interleaved"),
+        ("stream.concepts", "novle", "novel"),
+        ("stream.evaluate_on", "validate", "validation"),
         ("stream.kind", "wurld", "world"),
         ("stream.modalities", ["image", "vidoe"], "video"),
     ],
@@ -212,6 +217,7 @@ IMPOSSIBLE = [
     ("stream.tasks", 4),  # of five modalities
     ("stream.train_per_class", 0),
     ("stream.test_per_class", 0),
+    ("stream.first_tasks", 0),
     ("stream.modalities", []),
     ("stream.modalities", ["image", "image"]),
     ("seeds.order", -1),
@@ -256,6 +262,9 @@ def test_impossible_values_are_named(path: str, value: object) -> None:
         ("stream.max_train_per_class", 0),
         ("stream.test_fraction", 0.0),
         ("stream.test_fraction", 1.0),
+        ("stream.validation_fraction", 0.0),
+        ("stream.validation_fraction", 1.0),
+        ("stream.first_tasks", 0),
         ("stream.classes_per_task", 1),
     ],
 )
@@ -268,7 +277,7 @@ def test_impossible_folders_are_named(path: str, value: object) -> None:
 def test_fields_of_the_other_stream_are_unknown() -> None:
     message = _error(_changed("stream.kind", "folders"))
     assert re.match(
-        r"unknown key config\.stream\.(tasks|modalities|\w+_per_class)", message
+        r"unknown key config\.stream\.(tasks|modalities|concepts|\w+_per_class)", message
     )
 
 

@@ -190,6 +190,61 @@ def test_split_of_sentences_keeps_twins_together(root: pathlib.Path) -> None:
     assert not train & test
 
 
+def _parts_of(stream: Stream) -> tuple[set[str], set[str]]:
+    found = [
+        {r.reference.describe() for task in stream.tasks for r in getattr(task, part)}
+        for part in ("train", "test")
+    ]
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("include", ["audio", "image", "text"])
+def test_validation_is_taken_from_training_samples(
+    root: pathlib.Path, include: str
+) -> None:
+    train, test = _parts_of(_build(root, include=include))
+    rest, validation = _parts_of(
+        _build(root, include=include, evaluate_on="validation")
+    )
+    assert rest | validation == train
+    assert not rest & validation
+    assert not test & (rest | validation)
+    other = _build(root, include=include, evaluate_on="validation", data_seed=1)
+    assert _parts_of(other)[1] != validation
+
+
+def test_share_of_validation(root: pathlib.Path) -> None:
+    sizes = []
+    for share in (0.001, 0.2, 0.6, 0.999):
+        stream = _build(
+            root,
+            include="image",
+            evaluate_on="validation",
+            validation_fraction=share,
+            max_train_per_class=3,
+        )
+        rest, validation = _parts_of(stream)
+        sizes.append(len(validation))
+        # a class has six
+        assert len(rest) <= 3 * 5
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (5, 5 * 5)
+    assert 1 < sizes[1] < sizes[2] < 25
+
+
+def test_a_class_of_one_sample_has_none_for_validation(root: pathlib.Path) -> None:
+    _touch(root, "image/pets/train/f_x/0.jpg", "image/pets/test/f_x/0.jpg")
+    _build(root)
+    _fails(root, "image/pets", "'f_x'", "one sample only", evaluate_on="validation")
+
+
+def test_first_tasks(root: pathlib.Path) -> None:
+    whole = _build(root, order="random")
+    assert _build(root, order="random", first_tasks=2).tasks == whole.tasks[:2]
+    with pytest.raises(ValueError, match="first_tasks is 9, but there are 4 tasks"):
+        _build(root, first_tasks=9)
+
+
 def test_text_files_in_folders(root: pathlib.Path) -> None:
     paths = [f"text/notes/train/{name}/{i}.txt" for name in "xy" for i in range(4)]
     _touch(root, *paths)

@@ -23,7 +23,7 @@ from mmcl_jax.streams.base import (
     stream_hash,
 )
 from mmcl_jax.streams.procedural import WorldReference, build
-from mmcl_jax.streams.world.concepts import NOVEL, Concept
+from mmcl_jax.streams.world.concepts import DEVELOPMENT, NOVEL, Concept
 from mmcl_jax.streams.world.render import render
 
 _ALL = ("image", "video", "audio", "depth", "text")
@@ -108,6 +108,19 @@ def test_random_does_not_begin_with_text_unless_all_is_text():
     assert any(each[1] == "image" for each in arranged)
     only = arrange(_drafts(("text",), 4), "random", 0)
     assert _modalities(only) == ["text"] * 4
+
+
+def test_recurring_gives_each_modality_runs_of_two():
+    for seed in range(10):
+        arranged = arrange(_drafts(_ALL, 5), "recurring", seed)
+        pairs = _modalities(arranged)[:20:2]
+        assert _modalities(arranged)[1:20:2] == pairs
+        assert sorted(pairs[:5]) == sorted(_ALL)
+        # the odd fifth tasks are the last round
+        assert pairs[5:] == pairs[:5] == _modalities(arranged)[20:]
+    uneven = [*_drafts(("image",), 5), *_drafts(("audio",), 1)]
+    modalities = _modalities(arrange(uneven, "recurring", 0))
+    assert "".join(name[0] for name in modalities) in ("aiiiii", "iiaiii")
 
 
 def test_unknown_order_names_the_nearest():
@@ -230,6 +243,37 @@ def test_world_train_and_test_are_disjoint_for_every_data_seed():
     assert [t.classes for t in first.tasks] == [t.classes for t in second.tasks]
 
 
+def test_world_validation_draws_are_apart_from_all_others():
+    def seeds(part: str, **changes: Any) -> set[int]:
+        tasks = _world(**changes).tasks
+        return {r.reference.seed for task in tasks for r in getattr(task, part)}
+
+    validation = seeds("test", evaluate_on="validation")
+    assert len(validation) == 2
+    assert seeds("test", evaluate_on="validation", data_seed=1) == validation
+    largest = {"train_per_class": 50, "test_per_class": 50}
+    for changes in ({}, {"data_seed": 1}):
+        others = seeds("train", **largest, **changes) | seeds("test", **largest)
+        assert validation.isdisjoint(others)
+    whole, other = _world(), _world(evaluate_on="validation")
+    assert [task.train for task in other.tasks] == [task.train for task in whole.tasks]
+    assert other.classes == whole.classes
+
+
+def test_world_of_development_concepts():
+    names = {slot.name for slot in _world(concepts="development").classes}
+    assert len(names) == 30
+    assert names <= {concept.name for concept in DEVELOPMENT}
+
+
+def test_first_tasks_are_those_of_the_whole_stream():
+    whole, cut = _world(), _world(first_tasks=3)
+    assert [task.name for task in cut.tasks] == [task.name for task in whole.tasks[:3]]
+    assert cut.tasks == whole.tasks[:3]
+    assert cut.classes == whole.classes[:9]
+    assert cut.stages == ((0,), (1,), (2,))
+
+
 def test_world_order_seed_changes_concepts_and_order():
     names = {tuple(c.name for c in _world(order_seed=s).classes) for s in range(3)}
     assert len(names) == 3
@@ -241,7 +285,7 @@ def test_world_reference_renders_and_describes():
     reference = WorldReference(*star, "image", 123)
     assert reference.describe() == f"world-1:image/{star.name}#123"
     spec: Any = None
-    image = Modality("image", "visual", (), None, None, (), "0")  # type: ignore[arg-type]
+    image = Modality("image", "visual", (), None, None, None, (), "0")  # type: ignore[arg-type]
     np.testing.assert_array_equal(
         reference.load(image, spec), render(star, "image", 123)
     )
@@ -252,7 +296,10 @@ def test_world_reference_renders_and_describes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": 36}, "need 108 concepts, but only 105"),
+        ({"tasks": 37}, "need 111 concepts, but only 108 are novel"),
+        ({"tasks": 13, "concepts": "development"}, "only 36 are development"),
+        ({"first_tasks": 11}, "first_tasks is 11, but there are 10 tasks"),
+        ({"test_per_class": 2**19 + 1}, "at most 524288"),
         ({"tasks": 0}, "tasks is 0, expected at least 1"),
         ({"train_per_class": 0}, "train_per_class is 0"),
         ({"train_per_class": 2**20 + 1}, "at most 1048576"),

@@ -6,13 +6,19 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mmcl_jax.modalities.base import Reference
 
-ORDERS = ("by_modality", "interleaved", "random")
+ORDERS = ("by_modality", "interleaved", "random", "recurring")
+
+# the other part is for choosing hyper-parameters, and never overlaps the test part
+EvaluateOn = Literal["test", "validation"]
+
+# of the order "recurring"
+_RUN = 2
 
 
 class Record(NamedTuple):
@@ -104,6 +110,8 @@ def arrange(drafts: Sequence[TaskDraft], order: str, seed: int) -> list[TaskDraf
             text, unless all tasks are text. This is our reading of "text is not
             alone": text is what the others are aligned to, so a stream of several
             modalities does not start with it.
+            `recurring`: as `interleaved`, but a modality's turn is a run of two tasks,
+            so each comes back after all the others.
         seed: seed of the permutations.
 
     Returns:
@@ -128,8 +136,23 @@ def arrange(drafts: Sequence[TaskDraft], order: str, seed: int) -> list[TaskDraf
     if order == "by_modality":
         return list(itertools.chain.from_iterable(shuffled))
     shuffled = [[group[i] for i in rng.permutation(len(group))] for group in shuffled]
-    rounds = itertools.zip_longest(*shuffled)
-    return [draft for draft in itertools.chain.from_iterable(rounds) if draft]
+    size = _RUN if order == "recurring" else 1
+    runs = [
+        [group[i : i + size] for i in range(0, len(group), size)] for group in shuffled
+    ]
+    rounds = itertools.zip_longest(*runs, fillvalue=())
+    return [draft for turns in rounds for run in turns for draft in run]
+
+
+def first(drafts: Sequence[TaskDraft], count: int | None) -> Sequence[TaskDraft]:
+    """Returns the first `count` drafts; None: all.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if count is not None and count > len(drafts):
+        raise ValueError(f"first_tasks is {count}, but there are {len(drafts)} tasks")
+    return drafts[:count]
 
 
 def _arrange_random(

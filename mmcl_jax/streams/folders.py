@@ -27,7 +27,15 @@ from mmcl_jax.modalities.base import (
     Reference,
     TextReference,
 )
-from mmcl_jax.streams.base import Stream, TaskDraft, arrange, build_stream, display_name
+from mmcl_jax.streams.base import (
+    EvaluateOn,
+    Stream,
+    TaskDraft,
+    arrange,
+    build_stream,
+    display_name,
+    first,
+)
 from mmcl_jax.streams.tables import read_table
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
@@ -66,6 +74,9 @@ def build(
     exclude: str | Sequence[str] | None = None,
     max_train_per_class: int | None = None,
     test_fraction: float = 0.2,
+    evaluate_on: EvaluateOn = "test",
+    validation_fraction: float = 0.2,
+    first_tasks: int | None = None,
     order_seed: int = 0,
     data_seed: int = 0,
 ) -> Stream:
@@ -89,6 +100,10 @@ def build(
             None = all.
         test_fraction: part of each class that is split off for testing where a data set
             has no test part; one sample at least is left on either side.
+        evaluate_on: `validation`: the samples that score are split off the training
+            samples, which are the fewer then, and the test samples are left alone.
+        validation_fraction: part of each class that is split off for it, as above.
+        first_tasks: tasks that are kept, once in order; None: all.
         order_seed: decides which classes form a task, and the order of tasks.
         data_seed: decides the split and the choice of training samples.
 
@@ -101,14 +116,25 @@ def build(
     """
     if classes_per_task < 1:
         raise ValueError(f"classes_per_task={classes_per_task}: expected at least 1")
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction={test_fraction}: expected between 0 and 1")
+    for name, share in (
+        ("test_fraction", test_fraction),
+        ("validation_fraction", validation_fraction),
+    ):
+        if not 0 < share < 1:
+            raise ValueError(f"{name}={share}: expected between 0 and 1")
     if max_train_per_class is not None and max_train_per_class < 1:
         raise ValueError(f"max_train_per_class={max_train_per_class}: expected 1 or up")
     data_sets = _scan(pathlib.Path(root))
     drafts = []
     for data_set, names in _select(data_sets, _globs(include), _globs(exclude)):
         parts = [_parts(data_set, name, test_fraction, data_seed) for name in names]
+        if evaluate_on == "validation":
+            # hashed apart from the other split, which has taken the smallest draws
+            seed = f"validation {data_seed}"
+            parts = [
+                _split(part[0], validation_fraction, seed, data_set, name)
+                for part, name in zip(parts, names, strict=True)
+            ]
         train = [_keep(part[0], max_train_per_class, data_seed) for part in parts]
         seeds = [order_seed, zlib.crc32(data_set.path.encode())]
         places = np.random.default_rng(seeds).permutation(len(names))
@@ -121,7 +147,7 @@ def build(
                 test=tuple(parts[i][1] for i in chosen),
             )
             drafts.append(draft)
-    return build_stream(arrange(drafts, order, order_seed))
+    return build_stream(first(arrange(drafts, order, order_seed), first_tasks))
 
 
 def _cut(places: np.ndarray, size: int) -> list[np.ndarray]:
@@ -263,7 +289,7 @@ def _select(
     return chosen
 
 
-def _draw(seed: int, reference: Reference) -> float:
+def _draw(seed: int | str, reference: Reference) -> float:
     # A sentence moves with its words, so that one that is there twice is never on both
     # sides of the split; a file with its place.
     text = isinstance(reference, TextReference)
@@ -278,14 +304,24 @@ def _parts(
     train = data_set.samples("train", name)
     if "test" in data_set.parts:
         return train, data_set.samples("test", name)
-    draws = [_draw(seed, reference) for reference in train]
+    return _split(train, fraction, seed, data_set, name)
+
+
+def _split(
+    references: list[Reference],
+    fraction: float,
+    seed: int | str,
+    data_set: _DataSet,
+    name: str,
+) -> tuple[list[Reference], list[Reference]]:
+    draws = [_draw(seed, reference) for reference in references]
     if min(draws) == max(draws):
         raise DataError(
-            f"{data_set.root / data_set.path}: class {name!r} has one sample only, and "
-            "there is no 'test' to take another from; add samples"
+            f"{data_set.root / data_set.path}: class {name!r} has one sample only to "
+            "train on, and another is needed to score with; add samples"
         )
     limit = min(max(fraction, np.nextafter(min(draws), 2)), max(draws))
-    pairs = list(zip(draws, train, strict=True))
+    pairs = list(zip(draws, references, strict=True))
     return [r for d, r in pairs if d >= limit], [r for d, r in pairs if d < limit]
 
 

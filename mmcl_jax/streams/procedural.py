@@ -1,17 +1,29 @@
 """Streams over the procedural world: no files, no download, equal on every run."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
 from mmcl_jax.modalities.base import DataError, InputSpec, Media, Modality
-from mmcl_jax.streams.base import Stream, TaskDraft, arrange, build_stream
-from mmcl_jax.streams.world.concepts import NOVEL, Concept
+from mmcl_jax.streams.base import (
+    EvaluateOn,
+    Stream,
+    TaskDraft,
+    arrange,
+    build_stream,
+    first,
+)
+from mmcl_jax.streams.world.concepts import DEVELOPMENT, NOVEL, Concept
 from mmcl_jax.streams.world.render import VERSION, check_modality, render
 
 DRAWS = 2**20
-"""Seeds a part of the data may use: the test draws of a class are those from 0 to
-`DRAWS - 1`, its training draws under `data_seed` s start at `DRAWS * (s + 1)`."""
+"""Seeds a part of the data may use: the test draws of a class start at 0, its
+validation draws at `DRAWS // 2`, its training draws under `data_seed` s at
+`DRAWS * (s + 1)`."""
+
+Concepts = Literal["novel", "development"]
+CONCEPTS = {"novel": NOVEL, "development": DEVELOPMENT}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +72,9 @@ def build(
     test_per_class: int,
     order_seed: int,
     data_seed: int,
+    concepts: Concepts = "novel",
+    evaluate_on: EvaluateOn = "test",
+    first_tasks: int | None = None,
 ) -> Stream:
     """Builds a stream of concepts that the built-in encoder was not trained on.
 
@@ -75,9 +90,12 @@ def build(
         test_per_class: test samples a class; none gives undefined accuracies.
         order_seed: permutes concepts and tasks.
         data_seed: draws the training samples; test samples do not depend on it.
+        concepts: which of `CONCEPTS` the classes are.
+        evaluate_on: whether the samples that score are test or validation draws.
+        first_tasks: tasks that are kept, once in order; None: all.
 
     Returns:
-        The stream; training and test samples share no seed.
+        The stream; training, test and validation samples share no seed.
 
     Raises:
         ValueError: a number is out of range, a modality or the order is unknown, or
@@ -93,7 +111,7 @@ def build(
         tasks=(tasks, 1, None),
         classes_per_task=(classes_per_task, 1, None),
         train_per_class=(train_per_class, 1, DRAWS),
-        test_per_class=(test_per_class, 0, DRAWS),
+        test_per_class=(test_per_class, 0, DRAWS // 2),
         order_seed=(order_seed, 0, None),
         data_seed=(data_seed, 0, None),
     )
@@ -104,28 +122,30 @@ def build(
             f"{tasks} tasks over the modalities {modalities}: expected at least one "
             "modality, each once, and at least one task for each"
         )
-    if tasks * classes_per_task > len(NOVEL):
+    among = CONCEPTS[concepts]
+    if tasks * classes_per_task > len(among):
         raise ValueError(
             f"{tasks} tasks of {classes_per_task} classes need "
-            f"{tasks * classes_per_task} concepts, but only {len(NOVEL)} are novel"
+            f"{tasks * classes_per_task} concepts, but only {len(among)} are {concepts}"
         )
-    permutation = np.random.default_rng(order_seed).permutation(len(NOVEL))
+    permutation = np.random.default_rng(order_seed).permutation(len(among))
     first_train = DRAWS * (data_seed + 1)
+    first_test = DRAWS // 2 if evaluate_on == "validation" else 0
     drafts = []
     for task in range(tasks):
         modality = modalities[task % len(modalities)]
         chosen = permutation[task * classes_per_task : (task + 1) * classes_per_task]
-        concepts = [NOVEL[i] for i in chosen]
+        own = [among[i] for i in chosen]
         drafts.append(
             TaskDraft(
                 name=f"{modality}-{task // len(modalities) + 1}",
                 modality=modality,
-                classes=tuple((concept.name, "world") for concept in concepts),
-                train=_draws(concepts, modality, first_train, train_per_class),
-                test=_draws(concepts, modality, 0, test_per_class),
+                classes=tuple((concept.name, "world") for concept in own),
+                train=_draws(own, modality, first_train, train_per_class),
+                test=_draws(own, modality, first_test, test_per_class),
             )
         )
-    return build_stream(arrange(drafts, order, order_seed))
+    return build_stream(first(arrange(drafts, order, order_seed), first_tasks))
 
 
 def _draws(
