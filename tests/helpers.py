@@ -1,5 +1,6 @@
 """Small files and specs that tests of data share."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import av
 import jax
+import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -181,6 +183,17 @@ def make_encoder(folder: pathlib.Path) -> pathlib.Path:
 
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+def get_config(path: pathlib.Path, argument: str = "") -> ml_collections.ConfigDict:
+    """Returns what a config file makes of the argument behind its colon."""
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
 _PROGRAMS = tempfile.TemporaryDirectory()
 
 

@@ -1,0 +1,85 @@
+"""Short arguments and tuned values of a config, and the benchmark's four streams."""
+
+import json
+import pathlib
+
+import pytest
+
+from mmcl_jax import assemble
+from mmcl_jax.arguments import replace_at, with_arguments, with_tuned
+from mmcl_jax.config import Config, ConfigError, MethodOptions, World, resolve
+from mmcl_jax.methods import METHODS
+from mmcl_jax.streams.base import ORDERS, stream_hash
+from tests import helpers
+
+WORLD = helpers.REPOSITORY / "configs" / "world.py"
+
+# mmcl-world v1 under seed 0. If one of them changes, so does every published number:
+# that is another version of the benchmark.
+OFFICIAL = {
+    "by_modality": "6ac0e99e91339cb6c6cc001fdaa7b1437ad3ba6d96beee7935fbcb26a2ef12fd",
+    "interleaved": "83469a0e7c913aa3e855bf388a860d637a0b9debc9f59f5ca5d718ae2efbf999",
+    "random": "b35f469370176b1db2a2a0d7084c6e9dbd89737e8d951ade0098f80028417015",
+    "recurring": "766cf32b2b488529e2455913d33e9806624de1cbca9253f5053e4412a77e7183",
+}
+
+
+@pytest.mark.parametrize("order", OFFICIAL)
+def test_the_official_streams_stay_as_they_are(order: str) -> None:
+    config = resolve(helpers.get_config(WORLD, f"method=ridge,stream={order},seed=0"))
+    stream = assemble.build_stream(config)
+    assert stream_hash(stream) == OFFICIAL[order]
+    assert len(stream.tasks) == 20
+    assert len(stream.classes) == 100
+    modalities = [task.modality for task in stream.tasks]
+    assert {name: modalities.count(name) for name in modalities} == dict.fromkeys(
+        ("image", "video", "audio", "depth", "text"), 4
+    )
+
+
+def test_there_is_an_official_stream_of_every_order() -> None:
+    assert set(OFFICIAL) == set(ORDERS)
+
+
+def test_tuned_values_are_for_their_method_alone(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "tuned.json"
+    values = {"train.optimizer.learning_rate": 0.5, "method.ridge.regularization": 2.0}
+    path.write_text(json.dumps({"chosen": {"ridge": values}}))
+    config = Config(method=MethodOptions(name="ridge"))
+    tuned = with_tuned(config, path)
+    assert tuned.train.optimizer.learning_rate == 0.5
+    assert tuned.method.ridge.regularization == 2.0
+    other = Config(method=MethodOptions(name="zero_shot"))
+    assert with_tuned(other, path) == other
+    path.write_text(json.dumps({"chosen": {"ridge": {"train.epoch": 2}}}))
+    with pytest.raises(ConfigError, match=r"'epoch' is not one .* mean 'epochs'\?"):
+        with_tuned(config, path)
+
+
+def test_shipped_tuned_values_resolve() -> None:
+    chosen = json.loads((WORLD.parent / "tuned.json").read_text())["chosen"]
+    assert set(chosen) <= set(METHODS)
+    for name in METHODS:
+        config = resolve(helpers.get_config(WORLD, f"method={name}"))
+        for path, value in chosen.get(name, {}).items():
+            at = config
+            for field in path.split("."):
+                at = getattr(at, field)
+            assert at == value
+
+
+def test_fields_are_replaced_by_their_path() -> None:
+    changed = replace_at(Config(), "stream.tasks", 7)
+    assert changed.stream == World(tasks=7)
+    assert replace_at(changed, "stream.tasks", 10) == Config()
+    for path in ("method.comm.blendd", "seeds.init.x", "nothing"):
+        with pytest.raises(ConfigError, match="field of the config"):
+            replace_at(Config(), path, 1)
+
+
+def test_arguments_change_what_they_name() -> None:
+    pairs = {"method": "ridge", "stream": "random", "sharing": "shared", "seed": "3"}
+    config = with_arguments(Config(), pairs)
+    assert (config.method.name, config.method.sharing) == ("ridge", "shared")
+    assert config.stream.order == "random"
+    assert (config.seeds.order, config.seeds.init, config.seeds.data) == (3, 3, 3)
