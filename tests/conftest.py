@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 CHECKED = (
     "evaluate",
     "gaussians",
+    "kmeans",
     "losses",
     "methods",
     "metrics",

@@ -1,0 +1,219 @@
+"""CODA-Prompt: a prefix is a sum of components, weighted by attention to the query."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mmcl_jax import losses
+from mmcl_jax.methods import selection, stages
+from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
+from mmcl_jax.methods.sharing import routed
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import Adapter, prefix
+from mmcl_jax.models.tower import Injection, Prefix, TowerSpec
+from mmcl_jax.options import Count, NonNegative, Sharing
+from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class CodaPromptOptions:
+    """Options of CODA-Prompt; the defaults are the paper's.
+
+    Attributes:
+        components: of a tower, divided over the stages; each has at least one.
+        length: keys, and as many values, of a component; the paper's 8 counts both.
+        layers: blocks with a prefix, from the first.
+        orthogonality: weight of the penalty; the published code's default is 0.
+    """
+
+    components: Count = 100
+    length: Count = 4
+    layers: Count = 5
+    orthogonality: NonNegative = 0.1
+
+
+def coda_prompt(
+    model: Model,
+    options: CodaPromptOptions,
+    sharing: Sharing,
+    train_label_space: LabelSpace,
+) -> Method:
+    """Returns CODA-Prompt.
+
+    In each of the first blocks, component k has a prefix `p_k`, an attention vector
+    `A_k` and a key `K_k`; with the frozen query q, the prefix of a sample is
+
+        p = sum_k cos(q ⊙ A_k, K_k) p_k
+        loss = CE(s z · u_c) + orthogonality sum_(X in K, A, p) mean((X Xᵀ - I)²).
+
+    A stage trains its own components, which start orthonormal to the earlier ones of
+    its group; the earlier ones take part and stay as they are. A sample uses the
+    components of all stages that it may use.
+
+    Deviation: vectors that cannot be orthogonal, because earlier ones span the space,
+    start as unit vectors as they were drawn. The head is the class texts, embedded
+    once, frozen; prompts are on the side of the samples alone.
+
+    References:
+        Smith et al., CODA-Prompt: COntinual Decomposed Attention-based Prompting for
+        Rehearsal-Free Continual Learning, CVPR 2023.
+    """
+    per_stage = max(1, options.components // model.num_stages)
+    component = _component(options, model.spec.embedding)
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        stacks = stages.init_slots(key, model, component, per_stage)
+        return stacks, {"met": stages.init(model)}
+
+    def usable(context: Context, batch: Batch) -> Bool[Array, "b s"]:
+        met = context.memory["met"]
+        of_stage = stages.visible(model, sharing, met, context, batch)
+        return jnp.repeat(of_stage, per_stage, axis=1)
+
+    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+        stack = params[model.tower_of(batch.modality)]
+        injection = component.blend(
+            stack,
+            selection.soft_attention(
+                batch.query,
+                stack["attention"],
+                stack["component_keys"],
+                usable(context, batch),
+            ),
+        )
+        return model.embed(context.frozen, batch.inputs, injection)
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        z = embed(params, context, batch)
+        value, metrics = alignment(model, z, context, batch, train_label_space)
+        if options.orthogonality == 0:
+            return value, metrics
+        vectors = _vectors(params[model.tower_of(batch.modality)])
+        used = usable(context, batch).any(axis=0)
+        penalty = sum(
+            jax.vmap(orthogonality_penalty, (1, None))(x, used).sum()
+            for x in vectors.values()
+        )
+        # as a mean over samples: a batch without any asks for nothing
+        penalty = losses.weighted_mean(
+            jnp.broadcast_to(jnp.asarray(penalty), batch.weight.shape), batch.weight
+        )
+        return value + options.orthogonality * penalty, metrics | {
+            "orthogonality": penalty
+        }
+
+    def trainable(params: Params, context: Context) -> PyTree:
+        return stages.trainable_slots(model, context, params, per_stage)
+
+    def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        del key
+        met = context.memory["met"]
+        begun = {}
+        for tower, stack in params.items():
+            now = stages.of_tower_now(model, tower, context)
+            earlier = stages.previous(model, tower, sharing, met, context)
+            old, new = (jnp.repeat(x, per_stage) for x in (earlier, now))
+            begun[tower] = _orthonormal_start(stack, old, new)
+        met = stages.meet(model, met, context)
+        return begun, context.memory | {"met": met}
+
+    method = aligned(model, init, embed, train_label_space)
+    method = method._replace(loss=loss, trainable=trainable, begin_task=begin_task)
+    return routed(method, model, sharing)
+
+
+def orthogonality_penalty(
+    rows: Float[Array, "s n"], used: Bool[Array, " s"]
+) -> Float[Array, ""]:
+    """Returns `mean((X Xᵀ - I)²)` over the used rows X; 0 if there are none.
+
+    >>> rows = jnp.array([[1.0, 0], [1, 1]])
+    >>> float(orthogonality_penalty(rows, jnp.array([True, True])))
+    0.75
+    """
+    both = used[:, None] & used[None, :]
+    square = jnp.where(both, rows @ rows.T - jnp.eye(len(rows)), 0.0) ** 2
+    return square.sum() / jnp.maximum(both.sum(), 1)
+
+
+def gram_schmidt(
+    rows: Float[Array, "s n"], old: Bool[Array, " s"], new: Bool[Array, " s"]
+) -> Float[Array, "s n"]:
+    """Returns the rows with the new ones orthonormal, and orthogonal to the old ones.
+
+    The old ones may stand at any angle; those that are neither stay as they are. A new
+    row within the span of those before it is scaled to length 1.
+
+    Args:
+        rows: old ones in front of new ones.
+        old: which rows are to be orthogonal to.
+        new: which rows are changed.
+    """
+
+    def add(basis: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        index, taken = inputs
+        unit = losses.unit_norm(rows[index])
+        rest = unit
+        # once more, for what the first time leaves in rounding
+        for _ in range(2):
+            along = jnp.matmul(basis, rest, precision="highest")
+            rest = rest - jnp.matmul(along, basis, precision="highest")
+        length = jnp.linalg.norm(rest)
+        independent = length > 1e-3
+        rest = jnp.where(independent, rest / jnp.maximum(length, 1e-3), 0.0)
+        basis = basis.at[index].set(jnp.where(taken, rest, 0.0))
+        return basis, jnp.where(independent, rest, unit)
+
+    start = jnp.zeros_like(rows)
+    _, orthonormal = jax.lax.scan(add, start, (jnp.arange(len(rows)), old | new))
+    return jnp.where(new[:, None], orthonormal, rows)
+
+
+def _component(options: CodaPromptOptions, query_width: int) -> Adapter:
+    """Returns a prefix with an attention vector and a key in each of its blocks."""
+    plain = prefix(options.length, options.layers)
+
+    def init(key: Key, spec: TowerSpec) -> PyTree:
+        keys = jax.random.split(key, 3)
+        shape = (min(options.layers, spec.layers), query_width)
+        return plain.init(keys[0], spec) | {
+            "attention": jax.random.normal(keys[1], shape),
+            "component_keys": jax.random.normal(keys[2], shape),
+        }
+
+    def blend(stack: PyTree, weights: Float[Array, "b l s"]) -> Injection:
+        keys, values = (
+            jnp.einsum("bls,slpw->blpw", weights, stack[name])
+            for name in ("keys", "values")
+        )
+        return Injection(prefixes=(Prefix(keys, values),))
+
+    return Adapter(init, blend)
+
+
+def _vectors(stack: PyTree) -> dict[str, Float[Array, "s l n"]]:
+    """Returns what is to be orthogonal: keys, attention vectors, whole prefixes."""
+    both = jnp.concatenate([stack["keys"], stack["values"]], axis=2)
+    return {
+        "component_keys": stack["component_keys"],
+        "attention": stack["attention"],
+        "prefix": both.reshape(*both.shape[:2], -1),
+    }
+
+
+def _orthonormal_start(
+    stack: PyTree, old: Bool[Array, " s"], new: Bool[Array, " s"]
+) -> PyTree:
+    orthonormal = {
+        name: jax.vmap(gram_schmidt, (1, None, None), 1)(x, old, new)
+        for name, x in _vectors(stack).items()
+    }
+    slots, layers, length, width = stack["keys"].shape
+    both = orthonormal.pop("prefix").reshape(slots, layers, 2 * length, width)
+    keys, values = jnp.split(both, 2, axis=2)
+    return orthonormal | {"keys": keys, "values": values}

@@ -1,0 +1,114 @@
+"""DIKI: a residual prefix for each stage, as strong as the sample is familiar."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mmcl_jax import gaussians
+from mmcl_jax.methods import selection, stages
+from mmcl_jax.methods.base import LabelSpace, Method, aligned
+from mmcl_jax.methods.sharing import routed
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import residual_prefix
+from mmcl_jax.options import Count, Share, Sharing
+from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class DikiOptions:
+    """Options of DIKI; length and layers are the paper's.
+
+    Attributes:
+        length: keys and values of a block.
+        layers: blocks with a residual prefix, from the first.
+        shrinkage: of a stage's covariance towards a multiple of the identity.
+    """
+
+    length: Count = 8
+    layers: Count = 8
+    shrinkage: Share = 0.01
+
+
+def diki(
+    model: Model, options: DikiOptions, sharing: Sharing, train_label_space: LabelSpace
+) -> Method:
+    """Returns DIKI.
+
+    In the first blocks, a stage's keys and values, `P_v` of 0 at the start, are added
+    to what the frozen attention gives, `Attn(q, K, V) + w Attn(q, P_k, P_v)`. The
+    frozen queries of a stage have a Gaussian with density p of their own. Training has
+    w = 1; a prediction takes the stage of the largest density and
+
+        w = sigmoid(log p / d - 1)
+
+    of the sample, so that the frozen encoder is left to what no stage resembles.
+
+    Deviation: the covariance is shrunk, where the published code adds 1e-7 to its
+    diagonal, which leaves it all but singular with less samples than dimensions. Each
+    sample has its own stage; the code's vote over the batch and its label space, the
+    classes of the test task, are left out. So are prompts for the class texts, whose w
+    would be that of a batch: they are embedded once, frozen.
+
+    References:
+        Tang et al., Mind the Interference: Retaining Pre-trained Knowledge in
+        Parameter Efficient Continual Learning of Vision-Language Models, ECCV 2024.
+    """
+    adapter = residual_prefix(options.length, options.layers)
+    # each stage has one mean and one covariance
+    of_stage = jnp.arange(model.num_stages)
+    width = model.spec.embedding
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        return stages.init_slots(key, model, adapter), {
+            "met": stages.init(model),
+            "queries": gaussians.init(model.num_stages, model.num_stages, width),
+        }
+
+    def route(
+        context: Context, batch: Batch
+    ) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
+        """Returns the stage of each sample and the weight of its residual."""
+        if context.train:
+            return stages.own(context, batch), jnp.ones_like(batch.weight)
+        memory = context.memory
+        densities = gaussians.log_density(
+            memory["queries"], batch.query, of_stage, options.shrinkage
+        )
+        usable = stages.visible(model, sharing, memory["met"], context, batch)
+        stage, density = selection.most_likely(densities, usable)
+        return stage, selection.residual_weight(density, width)
+
+    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+        stage, residual = route(context, batch)
+        stack = params[model.tower_of(batch.modality)]
+        injection = adapter.blend(stack, jax.nn.one_hot(stage, model.num_stages))
+        (prefix,) = injection.prefixes
+        injection = injection._replace(prefixes=(prefix._replace(residual=residual),))
+        return model.embed(context.frozen, batch.inputs, injection)
+
+    def trainable(params: Params, context: Context) -> PyTree:
+        return stages.trainable_slots(model, context, params)
+
+    def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        del params, key
+        updated = gaussians.update(
+            context.memory["queries"],
+            batch.query,
+            stages.own(context, batch),
+            batch.weight,
+            of_stage,
+        )
+        return context.memory | {"queries": updated}
+
+    def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        del key
+        met = stages.meet(model, context.memory["met"], context)
+        return params, context.memory | {"met": met}
+
+    method = aligned(model, init, embed, train_label_space)
+    method = method._replace(
+        trainable=trainable, prepare=prepare, begin_task=begin_task
+    )
+    return routed(method, model, sharing)

@@ -1,0 +1,163 @@
+"""DualPrompt: general prefixes in the first blocks, an expert of each stage behind."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mmcl_jax.methods import selection, stages
+from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
+from mmcl_jax.methods.prompted import init_groups
+from mmcl_jax.methods.sharing import group_weights, routed
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import Adapter, prefix
+from mmcl_jax.models.tower import Injection, Prefix, TowerSpec
+from mmcl_jax.options import Count, NonNegative, NonNegativeInt, Sharing
+from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class DualPromptOptions:
+    """Options of DualPrompt; the defaults are the paper's for CIFAR-100.
+
+    Attributes:
+        general_length: keys and values of the general prefix of a block.
+        general_layers: blocks with it, from the first; one less than all at most.
+        expert_length: keys and values of an expert's prefix of a block; 20 for
+            ImageNet-R in the paper.
+        expert_layers: the blocks with it, behind those of the general prefix.
+        key_pull: weight of the cosine of queries and their expert's key in the loss.
+        reshape_bug: whether the experts' prefixes of a batch are handed out as in
+            PyTorch ports, which reshape (2, batch) to (batch, 2) without a transpose:
+            a sample gets keys or values of two others. Published numbers of the ports
+            depend on it; a prediction then depends on the samples beside it.
+    """
+
+    general_length: Count = 5
+    general_layers: NonNegativeInt = 2
+    expert_length: Count = 5
+    expert_layers: Count = 3
+    key_pull: NonNegative = 1.0
+    reshape_bug: bool = False
+
+
+def dualprompt(
+    model: Model,
+    options: DualPromptOptions,
+    sharing: Sharing,
+    train_label_space: LabelSpace,
+) -> Method:
+    """Returns DualPrompt with a general prefix a group and an expert a stage.
+
+    A stage trains its own expert; a prediction takes, among the experts of the stages
+    that the sample may use, the one whose key has the largest cosine with the frozen
+    query. An expert starts as a copy of the previous one of its group.
+
+        loss = CE(s z · u_c) - key_pull cos(q, key_stage)
+
+    Deviation: a tower with fewer blocks than asked for keeps at least one for the
+    experts. The head is the class texts, embedded once, frozen; prompts are on the
+    side of the samples alone.
+
+    References:
+        Wang et al., DualPrompt: Complementary Prompting for Rehearsal-free Continual
+        Learning, ECCV 2022.
+    """
+    general, expert = _adapters(options)
+    blend = general.blend
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        keys = jax.random.split(key, 3)
+        experts = stages.init_slots(keys[1], model, expert)
+        shape = (len(experts), model.num_stages, model.spec.embedding)
+        drawn = 0.02 * jax.random.normal(keys[2], shape)
+        params = {
+            "general": init_groups(keys[0], model, general, sharing),
+            "experts": experts,
+            "expert_keys": dict(zip(experts, drawn, strict=True)),
+        }
+        return params, {"met": stages.init(model)}
+
+    def choose(
+        params: Params, context: Context, batch: Batch
+    ) -> tuple[Float[Array, "b t"], Int[Array, "b 1"]]:
+        keys = params["expert_keys"][model.tower_of(batch.modality)]
+        scores = selection.cosines(batch.query, keys)
+        if context.train:
+            return scores, stages.own(context, batch)[:, None]
+        usable = stages.visible(model, sharing, context.memory["met"], context, batch)
+        return scores, selection.top_k(scores, usable, 1)
+
+    def features(
+        params: Params, context: Context, batch: Batch, chosen: Int[Array, "b 1"]
+    ) -> Float[Array, "b d"]:
+        tower = model.tower_of(batch.modality)
+        groups = group_weights(model, sharing, context, batch)
+        always = blend(params["general"][tower], groups).prefixes
+        weights = jax.nn.one_hot(chosen[:, 0], model.num_stages)
+        (own,) = blend(params["experts"][tower], weights).prefixes
+        if options.reshape_bug:
+            own = reshaped_without_transpose(own)
+        injection = Injection(prefixes=(*always, own))
+        return model.embed(context.frozen, batch.inputs, injection)
+
+    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+        return features(params, context, batch, choose(params, context, batch)[1])
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        scores, chosen = choose(params, context, batch)
+        z = features(params, context, batch, chosen)
+        value, metrics = alignment(model, z, context, batch, train_label_space)
+        distance = selection.key_distance(scores, chosen, batch.weight)
+        return value + options.key_pull * distance, metrics | {"key_distance": distance}
+
+    def trainable(params: Params, context: Context) -> PyTree:
+        shared = stages.trainable_groups(model, sharing, context, params["general"])
+        of_stage = {
+            name: stages.trainable_slots(model, context, params[name])
+            for name in ("experts", "expert_keys")
+        }
+        return of_stage | {"general": shared}
+
+    def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        del key
+        met = context.memory["met"]
+        experts = stages.copy_previous(model, params["experts"], sharing, met, context)
+        met = stages.meet(model, met, context)
+        return params | {"experts": experts}, context.memory | {"met": met}
+
+    method = aligned(model, init, embed, train_label_space)
+    method = method._replace(loss=loss, trainable=trainable, begin_task=begin_task)
+    return routed(method, model, sharing)
+
+
+def reshaped_without_transpose(prefix: Prefix) -> Prefix:
+    """Returns keys and values `(2, b)` read as `(b, 2)`, see `DualPromptOptions`.
+
+    Of four samples, 0 gets the keys of 0 and 1, 1 those of 2 and 3, and 2 and 3 get
+    values alone.
+    """
+    both = jnp.stack([prefix.keys, prefix.values])
+    both = both.reshape(both.shape[1], 2, *both.shape[2:])
+    return Prefix(both[:, 0], both[:, 1])
+
+
+def _adapters(options: DualPromptOptions) -> tuple[Adapter, Adapter]:
+    """Returns the general prefix and the expert's, cut to the depth of a tower."""
+
+    def depth(spec: TowerSpec) -> int:
+        return min(options.general_layers, spec.layers - 1)
+
+    def init_general(key: Key, spec: TowerSpec) -> PyTree:
+        return prefix(options.general_length, depth(spec)).init(key, spec)
+
+    def init_expert(key: Key, spec: TowerSpec) -> PyTree:
+        layers = min(options.expert_layers, spec.layers - depth(spec))
+        return prefix(options.expert_length, layers).init(key, spec)
+
+    blend = prefix(options.general_length, options.general_layers).blend
+    return Adapter(init_general, blend), Adapter(init_expert, blend)

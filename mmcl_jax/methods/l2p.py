@@ -1,0 +1,122 @@
+"""Learning to Prompt: each sample takes the prompts of a pool whose keys it is near."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mmcl_jax.methods import selection, stages
+from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
+from mmcl_jax.methods.prompted import init_groups
+from mmcl_jax.methods.sharing import group_weights, routed
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import shallow_prompts
+from mmcl_jax.models.tower import Injection
+from mmcl_jax.options import Count, NonNegative, Sharing
+from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class L2POptions:
+    """Options of L2P; the defaults are the paper's for CIFAR-100.
+
+    Attributes:
+        pool: prompts of a group.
+        length: tokens of a prompt.
+        top_k: prompts that a sample takes; at most `pool`.
+        key_pull: weight of the cosines of queries and chosen keys in the loss.
+        batchwise_vote: whether the whole batch takes the prompts that most of its
+            samples choose, in training and in prediction, as the published code does.
+            A prediction then depends on the samples beside it, and batches of one task
+            tell which task they are of.
+    """
+
+    pool: Count = 10
+    length: Count = 10
+    top_k: Count = 4
+    key_pull: NonNegative = 1.0
+    batchwise_vote: bool = False
+
+
+def l2p(
+    model: Model, options: L2POptions, sharing: Sharing, train_label_space: LabelSpace
+) -> Method:
+    """Returns L2P with a pool for each group.
+
+    A sample takes the k prompts whose keys have the largest cosine with its frozen
+    query, all of them before the first block, and
+
+        loss = CE(s z · u_c) - key_pull sum_(chosen k) cos(q, key_k).
+
+    Deviation: the paper's head reads the mean of the prompts' outputs. Here the
+    feature z is the class token's output, since the projection into the space of the
+    class texts, which are the head, was pre-trained for that token alone. Keys are
+    drawn in all directions, where the official ones, from U[0, 0.01), all lie near one
+    diagonal. The paper's penalty on often chosen prompts is left out, as in its code.
+    Prompts are on the side of the samples: class texts are embedded once, frozen.
+
+    References:
+        Wang et al., Learning to Prompt for Continual Learning, CVPR 2022.
+
+    Raises:
+        ValueError: more prompts are to be taken than a pool has.
+    """
+    if options.top_k > options.pool:
+        raise ValueError(
+            f"config.method.l2p.top_k: {options.top_k} is more than the "
+            f"{options.pool} prompts of config.method.l2p.pool"
+        )
+    prompts = shallow_prompts(options.length)
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        stacks = init_groups(key, model, prompts, sharing, options.pool)
+        width = model.spec.embedding
+        pools = {}
+        for i, (tower, stack) in enumerate(stacks.items()):
+            own = jax.random.fold_in(jax.random.fold_in(key, i), 1)
+            shape = (stack["prompts"].shape[0], width)
+            pools[tower] = stack | {"keys": 0.02 * jax.random.normal(own, shape)}
+        return pools, {}
+
+    def visible(context: Context, batch: Batch) -> Bool[Array, "b s"]:
+        groups = group_weights(model, sharing, context, batch)
+        return jnp.repeat(groups > 0, options.pool, axis=1)
+
+    def choose(
+        params: Params, context: Context, batch: Batch
+    ) -> tuple[Float[Array, "b s"], Int[Array, "b k"]]:
+        keys = params[model.tower_of(batch.modality)]["keys"]
+        scores = selection.cosines(batch.query, keys)
+        chosen = selection.top_k(scores, visible(context, batch), options.top_k)
+        if options.batchwise_vote:
+            chosen = selection.majority(chosen, batch.weight, keys.shape[0])
+        return scores, chosen
+
+    def features(
+        params: Params, context: Context, batch: Batch, chosen: Int[Array, "b k"]
+    ) -> Float[Array, "b d"]:
+        pool = params[model.tower_of(batch.modality)]["prompts"]
+        rows, width = chosen.shape[0], pool.shape[-1]
+        side_by_side = pool[chosen].reshape(rows, 1, -1, width)
+        injection = Injection(prompts=side_by_side)
+        return model.embed(context.frozen, batch.inputs, injection)
+
+    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+        return features(params, context, batch, choose(params, context, batch)[1])
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        scores, chosen = choose(params, context, batch)
+        z = features(params, context, batch, chosen)
+        value, metrics = alignment(model, z, context, batch, train_label_space)
+        distance = selection.key_distance(scores, chosen, batch.weight)
+        return value + options.key_pull * distance, metrics | {"key_distance": distance}
+
+    def trainable(params: Params, context: Context) -> PyTree:
+        return stages.trainable_groups(model, sharing, context, params, options.pool)
+
+    method = aligned(model, init, embed, train_label_space)
+    return routed(method._replace(loss=loss, trainable=trainable), model, sharing)

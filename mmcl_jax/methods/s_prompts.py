@@ -1,0 +1,107 @@
+"""S-Prompts: an independent adapter for each stage, chosen by the nearest centre."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax import kmeans, reservoir
+from mmcl_jax.methods import selection, stages
+from mmcl_jax.methods.base import LabelSpace, Method, aligned
+from mmcl_jax.methods.prompted import adapted_features
+from mmcl_jax.methods.sharing import routed
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.options import Count, Sharing
+from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class SPromptsOptions:
+    """Options of S-Prompts.
+
+    Attributes:
+        centres: of the frozen queries of a stage.
+        sampled_queries: at most so many of a stage's queries, drawn uniformly, are
+            kept while it begins, for k-means.
+        distance: to the centres; the paper has `l2`, the published code sums absolute
+            differences, `l1`.
+    """
+
+    centres: Count = 5
+    sampled_queries: Count = 1024
+    distance: Literal["l2", "l1"] = "l2"
+
+
+def s_prompts(
+    model: Model,
+    adapter: Adapter,
+    options: SPromptsOptions,
+    sharing: Sharing,
+    train_label_space: LabelSpace,
+) -> Method:
+    """Returns S-Prompts with any kind of adapter.
+
+    A stage trains its own adapter alone, so nothing is forgotten but the way to it: a
+    prediction takes the adapter of the stage whose k-means centres of frozen queries
+    hold the one nearest to the sample's query.
+
+    Deviation: S-liPrompts also learns a context for the class texts of each stage, and
+    S-iPrompts a linear head. Here the class texts are the head, embedded once, frozen,
+    so that logits of all stages can be compared.
+
+    References:
+        Wang et al., S-Prompts Learning with Pre-trained Transformers: An Occam's Razor
+        for Domain Incremental Learning, NeurIPS 2022.
+    """
+    width = model.spec.embedding
+
+    def nothing() -> reservoir.Reservoir:
+        query = jax.ShapeDtypeStruct((width,), jnp.float32)
+        return reservoir.init(options.sampled_queries, query)
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        return stages.init_slots(key, model, adapter), {
+            "met": stages.init(model),
+            "queries": nothing(),
+            "centres": jnp.zeros((model.num_stages, options.centres, width)),
+        }
+
+    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+        memory = context.memory
+        if context.train:
+            stage = stages.own(context, batch)
+        else:
+            usable = stages.visible(model, sharing, memory["met"], context, batch)
+            order = {"l1": 1, "l2": 2}[options.distance]
+            stage = selection.nearest(batch.query, memory["centres"], usable, order)
+        weights = jax.nn.one_hot(stage, model.num_stages)
+        return adapted_features(model, adapter, params, weights, context, batch)
+
+    def trainable(params: Params, context: Context) -> PyTree:
+        return stages.trainable_slots(model, context, params)
+
+    def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        del params
+        queries = reservoir.add(
+            context.memory["queries"], batch.query, batch.weight, batch.id, key
+        )
+        return context.memory | {"queries": queries}
+
+    def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        memory, queries = context.memory, context.memory["queries"]
+        used = queries.priority >= 0
+        centres = kmeans.fit(key, queries.rows, used, options.centres)
+        return params, memory | {
+            "met": stages.meet(model, memory["met"], context),
+            "queries": nothing(),
+            "centres": memory["centres"].at[context.task].set(centres),
+        }
+
+    method = aligned(model, init, embed, train_label_space)
+    method = method._replace(
+        trainable=trainable, prepare=prepare, begin_task=begin_task
+    )
+    return routed(method, model, sharing)
