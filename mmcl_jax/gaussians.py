@@ -5,6 +5,7 @@ choice, `class_group = arange(C)` gives each class its own covariance. The memor
 fixed for the whole stream.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -131,6 +132,53 @@ def select(
     )
 
 
+def coarsen(stats: Gaussians, group: Int[Array, " C"], num_groups: int) -> Gaussians:
+    """Replaces class means by the means of larger groups: one Gaussian a group.
+
+    Every class takes the mean of its group, and what it lay apart from it goes into the
+    scatter. `count` stays that of each class.
+
+    Args:
+        stats: statistics whose scatter has one group, or these groups.
+        group: group of each class [C].
+        num_groups: how many there are.
+
+    Returns:
+        Statistics of the same shapes.
+    """
+    total = jax.ops.segment_sum(stats.count, group, num_groups)
+    share = _divide(stats.count, total[group])[:, None]
+    mean = jax.ops.segment_sum(share * stats.mean, group, num_groups)[group]
+    tied = stats.scatter.shape[0] == 1
+    row_group = jnp.zeros_like(group) if tied else group
+    scatter = _scatter(stats.mean - mean, stats.count, row_group, stats.scatter)
+    return Gaussians(stats.count, mean, scatter)
+
+
+def structured(matrix: Float[Array, "d d"], form: str, rank: int) -> Array:
+    """Returns a covariance of fewer numbers, with the diagonal or trace of `matrix`.
+
+    Args:
+        matrix: symmetric [d, d].
+        form: `diagonal`; `isotropic`: a multiple of the identity; `low_rank`: its
+            `rank` largest eigenvalues, and the diagonal of the rest.
+        rank: of `low_rank`.
+
+    >>> structured(jnp.array([[3.0, 1.0], [1.0, 1.0]]), "isotropic", 1).tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
+    """
+    diagonal = jnp.diagonal(matrix)
+    if form == "diagonal":
+        return jnp.diag(diagonal)
+    if form == "isotropic":
+        return jnp.eye(len(diagonal), dtype=matrix.dtype) * diagonal.mean()
+    values, vectors = jnp.linalg.eigh(matrix)
+    top = vectors[:, -rank:]
+    leading = _einsum("dk,k,ek->de", top, jnp.maximum(values[-rank:], 0), top)
+    rest = jnp.maximum(diagonal - jnp.diagonal(leading), 0)
+    return leading + jnp.diag(rest)
+
+
 def covariance(stats: Gaussians, shrinkage: Scalar) -> Float[Array, "d d"]:
     """Pooled, unbiased within-class covariance, shrunk towards a scaled identity.
 
@@ -212,6 +260,7 @@ def sample(
     class_group: ClassGroup,
     shrinkage: Scalar,
     normalize: bool = True,
+    structure: Callable[[Array], Array] = lambda matrix: matrix,
 ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
     """Draws pseudo-features `mean_c + L_g eps` with `L_g L_g^T` the group's covariance.
 
@@ -222,12 +271,13 @@ def sample(
         class_group: group of each class [C].
         shrinkage: of the covariance, between 0 and 1.
         normalize: scale the draws to unit norm, as real features are.
+        structure: what is done to each covariance first, such as `structured`.
 
     Returns:
         Features [n, d], and weights [n]: 0 where the class has no sample, else 1.
     """
     class_group = jnp.broadcast_to(class_group, stats.count.shape)
-    matrices = group_covariances(stats, shrinkage, class_group)
+    matrices = jax.vmap(structure)(group_covariances(stats, shrinkage, class_group))
     factors, _ = jax.vmap(cholesky_with_jitter)(matrices)
     mean = stats.mean[label]
     noise = jax.random.normal(key, mean.shape, mean.dtype)

@@ -8,13 +8,15 @@ through its text embedding.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import optax
 from jax.scipy.linalg import cho_solve
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.gaussians import cholesky_with_jitter
-from mmcl_jax.losses import Scalar, unit_norm
+from mmcl_jax.losses import Scalar, cross_entropy, unit_norm
 from mmcl_jax.relevance import linear_discriminant
 
 
@@ -84,6 +86,78 @@ def apply(
     moved = jnp.where(realignment.cosine, unit_norm(moved), moved)
     logits = realignment.scale * _matmul(moved, text.astype(z.dtype).T)
     return logits + _matmul(z, realignment.residual) + realignment.bias[None, :]
+
+
+def gradient(
+    features: Float[Array, "n d"],
+    label: Int[Array, " n"],
+    weight: Float[Array, " n"],
+    text: Float[Array, "C d"],
+    allowed: Bool[Array, " C"],
+    regularization: Scalar = 1e-2,
+    scale: Scalar = 100.0,
+    steps: int = 100,
+    learning_rate: float = 1e-3,
+) -> Realignment:
+    """Descends `CE(scale z' u) + r |W - I|^2` with z' = z W, brought to unit norm.
+
+    Adam from W = I, every step over all features: the iterative rival of the closed
+    forms, as classifiers are aligned on draws from stored Gaussians.
+
+    Args:
+        features: draws [n, d].
+        label: their classes [n].
+        weight: at least 0, [n].
+        text: text embeddings [C, d].
+        allowed: classes of the softmax [C].
+        regularization: r.
+        scale: the encoder's logit scale.
+        steps: of Adam.
+        learning_rate: of Adam.
+
+    References:
+        G. Zhang et al., "SLCA: Slow Learner with Classifier Alignment", ICCV 2023.
+    """
+    num_classes, dim = text.shape
+    start = identity(num_classes, dim, scale)
+    optimizer = optax.adam(learning_rate)
+
+    def loss(matrix):
+        logits = apply(start._replace(matrix=matrix), features, text)
+        distance = jnp.sum(jnp.square(matrix - start.matrix))
+        fit = cross_entropy(logits, label, weight, allowed)
+        return fit + regularization * distance
+
+    def step(carry, _):
+        matrix, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(matrix), state)
+        return (optax.apply_updates(matrix, updates), state), None
+
+    carry = start.matrix, optimizer.init(start.matrix)
+    (matrix, _), _ = jax.lax.scan(step, carry, length=steps)
+    return start._replace(matrix=matrix)
+
+
+def mean_shifts(
+    mean: Float[Array, "C d"],
+    text: Float[Array, "C d"],
+    used: Bool[Array, " C"],
+    class_modality: Int[Array, " C"],
+    num_modalities: int,
+) -> Float[Array, "m d"]:
+    """What moves the features of each modality onto the texts of its classes.
+
+    `mean_c text_c - mean_c mean_c` over the used classes of a modality: the modality
+    gap, as d numbers. 0 for a modality without a class.
+
+    References:
+        V. W. Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal
+        Contrastive Representation Learning", NeurIPS 2022.
+    """
+    member = (class_modality[:, None] == jnp.arange(num_modalities)) & used[:, None]
+    share = member / jnp.maximum(jnp.sum(member, axis=0), 1)
+    gap = jnp.where(used[:, None], text - mean, 0)
+    return _matmul(share.T.astype(mean.dtype), gap)
 
 
 def regression(

@@ -19,7 +19,7 @@ import pytest
 
 from mmcl_jax import assemble, config, learner, sharding
 from mmcl_jax.methods import METHODS
-from mmcl_jax.methods.comm import CommOptions
+from mmcl_jax.methods.comm_options import CommOptions
 from mmcl_jax.methods.ridge import RidgeOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import Model, dual
@@ -44,29 +44,50 @@ def _options(name: str = "comm", kind: str = "deep_prompts", **sections: Any):
 
 
 ALL, SIGHTS = ("image", "video", "text"), ("image", "video")
-CASES = {name: (_options(name), ALL) for name in METHODS} | {
-    "comm low-rank": (_options("comm", "low_rank"), SIGHTS),
-    "comm plain": (
-        _options(
-            comm=CommOptions(
-                aggregation="latest",
-                self_regularization=None,
-                blend="none",
-                warm_start=False,
-                realignment="off",
-            )
-        ),
-        SIGHTS,
+_PLAIN = CommOptions(
+    aggregation="latest",
+    self_regularization=None,
+    blend="none",
+    warm_start=False,
+    realignment="off",
+)
+_COMM = {
+    "comm plain": _PLAIN,
+    "comm residual": CommOptions(
+        blend="residual", given_route="one_hot", realignment="regression"
     ),
-    "comm residual": (
-        _options(
-            comm=CommOptions(
-                blend="residual", given_route="one_hot", realignment="regression"
-            )
-        ),
-        SIGHTS,
+    "comm two-stage": CommOptions(
+        relevance="two_stage",
+        self_regularization_form="distillation",
+        mix_support="seen_when_last_trained",
+        realignment="gradient",
+        granularity="task",
+        covariance="low_rank",
+        covariance_rank=2,
+        pseudo_samples=4,
+    ),
+    "comm joint": CommOptions(
+        relevance="joint",
+        aggregation="exponential",
+        self_regularization_form="parameters",
+        weighting="task",
+        self_weight=None,
+        realignment="mean_shift",
+        granularity="modality",
+        covariance="diagonal",
+    ),
+    "comm hard": CommOptions(
+        blend="hard", granularity="modality", covariance="isotropic"
+    ),
+    "comm uniform": CommOptions(
+        blend="uniform", realignment="gradient", covariance="full", pseudo_samples=4
     ),
 }
+CASES = (
+    {name: (_options(name), ALL) for name in METHODS}
+    | {"comm low-rank": (_options("comm", "low_rank"), SIGHTS)}
+    | {name: (_options(comm=switches), SIGHTS) for name, switches in _COMM.items()}
+)
 # what some of them become where there is nothing to tell them apart
 ALONE = {
     "sequential alone": (_options("sequential"), ("image",)),

@@ -15,7 +15,7 @@ import pytest
 
 from mmcl_jax import metrics
 from mmcl_jax.methods import METHODS
-from mmcl_jax.methods.comm import CommOptions
+from mmcl_jax.methods.comm_options import CommOptions
 from tests import helpers
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -14,13 +14,14 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from mmcl_jax import gaussians, losses, relevance
+from mmcl_jax import gaussians
+from mmcl_jax.methods import router
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
 from mmcl_jax.options import Sharing
-from mmcl_jax.types import Batch, Classes, Context, Key, Memory, Params, Prediction
+from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
 SHARED, PER_MODALITY_GIVEN, PER_MODALITY_ROUTED = get_args(Sharing)
 
@@ -42,42 +43,58 @@ def group_weights(
         model: which modalities the tower has.
         sharing: who shares.
         context: its memory holds the router of `routed`.
-        batch: its modality is read in training only.
+        batch: in training each row's hint is its modality; rows that are replayed may
+            be of several that share a shape.
     """
     rows = batch.label.shape[0]
     if sharing == SHARED:
         return jnp.ones((rows, 1))
-    own = model.modalities.index(batch.modality)
     members = np.asarray(model.members(model.tower_of(batch.modality)))
     if context.train:
-        return jnp.broadcast_to((members == own) * 1.0, (rows, len(members)))
+        return (batch.hint[:, None] == members) * 1.0
     scores = router_scores(model, context, batch.query)[:, members]
     group = scores.argmax(-1)
     if sharing == PER_MODALITY_GIVEN:
-        met = modalities_met(context.classes, len(model.modalities))
+        met = router.met(context.classes, len(model.modalities))
         given = (batch.hint[:, None] == members) & met[members]
         group = jnp.where(given.any(-1), given.argmax(-1), group)
     return jax.nn.one_hot(group, len(members))
-
-
-def modalities_met(classes: Classes, num_modalities: int) -> Bool[Array, " m"]:
-    """Returns which modalities have a seen class."""
-    return relevance.modalities_of(classes.seen, classes.modality, num_modalities)
 
 
 def router_scores(
     model: Model, context: Context, query: Float[Array, "b d"]
 ) -> Float[Array, "b m"]:
     """Returns log-odds of the modalities met; `losses.MASKED` for the others."""
-    router, classes = context.memory["router"], context.classes
-    return relevance.modality_scores(
+    return router.scores(
+        "discriminant",
+        context.memory["router"],
         query,
-        router["direction"],
-        router["offset"],
-        classes.modality,
-        classes.seen,
+        context.classes,
         len(model.modalities),
     )
+
+
+def restrict(
+    model: Model,
+    sharing: Sharing,
+    context: Context,
+    batch: Batch,
+    logits: Float[Array, "b C"],
+) -> Float[Array, "b C"]:
+    """Returns logits of a head a modality: the classes of the chosen one win.
+
+    Those of the others are lowered by as much as it takes, in their own order, so that
+    an answer among them alone is still the best one. `shared`: nothing is changed.
+    """
+    if sharing == SHARED:
+        return logits
+    members = np.asarray(model.members(model.tower_of(batch.modality)))
+    group = group_weights(model, sharing, context, batch).argmax(-1)
+    classes, limits = context.classes, jnp.finfo(logits.dtype)
+    own = classes.modality == jnp.asarray(members)[group][:, None]
+    highest = jnp.where(classes.seen, logits, limits.min).max(-1, keepdims=True)
+    lowest = jnp.where(classes.seen, logits, limits.max).min(-1, keepdims=True)
+    return jnp.where(own, logits, logits - (highest - lowest + 1))
 
 
 def routed(method: Method, model: Model, sharing: Sharing) -> Method:
@@ -93,12 +110,11 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         params, memory = method.init(key, model)
         classes, width = model.num_classes, model.spec.embedding
-        router: dict[str, Any] = {
+        empty: dict[str, Any] = {
             "queries": gaussians.init(classes, num_modalities, width),
-            "direction": jnp.zeros((classes, width)),
-            "offset": jnp.full(classes, losses.MASKED, jnp.float32),
+            **router.init("discriminant", classes, num_modalities, width),
         }
-        return params, memory | {"router": router}
+        return params, memory | {"router": empty}
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         memory = method.prepare(params, context, batch, key)
@@ -112,12 +128,10 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
         return memory | {"router": memory["router"] | {"queries": queries}}
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
-        router, classes = context.memory["router"], context.classes
-        prior = relevance.balanced_prior(classes.seen, classes.modality, num_modalities)
-        direction, offset = relevance.discriminant(
-            router["queries"], classes.seen, prior, _SHRINKAGE
+        stats = context.memory["router"]["queries"]
+        fitted = {"queries": stats} | router.fit_discriminant(
+            stats, context.classes, num_modalities, _SHRINKAGE
         )
-        fitted = router | {"direction": direction, "offset": offset}
         context = context._replace(memory=context.memory | {"router": fitted})
         return method.begin_task(params, context, key)
 

@@ -1,0 +1,110 @@
+"""The relevance function: which modality a frozen query belongs to, three ways.
+
+`discriminant`: linear discriminant of all classes from the Gaussians of their queries,
+closed form, independent of the order of tasks. `two_stage`: a linear classifier of
+modalities, fitted before a task is trained, to draws from the same Gaussians. `joint`:
+that classifier, trained by every step of the main training.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from mmcl_jax import gaussians, losses, relevance
+from mmcl_jax.gaussians import Gaussians
+from mmcl_jax.types import Classes, PyTree
+
+RelevanceKind = Literal["discriminant", "two_stage", "joint"]
+
+_STEPS, _LEARNING_RATE = 300, 1e-2
+
+
+def init(kind: RelevanceKind, num_classes: int, num_modalities: int, dim: int) -> dict:
+    """Returns the router that knows nothing: rows of classes, or of modalities."""
+    rows = num_classes if kind == "discriminant" else num_modalities
+    offset = losses.MASKED if kind == "discriminant" else 0.0
+    return {"direction": jnp.zeros((rows, dim)), "offset": jnp.full(rows, offset)}
+
+
+def scores(
+    kind: RelevanceKind,
+    router: PyTree,
+    query: Float[Array, "b d"],
+    classes: Classes,
+    num_modalities: int,
+) -> Float[Array, "b m"]:
+    """Returns a score in log space; `losses.MASKED` for modalities without a class."""
+    direction, offset = router["direction"], router["offset"]
+    if kind == "discriminant":
+        return relevance.modality_scores(
+            query, direction, offset, classes.modality, classes.seen, num_modalities
+        )
+    linear = jnp.matmul(query, direction.T, precision="highest") + offset
+    return losses.mask_logits(linear, met(classes, num_modalities))
+
+
+def met(classes: Classes, num_modalities: int) -> Bool[Array, " m"]:
+    """Returns which modalities have a seen class."""
+    return relevance.modalities_of(classes.seen, classes.modality, num_modalities)
+
+
+def fit_discriminant(
+    stats: Gaussians, classes: Classes, num_modalities: int, shrinkage: float
+) -> dict:
+    """Returns the discriminant in which every modality has the same prior."""
+    prior = relevance.balanced_prior(classes.seen, classes.modality, num_modalities)
+    direction, offset = relevance.discriminant(stats, classes.seen, prior, shrinkage)
+    return {"direction": direction, "offset": offset}
+
+
+def loss(
+    router: PyTree,
+    query: Float[Array, "n d"],
+    modality: Array,
+    weight: Float[Array, " n"],
+    classes: Classes,
+    num_modalities: int,
+) -> Float[Array, ""]:
+    """Returns the cross-entropy of modalities, every modality of the same weight."""
+    own = jax.nn.one_hot(modality, num_modalities) * weight[:, None]
+    total = own.sum(0)
+    balanced = (own / jnp.where(total > 0, total, 1)).sum(-1)
+    logits = scores("two_stage", router, query, classes, num_modalities)
+    allowed = met(classes, num_modalities)
+    return losses.cross_entropy(logits, modality, balanced, allowed)
+
+
+def fit_two_stage(
+    router: PyTree,
+    query: Float[Array, "n d"],
+    modality: Array,
+    weight: Float[Array, " n"],
+    classes: Classes,
+    num_modalities: int,
+) -> PyTree:
+    """Returns the router after Adam steps over all of `query`, from where it stood."""
+    optimizer = optax.adam(_LEARNING_RATE)
+
+    def step(carry, _):
+        router, state = carry
+        gradient = jax.grad(loss)(
+            router, query, modality, weight, classes, num_modalities
+        )
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(router, updates), state), None
+
+    start = router, optimizer.init(router)
+    (router, _), _ = jax.lax.scan(step, start, length=_STEPS)
+    return router
+
+
+def pseudo_queries(
+    key: Array, stats: Gaussians, classes: Classes, draws: int, shrinkage: float
+) -> tuple[Float[Array, "n d"], Array, Float[Array, " n"]]:
+    """Returns draws from the Gaussian of every class, their modality and weight."""
+    label = jnp.repeat(jnp.arange(len(classes.modality)), draws)
+    drawn, weight = gaussians.sample(key, stats, label, classes.modality, shrinkage)
+    return drawn, classes.modality[label], weight
