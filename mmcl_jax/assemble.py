@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,8 @@ class Run(NamedTuple):
         encoder: the frozen encoder; its weights are on the host.
         stream: what is learnt.
         model: the encoder as the method sees it.
-        method: how it is learnt.
+        make_method: builds the way it is learnt around a model.
+        method: made for this model.
         mesh: the devices.
         learner: the compiled functions.
         decoder: reads and remembers samples.
@@ -40,6 +42,7 @@ class Run(NamedTuple):
     encoder: huggingface_clip.Encoder
     stream: Stream
     model: Model
+    make_method: Callable[[Model], Method]
     method: Method
     mesh: jax.sharding.Mesh
     learner: learner.Learner
@@ -105,16 +108,22 @@ def assemble(config: configs.Config, console: Console) -> Run:
     if config.data.verify and isinstance(config.stream, configs.Folders):
         _verify(decoder, stream, config.data.threads, console)
     model = build_model(encoder, stream)
-    make_method = METHODS[config.method.name]
+    factory = METHODS[config.method.name]
+
+    def make_method(model: Model) -> Method:
+        return factory(model, config)
+
     compiled = learner.make_learner(
-        lambda model: make_method(model, config),
+        make_method,
         model,
         config.train.optimizer,
         config.seeds.init,
         mesh,
     )
-    method = make_method(model, config)
-    return Run(config, encoder, stream, model, method, mesh, compiled, decoder)
+    method = make_method(model)
+    return Run(
+        config, encoder, stream, model, make_method, method, mesh, compiled, decoder
+    )
 
 
 def _verify(

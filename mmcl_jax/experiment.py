@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +11,12 @@ import numpy as np
 from rich.console import Console
 
 from mmcl_jax import config as configs
-from mmcl_jax import evaluate, metrics, rngs, sharding
+from mmcl_jax import cost, evaluate, invariance, metrics, rngs, sharding
 from mmcl_jax import learner as learners
 from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
 from mmcl_jax.feed import Feed, Records
 from mmcl_jax.results import Results, level_of_knowledge, plain
-from mmcl_jax.snapshots import Snapshots, nbytes
+from mmcl_jax.snapshots import Snapshots
 from mmcl_jax.types import Batch, Classes, Prediction
 from mmcl_jax.writers import Bar, Writer, is_writer, results_table
 
@@ -39,6 +39,7 @@ def run(
     Raises:
         ConfigError: before anything is written, if the experiment cannot be run.
         DataError: a sample cannot be decoded that was not verified beforehand.
+        BatchDependenceError: the method predicts a sample differently in another batch.
     """
     workdir = pathlib.Path(workdir)
     _check_workdir(workdir, config)
@@ -114,7 +115,7 @@ class _Loop:
                 )
                 tree = {"params": state.params, "memory": state.memory}
                 self._snapshots.save(index, tree, self._results.to_json())
-        report = plain(self._report(state))
+        report = plain(self._report())
         if is_writer():
             _write_json(self._workdir / "results.json", report)
         self._writer.table(results_table(report))
@@ -206,15 +207,19 @@ class _Loop:
         seen = [i for stage in stream.stages[: index + 1] for i in stage]
         upcoming = [i for stage in stream.stages[index + 1 : index + 2] for i in stage]
         classes, by_task = self._classes(index), {}
+        witness = self._witness([*seen, *upcoming], index)
         with results.timed("evaluate"):
             for i in [*seen, *upcoming]:
                 records = self._feed.records([i], "test")
                 self._feed.embed_queries([i], "test")
                 predictions = self._predictions(state, classes, index, records)
+                predictions = witness.watch(stream.tasks[i].test, predictions)
                 by_task[i] = evaluate.predict_task(stream, i, seen, predictions)
                 scores = evaluate.accuracy(stream, by_task[i])
                 results.accuracy[:, :, seen[-1], i] = scores
-                results.zero_shot[:, i] = self._zero_shot(i)
+                results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
+        with results.timed("invariance"):
+            self._predict_again(state, classes, index, seen, witness)
         true, predicted = evaluate.identification(stream, by_task, seen)
         results.identification = metrics.modality_identification(
             true, predicted, len(stream.modalities)
@@ -231,6 +236,40 @@ class _Loop:
             f"{100 * union.mean():.1f} % among all classes, modality predicted"
         )
 
+    def _witness(self, tasks: Sequence[int], index: int) -> invariance.Witness:
+        """Chooses the test samples that are predicted twice, a batch a modality."""
+        size = self._run.config.train.batch_size
+        seed = rngs.host_seed(self._run.config.seeds.data, "invariance", index)
+        records = self._feed.records(tasks, "test")
+        return invariance.Witness(invariance.sample(records, size, seed))
+
+    def _predict_again(
+        self,
+        state: State,
+        classes: Classes,
+        index: int,
+        seen: Sequence[int],
+        witness: invariance.Witness,
+    ) -> None:
+        stream = self._run.stream
+        for modality, rows in witness.records.items():
+            predictions = self._predictions(state, classes, index, {modality: rows})
+            again = [np.asarray(prediction.logits) for prediction in predictions]
+            tasks = {row.id: i for i, t in enumerate(stream.tasks) for row in t.test}
+            owners = [tasks[row.id] for row in rows]
+            slots = {i: evaluate.allowed_slots(stream, i, seen) for i in set(owners)}
+            differing = invariance.differing(
+                witness.logits(rows),
+                np.concatenate(again, axis=1)[:, : len(rows)],
+                np.stack([slots[i] for i in owners]),
+            )
+            if differing.any():
+                raise invariance.BatchDependenceError(
+                    f"method {self._run.config.method.name!r}: {differing.sum()} of "
+                    f"{len(rows)} {modality} samples are predicted differently in "
+                    "another batch; a prediction must depend on its sample alone"
+                )
+
     def _predictions(
         self, state: State, classes: Classes, index: int, records: Records
     ) -> Iterator[Prediction]:
@@ -239,17 +278,16 @@ class _Loop:
                 state, self._frozen, classes, np.int32(index), batch
             )
 
-    def _zero_shot(self, task: int) -> np.ndarray:
+    def _zero_shot(self, task: int, seen: Sequence[int]) -> np.ndarray:
         """Returns the frozen encoder's accuracy on a test set, `[spaces]`."""
         rows = self._run.stream.tasks[task].test
-        if not rows:
-            return np.full(len(evaluate.SPACES), np.nan)
+        queries = self._feed.queries(rows)
         labels = np.array([row.label for row in rows])
         return evaluate.zero_shot_accuracy(
-            self._run.stream, task, self._feed.queries(rows), labels, self._text
+            self._run.stream, task, seen, queries, labels, self._text
         )
 
-    def _report(self, state: State) -> dict[str, Any]:
+    def _report(self) -> dict[str, Any]:
         run, results = self._run, self._results
         return {
             "schema": 1,
@@ -262,12 +300,9 @@ class _Loop:
             "cost": {
                 "seconds": {k: round(v, 3) for k, v in results.seconds.items()},
                 "compilations": sum(results.compilations.values()),
-                "parameters_trained": sum(
-                    x.size for x in jax.tree.leaves(state.params)
-                ),
-                "bytes_remembered": nbytes((state.params, state.memory)),
                 "forwards_per_step": results.forwards.get("train_step", 0),
                 "forwards_per_prediction": results.forwards.get("predict", 0),
+                **cost.sizes(run.make_method, run.model),
             },
         }
 

@@ -75,7 +75,8 @@ class Feed:
 
     def queries(self, rows: Sequence[Record]) -> np.ndarray:
         """Returns cached unit features `[n d]`."""
-        return np.stack([self._queries[row.id] for row in rows])
+        width = self._run.encoder.spec.embedding
+        return np.reshape([self._queries[row.id] for row in rows], (len(rows), width))
 
     def batches(
         self, records: Records, seed: int | None = None, decoded: bool = True

@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from mmcl_jax import config as configs
 from mmcl_jax import distributed, experiment
+from mmcl_jax.invariance import BatchDependenceError
 from mmcl_jax.modalities.base import DataError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -31,7 +32,10 @@ USAGE_ERROR = 2
 
 
 def main(argv: list[str]) -> None:
-    """Resolves the config and runs it; bad input ends with exit code 2."""
+    """Resolves the config and runs it.
+
+    Bad input ends with exit code 2, a method that breaks the rules with 1.
+    """
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
@@ -48,6 +52,8 @@ def main(argv: list[str]) -> None:
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value)
     except (configs.ConfigError, DataError) as error:
         sys.exit(_complain(error))
+    except BatchDependenceError as error:
+        sys.exit(f"error: {error}")
 
 
 def _check_processes() -> None:

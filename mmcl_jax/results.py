@@ -18,7 +18,7 @@ class Results:
     Attributes:
         accuracy: `[spaces, routes, T, T]`, row = after which task, column = test set;
             NaN where not evaluated.
-        zero_shot: `[spaces, T]`, the frozen encoder before anything is learnt.
+        zero_shot: `[spaces, T, T]`, of the frozen encoder in the same label spaces.
         identification: accuracy, balanced accuracy and confusion of the modality.
         seconds: spent in each part of the loop.
         compilations: of the train step, by modality; a resumed run compiles again, so
@@ -39,7 +39,7 @@ class Results:
         spaces, routes = len(evaluate.SPACES), len(evaluate.ROUTES)
         return cls(
             accuracy=np.full((spaces, routes, tasks, tasks), np.nan),
-            zero_shot=np.full((spaces, tasks), np.nan),
+            zero_shot=np.full((spaces, tasks, tasks), np.nan),
             identification={},
             seconds={},
             compilations={},
@@ -88,21 +88,21 @@ class Results:
             "zero_shot": {space: self.zero_shot[s] for s, space in enumerate(spaces)},
             "metrics": {
                 space: {
-                    route: {
-                        name: metric(accuracy[space][route])
-                        for name, metric in metrics.METRICS.items()
-                    }
-                    | {
-                        "forward_transfer": metrics.forward_transfer(
-                            accuracy[space][route], self.zero_shot[s]
-                        )
-                    }
+                    route: _metrics(accuracy[space][route], self.zero_shot[s])
                     for route in routes
                 }
                 for s, space in enumerate(spaces)
             },
             "modality_identification": self.identification,
         }
+
+
+def _metrics(accuracy: np.ndarray, zero_shot: np.ndarray) -> dict[str, float]:
+    before = np.append(np.nan, np.diagonal(zero_shot, offset=1))
+    return {name: metric(accuracy) for name, metric in metrics.METRICS.items()} | {
+        "forward_transfer": metrics.forward_transfer(accuracy, before),
+        "excess_forgetting": metrics.excess_forgetting(accuracy, zero_shot),
+    }
 
 
 class _Timer:

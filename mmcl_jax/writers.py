@@ -120,6 +120,7 @@ def progress_bar(console: Console) -> Progress:
 SHORT_NAMES = {
     "last_average_accuracy": "last average",
     "forgetting_chaudhry": "forgetting",
+    "excess_forgetting": "of it, excess",
 }
 
 

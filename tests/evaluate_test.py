@@ -21,6 +21,7 @@ METRICS = {
     "forgetting_chaudhry",
     "backward_transfer",
     "forward_transfer",
+    "excess_forgetting",
 }
 
 
@@ -212,11 +213,23 @@ def test_an_empty_test_set_has_no_accuracy() -> None:
 def test_zero_shot_accuracy_by_hand() -> None:
     text, queries = np.eye(6), np.eye(6)[[4, 4, 1, 5]]
     labels = np.array([4, 5, 4, 5])
-    scores = evaluate.zero_shot_accuracy(STREAM, 2, queries, labels, text)
+    scores = evaluate.zero_shot_accuracy(STREAM, 2, [], queries, labels, text)
     # among its own two, the third sample is a tie that the first slot wins
     assert scores[0] == 0.75
     assert scores[3] == 0.5
     assert np.isnan(scores[[1, 2]]).all()
+
+
+def test_zero_shot_accuracy_falls_as_the_label_space_grows() -> None:
+    # both samples look like slot 4 of the image task to come
+    text, queries = np.eye(6), np.eye(6)[[4, 4]] + 0.5 * np.eye(6)[[0, 1]]
+    labels = np.array([0, 1])
+    first, last = (
+        evaluate.zero_shot_accuracy(STREAM, 0, seen, queries, labels, text)
+        for seen in ([0], [0, 1, 2])
+    )
+    np.testing.assert_array_equal(first, [1, 1, 1, 0])
+    np.testing.assert_array_equal(last, [1, 0, 0, 0])
 
 
 def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:
@@ -279,6 +292,7 @@ def test_results_survive_their_file() -> None:
     again = Results.from_json(json.loads(text))
     np.testing.assert_array_equal(again.accuracy, results.accuracy)
     assert np.isnan(again.zero_shot).all()
+    assert again.zero_shot.shape == (len(SPACES), 2, 2)
     assert again.compilations == {"image": 1}
     assert again.forwards == {"predict": 2}
     assert again.seconds.keys() == {"nothing"}
@@ -343,6 +357,8 @@ def test_results_have_all_their_keys(whole_run: helpers.Finished) -> None:
         "compilations",
         "parameters_trained",
         "bytes_remembered",
+        "bytes_per_class",
+        "bytes_per_task",
         "forwards_per_step",
     }
     assert set(cost["seconds"]) == {
@@ -352,6 +368,7 @@ def test_results_have_all_their_keys(whole_run: helpers.Finished) -> None:
         "train",
         "observe",
         "evaluate",
+        "invariance",
     }
 
 
@@ -403,16 +420,23 @@ def test_results_follow_from_stored_predictions(
     assert np.isnan(R[0, 2])
 
     zero = _null(results["zero_shot"][space])
-    last, best = R[-1], [max(R[j:-1, j]) for j in range(T - 1)]
+    drops = [
+        np.mean([max(A[j:-1, j]) - A[-1, j] for j in range(T - 1)]) for A in (R, zero)
+    ]
+    assert np.isnan(zero[0, 2])
+    last = R[-1]
     expected = {
         "last_average_accuracy": np.mean(last),
         "average_incremental_accuracy": np.mean(
             [np.mean(R[i, : i + 1]) for i in range(T)]
         ),
         "learning_accuracy": np.mean([R[j, j] for j in range(T)]),
-        "forgetting_chaudhry": np.mean([best[j] - last[j] for j in range(T - 1)]),
+        "forgetting_chaudhry": drops[0],
+        "excess_forgetting": drops[0] - drops[1],
         "backward_transfer": np.mean([last[j] - R[j, j] for j in range(T - 1)]),
-        "forward_transfer": np.mean([R[j - 1, j] - zero[j] for j in range(1, T)]),
+        "forward_transfer": np.mean(
+            [R[j - 1, j] - zero[j - 1, j] for j in range(1, T)]
+        ),
     }
     stored = results["metrics"][space][route]
     for name, value in expected.items():
