@@ -24,6 +24,8 @@ class Results:
         compilations: of the train step, by modality; a resumed run compiles again, so
             the most that one process needed.
         forwards: passes through a tower in a train step and in a prediction.
+        batch_dependence: samples that were `predicted_again` in mixed batches, and how
+            many of them came out `differing`.
     """
 
     accuracy: np.ndarray
@@ -32,6 +34,7 @@ class Results:
     seconds: dict[str, float]
     compilations: dict[str, int]
     forwards: dict[str, int]
+    batch_dependence: dict[str, int]
 
     @classmethod
     def start(cls, tasks: int) -> "Results":
@@ -44,6 +47,7 @@ class Results:
             seconds={},
             compilations={},
             forwards={},
+            batch_dependence={"predicted_again": 0, "differing": 0},
         )
 
     @classmethod
@@ -56,6 +60,7 @@ class Results:
             seconds=value["seconds"],
             compilations=value["compilations"],
             forwards=value["forwards"],
+            batch_dependence=value["batch_dependence"],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +99,7 @@ class Results:
                 for s, space in enumerate(spaces)
             },
             "modality_identification": self.identification,
+            "batch_dependence": self.batch_dependence,
         }
 
 

@@ -1,5 +1,6 @@
 """Predictions that depend on their batch end a run; others pass the second look."""
 
+import dataclasses
 import pathlib
 
 import jax.numpy as jnp
@@ -138,6 +139,20 @@ def test_a_method_that_votes_over_its_batch_is_stopped(
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+def test_a_vote_is_counted_where_it_is_allowed(
+    encoder_folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(METHODS, "vote", _vote)
+    options = dataclasses.replace(
+        _config(encoder_folder, "vote"), evaluation=config.EvaluationOptions("report")
+    )
+    results = experiment.run(options, tmp_path / "run")
+    assert results
+    assert results["batch_dependence"] == {"predicted_again": 16, "differing": 16}
+
+
 def test_every_stage_is_looked_at(
     encoder_folder: pathlib.Path,
     tmp_path: pathlib.Path,
@@ -152,6 +167,8 @@ def test_every_stage_is_looked_at(
         return differing(before, after, allowed)
 
     monkeypatch.setattr(invariance, "differing", spy)
-    experiment.run(_config(encoder_folder, "zero_shot"), tmp_path / "run")
+    results = experiment.run(_config(encoder_folder, "zero_shot"), tmp_path / "run")
     # two stages, and at both of them both modalities: the next task is scored too
     assert len(seen) == 4
+    assert results
+    assert results["batch_dependence"] == {"predicted_again": 16, "differing": 0}
