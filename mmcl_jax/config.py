@@ -211,6 +211,19 @@ class TrainOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluationOptions:
+    """How predictions are checked.
+
+    Attributes:
+        batch_dependence: what to do when a sample is predicted differently in another
+            batch: `stop` with an error, or `report` how many in `results.json`, for
+            published code that is reproduced with this fault.
+    """
+
+    batch_dependence: Literal["stop", "report"] = "stop"
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment."""
 
@@ -220,6 +233,7 @@ class Config:
     data: DataOptions = DataOptions()
     method: MethodOptions = MethodOptions()
     train: TrainOptions = TrainOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
@@ -252,19 +266,6 @@ def check_name(what: str, value: str, names: Iterable[str]) -> None:
     names = list(names)
     if value in names:
         return
-@dataclasses.dataclass(frozen=True)
-class EvaluationOptions:
-    """How predictions are checked.
-
-    Attributes:
-        batch_dependence: what to do when a sample is predicted differently in another
-            batch: `stop` with an error, or `report` how many in `results.json`, for
-            published code that is reproduced with this fault.
-    """
-
-    batch_dependence: Literal["stop", "report"] = "stop"
-
-
     near = difflib.get_close_matches(str(value), names, 1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigError(f"{what}: {value!r} is not one of {', '.join(names)}{hint}")
@@ -275,7 +276,6 @@ def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
 
     Args:
         tree: a `ConfigDict`, or what `config.json` of a workdir holds.
-    evaluation: EvaluationOptions = EvaluationOptions()
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, a value out of range or
