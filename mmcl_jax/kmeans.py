@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.losses import MASKED
 from mmcl_jax.types import Key
@@ -38,7 +38,7 @@ def fit(
         # places not drawn yet hold the first centre, which changes no minimum
         centres = centres.at[i].set(draw(keys[i], square_distances(centres).min(-1)))
 
-    def move(_: int, centres: Float[Array, "k d"]) -> Float[Array, "k d"]:
+    def move(_: Int[Array, ""], centres: Float[Array, "k d"]) -> Float[Array, "k d"]:
         own = square_distances(centres).argmin(-1)
         member = jax.nn.one_hot(own, number) * used[:, None]
         count = member.sum(0)[:, None]

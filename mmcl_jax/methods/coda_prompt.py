@@ -94,7 +94,9 @@ def coda_prompt(
         if options.orthogonality == 0:
             return value, metrics
         vectors = _vectors(params[model.tower_of(batch.modality)])
-        used = usable(context, batch).any(axis=0)
+        # padding may be of any group
+        real = batch.weight[:, None] > 0
+        used = (usable(context, batch) & real).any(axis=0)
         penalty = sum(
             jax.vmap(orthogonality_penalty, (1, None))(x, used).sum()
             for x in vectors.values()

@@ -26,7 +26,10 @@ def init(kind: RelevanceKind, num_classes: int, num_modalities: int, dim: int) -
     """Returns the router that knows nothing: rows of classes, or of modalities."""
     rows = num_classes if kind == "discriminant" else num_modalities
     offset = losses.MASKED if kind == "discriminant" else 0.0
-    return {"direction": jnp.zeros((rows, dim)), "offset": jnp.full(rows, offset)}
+    return {
+        "direction": jnp.zeros((rows, dim)),
+        "offset": jnp.full(rows, offset, jnp.float32),
+    }
 
 
 def scores(
