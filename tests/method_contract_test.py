@@ -20,6 +20,8 @@ import pytest
 from mmcl_jax import assemble, config, learner, sharding
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.rail import RailOptions
+from mmcl_jax.methods.ranpac import RanpacOptions
 from mmcl_jax.methods.ridge import RidgeOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import Model, dual
@@ -38,9 +40,14 @@ _adapter = functools.partial(config.AdapterOptions, length=2, rank=2)
 
 
 def _options(name: str = "comm", kind: str = "deep_prompts", **sections: Any):
-    # a head that is well conditioned on a dozen samples
-    ridge = RidgeOptions(regularization=0.1)
-    return config.MethodOptions(name, _adapter(kind), ridge=ridge, **sections)
+    # heads that are well conditioned on a dozen samples
+    heads = {
+        "ridge": RidgeOptions(regularization=0.1),
+        "ranpac": RanpacOptions(width=32, regularization=0.1),
+        "rail": RailOptions(width=32, regularization=1.0),
+    }
+    adapter = _adapter(kind)
+    return config.MethodOptions(name, adapter=adapter, **heads | sections)
 
 
 ALL, SIGHTS = ("image", "video", "text"), ("image", "video")
@@ -91,6 +98,7 @@ CASES = (
 # what some of them become where there is nothing to tell them apart
 ALONE = {
     "sequential alone": (_options("sequential"), ("image",)),
+    "sequential sights": (_options("sequential"), SIGHTS),
     "comm plain alone": (CASES["comm plain"][0], ("image",)),
 }
 
@@ -787,21 +795,31 @@ def test_ridge_of_tasks_in_turn_is_ridge_of_all_at_once(benches) -> None:
     assert_near(at_once.memory["head"], bench.history.ended[last].memory["head"], 1e-4)
 
 
-@pytest.mark.xdist_group("comm plain alone")
-def test_comm_without_its_parts_is_sequential(benches) -> None:
-    left, right = benches("comm plain alone"), benches("sequential alone")
-    stages = range(3)
+@pytest.mark.parametrize(
+    "pair",
+    [
+        pytest.param(pair, marks=pytest.mark.xdist_group(pair[0]))
+        for pair in (
+            ("comm plain alone", "sequential alone"),
+            # without blending it is the routing of every per-modality method
+            ("comm plain", "sequential sights"),
+        )
+    ],
+)
+def test_comm_without_its_parts_is_sequential(benches, pair: tuple[str, str]) -> None:
+    left, right = (benches(case) for case in pair)
+    stages = range(4)
     plain = left.learn(left.learner.init(), stages)
     sequential = right.learn(right.learner.init(), stages)
     for stage in stages:
-        trees = [h.ended[stage].params for h in (plain, sequential)]
-        assert_near(*trees, 1e-5)
+        ended = [history.ended[stage] for history in (plain, sequential)]
+        assert_same(ended[0].params["adapters"], ended[1].params)
         rows = left.rows(stage, test=True)
-        pair = [
-            bench.predict(history.ended[stage], stage, rows)[0][-1]
-            for bench, history in ((left, plain), (right, sequential))
+        logits = [
+            bench.predict(state, stage, rows)[0]
+            for bench, state in zip((left, right), ended, strict=True)
         ]
-        assert_near(*pair, 1e-5)
+        np.testing.assert_array_equal(*logits)
 
 
 def _learn_by_hand(bench: Bench, values: Sequence[float]) -> list[dict[str, Any]]:
@@ -811,7 +829,7 @@ def _learn_by_hand(bench: Bench, values: Sequence[float]) -> list[dict[str, Any]
     for stage, value in zip(own, values, strict=False):
         state = bench.learner.begin_task(state, *bench.at(stage))
         params = host(state.params)
-        params["visual"]["prompts"][0] = value
+        params["adapters"]["visual"]["prompts"][0] = value
         state = state.replace(params=sharding.put(params, bench.mesh))
         state = bench.learner.end_task(state, *bench.at(stage))
         memories.append(host(state.memory))
@@ -857,15 +875,19 @@ def test_a_new_modality_starts_from_its_only_relative(benches) -> None:
     )
     begun = history.begun[video]
     np.testing.assert_array_equal(
-        begun.params["visual"]["prompts"][1],
+        begun.params["adapters"]["visual"]["prompts"][1],
         begun.memory["anchor"]["visual"]["prompts"][0],
     )
     # the other tower has nothing to offer
-    assert_same(history.begun[text].params["text"], history.initial.params["text"])
+    text_adapters = [
+        state.params["adapters"]["text"]
+        for state in (history.begun[text], history.initial)
+    ]
+    assert_same(*text_adapters)
     plain = benches("comm plain").history
     assert_same(
-        plain.begun[video].params["visual"]["prompts"][1],
-        plain.initial.params["visual"]["prompts"][1],
+        plain.begun[video].params["adapters"]["visual"]["prompts"][1],
+        plain.initial.params["adapters"]["visual"]["prompts"][1],
     )
 
 
@@ -878,7 +900,7 @@ def test_a_task_leaves_the_adapters_of_other_modalities(benches) -> None:
 
     for stage, (name, _) in enumerate(bench.tasks):
         begun, ended = bench.history.begun[stage], bench.history.ended[stage]
-        trained = [by_modality(state.params) for state in (begun, ended)]
+        trained = [by_modality(s.params["adapters"]) for s in (begun, ended)]
         anchors = [by_modality(state.memory["anchor"]) for state in (begun, ended)]
         for i, other in enumerate(bench.modalities):
             if other == name:
@@ -902,7 +924,7 @@ def test_no_gradient_flows_into_other_modalities(benches) -> None:
     def gradient(params):
         return jax.grad(bench.method.loss, has_aux=True)(
             params, context, batch, jax.random.key(0)
-        )[0]
+        )[0]["adapters"]
 
     image, video = gradient(state.params)["visual"]["prompts"]
     np.testing.assert_array_equal(image, 0)

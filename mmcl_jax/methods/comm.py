@@ -172,7 +172,11 @@ def comm(
         z = features(weights, context, batch, used(params, memory))
         if options.realignment == "mean_shift":
             z = losses.unit_norm(z + weights @ memory["shift"])
-        logits = realign.apply(memory["realignment"], z, context.classes.text)
+        text = context.classes.text
+        if options.realignment == "off":
+            logits = text_logits(z, context.classes, model.logit_scale)
+        else:
+            logits = realign.apply(memory["realignment"], z, text)
         return Prediction(logits, scores(model, options, params, context, batch.query))
 
     def trainable(params: Params, context: Context) -> PyTree:
