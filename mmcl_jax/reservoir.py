@@ -1,0 +1,98 @@
+"""A fixed number of samples of a stream, each kept with the same probability.
+
+Each sample draws a number, and the samples of the largest numbers stay. So the buffer
+does not depend on how the stream is cut into batches, needs no counter, and an empty
+slot is one with a negative number.
+
+References:
+    J. S. Vitter, "Random Sampling with a Reservoir", 1985: the same distribution.
+    P. S. Efraimidis, P. G. Spirakis, "Weighted random sampling with a reservoir", 2006:
+    this form, with equal weights.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mmcl_jax.types import Key, PyTree
+
+_EMPTY = -1.0
+
+
+class Reservoir(NamedTuple):
+    """The samples that are kept.
+
+    Attributes:
+        rows: tree of arrays with the k slots in front; zeros in empty ones.
+        priority: uniform draw of each sample; -1 in empty slots.
+    """
+
+    rows: PyTree
+    priority: Float[Array, " k"]
+
+
+def row_bytes(shapes: PyTree) -> int:
+    """Returns what a slot takes; `shapes`: a `ShapeDtypeStruct` of each column.
+
+    >>> row_bytes({"label": jax.ShapeDtypeStruct((), jnp.int32)})
+    8
+    """
+    priority = jax.ShapeDtypeStruct((), jnp.float32)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((shapes, priority)))
+
+
+def init(capacity: int, shapes: PyTree) -> Reservoir:
+    """Returns empty slots for rows of the given shapes."""
+    rows = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
+    return Reservoir(rows, jnp.full(capacity, _EMPTY, jnp.float32))
+
+
+def filled(reservoir: Reservoir) -> Int[Array, ""]:
+    """Returns the number of samples."""
+    return jnp.sum(reservoir.priority >= 0)
+
+
+def add(
+    reservoir: Reservoir,
+    rows: PyTree,
+    weight: Float[Array, " b"],
+    id: Int[Array, " b"],
+    key: Key,
+) -> Reservoir:
+    """Offers a batch; of n samples in all, each is kept with probability `min(1, k/n)`.
+
+    Args:
+        reservoir: k slots.
+        rows: tree as `reservoir.rows`; its dtypes are taken on.
+        weight: rows of weight 0 are not offered.
+        id: of each sample, unique among those offered under this key.
+        key: random key; with `id` it decides, and a row's place in the batch does not.
+    """
+    draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(id)
+    offered = jnp.where(weight > 0, draw, _EMPTY)
+    # among equals the first wins, so padding never takes an empty slot
+    priority, kept = jax.lax.top_k(
+        jnp.concatenate([reservoir.priority, offered]), len(reservoir.priority)
+    )
+    joined = jax.tree.map(
+        lambda old, new: jnp.concatenate([old, new.astype(old.dtype)])[kept],
+        reservoir.rows,
+        rows,
+    )
+    return Reservoir(joined, priority)
+
+
+def draw(
+    reservoir: Reservoir, key: Key, number: int
+) -> tuple[PyTree, Float[Array, " n"]]:
+    """Draws samples without replacement.
+
+    Returns:
+        `min(number, k)` rows, and their weights: 0 where fewer samples are there.
+    """
+    size = min(number, len(reservoir.priority))
+    lots = jax.random.uniform(key, reservoir.priority.shape)
+    lots, chosen = jax.lax.top_k(jnp.where(reservoir.priority >= 0, lots, _EMPTY), size)
+    return jax.tree.map(lambda x: x[chosen], reservoir.rows), (lots >= 0) * 1.0
