@@ -17,8 +17,13 @@ from ml_collections import config_dict
 
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.base import LabelSpace
-from mmcl_jax.methods.comm import CommOptions
+from mmcl_jax.methods.coda_prompt import CodaPromptOptions
+from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.diki import DikiOptions
+from mmcl_jax.methods.dualprompt import DualPromptOptions
+from mmcl_jax.methods.l2p import L2POptions
 from mmcl_jax.methods.ridge import RidgeOptions
+from mmcl_jax.methods.s_prompts import SPromptsOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.optim import OptimizerOptions
@@ -182,6 +187,11 @@ class MethodOptions:
         adapter: of every method that trains inside the towers.
         comm: of `comm`.
         ridge: of `ridge`.
+        l2p: of `l2p`.
+        dualprompt: of `dualprompt`.
+        coda_prompt: of `coda_prompt`.
+        s_prompts: of `s_prompts`.
+        diki: of `diki`.
     """
 
     name: str = "comm"
@@ -189,6 +199,11 @@ class MethodOptions:
     adapter: AdapterOptions = AdapterOptions()
     comm: CommOptions = CommOptions()
     ridge: RidgeOptions = RidgeOptions()
+    l2p: L2POptions = L2POptions()
+    dualprompt: DualPromptOptions = DualPromptOptions()
+    coda_prompt: CodaPromptOptions = CodaPromptOptions()
+    s_prompts: SPromptsOptions = SPromptsOptions()
+    diki: DikiOptions = DikiOptions()
 
 
 @dataclasses.dataclass(frozen=True)

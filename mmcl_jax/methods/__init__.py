@@ -4,8 +4,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.coda_prompt import coda_prompt
 from mmcl_jax.methods.comm import comm
+from mmcl_jax.methods.diki import diki
+from mmcl_jax.methods.dualprompt import dualprompt
+from mmcl_jax.methods.l2p import l2p
 from mmcl_jax.methods.ridge import ridge
+from mmcl_jax.methods.s_prompts import s_prompts
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.zero_shot import zero_shot
 from mmcl_jax.models import Model
@@ -13,6 +18,8 @@ from mmcl_jax.models.adapters import ADAPTERS, Adapter
 
 if TYPE_CHECKING:
     from mmcl_jax.config import AdapterOptions, Config
+
+Make = Callable[[Model, "Config"], Method]
 
 
 def make_adapter(options: "AdapterOptions") -> Adapter:
@@ -39,12 +46,38 @@ def _comm(model: Model, config: "Config") -> Method:
     return comm(model, adapter, config.method.comm, config.train.label_space)
 
 
-METHODS: dict[str, Callable[[Model, "Config"], Method]] = {
+def _without_adapter(make: Callable[..., Method], section: str) -> Make:
+    """Returns how a method with no use for an adapter is made from a config."""
+
+    def from_config(model: Model, config: "Config") -> Method:
+        options = getattr(config.method, section)
+        return make(model, options, config.method.sharing, config.train.label_space)
+
+    return from_config
+
+
+def _with_adapter(make: Callable[..., Method], section: str) -> Make:
+    """Returns how a method around the chosen adapter is made from a config."""
+    return lambda model, config: make(
+        model,
+        make_adapter(config.method.adapter),
+        getattr(config.method, section),
+        config.method.sharing,
+        config.train.label_space,
+    )
+
+
+METHODS: dict[str, Make] = {
     "comm": _comm,
     "zero_shot": lambda model, config: zero_shot(model),
     "sequential": _sequential,
     "ridge": lambda model, config: ridge(model, config.method.ridge),
     "joint": _sequential,
+    "l2p": _without_adapter(l2p, "l2p"),
+    "dualprompt": _without_adapter(dualprompt, "dualprompt"),
+    "coda_prompt": _without_adapter(coda_prompt, "coda_prompt"),
+    "s_prompts": _with_adapter(s_prompts, "s_prompts"),
+    "diki": _without_adapter(diki, "diki"),
 }
 
 # methods that learn all tasks at once: sugar for another method on the joined stream
