@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from mmcl_jax import learner, sharding
 from mmcl_jax.methods import METHODS, ON_JOINED_STREAM
 from mmcl_jax.methods.base import Method
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import Model, dual
 from mmcl_jax.models.pretrained import huggingface_clip
 from mmcl_jax.streams import folders, loader, procedural
@@ -64,6 +65,19 @@ def build_stream(config: configs.Config) -> Stream:
     return joint(stream) if config.method.name in ON_JOINED_STREAM else stream
 
 
+def input_shapes(
+    inputs: InputSpec, modalities: Sequence[str]
+) -> tuple[dict[str, jax.ShapeDtypeStruct], ...]:
+    """Returns what one sample of each modality is made of."""
+    return tuple(
+        {
+            key: jax.ShapeDtypeStruct(*shape_and_dtype)
+            for key, shape_and_dtype in MODALITIES[name].shapes(inputs).items()
+        }
+        for name in modalities
+    )
+
+
 def build_model(encoder: huggingface_clip.Encoder, stream: Stream) -> Model:
     """Returns the encoder's static facts, for the modalities of the stream."""
     log_scale = min(float(encoder.frozen["log_scale"]), float(np.log(100.0)))
@@ -74,15 +88,7 @@ def build_model(encoder: huggingface_clip.Encoder, stream: Stream) -> Model:
         num_classes=len(stream.classes),
         num_stages=len(stream.stages),
         logit_scale=float(np.exp(log_scale)),
-        input_shapes=tuple(
-            {
-                key: jax.ShapeDtypeStruct(*shape_and_dtype)
-                for key, shape_and_dtype in MODALITIES[name]
-                .shapes(encoder.inputs)
-                .items()
-            }
-            for name in stream.modalities
-        ),
+        input_shapes=input_shapes(encoder.inputs, stream.modalities),
         embed=lambda frozen, inputs, injection: dual.embed(
             encoder.spec, frozen, inputs, injection
         ),

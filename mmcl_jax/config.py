@@ -17,13 +17,22 @@ from ml_collections import config_dict
 
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.base import LabelSpace
+from mmcl_jax.methods.cmcl import CmclOptions
 from mmcl_jax.methods.coda_prompt import CodaPromptOptions
 from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.derpp import DerppOptions
 from mmcl_jax.methods.diki import DikiOptions
 from mmcl_jax.methods.dualprompt import DualPromptOptions
+from mmcl_jax.methods.er import ErOptions
+from mmcl_jax.methods.ewc import EwcOptions
 from mmcl_jax.methods.l2p import L2POptions
+from mmcl_jax.methods.lwf import LwfOptions
+from mmcl_jax.methods.rail import RailOptions
+from mmcl_jax.methods.ranpac import RanpacOptions
 from mmcl_jax.methods.ridge import RidgeOptions
 from mmcl_jax.methods.s_prompts import SPromptsOptions
+from mmcl_jax.methods.slca import SlcaOptions
+from mmcl_jax.methods.zscl import ZsclOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.optim import OptimizerOptions
@@ -192,6 +201,15 @@ class MethodOptions:
         coda_prompt: of `coda_prompt`.
         s_prompts: of `s_prompts`.
         diki: of `diki`.
+        lwf: of `lwf`.
+        zscl: of `zscl`.
+        ewc: of `ewc`.
+        er: of `er`.
+        derpp: of `derpp`.
+        slca: of `slca`.
+        cmcl: of `cmcl`.
+        ranpac: of `ranpac`.
+        rail: of `rail`.
     """
 
     name: str = "comm"
@@ -204,6 +222,15 @@ class MethodOptions:
     coda_prompt: CodaPromptOptions = CodaPromptOptions()
     s_prompts: SPromptsOptions = SPromptsOptions()
     diki: DikiOptions = DikiOptions()
+    lwf: LwfOptions = LwfOptions()
+    zscl: ZsclOptions = ZsclOptions()
+    ewc: EwcOptions = EwcOptions()
+    er: ErOptions = ErOptions()
+    derpp: DerppOptions = DerppOptions()
+    slca: SlcaOptions = SlcaOptions()
+    cmcl: CmclOptions = CmclOptions()
+    ranpac: RanpacOptions = RanpacOptions()
+    rail: RailOptions = RailOptions()
 
 
 @dataclasses.dataclass(frozen=True)

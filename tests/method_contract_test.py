@@ -5,6 +5,7 @@ No test here asks which method it has before it, down to the line that says so.
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import pathlib
@@ -139,15 +140,7 @@ class Bench:
             num_classes=len(slots),
             num_stages=STAGES,
             logit_scale=scale,
-            input_shapes=tuple(
-                {
-                    key: jax.ShapeDtypeStruct(*shape_and_dtype)
-                    for key, shape_and_dtype in MODALITIES[name]
-                    .shapes(encoder.inputs)
-                    .items()
-                }
-                for name in modalities
-            ),
+            input_shapes=assemble.input_shapes(encoder.inputs, modalities),
             embed=lambda frozen, inputs, injection: dual.embed(
                 encoder.spec, frozen, inputs, injection
             ),
@@ -735,11 +728,15 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
     ]
     spec = dual.DualSpec(*towers, 512, 224, 16, 49408, 77, 49407)
     frozen = jax.eval_shape(lambda: dual.init(jax.random.key(0), spec))
-    encoder = bench.encoder._replace(spec=spec, frozen={"log_scale": np.float32(4.6)})
+    inputs = dataclasses.replace(
+        bench.encoder.inputs, image_size=224, frames=8, context_length=77
+    )
     large = Bench.__new__(Bench)
     large.__dict__.update(bench.__dict__)
     large.model = bench.model._replace(
-        spec=spec, embed=functools.partial(dual.embed, encoder.spec)
+        spec=spec,
+        input_shapes=assemble.input_shapes(inputs, bench.modalities),
+        embed=functools.partial(dual.embed, spec),
     )
     run = large.make_learner()
     rows = 2

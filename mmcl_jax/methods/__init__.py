@@ -4,15 +4,26 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.cmcl import cmcl
 from mmcl_jax.methods.coda_prompt import coda_prompt
 from mmcl_jax.methods.comm import comm
+from mmcl_jax.methods.derpp import derpp
 from mmcl_jax.methods.diki import diki
 from mmcl_jax.methods.dualprompt import dualprompt
+from mmcl_jax.methods.er import er
+from mmcl_jax.methods.ewc import ewc
 from mmcl_jax.methods.l2p import l2p
+from mmcl_jax.methods.linear_probe import linear_probe
+from mmcl_jax.methods.lwf import lwf
+from mmcl_jax.methods.ncm import ncm
+from mmcl_jax.methods.rail import rail
+from mmcl_jax.methods.ranpac import ranpac
 from mmcl_jax.methods.ridge import ridge
 from mmcl_jax.methods.s_prompts import s_prompts
 from mmcl_jax.methods.sequential import sequential
+from mmcl_jax.methods.slca import slca
 from mmcl_jax.methods.zero_shot import zero_shot
+from mmcl_jax.methods.zscl import zscl
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import ADAPTERS, Adapter
 
@@ -67,17 +78,39 @@ def _with_adapter(make: Callable[..., Method], section: str) -> Make:
     )
 
 
+def _head(make: Callable[..., Method], section: str) -> Make:
+    """Returns how a closed-form head is made from a config."""
+    return lambda model, config: make(
+        model, getattr(config.method, section), config.method.sharing
+    )
+
+
+def _linear_probe(model: Model, config: "Config") -> Method:
+    return linear_probe(model, config.method.sharing, config.train.label_space)
+
+
 METHODS: dict[str, Make] = {
     "comm": _comm,
     "zero_shot": lambda model, config: zero_shot(model),
     "sequential": _sequential,
-    "ridge": lambda model, config: ridge(model, config.method.ridge),
+    "ridge": _head(ridge, "ridge"),
     "joint": _sequential,
     "l2p": _without_adapter(l2p, "l2p"),
     "dualprompt": _without_adapter(dualprompt, "dualprompt"),
     "coda_prompt": _without_adapter(coda_prompt, "coda_prompt"),
     "s_prompts": _with_adapter(s_prompts, "s_prompts"),
     "diki": _without_adapter(diki, "diki"),
+    "lwf": _with_adapter(lwf, "lwf"),
+    "zscl": _with_adapter(zscl, "zscl"),
+    "ewc": _with_adapter(ewc, "ewc"),
+    "er": _with_adapter(er, "er"),
+    "derpp": _with_adapter(derpp, "derpp"),
+    "slca": _with_adapter(slca, "slca"),
+    "cmcl": _without_adapter(cmcl, "cmcl"),
+    "linear_probe": _linear_probe,
+    "ncm": lambda model, config: ncm(model, config.method.sharing),
+    "ranpac": _head(ranpac, "ranpac"),
+    "rail": _head(rail, "rail"),
 }
 
 # methods that learn all tasks at once: sugar for another method on the joined stream

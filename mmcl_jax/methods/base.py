@@ -129,20 +129,40 @@ def alignment(
     return value, {"alignment": value, "accuracy": accuracy}
 
 
+# `(features, context, batch) -> what is added to the loss, and metrics`
+Penalty = Callable[
+    [Float[Array, "b d"], Context, Batch], tuple[Float[Array, ""], Metrics]
+]
+
+
 def aligned(
     model: Model,
     init: Callable[[Key, Model], tuple[Params, Memory]],
     embed: Callable[[Params, Context, Batch], Float[Array, "b d"]],
     train_label_space: LabelSpace,
+    penalty: Penalty | None = None,
 ) -> Method:
-    """Returns the method that aligns `embed` to the class texts, and no more."""
+    """Returns the method that aligns `embed` to the class texts, and no more.
+
+    Args:
+        model: the encoder's static facts.
+        init: of the method.
+        embed: unit features of a batch.
+        train_label_space: see `label_space`.
+        penalty: is added to the loss; it sees the features, so that they are computed
+            once.
+    """
 
     def loss(
         params: Params, context: Context, batch: Batch, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         del key
         features = embed(params, context, batch)
-        return alignment(model, features, context, batch, train_label_space)
+        value, metrics = alignment(model, features, context, batch, train_label_space)
+        if penalty is None:
+            return value, metrics
+        added, more = penalty(features, context, batch)
+        return value + added, metrics | more
 
     def predict(params: Params, context: Context, batch: Batch) -> Prediction:
         features = embed(params, context, batch)

@@ -1,0 +1,167 @@
+"""CMCL-DNS: linear maps of frozen features that keep what old pairs were told."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from mmcl_jax import projection
+from mmcl_jax.methods.base import LabelSpace, Method, aligned
+from mmcl_jax.methods.sharing import SHARED, group_weights, num_groups, routed
+from mmcl_jax.models import Model
+from mmcl_jax.options import NonNegative, Sharing
+from mmcl_jax.types import (
+    Batch,
+    Classes,
+    Context,
+    Key,
+    Memory,
+    Metrics,
+    Params,
+    PyTree,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CmclOptions:
+    """Options of CMCL-DNS.
+
+    Attributes:
+        project: `update`: what the optimizer makes of the gradient is projected, the
+            shift too, so that old pairs keep their similarities; `gradient_then_adam`:
+            the gradient of the matrix alone, as in the published code, where Adam and
+            weight decay then undo it.
+        input_threshold: directions of the old queries count whose share of the second
+            moment is above this.
+        partner_threshold: the same of their class texts; 0: all directions.
+    """
+
+    project: Literal["update", "gradient_then_adam"] = "update"
+    input_threshold: NonNegative = 0.1
+    partner_threshold: NonNegative = 0.0
+
+
+def cmcl(
+    model: Model, options: CmclOptions, sharing: Sharing, train_label_space: LabelSpace
+) -> Method:
+    """Returns one map `A q + b` a group, aligned to the class texts.
+
+    With P the span of a group's old queries and P' that of their class texts, the
+    matrix moves by `G - P' G P` and the shift by `g - P' g`, so that `u · (A q + b)`
+    stays as it is for an old query q and an old text u.
+
+    Deviation: the partners of a sample are class texts, which no map moves, and not
+    features of a second modality; the loss is over classes and at the encoder's scale;
+    each group counts its own samples, where the published code has one counter.
+
+    References:
+        X. Liu et al., "Continual Multimodal Contrastive Learning", NeurIPS 2025.
+    """
+    width = model.spec.embedding
+    towers = tuple(dict.fromkeys(model.towers))
+
+    def per_group(shape: tuple[int, ...]) -> PyTree:
+        return {
+            tower: jnp.zeros((num_groups(model, tower, sharing), *shape))
+            for tower in towers
+        }
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        del key
+        square = (width, width)
+        params = {
+            "matrix": jax.tree.map(lambda x: x + jnp.eye(width), per_group(square)),
+            "shift": per_group((width,)),
+        }
+        return params, {
+            "moment": per_group(square),
+            "count": jnp.zeros(model.num_classes),
+            "inputs": per_group(square),
+            "partners": per_group(square),
+        }
+
+    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+        tower = model.tower_of(batch.modality)
+        weights = group_weights(model, sharing, context, batch)
+        mapped = jnp.einsum("goi,bi->bgo", params["matrix"][tower], batch.query)
+        return jnp.einsum("bg,bgo->bo", weights, mapped + params["shift"][tower])
+
+    plain = aligned(model, init, embed, train_label_space)
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        if options.project == "gradient_then_adam":
+            fixed = jax.lax.stop_gradient(params["matrix"])
+            # worth zero, and its gradient is the projected one
+            moved = jax.tree.map(jnp.subtract, params["matrix"], fixed)
+            moved = _outside(moved, context.memory)
+            params = params | {"matrix": jax.tree.map(jnp.add, fixed, moved)}
+        return plain.loss(params, context, batch, key)
+
+    def constrain(updates: PyTree, params: Params, context: Context) -> PyTree:
+        del params
+        if options.project != "update":
+            return updates
+        shift = jax.tree.map(
+            lambda g, partners: g - jnp.einsum("goi,gi->go", partners, g),
+            updates["shift"],
+            context.memory["partners"],
+        )
+        return {"matrix": _outside(updates["matrix"], context.memory), "shift": shift}
+
+    def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        del params, key
+        memory, tower = context.memory, model.tower_of(batch.modality)
+        own = model.modalities.index(batch.modality)
+        group = 0 if sharing == SHARED else model.members(tower).index(own)
+        weighted = batch.query * batch.weight[:, None]
+        added = jnp.matmul(weighted.T, batch.query, precision="highest")
+        moment = memory["moment"][tower].at[group].add(added)
+        member = jax.nn.one_hot(batch.label, model.num_classes)
+        return memory | {
+            "moment": memory["moment"] | {tower: moment},
+            "count": memory["count"] + batch.weight @ member,
+        }
+
+    def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        del key
+        memory, inputs, partners = context.memory, {}, {}
+        for tower in towers:
+            of = _group_classes(model, tower, sharing, context.classes)
+            share = of * memory["count"]
+            number = jnp.maximum(share.sum(-1), 1)[:, None, None]
+            text = context.classes.text
+            texts = jnp.einsum("gc,cd,ce->gde", share, text, text, precision="highest")
+            spans = jax.vmap(projection.span, in_axes=(0, None))
+            inputs[tower] = spans(
+                memory["moment"][tower] / number, options.input_threshold
+            )
+            partners[tower] = spans(texts / number, options.partner_threshold)
+        return params, memory | {"inputs": inputs, "partners": partners}
+
+    method = plain._replace(
+        loss=loss,
+        prepare=prepare,
+        end_task=end_task,
+        constrain=constrain,
+        needs_inputs=False,
+    )
+    return routed(method, model, sharing)
+
+
+def _outside(matrices: PyTree, memory: Memory) -> PyTree:
+    return jax.tree.map(
+        jax.vmap(projection.outside), matrices, memory["partners"], memory["inputs"]
+    )
+
+
+def _group_classes(
+    model: Model, tower: str, sharing: Sharing, classes: Classes
+) -> Bool[Array, "g C"]:
+    members = np.asarray(model.members(tower))
+    of = classes.modality == members[:, None]
+    return of.any(0, keepdims=True) if sharing == SHARED else of

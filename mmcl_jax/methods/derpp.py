@@ -1,0 +1,104 @@
+"""Dark experience replay with labels."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax import losses
+from mmcl_jax.methods.base import LabelSpace, Method
+from mmcl_jax.methods.replay import DEFAULT_BYTES, with_replay
+from mmcl_jax.methods.sequential import sequential
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.options import Count, NonNegative, Sharing
+from mmcl_jax.types import Batch, Context, Key, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class DerppOptions:
+    """Options of dark experience replay.
+
+    Attributes:
+        buffer_bytes: of the remembered samples of all modalities together.
+        logit_weight: α, of the distance to the stored logits.
+        label_weight: β, of the cross-entropy of remembered samples.
+        label_space: classes that this cross-entropy is over, see
+            `methods.base.label_space`.
+    """
+
+    buffer_bytes: Count = DEFAULT_BYTES
+    logit_weight: NonNegative = 0.3
+    label_weight: NonNegative = 0.5
+    label_space: Literal["modality_seen", "all_seen"] = "all_seen"
+
+
+def logit_distance(
+    logits: Float[Array, "b C"],
+    stored: Float[Array, "b C"],
+    weight: Float[Array, " b"],
+) -> Float[Array, ""]:
+    """Returns the mean square of `logits - stored`, over classes that were stored.
+
+    >>> logits, stored = jnp.array([[1.0, 2, 9]]), jnp.array([[0.0, 4, 0]])
+    >>> stored = losses.mask_logits(stored, jnp.array([True, True, False]))
+    >>> float(logit_distance(logits, stored, jnp.ones(1)))
+    2.5
+    """
+    valid = stored > max(losses.MASKED, float(jnp.finfo(stored.dtype).min))
+    error = jnp.where(valid, logits - stored.astype(logits.dtype), 0)
+    number = jnp.maximum(valid.sum(-1), 1)
+    return losses.weighted_mean(jnp.sum(error**2, -1) / number, weight)
+
+
+def derpp(
+    model: Model,
+    adapter: Adapter,
+    options: DerppOptions,
+    sharing: Sharing,
+    train_label_space: LabelSpace,
+) -> Method:
+    """Returns sequential tuning with stored logits and labels of remembered samples.
+
+    `loss = CE + α MSE(o(x'), o') + β CE(x'', y'')` with separate draws `'` and `''`.
+
+    Deviation: a sample's logits are those after its task, and not of the step in which
+    it was met, and only of the classes that were seen by then.
+
+    References:
+        P. Buzzega et al., "Dark Experience for General Continual Learning: a Strong,
+        Simple Baseline", NeurIPS 2020.
+    """
+    method = sequential(model, adapter, sharing, train_label_space)
+    rehearsed = sequential(model, adapter, sharing, options.label_space)
+
+    def of_logits(
+        params: Params,
+        context: Context,
+        batch: Batch,
+        stored: Array | None,
+        key: Key,
+    ) -> Float[Array, ""]:
+        del key
+        assert stored is not None
+        logits = method.predict(params, context, batch).logits
+        return logit_distance(logits, stored, batch.weight)
+
+    return with_replay(
+        method,
+        model,
+        options.buffer_bytes,
+        terms={
+            "stored_logits": of_logits,
+            "replay": lambda params, context, batch, logits, key: rehearsed.loss(
+                params, context, batch, key
+            )[0],
+        },
+        mix=lambda value, replayed: (
+            value
+            + options.logit_weight * replayed["stored_logits"]
+            + options.label_weight * replayed["replay"]
+        ),
+        stores_logits=True,
+    )

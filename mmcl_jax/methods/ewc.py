@@ -1,0 +1,132 @@
+"""Online elastic weight consolidation of the adapters."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mmcl_jax import fisher, losses, trees
+from mmcl_jax.methods.base import LabelSpace, Method, label_space
+from mmcl_jax.methods.combine import with_anchor, with_penalty
+from mmcl_jax.methods.sequential import sequential
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.options import NonNegative, Share, Sharing
+from mmcl_jax.types import Batch, Context, Key, Memory, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class EwcOptions:
+    """Options of elastic weight consolidation.
+
+    Attributes:
+        weight: λ of the penalty.
+        decay: γ, of the Fisher information with each task.
+        fisher: `true`: of labels drawn from the model; `empirical`: of the given
+            labels; `batch`: the square of each batch's mean gradient, as a widely used
+            library has it, which is smaller by about the size of the batch.
+    """
+
+    weight: NonNegative = 100.0
+    decay: Share = 1.0
+    fisher: Literal["true", "empirical", "batch"] = "true"
+
+
+def ewc(
+    model: Model,
+    adapter: Adapter,
+    options: EwcOptions,
+    sharing: Sharing,
+    train_label_space: LabelSpace,
+) -> Method:
+    """Returns sequential tuning with a quadratic penalty around the last adapters.
+
+    `loss = CE + λ/2 sum_i F_i (θ_i - θ*_i)²`, with θ* the adapters before the task and
+    `F <- γ F + mean over the task's samples of (∂ log p(y | x) / ∂θ)²`.
+
+    References:
+        J. Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks",
+        PNAS 2017.
+        J. Schwarz et al., "Progress & Compress", ICML 2018: online.
+    """
+    method = sequential(model, adapter, sharing, train_label_space)
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        params, memory = method.init(key, model)
+        return params, memory | {
+            "fisher": jax.tree.map(jnp.zeros_like, params),
+            "decay": jnp.ones(()),
+            "samples": jnp.zeros(()),
+        }
+
+    def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        memory = method.prepare(params, context, batch, key)
+        return memory | {"samples": memory["samples"] + batch.weight.sum()}
+
+    def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        params, memory = method.begin_task(params, context, key)
+        return params, memory | {"decay": jnp.full((), options.decay)}
+
+    def labels(params: Params, context: Context, batch: Batch, key: Key) -> Array:
+        if options.fisher != "true":
+            return batch.label
+        logits = method.predict(params, context, batch).logits
+        allowed = label_space(context.classes, batch.hint, train_label_space)
+        return _draw_labels(losses.mask_logits(logits, allowed), batch.id, key)
+
+    def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        memory = context.memory
+        batch = batch.replace(label=labels(params, context, batch, key))
+
+        def of_row(params: Params, row: Batch) -> Array:
+            alone = jax.tree.map(lambda x: x[None], row)
+            return method.loss(params, context, alone, key)[0]
+
+        if options.fisher == "batch":
+            gradient = jax.grad(method.loss, has_aux=True)(params, context, batch, key)
+            squares = jax.tree.map(
+                lambda g: batch.weight.sum() * jnp.square(g), gradient[0]
+            )
+        else:
+            squares = fisher.squared_gradients(of_row, params, batch, batch.weight)
+        # the first batch of the task lets what was known decay
+        there = jnp.any(batch.weight > 0)
+        decay = jnp.where(there, memory["decay"], 1.0)
+        samples = jnp.maximum(memory["samples"], 1)
+        updated = jax.tree.map(
+            lambda old, new: decay * old + new / samples, memory["fisher"], squares
+        )
+        left = jnp.where(there, 1.0, memory["decay"])
+        return memory | {"fisher": updated, "decay": left}
+
+    def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        params, memory = method.end_task(params, context, key)
+        return params, memory | {"samples": jnp.zeros(())}
+
+    consolidated = method._replace(
+        init=init,
+        prepare=prepare,
+        begin_task=begin_task,
+        observe=observe,
+        end_task=end_task,
+        observes=True,
+    )
+    return with_anchor(
+        with_penalty(
+            consolidated,
+            lambda params, context: trees.quadratic_penalty(
+                params, context.memory["before"], context.memory["fisher"]
+            ),
+            options.weight,
+        )
+    )
+
+
+def _draw_labels(logits: Array, id: Int[Array, " b"], key: Key) -> Int[Array, " b"]:
+    """Draws by the sample's id, so that its place in the batch does not matter."""
+    draw = jax.vmap(
+        lambda i, row: jax.random.categorical(jax.random.fold_in(key, i), row)
+    )
+    return draw(id, logits).astype(jnp.int32)

@@ -1,0 +1,158 @@
+"""Linear heads on frozen queries, one for all modalities or one for each.
+
+A column of a head belongs to a class, and a class to a modality. So a head for each
+modality has no more columns than one head; it differs in the samples that count for a
+column, and in `sharing.restrict`: the classes of the chosen modality win.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mmcl_jax import ridge as statistics
+from mmcl_jax.methods.base import Method, aligned, scores_from_logits
+from mmcl_jax.methods.sharing import SHARED, restrict, routed
+from mmcl_jax.models import Model
+from mmcl_jax.options import Sharing
+from mmcl_jax.types import Batch, Classes, Context, Key, Memory, Params, Prediction
+
+# `(memory, batch) -> what a head is linear in`
+Features = Callable[[Memory, Batch], Float[Array, "b width"]]
+
+
+def num_heads(model: Model, sharing: Sharing) -> int:
+    """Returns how many heads there are."""
+    return 1 if sharing == SHARED else len(model.modalities)
+
+
+def head_of(model: Model, sharing: Sharing, batch: Batch) -> int:
+    """Returns the head that learns from the batch."""
+    return 0 if sharing == SHARED else model.modalities.index(batch.modality)
+
+
+def columns(sharing: Sharing, classes: Classes, head: int | Array) -> Bool[Array, " C"]:
+    """Returns the classes of a head."""
+    everything = jnp.ones_like(classes.seen)
+    return everything if sharing == SHARED else classes.modality == head
+
+
+def head_method(
+    model: Model,
+    sharing: Sharing,
+    init: Callable[[Key, Model], tuple[Params, Memory]],
+    logits: Callable[[Params, Context, Batch], Float[Array, "b C"]],
+    **functions: Callable,
+) -> Method:
+    """Returns a method on frozen queries that predicts `logits`, routed by `sharing`.
+
+    Nothing is trained unless `functions` has a `loss`.
+
+    Args:
+        model: the encoder's static facts.
+        sharing: who shares a head.
+        init: of the method.
+        logits: of the head or heads, over all classes.
+        **functions: other fields of the method.
+    """
+
+    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
+        values = restrict(
+            model, sharing, context, batch, logits(params, context, batch)
+        )
+        return Prediction(
+            values, scores_from_logits(values, context.classes, len(model.modalities))
+        )
+
+    frozen = aligned(model, init, lambda p, context, batch: batch.query, "task")
+    method = frozen._replace(
+        predict=predict, trains="loss" in functions, needs_inputs=False
+    )
+    return routed(method._replace(**functions), model, sharing)
+
+
+def closed_form(
+    model: Model,
+    sharing: Sharing,
+    width: int,
+    features: Features,
+    regularization: float,
+    init_features: Callable[[Key], Memory] = lambda key: {},
+) -> Method:
+    """Returns one-hot ridge regression on fixed features of the frozen queries.
+
+    The Gram matrix of each head and the class sums are all that is remembered, so the
+    heads after any order of tasks are those fitted to all data at once.
+
+    Args:
+        model: the encoder's static facts.
+        sharing: who shares a head.
+        width: of the features.
+        features: what the head is linear in.
+        regularization: of the normal equations, relative to their mean diagonal.
+        init_features: the part of the memory that `features` reads.
+    """
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        return {}, init_features(key) | {
+            "gram": jnp.zeros((num_heads(model, sharing), width, width)),
+            "cross": jnp.zeros((width, model.num_classes)),
+            "head": jnp.zeros((width, model.num_classes)),
+        }
+
+    def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        del params, key
+        memory, own = context.memory, head_of(model, sharing, batch)
+        updated = statistics.update(
+            statistics.Ridge(memory["gram"][own], memory["cross"], jnp.zeros(())),
+            features(memory, batch),
+            jax.nn.one_hot(batch.label, model.num_classes),
+            batch.weight,
+        )
+        gram = memory["gram"].at[own].set(updated.gram)
+        return memory | {"gram": gram, "cross": updated.cross}
+
+    def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        del key
+        memory = context.memory
+
+        def add(head: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+            gram, i = part
+            cross = jnp.where(columns(sharing, context.classes, i), memory["cross"], 0)
+            sums = statistics.Ridge(gram, cross, jnp.zeros(()))
+            scale = jnp.trace(gram) / width
+            return head + statistics.solve(sums, regularization * scale), None
+
+        grams = memory["gram"], jnp.arange(len(memory["gram"]))
+        head, _ = jax.lax.scan(add, jnp.zeros_like(memory["head"]), grams)
+        return params, memory | {"head": head}
+
+    return head_method(
+        model,
+        sharing,
+        init,
+        lambda params, context, batch: (
+            features(context.memory, batch) @ context.memory["head"]
+        ),
+        prepare=prepare,
+        end_task=end_task,
+    )
+
+
+def random_features(width: int) -> tuple[Callable[[Key, Model], Memory], Features]:
+    """Returns `relu(q W)` of a fixed W of normal draws: the draw, and the features.
+
+    References:
+        McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for
+        Continual Learning", NeurIPS 2023, section 4.
+    """
+
+    def init(key: Key, model: Model) -> Memory:
+        shape = (model.spec.embedding, width)
+        return {"projection": jax.random.normal(key, shape)}
+
+    def features(memory: Memory, batch: Batch) -> Float[Array, "b width"]:
+        return jax.nn.relu(batch.query @ memory["projection"])
+
+    return init, features

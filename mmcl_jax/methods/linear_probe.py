@@ -1,0 +1,57 @@
+"""A softmax head on frozen features, trained on task after task."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax import losses
+from mmcl_jax.methods.base import LabelSpace, Method, label_space
+from mmcl_jax.methods.heads import head_method
+from mmcl_jax.models import Model
+from mmcl_jax.options import Sharing
+from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
+
+
+def init_head(model: Model) -> Params:
+    """Returns a head over all classes that says nothing yet."""
+    return {
+        "weight": jnp.zeros((model.spec.embedding, model.num_classes)),
+        "bias": jnp.zeros(model.num_classes),
+    }
+
+
+def head_logits(
+    model: Model, head: Params, features: Float[Array, "b d"]
+) -> Float[Array, "b C"]:
+    """Returns `s z W + b`; with the class texts for W this is the zero-shot head."""
+    return model.logit_scale * features @ head["weight"] + head["bias"]
+
+
+def linear_probe(
+    model: Model, sharing: Sharing, train_label_space: LabelSpace
+) -> Method:
+    """Returns a linear classifier of queries that starts from zero and is trained.
+
+    References:
+        G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier
+        probes", 2016.
+    """
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        del key
+        return init_head(model), {}
+
+    def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
+        del context
+        return head_logits(model, params, batch.query)
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        allowed = label_space(context.classes, batch.hint, train_label_space)
+        value = losses.cross_entropy(
+            logits(params, context, batch), batch.label, batch.weight, allowed
+        )
+        return value, {"cross_entropy": value}
+
+    return head_method(model, sharing, init, logits, loss=loss)

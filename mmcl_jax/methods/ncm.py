@@ -1,0 +1,40 @@
+"""The nearest class mean of frozen features."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax.losses import unit_norm
+from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.heads import head_method
+from mmcl_jax.models import Model
+from mmcl_jax.options import Sharing
+from mmcl_jax.types import Batch, Context, Key, Memory, Params
+
+
+def ncm(model: Model, sharing: Sharing) -> Method:
+    """Returns scaled cosines of queries and class means.
+
+    A class's sum has the direction of its mean, so the sums are all that is remembered.
+
+    References:
+        D.-W. Zhou et al., "Revisiting Class-Incremental Learning with Pre-Trained
+        Models: Generalizability and Adaptivity are All You Need" (SimpleCIL), 2023.
+    """
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        del key
+        return {}, {"sums": jnp.zeros((model.num_classes, model.spec.embedding))}
+
+    def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        del params, key
+        member = jax.nn.one_hot(batch.label, model.num_classes) * batch.weight[:, None]
+        added = jnp.matmul(member.T, batch.query, precision="highest")
+        return context.memory | {"sums": context.memory["sums"] + added}
+
+    def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
+        del params
+        means = unit_norm(context.memory["sums"])
+        return model.logit_scale * batch.query @ means.T
+
+    return head_method(model, sharing, init, logits, prepare=prepare)

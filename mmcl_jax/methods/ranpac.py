@@ -1,0 +1,43 @@
+"""RanPAC without its first phase: a ridge head on random features."""
+
+import dataclasses
+
+from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.heads import closed_form, random_features
+from mmcl_jax.models import Model
+from mmcl_jax.options import Count, NonNegative, Sharing
+
+
+@dataclasses.dataclass(frozen=True)
+class RanpacOptions:
+    """Options of RanPAC.
+
+    Attributes:
+        width: random features.
+        regularization: of the normal equations, relative to their mean diagonal.
+    """
+
+    width: Count = 2000
+    regularization: NonNegative = 1e-3
+
+
+def ranpac(model: Model, options: RanpacOptions, sharing: Sharing) -> Method:
+    """Returns one-hot ridge regression on `relu(q W)`, with W drawn once.
+
+    Deviation: the encoder is not tuned on the first task, so that no task is favoured;
+    the regularization is fixed relative to the Gram matrix, where the paper's code
+    selects it anew on each task's last samples; 2000 features for its 10,000.
+
+    References:
+        M. D. McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for
+        Continual Learning", NeurIPS 2023, equation (9).
+    """
+    draw, features = random_features(options.width)
+    return closed_form(
+        model,
+        sharing,
+        options.width,
+        features,
+        options.regularization,
+        lambda key: draw(key, model),
+    )

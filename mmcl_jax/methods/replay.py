@@ -1,0 +1,170 @@
+"""Rehearsal of samples that are remembered within a budget of bytes."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax import losses, reservoir
+from mmcl_jax.methods.base import Method
+from mmcl_jax.models import Model
+from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
+
+DEFAULT_BYTES = 2 * 2**20
+
+# `(params, context, remembered samples, their stored logits or None, key) -> scalar`
+Term = Callable[[Params, Context, Batch, Array | None, Key], Float[Array, ""]]
+# `(loss of the batch, each term on a draw of its own) -> loss`
+Mix = Callable[[Array, Mapping[str, Array]], Float[Array, ""]]
+
+
+def with_replay(
+    method: Method,
+    model: Model,
+    buffer_bytes: int,
+    terms: Mapping[str, Term],
+    mix: Mix,
+    stores_logits: bool = False,
+) -> Method:
+    """Adds terms of remembered samples to the loss, each on a draw of its own.
+
+    There is one reservoir for each shape of inputs, and all have equal bytes; one holds
+    a sample at least. A draw is from one of them, chosen by its share of all samples,
+    and as large as the batch. The reservoirs are filled after a task's training, with
+    inputs, queries and logits in half precision.
+
+    Args:
+        method: what is wrapped.
+        model: the shapes of inputs.
+        buffer_bytes: of all reservoirs together.
+        terms: by the name under which each is logged.
+        mix: puts the loss together; it is not called on before anything is stored.
+        stores_logits: whether the logits that `method` predicts are stored; those of
+            classes not seen at the time are `losses.mask_logits`'s.
+    """
+    by_shape = _modalities_by_shape(model)
+    shapes = {name: _row_shapes(model, name, stores_logits) for name in by_shape}
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        params, memory = method.init(key, model)
+        budget = buffer_bytes // len(shapes)
+        buffers = {
+            name: reservoir.init(max(1, budget // reservoir.row_bytes(row)), row)
+            for name, row in shapes.items()
+        }
+        return params, memory | {"buffers": buffers}
+
+    def rehearse(
+        term: Term, params: Params, context: Context, rows: int, key: Key
+    ) -> Float[Array, ""]:
+        buffers = context.memory["buffers"]
+        which, within, inside = jax.random.split(key, 3)
+        sizes = jnp.stack([reservoir.filled(b) for b in buffers.values()])
+        chosen = jax.random.categorical(which, jnp.log(sizes))
+
+        def of(name: str) -> Callable[[], Array]:
+            def value() -> Array:
+                drawn, weight = reservoir.draw(buffers[name], within, rows)
+                batch = _as_batch(drawn, weight, name, model)
+                return term(params, context, batch, drawn.get("logits"), inside)
+
+            return value
+
+        # no other reservoir's samples pass through the tower
+        return jax.lax.switch(chosen, [of(name) for name in buffers])
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        value, metrics = method.loss(params, context, batch, key)
+        stored = sum(reservoir.filled(b) for b in context.memory["buffers"].values())
+        # a batch of nothing but padding moves nothing
+        there = (stored > 0) & jnp.any(batch.weight > 0)
+        replayed = {
+            name: jnp.where(
+                there,
+                rehearse(
+                    term,
+                    params,
+                    context,
+                    batch.label.shape[0],
+                    jax.random.fold_in(key, i),
+                ),
+                0.0,
+            )
+            for i, (name, term) in enumerate(terms.items())
+        }
+        mixed = jnp.where(there, mix(value, replayed), value)
+        return mixed, metrics | replayed
+
+    def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        memory = context.memory
+        if method.observes:
+            memory = method.observe(params, context, batch, key)
+        own = _shape(model, batch.modality)
+        name = next(n for n in by_shape if _shape(model, n) == own)
+        rows = {
+            "inputs": batch.inputs,
+            "query": batch.query,
+            "label": batch.label,
+            "modality": batch.hint,
+        }
+        if stores_logits:
+            logits = method.predict(params, context, batch).logits
+            rows["logits"] = losses.mask_logits(
+                logits.astype(jnp.float16), context.classes.seen
+            )
+        buffers = memory["buffers"]
+        added = reservoir.add(buffers[name], rows, batch.weight, batch.id, key)
+        return memory | {"buffers": buffers | {name: added}}
+
+    return method._replace(init=init, loss=loss, observe=observe, observes=True)
+
+
+def _shape(model: Model, modality: str) -> PyTree:
+    return model.input_shapes[model.modalities.index(modality)]
+
+
+def _modalities_by_shape(model: Model) -> tuple[str, ...]:
+    """Returns the first modality of each shape of inputs."""
+    first: list[str] = []
+    for name in model.modalities:
+        if all(_shape(model, name) != _shape(model, other) for other in first):
+            first.append(name)
+    return tuple(first)
+
+
+def _row_shapes(model: Model, modality: str, stores_logits: bool) -> PyTree:
+    def stored(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        # no vocabulary in use has more than 65536 entries
+        whole = jnp.issubdtype(x.dtype, jnp.integer)
+        return jax.ShapeDtypeStruct(x.shape, jnp.uint16 if whole else jnp.float16)
+
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+    row = {
+        "inputs": jax.tree.map(stored, _shape(model, modality)),
+        "query": jax.ShapeDtypeStruct((model.spec.embedding,), jnp.float16),
+        "label": index,
+        "modality": index,
+    }
+    if stores_logits:
+        row["logits"] = jax.ShapeDtypeStruct((model.num_classes,), jnp.float16)
+    return row
+
+
+def _as_batch(drawn: PyTree, weight: Array, modality: str, model: Model) -> Batch:
+    """Returns drawn rows as a batch; `modality` stands for all of its shape."""
+    return Batch(
+        inputs=jax.tree.map(
+            lambda x, shape: x.astype(shape.dtype),
+            drawn["inputs"],
+            _shape(model, modality),
+        ),
+        query=drawn["query"].astype(jnp.float32),
+        label=drawn["label"],
+        weight=weight,
+        id=jnp.full_like(drawn["label"], -1),
+        hint=drawn["modality"],
+        modality=modality,
+    )

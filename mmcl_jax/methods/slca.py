@@ -1,0 +1,222 @@
+"""Slow learner with classifier alignment, on adapters."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from mmcl_jax import gaussians, losses, trees
+from mmcl_jax.gaussians import Gaussians
+from mmcl_jax.methods.base import LabelSpace, Method, aligned, label_space
+from mmcl_jax.methods.base import scores_from_logits as scores
+from mmcl_jax.methods.linear_probe import head_logits, init_head
+from mmcl_jax.methods.prompted import init_groups
+from mmcl_jax.methods.sequential import embedder
+from mmcl_jax.methods.sharing import SHARED, restrict, routed
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.options import Count, NonNegativeInt, Positive, Share, Sharing
+from mmcl_jax.types import (
+    Batch,
+    Classes,
+    Context,
+    Key,
+    Memory,
+    Metrics,
+    Params,
+    Prediction,
+    PyTree,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SlcaOptions:
+    """Options of SLCA.
+
+    Attributes:
+        slow_rate: of the adapters' updates, relative to those of the head.
+        covariance: whether each class has its own, as published, or all classes of a
+            modality share one, which takes as many times less memory.
+        shrinkage: of the covariances towards a multiple of the identity.
+        samples_per_class: pseudo-features that are drawn for each class.
+        alignment_steps: steps of Adam on all of them after each task; 0: off.
+        alignment_rate: step size of these.
+        logit_norm: temperature of logits that are divided by the mean over tasks of
+            their norm; None: they are not.
+        scale_means: whether means are scaled by `0.9 + 0.1 (t_c + 1) / (t + 1)`, with
+            t_c the task of the class and t the present one, as the published code does
+            and the paper does not say.
+    """
+
+    slow_rate: Share = 0.1
+    covariance: Literal["modality", "class"] = "modality"
+    shrinkage: Share = 0.01
+    samples_per_class: Count = 64
+    alignment_steps: NonNegativeInt = 100
+    alignment_rate: Positive = 1e-2
+    logit_norm: Positive | None = 0.1
+    scale_means: bool = False
+
+
+def slca(
+    model: Model,
+    adapter: Adapter,
+    options: SlcaOptions,
+    sharing: Sharing,
+    train_label_space: LabelSpace,
+) -> Method:
+    """Returns a linear head that is trained fast on adapters that are trained slowly.
+
+    After each task but the first, the head is trained on draws from the Gaussians that
+    the adapted features of each class had at the end of its own task.
+
+    Deviation: adapters are tuned in place of the whole encoder, all methods have the
+    same optimizer, and features have unit norm, so pseudo-features are given it too.
+
+    References:
+        G. Zhang et al., "SLCA: Slow Learner with Classifier Alignment for Continual
+        Learning on a Pre-trained Model", ICCV 2023.
+    """
+    embed = embedder(model, adapter, sharing)
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        classes, width = model.num_classes, model.spec.embedding
+        groups = classes if options.covariance == "class" else len(model.modalities)
+        params = {
+            "adapters": init_groups(key, model, adapter, sharing),
+            "head": init_head(model),
+        }
+        return params, {
+            "features": gaussians.init(classes, groups, width),
+            "task": jnp.zeros(classes, jnp.int32),
+        }
+
+    def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
+        return head_logits(
+            model, params["head"], embed(params["adapters"], context, batch)
+        )
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        allowed = label_space(context.classes, batch.hint, train_label_space)
+        value = losses.cross_entropy(
+            logits(params, context, batch), batch.label, batch.weight, allowed
+        )
+        return value, {"cross_entropy": value}
+
+    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
+        values = logits(params, context, batch)
+        values = restrict(model, sharing, context, batch, values)
+        return Prediction(
+            values, scores(values, context.classes, len(model.modalities))
+        )
+
+    def constrain(updates: PyTree, params: Params, context: Context) -> PyTree:
+        del params, context
+        slow = jax.tree.map(lambda u: options.slow_rate * u, updates["adapters"])
+        return updates | {"adapters": slow}
+
+    def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        del key
+        memory, classes = context.memory, context.classes
+        task = jnp.where(classes.of_task, context.task, memory["task"])
+        return params, memory | {"task": task}
+
+    def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        del key
+        updated = gaussians.update(
+            context.memory["features"],
+            embed(params["adapters"], context, batch),
+            batch.label,
+            batch.weight,
+            _class_group(options, context.classes),
+        )
+        return context.memory | {"features": updated}
+
+    def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        classes = context.classes
+        head = _align(model, sharing, options, params["head"], context, key)
+        old = jnp.any(classes.seen & ~classes.of_task)
+        return params | {
+            "head": trees.select(old, head, params["head"])
+        }, context.memory
+
+    plain = aligned(
+        model, init, lambda p, context, batch: embed(p, context, batch), "task"
+    )
+    method = plain._replace(
+        loss=loss,
+        predict=predict,
+        constrain=constrain,
+        begin_task=begin_task,
+        observe=observe,
+        end_task=end_task,
+        observes=True,
+    )
+    return routed(method, model, sharing)
+
+
+def _class_group(options: SlcaOptions, classes: Classes) -> Int[Array, " C"]:
+    if options.covariance == "class":
+        return jnp.arange(len(classes.modality))
+    return classes.modality
+
+
+def _align(
+    model: Model,
+    sharing: Sharing,
+    options: SlcaOptions,
+    head: Params,
+    context: Context,
+    key: Key,
+) -> Params:
+    """Returns the head after steps of Adam on pseudo-features of all seen classes."""
+    classes, task = context.classes, context.memory["task"]
+    stats: Gaussians = context.memory["features"]
+    if options.scale_means:
+        scale = 0.9 + 0.1 * (task + 1) / (context.task + 1)
+        stats = stats._replace(mean=stats.mean * scale[:, None])
+    label = jnp.repeat(jnp.arange(model.num_classes), options.samples_per_class)
+    group = _class_group(options, classes)
+    drawn, weight = gaussians.sample(key, stats, label, group, options.shrinkage)
+    space = "all_seen" if sharing == SHARED else "modality_seen"
+    allowed = label_space(classes, classes.modality[label], space)
+    optimizer = optax.adam(options.alignment_rate)
+
+    def loss(head: Params) -> Float[Array, ""]:
+        logits = head_logits(model, head, drawn)
+        if options.logit_norm is not None:
+            norm = _mean_norm(logits, classes, task, model.num_stages)
+            logits = logits / (norm * options.logit_norm)
+        return losses.cross_entropy(logits, label, weight, allowed)
+
+    def step(state: tuple, _: None) -> tuple[tuple, None]:
+        head, optimizer_state = state
+        updates, optimizer_state = optimizer.update(
+            jax.grad(loss)(head), optimizer_state
+        )
+        return (optax.apply_updates(head, updates), optimizer_state), None
+
+    start = head, optimizer.init(head)
+    (head, _), _ = jax.lax.scan(step, start, None, options.alignment_steps)
+    return head
+
+
+def _mean_norm(
+    logits: Float[Array, "n C"],
+    classes: Classes,
+    task: Int[Array, " C"],
+    num_stages: int,
+) -> Float[Array, "n 1"]:
+    """Returns the norm of each task's logits, meaned over the tasks that were seen."""
+    of = jax.nn.one_hot(task, num_stages) * classes.seen[:, None]
+    # the derivative of a root at 0 is infinite
+    norms = jnp.sqrt(jnp.square(logits) @ of + 1e-12)
+    met = of.any(0)
+    total = jnp.where(met, norms, 0).sum(-1, keepdims=True)
+    return total / jnp.maximum(met.sum(), 1)
