@@ -67,7 +67,7 @@ def ewc(
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         params, memory = method.begin_task(params, context, key)
-        return params, memory | {"decay": jnp.full((), options.decay)}
+        return params, memory | {"decay": jnp.asarray(options.decay, jnp.float32)}
 
     def labels(params: Params, context: Context, batch: Batch, key: Key) -> Array:
         if options.fisher != "true":

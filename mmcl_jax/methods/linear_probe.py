@@ -1,5 +1,6 @@
 """A softmax head on frozen features, trained on task after task."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -11,10 +12,11 @@ from mmcl_jax.options import Sharing
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
 
 
-def init_head(model: Model) -> Params:
-    """Returns a head over all classes that says nothing yet."""
+def init_head(key: Key, model: Model) -> Params:
+    """Returns a head over all classes that says next to nothing yet."""
+    shape = (model.spec.embedding, model.num_classes)
     return {
-        "weight": jnp.zeros((model.spec.embedding, model.num_classes)),
+        "weight": 0.01 * jax.random.normal(key, shape),
         "bias": jnp.zeros(model.num_classes),
     }
 
@@ -29,7 +31,7 @@ def head_logits(
 def linear_probe(
     model: Model, sharing: Sharing, train_label_space: LabelSpace
 ) -> Method:
-    """Returns a linear classifier of queries that starts from zero and is trained.
+    """Returns a linear classifier of queries that is trained by gradients.
 
     References:
         G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier
@@ -37,8 +39,7 @@ def linear_probe(
     """
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        del key
-        return init_head(model), {}
+        return init_head(key, model), {}
 
     def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
         del context

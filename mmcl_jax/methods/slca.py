@@ -87,7 +87,7 @@ def slca(
         groups = classes if options.covariance == "class" else len(model.modalities)
         params = {
             "adapters": init_groups(key, model, adapter, sharing),
-            "head": init_head(model),
+            "head": init_head(jax.random.fold_in(key, 1), model),
         }
         return params, {
             "features": gaussians.init(classes, groups, width),
