@@ -15,7 +15,7 @@ from mmcl_jax import cost, evaluate, invariance, metrics, rngs, sharding
 from mmcl_jax import learner as learners
 from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
 from mmcl_jax.feed import Feed, Records
-from mmcl_jax.results import Results, level_of_knowledge, plain
+from mmcl_jax.results import Results, environment, level_of_knowledge, plain
 from mmcl_jax.snapshots import Snapshots
 from mmcl_jax.types import Batch, Classes, Prediction
 from mmcl_jax.writers import Bar, Writer, is_writer, results_table
@@ -297,6 +297,7 @@ class _Loop:
             "schema": 1,
             "method": run.config.method.name,
             "seeds": dataclasses.asdict(run.config.seeds),
+            "environment": environment(run.mesh),
             "knowledge": level_of_knowledge(run.stream),
             "modalities": run.stream.modalities,
             "tasks": describe_tasks(run.stream),

@@ -1,13 +1,15 @@
 """What is known of a run so far, and what `results.json` says of it at the end."""
 
 import dataclasses
+import platform
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from mmcl_jax import evaluate, metrics
+from mmcl_jax import __version__, evaluate, metrics
 from mmcl_jax.streams.base import Stream
 
 
@@ -138,6 +140,19 @@ def level_of_knowledge(stream: Stream) -> str:
         "level of knowledge: task labels and given modality L0, modality labels and "
         f"given modality L1, union labels and predicted modality {agnostic}"
     )
+
+
+def environment(mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Says what computed the results."""
+    device = mesh.devices.flat[0]
+    return {
+        "mmcl_jax": __version__,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": device.device_kind,
+        "devices": mesh.devices.size,
+    }
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,34 @@
+"""Every method on the four streams of mmcl-world v1, three orders and seeds each.
+
+`python launch/sweep.py --sweep=configs/sweeps/world.py --out=runs/world`. Behind a
+colon: `smoke` for two methods on two short streams; `methods=`, `streams=` and `seeds=`
+choose among them, with `+` between several, for instance
+`methods=comm+ridge,seeds=0+1`.
+"""
+
+import pathlib
+
+from mmcl_jax.arguments import parse_argument
+from mmcl_jax.config import check_name
+from mmcl_jax.methods import METHODS
+from mmcl_jax.runs import Sweep, grid
+from mmcl_jax.streams.base import ORDERS
+
+WORLD = pathlib.Path(__file__).parents[1] / "world.py"
+
+
+def get_sweep(argument: str = "") -> Sweep:
+    """Returns the runs."""
+    variant, pairs = parse_argument(argument)
+    smoke = variant == "smoke"
+    chosen = {
+        "methods": ["comm", "zero_shot"] if smoke else list(METHODS),
+        "streams": ["interleaved", "recurring"] if smoke else list(ORDERS),
+        "seeds": ["0", "1"] if smoke else ["0", "1", "2"],
+    }
+    for key, value in pairs.items():
+        check_name("sweep argument", key, chosen)
+        chosen[key] = value.split("+")
+    variants = {name: (name, {}) for name in chosen["methods"]}
+    seeds = [int(seed) for seed in chosen["seeds"]]
+    return Sweep(grid(WORLD, variants, chosen["streams"], seeds, variant))

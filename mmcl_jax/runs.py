@@ -1,0 +1,157 @@
+"""What a sweep consists of, and what is left of it on disk."""
+
+import importlib.util
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from mmcl_jax.arguments import replace_at
+from mmcl_jax.config import Config, ConfigError, resolve, to_config_dict, to_json
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        variant: the row of a table that it counts for: a method, or a variant of one.
+        stream: the table.
+        seed: together with the stream, what runs are paired by.
+        config: what is run.
+        values: fields by their path that make the variant what it is, for choosing.
+    """
+
+    variant: str
+    stream: str
+    seed: int
+    config: Config
+    values: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Returns its folder, relative to that of all runs."""
+        return f"{self.variant}/{self.stream}/{self.seed}"
+
+
+class Sweep(NamedTuple):
+    """Some runs that are compared.
+
+    Attributes:
+        runs: in the order they are run.
+        baseline: variant that the others are compared to.
+    """
+
+    runs: tuple[Run, ...]
+    baseline: str = "comm"
+
+
+def load_function(file: str | pathlib.Path, name: str) -> Callable[[str], Any]:
+    """Returns a function of a Python file, such as `get_config`.
+
+    Raises:
+        ConfigError: there is no such file or function.
+    """
+    path = pathlib.Path(file)
+    spec = importlib.util.spec_from_file_location(f"_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError(f"no Python file {str(file)!r}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        raise ConfigError(f"{file}: no function {name!r} in it")
+    return getattr(module, name)
+
+
+def make_config(
+    file: str | pathlib.Path, argument: str, values: dict[str, Any] | None = None
+) -> Config:
+    """Returns the checked config of a config file, with some fields changed.
+
+    Args:
+        file: with a function `get_config`.
+        argument: what would stand behind the colon of `--config`.
+        values: fields by their path, such as `train.epochs`.
+
+    Raises:
+        ConfigError: the config cannot be run.
+    """
+    config = resolve(load_function(file, "get_config")(argument))
+    for path, value in (values or {}).items():
+        config = replace_at(config, path, value)
+    return resolve(to_config_dict(config))
+
+
+def grid(
+    file: str | pathlib.Path,
+    variants: dict[str, tuple[str, dict[str, Any]]],
+    streams: Iterable[str],
+    seeds: Iterable[int],
+    argument: str = "",
+    values: dict[str, Any] | None = None,
+) -> tuple[Run, ...]:
+    """Returns a run of every variant over every stream under every seed.
+
+    Args:
+        file: the config file that all start from.
+        variants: method and values of each.
+        streams: orders of the tasks.
+        seeds: each sets the seeds of order, initial values and data.
+        argument: more arguments of the config file.
+        values: fields of all runs.
+    """
+    runs = []
+    for (variant, (method, own)), stream, seed in itertools.product(
+        variants.items(), streams, seeds
+    ):
+        more = f"method={method},stream={stream},seed={seed}"
+        config = make_config(file, f"{argument},{more}", (values or {}) | own)
+        runs.append(Run(variant, stream, seed, config, own))
+    return tuple(runs)
+
+
+def check(sweep: Sweep) -> None:
+    """Raises `ConfigError` for a sweep without runs, or with two in one folder."""
+    if not sweep.runs:
+        raise ConfigError("the sweep has no runs")
+    names = [run.name for run in sweep.runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two runs of the sweep are named {name!r}")
+
+
+def prepare(run: Run, folder: pathlib.Path) -> bool:
+    """Writes the config of a run where `mmcl_jax.main` finds it.
+
+    Returns:
+        Whether it is left to be run, from its start or from where it stopped.
+
+    Raises:
+        ConfigError: there is a run of another config.
+    """
+    workdir, wanted = folder / run.name, to_json(run.config)
+    path = workdir / "config.json"
+    if path.is_file() and json.loads(path.read_text()) != json.loads(wanted):
+        raise ConfigError(
+            f"{workdir} was made with another config; remove it or choose another --out"
+        )
+    if (workdir / "results.json").is_file():
+        return False
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(wanted)
+        temporary.replace(path)
+    return True
+
+
+def finished(
+    runs: Sequence[Run], folder: pathlib.Path
+) -> list[tuple[Run, dict[str, Any]]]:
+    """Returns the runs that have come to their end, and their `results.json`."""
+    found = []
+    for run in runs:
+        path = folder / run.name / "results.json"
+        if path.is_file():
+            found.append((run, json.loads(path.read_text())))
+    return found

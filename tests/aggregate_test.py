@@ -1,0 +1,185 @@
+"""From results of runs to tables, by hand."""
+
+import csv
+import io
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+from mmcl_jax import aggregate
+from mmcl_jax.aggregate import CHOSEN_BY, COSTS, METRICS
+from mmcl_jax.config import Config, MethodOptions
+from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.runs import Run
+
+LAST = "given/last_average_accuracy"
+
+
+def _results(value: float | None, seconds: float = 2.0) -> dict[str, Any]:
+    found = dict.fromkeys(METRICS, value)
+    costs = dict.fromkeys(COSTS, 8) | {"seconds": {"train": seconds, "text": 1.0}}
+    return {
+        "metrics": {"union": dict.fromkeys(ROUTES, found)},
+        "cost": costs,
+        "environment": {"jax": "1"},
+    }
+
+
+def _run(variant: str, stream: str, seed: int, **values: float) -> Run:
+    config = Config(method=MethodOptions(name=variant.partition(" ")[0]))
+    return Run(variant, stream, seed, config, values)
+
+
+# two streams, three seeds; the second method lacks a run
+VALUES = {
+    ("comm", "random", 0): 0.5,
+    ("comm", "random", 1): 0.7,
+    ("comm", "recurring", 0): 0.9,
+    ("ridge", "random", 0): 0.6,
+    ("ridge", "random", 1): 0.6,
+}
+ENDED = [(_run(*place), _results(value)) for place, value in VALUES.items()]
+REPORT = aggregate.aggregate(ENDED, "comm")
+
+
+def test_summaries_are_over_the_runs_of_a_stream_and_of_all() -> None:
+    summaries = REPORT["summaries"]
+    assert list(summaries) == ["random", "recurring", aggregate.ALL_STREAMS]
+    entry = summaries["random"]["comm"][LAST]
+    assert entry["mean"] == pytest.approx(0.6)
+    assert entry["deviation"] == pytest.approx(0.02**0.5)
+    assert (entry["low"], entry["high"]) == (0.5, 0.7)
+    assert entry["values"] == [0.5, 0.7]
+    assert list(summaries["recurring"]) == ["comm"]
+    assert summaries["recurring"]["comm"][LAST]["deviation"] is None
+    assert summaries[aggregate.ALL_STREAMS]["comm"][LAST]["values"] == [0.5, 0.7, 0.9]
+
+
+def test_a_single_stream_is_not_shown_twice() -> None:
+    report = aggregate.aggregate(ENDED[:2], "comm")
+    assert list(report["summaries"]) == ["random"]
+    assert report["differences"] == {"random": {}}
+
+
+def test_differences_are_to_the_run_of_one_order_and_seed() -> None:
+    for stream in ("random", aggregate.ALL_STREAMS):
+        (entry,) = REPORT["differences"][stream].values()
+        assert entry[LAST]["values"] == pytest.approx([0.1, -0.1])
+        assert entry[LAST]["mean"] == pytest.approx(0)
+    assert REPORT["differences"]["recurring"] == {}
+
+
+def test_ranks_are_over_runs_that_all_have_and_less_forgetting_is_better() -> None:
+    for key in (LAST, "given/forgetting_chaudhry"):
+        ranks = REPORT["ranks"][key]
+        assert ranks["random"] == {"runs": 2, "mean": {"comm": 1.5, "ridge": 1.5}}
+        assert ranks[aggregate.ALL_STREAMS]["runs"] == 2
+    one = [ENDED[0], ENDED[3]]
+    ranks = aggregate.aggregate(one, "comm")["ranks"]
+    assert ranks[LAST]["random"]["mean"] == {"comm": 2, "ridge": 1}
+    for name in ("forgetting_chaudhry", "excess_forgetting"):
+        found = ranks[f"predicted/{name}"]["random"]["mean"]
+        assert found == {"comm": 1, "ridge": 2}
+
+
+def test_cost_is_a_mean_over_runs() -> None:
+    ended = [
+        (_run("comm", "random", seed), _results(0.5, seconds))
+        for seed, seconds in enumerate([2.0, 4.0])
+    ]
+    (found,) = aggregate.aggregate(ended, "comm")["cost"].values()
+    assert found == dict.fromkeys(COSTS, 8) | {"seconds": 4}
+
+
+def test_what_is_not_defined_stays_so() -> None:
+    ended = [(_run("joint", "random", seed), _results(None)) for seed in (0, 1)]
+    report = aggregate.aggregate(ended, "comm")
+    json.dumps(report, allow_nan=False)
+    assert report["summaries"]["random"]["joint"][LAST]["mean"] is None
+    assert report["ranks"][LAST]["random"] == {"runs": 0, "mean": {"joint": None}}
+    assert "| `joint` | 2 | - | - | - | - | - |" in aggregate.to_markdown(report)
+
+
+def test_markdown_shows_percent_interval_and_few_values() -> None:
+    text = aggregate.to_markdown(REPORT)
+    assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
+    assert "+0.0 ± 14.1<br>[-10.0, +10.0]<br>+10.0 -10.0 |" in text
+    assert "| `comm` | 1 | 90.0 | 90.0 |" in text
+    assert "# recurring" in text
+    assert "| `ridge` | 1.50 |" in text
+    many = [(_run("comm", "random", seed), _results(0.1 * seed)) for seed in range(5)]
+    text = aggregate.to_markdown(aggregate.aggregate(many, "comm"))
+    assert "20.0 ± 15.8<br>[8.0, 32.0] |" in text
+
+
+def test_every_row_of_a_table_has_as_many_cells() -> None:
+    table: list[str] = []
+    for line in [*aggregate.to_markdown(REPORT).splitlines(), ""]:
+        if line.startswith("|"):
+            table.append(line)
+        else:
+            assert len({row.count("|") for row in table}) <= 1
+            table = []
+
+
+def test_csv_has_the_same_numbers() -> None:
+    rows = list(csv.DictReader(io.StringIO(aggregate.to_csv(REPORT))))
+    assert {row["table"] for row in rows} == {
+        "summaries",
+        "differences",
+        "ranks",
+        "cost",
+    }
+    (row,) = [
+        row
+        for row in rows
+        if (row["table"], row["stream"], row["variant"], row["metric"])
+        == ("summaries", "random", "comm", LAST)
+    ]
+    assert float(row["mean"]) == pytest.approx(0.6)
+    assert (row["n"], row["values"]) == ("2", "0.5 0.7")
+
+
+def test_the_best_mean_is_chosen_by_method() -> None:
+    ended = [
+        (_run(f"{method} {value}", "random", seed, value=value), _results(score))
+        for method, value, scores in (
+            ("comm", 1.0, (0.5, 0.5)),
+            ("comm", 2.0, (0.3, 0.8)),
+            ("ridge", 1.0, (0.4, 0.4)),
+            ("ridge", 2.0, (0.4, 0.4)),
+        )
+        for seed, score in enumerate(scores)
+    ]
+    choice = aggregate.choose(ended)
+    # the first of two that are equal
+    assert choice["chosen"] == {"comm": {"value": 2.0}, "ridge": {"value": 1.0}}
+    assert choice["metric"] == f"union/{CHOSEN_BY}"
+    scores = choice["scores"]["comm"]
+    assert [entry["values"] for entry in scores] == [{"value": 1.0}, {"value": 2.0}]
+    assert [entry["score"]["mean"] for entry in scores] == pytest.approx([0.5, 0.55])
+    assert scores[1]["score"]["values"] == [0.3, 0.8]
+
+
+def test_a_choice_leaves_other_methods_as_they_were(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "tuned.json"
+    first = [(_run("comm a", "random", 0, rate=1.0), _results(0.5))]
+    second = [(_run("ridge a", "random", 0, rate=2.0), _results(0.5))]
+    third = [(_run("comm b", "random", 0, rate=3.0), _results(0.5))]
+    for ended in (first, second, third):
+        aggregate.write_choice(aggregate.choose(ended), path)
+    stored = json.loads(path.read_text())
+    assert stored["chosen"] == {"comm": {"rate": 3.0}, "ridge": {"rate": 2.0}}
+    assert stored["scores"].keys() == {"comm", "ridge"}
+
+
+def test_written_files_are_whole(tmp_path: pathlib.Path) -> None:
+    aggregate.write(REPORT, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "summary.json",
+        "summary.csv",
+        "summary.md",
+    }
+    assert json.loads((tmp_path / "summary.json").read_text()) == REPORT
