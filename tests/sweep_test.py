@@ -1,19 +1,22 @@
 """Sweeps: what is run, what is left, and what happens when a run fails."""
 
+import collections
 import io
 import json
 import pathlib
 import signal
 import sys
 import time
+import typing
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from mmcl_jax import runs, sweep
+from mmcl_jax import assemble, runs, sweep
 from mmcl_jax.config import ConfigError, resolve, to_json
 from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.comm_options import CommOptions
 from mmcl_jax.runs import Run, Sweep, grid
 from mmcl_jax.streams.base import ORDERS
 from tests import helpers
@@ -263,3 +266,60 @@ def test_runs_end_with_the_sweep(tmp_path: pathlib.Path) -> None:
     done = started.finish(seconds=30)
     assert done.code == 128 + signal.SIGTERM
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+# what ships
+
+
+def _shipped(name: str) -> Any:
+    return runs.load_function(WORLD.parent / "sweeps" / name, "get_sweep")
+
+
+@pytest.mark.parametrize("argument", ["", "smoke"])
+@pytest.mark.parametrize("path", sorted((WORLD.parent / "sweeps").glob("*.py")))
+def test_shipped_sweeps_are_whole(path: pathlib.Path, argument: str) -> None:
+    made = _shipped(path.name)(argument)
+    runs.check(made)
+    assert made.baseline in {run.variant for run in made.runs}
+    if argument == "smoke":
+        assert len(made.runs) <= 8
+        assert all(run.config.train.epochs == 1 for run in made.runs)
+
+
+def test_every_method_is_tuned_alike() -> None:
+    made = _shipped("tuning.py")("").runs
+    tried = collections.defaultdict(set)
+    for run in made:
+        ((path, value),) = run.values.items()
+        tried[run.config.method.name].add((path, value))
+        stream = run.config.stream
+        assert stream.first_tasks == 2
+        assert (stream.concepts, stream.evaluate_on) == ("development", "validation")
+    assert {len(values) for values in tried.values()} == {4}
+    # a method that is left out, or whose learning rate is not tuned, trains nothing
+    for name in METHODS:
+        by_rate = {path for path, _ in tried[name]} == {"train.optimizer.learning_rate"}
+        options = runs.make_config(WORLD, f"smoke,method={name}")
+        method = assemble.assemble(options, Console(quiet=True)).method
+        assert method.trains == by_rate, name
+
+
+def test_ablations_change_comm_alone_and_each_something_else() -> None:
+    made = _shipped("ablations.py")("").runs
+    seen = {}
+    for run in made:
+        assert run.config.method.name == "comm"
+        seen[run.variant, run.stream, run.seed] = to_json(run.config)
+    assert len(set(seen.values())) == len(seen)
+    orders = {run.stream for run in made if run.variant == "comm"}
+    assert orders == set(ORDERS)
+    counts = collections.Counter(run.variant for run in made if run.variant != "comm")
+    assert set(counts.values()) == {3}
+
+
+def test_ablations_try_every_choice_of_the_main_switches() -> None:
+    made = _shipped("ablations.py")("").runs
+    for name, hint in typing.get_type_hints(CommOptions).items():
+        if typing.get_origin(hint) is typing.Literal and name != "given_route":
+            tried = {getattr(run.config.method.comm, name) for run in made}
+            assert tried == set(typing.get_args(hint)), name

@@ -1,0 +1,87 @@
+"""What each part of COMM is worth: one part changed at a time, three orders each.
+
+`python launch/sweep.py --sweep=configs/sweeps/ablations.py --out=runs/ablations`. Every
+row is `comm` but for the values beside its name; differences are to `comm` itself.
+Behind a colon: `smoke` for a short run of one variant; `groups=` chooses among the keys
+of `ABLATIONS`, with `+` between several.
+"""
+
+import itertools
+import pathlib
+from typing import Any
+
+from mmcl_jax.arguments import parse_argument
+from mmcl_jax.config import check_name
+from mmcl_jax.runs import Sweep, grid
+
+WORLD = pathlib.Path(__file__).parents[1] / "world.py"
+
+Variants = dict[str, dict[str, Any]]
+
+
+def _switch(option: str, *values: Any) -> Variants:
+    """Returns a variant for each value of a switch of COMM."""
+    return {f"{option}={v}": {f"method.comm.{option}": v} for v in values}
+
+
+LATEST = {"method.comm.aggregation": "latest"}
+NO_PENALTY = {"method.comm.self_regularization": None}
+GRADIENT = {"method.comm.realignment": "gradient"}
+ABLATIONS: dict[str, Variants] = {
+    # mean over snapshots, penalty, both (the base) or neither
+    "within": {
+        "no aggregation": LATEST,
+        "no penalty": NO_PENALTY,
+        "neither": LATEST | NO_PENALTY,
+    },
+    "aggregation": _switch("aggregation", "exponential"),
+    "penalty": _switch("self_regularization_form", "distillation", "parameters"),
+    "blend": _switch("blend", "none", "hard", "residual", "uniform")
+    | _switch("self_weight", None, 0.5, 0.9)
+    | _switch("weighting", "task")
+    | _switch("mix_support", "seen_when_last_trained"),
+    "warm start": _switch("warm_start", False),
+    "relevance": _switch("relevance", "two_stage", "joint"),
+    "granularity": _switch("granularity", "task", "modality"),
+    # the discriminant pools them, so it is draws that show it: see realignment=gradient
+    "covariance": {
+        f"realignment=gradient {name}": GRADIENT | values
+        for name, values in _switch(
+            "covariance", "full", "diagonal", "low_rank", "isotropic"
+        ).items()
+    },
+    "realignment": _switch("realignment", "off", "regression", "gradient", "mean_shift")
+    | _switch("realignment_residual", False)
+    | _switch("drift_compensation", False),
+    "adapter": {
+        f"length={length} layers={layers or 'all'}": {
+            "method.adapter.length": length,
+            "method.adapter.layers": layers,
+        }
+        for length, layers in itertools.product((2, 8, 16), (1, 3, None))
+        if (length, layers) != (8, None)
+    }
+    | {"low rank": {"method.adapter.kind": "low_rank"}},
+}
+# the order of the tasks is the last of them: `comm` itself is run in these too
+STREAM, OTHER_STREAMS = "interleaved", ("by_modality", "random", "recurring")
+
+
+def get_sweep(argument: str = "") -> Sweep:
+    """Returns the runs."""
+    variant, pairs = parse_argument(argument)
+    smoke = variant == "smoke"
+    groups = ["warm start"] if smoke else list(ABLATIONS)
+    for key, value in pairs.items():
+        check_name("sweep argument", key, ["groups"])
+        groups = value.split("+")
+    variants: dict[str, tuple[str, dict[str, Any]]] = {"comm": ("comm", {})}
+    for group in groups:
+        check_name("group of ablations", group, ABLATIONS)
+        for name, values in ABLATIONS[group].items():
+            variants[name] = ("comm", values)
+    seeds = [0] if smoke else [0, 1, 2]
+    runs = grid(WORLD, variants, [STREAM], seeds, variant)
+    if not smoke:
+        runs += grid(WORLD, {"comm": variants["comm"]}, OTHER_STREAMS, seeds)
+    return Sweep(runs)

@@ -1,0 +1,63 @@
+"""The one hyper-parameter of every method that matters most, four values of each.
+
+`python launch/sweep.py --sweep=configs/sweeps/tuning.py --out=runs/tuning
+--choose=configs/tuned.json`. Chosen on the first two tasks of three streams of
+development concepts, scored by validation draws: of the streams that methods are
+compared on, nothing is seen. Every method has as many values, `joint` too: of the
+learning rate where something is trained, of the regularization of closed forms. Behind
+a colon: `smoke` for a short run, and `methods=` with `+` between several.
+"""
+
+import pathlib
+from typing import Any
+
+from mmcl_jax.arguments import parse_argument
+from mmcl_jax.config import check_name
+from mmcl_jax.methods import METHODS
+from mmcl_jax.runs import Sweep, grid
+
+WORLD = pathlib.Path(__file__).parents[1] / "world.py"
+
+LEARNING_RATES = ("train.optimizer.learning_rate", (1e-3, 3e-3, 1e-2, 3e-2))
+CLOSED_FORMS = {
+    name: (f"method.{name}.regularization", values)
+    for name, values in {
+        "ridge": (1e-4, 1e-3, 1e-2, 1e-1),
+        "ranpac": (1e-4, 1e-3, 1e-2, 1e-1),
+        "rail": (1e-2, 1e-1, 1.0, 10.0),
+    }.items()
+}
+NOTHING_TO_TUNE = ("zero_shot", "ncm")
+
+STREAM = {
+    "stream.concepts": "development",
+    "stream.evaluate_on": "validation",
+    "stream.tasks": 5,
+    "stream.first_tasks": 2,
+}
+
+
+def candidates(method: str) -> dict[str, dict[str, Any]]:
+    """Returns the values that are tried for a method, by the name of the variant."""
+    path, values = CLOSED_FORMS.get(method, LEARNING_RATES)
+    name = path.rpartition(".")[2]
+    return {f"{method} {name}={value:g}": {path: value} for value in values}
+
+
+def get_sweep(argument: str = "") -> Sweep:
+    """Returns the runs."""
+    variant, pairs = parse_argument(argument)
+    methods = [name for name in METHODS if name not in NOTHING_TO_TUNE]
+    if variant == "smoke":
+        methods = ["ridge"]
+    for key, value in pairs.items():
+        check_name("sweep argument", key, ["methods"])
+        methods = value.split("+")
+    variants = {
+        name: (method, values)
+        for method in methods
+        for name, values in candidates(method).items()
+    }
+    seeds = [0] if variant == "smoke" else [0, 1, 2]
+    runs = grid(WORLD, variants, ["interleaved"], seeds, variant, STREAM)
+    return Sweep(runs, baseline=next(iter(variants)))
