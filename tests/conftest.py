@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook
 # shapes and dtypes in signatures are checked where arrays are computed with
 CHECKED = (
     "evaluate",
+    "fisher",
     "gaussians",
     "kmeans",
     "losses",
@@ -18,9 +19,12 @@ CHECKED = (
     "metrics",
     "models",
     "optim",
+    "projection",
     "realign",
     "relevance",
+    "reservoir",
     "ridge",
+    "trees",
 )
 install_import_hook([f"mmcl_jax.{name}" for name in CHECKED], "beartype.beartype")
 

@@ -41,7 +41,10 @@ def test_single_samples_hold_more_than_their_mean():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=6), rng.integers(0, 2, 6)
     gradients = np.array(
-        [jax.grad(negative_log_likelihood)(WEIGHT, row) for row in zip(x, y, strict=True)]
+        [
+            jax.grad(negative_log_likelihood)(WEIGHT, row)
+            for row in zip(x, y, strict=True)
+        ]
     )
     np.testing.assert_allclose(total(x, y), np.sum(gradients**2), rtol=1e-5)
     assert total(x, y) / 6 > gradients.mean() ** 2

@@ -5,8 +5,10 @@ Each hands on the memory that it finds. Their order has a meaning; from the insi
 1. `with_penalty` and penalties of features (`base.aligned`) add to the loss of the
    task's samples.
 2. `replay.with_replay` adds the loss of remembered samples, which no penalty sees.
-3. `with_averaging`, then `with_interpolation`: what lies inside observes the parameters
-   that the task leaves behind; around it, it would observe those of the last step.
+3. `with_interpolation` and, around it, `with_averaging`: the outer one acts first on
+   the trained parameters and hands on what it makes of them, so it is their mean that
+   is interpolated. All that lies inside observes what the task leaves behind; around
+   them it would observe the last step.
 
 `with_anchor` may stand anywhere outside what reads the anchor.
 """

@@ -191,7 +191,7 @@ def _align(
     def loss(head: Params) -> Float[Array, ""]:
         logits = head_logits(model, head, drawn)
         if options.logit_norm is not None:
-            norm = _mean_norm(logits, classes, task, model.num_stages)
+            norm = mean_norm(logits, classes, task, model.num_stages)
             logits = logits / (norm * options.logit_norm)
         return losses.cross_entropy(logits, label, weight, allowed)
 
@@ -207,7 +207,7 @@ def _align(
     return head
 
 
-def _mean_norm(
+def mean_norm(
     logits: Float[Array, "n C"],
     classes: Classes,
     task: Int[Array, " C"],

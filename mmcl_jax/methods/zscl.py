@@ -82,6 +82,8 @@ def zscl(
 
     penalty = distil if options.weight else None
     method = sequential(model, adapter, sharing, train_label_space, penalty)
+    if options.wise != 1:
+        method = with_interpolation(method, options.wise)
     if options.averaging_interval is not None:
         method = with_averaging(method, options.averaging_interval)
-    return method if options.wise == 1 else with_interpolation(method, options.wise)
+    return method

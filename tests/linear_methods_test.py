@@ -1,0 +1,336 @@
+"""Heads and maps on frozen queries against NumPy, one for all or one a modality."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mmcl_jax.methods.cmcl import CmclOptions, cmcl
+from mmcl_jax.methods.linear_probe import linear_probe
+from mmcl_jax.methods.ncm import ncm
+from mmcl_jax.methods.rail import RailOptions, rail
+from mmcl_jax.methods.ranpac import RanpacOptions, ranpac
+from mmcl_jax.methods.ridge import RidgeOptions, ridge
+from mmcl_jax.methods.slca import SlcaOptions, mean_norm, slca
+from mmcl_jax.models import Model, adapters, dual
+from mmcl_jax.types import Batch, Classes, Context
+
+# two towers; the first two modalities are read by one
+MODALITIES = ("image", "depth", "text")
+STAGES, WIDTH, ROWS = 6, 8, 24
+KEY = jax.random.key(0)
+GIVEN, ROUTED, SHARED = "per_modality_given", "per_modality_routed", "shared"
+TOWER = dual.TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
+MODEL = Model(
+    spec=dual.DualSpec(TOWER, TOWER, WIDTH, 16, 8, 99, 9, 98),
+    modalities=MODALITIES,
+    towers=("visual", "visual", "text"),
+    num_classes=2 * STAGES,
+    num_stages=STAGES,
+    logit_scale=10.0,
+    input_shapes=({}, {}, {}),
+    embed=lambda frozen, inputs, injection: inputs["features"],
+)
+OF = np.repeat(np.arange(STAGES), 2)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+TEXT = unit(np.random.default_rng(9).normal(size=(2 * STAGES, WIDTH)))
+
+
+def context(memory, stage: int, train: bool = True) -> Context:
+    classes = Classes(
+        jnp.asarray(TEXT, jnp.float32),
+        jnp.asarray(OF <= stage),
+        jnp.asarray(OF == stage),
+        jnp.asarray(OF % len(MODALITIES), jnp.int32),
+    )
+    return Context(None, memory, jnp.asarray(stage), classes, train)
+
+
+def batch(stage: int, seed: int = 0, hint: int | None = None) -> Batch:
+    rng, index = np.random.default_rng([stage, seed]), stage % len(MODALITIES)
+    label = np.resize([2 * stage, 2 * stage + 1], ROWS)
+    # each modality has its cone, each class its place in it
+    centre = 2 * np.eye(WIDTH)[index] + np.random.default_rng(5).normal(
+        size=(2 * STAGES, WIDTH)
+    )
+    query = unit(centre[label] + 0.3 * rng.normal(size=(ROWS, WIDTH)))
+    query = jnp.asarray(query, jnp.float32)
+    return Batch(
+        inputs={"features": query},
+        query=query,
+        label=jnp.asarray(label, jnp.int32),
+        weight=jnp.ones(ROWS),
+        id=jnp.arange(ROWS),
+        hint=jnp.full(ROWS, index if hint is None else hint, jnp.int32),
+        modality=MODALITIES[index],
+    )
+
+
+def learn(method, stages=range(STAGES)):
+    params, memory = method.init(KEY, MODEL)
+    for stage in stages:
+        memory = method.prepare(params, context(memory, stage), batch(stage), KEY)
+        params, memory = method.begin_task(params, context(memory, stage), KEY)
+        memory = method.observe(params, context(memory, stage), batch(stage), KEY)
+        params, memory = method.end_task(params, context(memory, stage), KEY)
+    return params, memory
+
+
+def logits(method, params, memory, rows, stage: int = STAGES - 1):
+    return np.asarray(
+        method.predict(params, context(memory, stage, train=False), rows).logits
+    )
+
+
+def samples(modality: int | None = None):
+    """Queries and one-hot labels of all stages, or of those of a modality."""
+    stages = [s for s in range(STAGES) if modality in (None, s % len(MODALITIES))]
+    x = np.concatenate([np.asarray(batch(s).query, np.float64) for s in stages])
+    label = np.concatenate([np.asarray(batch(s).label) for s in stages])
+    return x, np.eye(2 * STAGES)[label]
+
+
+def solved(x, y, regularization: float):
+    gram = x.T @ x
+    return np.linalg.solve(gram + regularization * np.eye(len(gram)), x.T @ y)
+
+
+def relative(x, share: float) -> float:
+    return share * np.trace(x.T @ x) / x.shape[1]
+
+
+def with_constant(x):
+    return np.concatenate([x, np.ones_like(x[:, :1])], axis=1)
+
+
+def test_one_ridge_head_is_that_of_all_samples():
+    method = ridge(MODEL, RidgeOptions(0.1), SHARED)
+    params, memory = learn(method)
+    x, y = samples()
+    x = with_constant(x)
+    head = solved(x, y, relative(x, 0.1))
+    np.testing.assert_allclose(memory["head"], head, atol=1e-4)
+    assert memory["gram"].shape == (1, WIDTH + 1, WIDTH + 1)
+    rows = batch(3, seed=1)
+    expected = with_constant(np.asarray(rows.query)) @ head
+    np.testing.assert_allclose(
+        logits(method, params, memory, rows), expected, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("sharing", [GIVEN, ROUTED])
+def test_a_ridge_head_a_modality_is_that_of_its_samples(sharing: str):
+    method = ridge(MODEL, RidgeOptions(0.1), sharing)
+    params, memory = learn(method)
+    for modality in range(len(MODALITIES)):
+        x, y = samples(modality)
+        x = with_constant(x)
+        own = OF % len(MODALITIES) == modality
+        head = solved(x, y, relative(x, 0.1))[:, own]
+        np.testing.assert_allclose(memory["head"][:, own], head, atol=1e-4)
+        rows = batch(modality, seed=1)
+        told = logits(method, params, memory, rows)
+        expected = with_constant(np.asarray(rows.query)) @ head
+        np.testing.assert_allclose(told[:, own], expected, atol=1e-4)
+        assert own[told.argmax(1)].all()
+
+
+def test_a_given_modality_wins_and_the_others_keep_their_order():
+    method = ridge(MODEL, RidgeOptions(0.1), GIVEN)
+    params, memory = learn(method)
+    image, depth = (
+        logits(method, params, memory, batch(0, seed=1, hint=hint)) for hint in (0, 1)
+    )
+    modality = OF % len(MODALITIES)
+    assert (modality[image.argmax(1)] == 0).all()
+    assert (modality[depth.argmax(1)] == 1).all()
+    for own in range(len(MODALITIES)):
+        np.testing.assert_array_equal(
+            image[:, modality == own].argmax(1), depth[:, modality == own].argmax(1)
+        )
+    # a hint at a modality of the other tower is not taken
+    text = logits(method, params, memory, batch(0, seed=1, hint=2))
+    routed = logits(method, params, memory, batch(0, seed=1, hint=-1))
+    np.testing.assert_array_equal(text, routed)
+
+
+@pytest.mark.parametrize("sharing", [SHARED, GIVEN])
+def test_recursion_ends_at_the_ridge_solution(sharing: str):
+    options = RailOptions(width=16, regularization=0.5, ridge_share=None)
+    method = rail(MODEL, options, sharing)
+    _, memory = learn(method)
+    projection = np.asarray(memory["projection"], np.float64)
+    for modality in range(len(MODALITIES)):
+        x, y = samples(None if sharing == SHARED else modality)
+        own = OF % len(MODALITIES) == modality
+        head = solved(np.maximum(x @ projection, 0), y, 0.5)[:, own]
+        np.testing.assert_allclose(memory["head"][:, own], head, atol=2e-3)
+
+
+def test_ranpac_is_ridge_on_random_features():
+    method = ranpac(MODEL, RanpacOptions(width=16, regularization=0.1), SHARED)
+    _, memory = learn(method)
+    x, y = samples()
+    x = np.maximum(x @ np.asarray(memory["projection"], np.float64), 0)
+    head = solved(x, y, relative(x, 0.1))
+    np.testing.assert_allclose(memory["head"], head, atol=1e-4)
+    again = ranpac(MODEL, RanpacOptions(width=16), SHARED).init(KEY, MODEL)[1]
+    np.testing.assert_array_equal(again["projection"], memory["projection"])
+
+
+def test_fusion_is_for_samples_whose_zero_shot_answer_was_seen():
+    stage = 2
+    fused, alone = (
+        rail(MODEL, RailOptions(16, 0.5, share), SHARED) for share in (0.8, None)
+    )
+    params, memory = learn(fused, range(stage + 1))
+    rows = batch(0, seed=1)
+    told = logits(fused, params, memory, rows, stage)
+    scores = logits(alone, params, memory, rows, stage)
+    similar = 10 * np.asarray(rows.query) @ TEXT.T
+    zero_shot = np.exp(similar) / np.exp(similar).sum(1, keepdims=True)
+    seen = (OF <= stage)[similar.argmax(1)]
+    assert 0 < seen.sum() < ROWS
+    np.testing.assert_allclose(
+        told[seen], (0.8 * scores + 0.2 * zero_shot)[seen], atol=1e-5
+    )
+    np.testing.assert_allclose(told[~seen], zero_shot[~seen], atol=1e-5)
+
+
+def test_nearest_mean_by_numpy():
+    method = ncm(MODEL, SHARED)
+    params, memory = learn(method)
+    x, y = samples()
+    means = unit((y.T @ x) / y.sum(0)[:, None])
+    rows = batch(1, seed=1)
+    np.testing.assert_allclose(
+        logits(method, params, memory, rows),
+        10 * np.asarray(rows.query) @ means.T,
+        atol=1e-4,
+    )
+    # a class without samples is no nearer than at a right angle
+    _, early = learn(method, [0])
+    assert (logits(method, params, early, rows, 0)[:, 2:] == 0).all()
+
+
+def test_a_probe_of_all_classes_is_multinomial_regression():
+    method = linear_probe(MODEL, SHARED, "all_seen")
+    params, memory = method.init(KEY, MODEL)
+    at, rows = context(memory, 0), batch(0)
+    gradient = jax.grad(method.loss, has_aux=True)(params, at, rows, KEY)[0]
+    x, y = np.asarray(rows.query), np.eye(2)[np.asarray(rows.label)]
+    scores = 10 * x @ np.asarray(params["weight"])[:, :2]
+    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    expected = 10 * x.T @ (p - y) / ROWS
+    np.testing.assert_allclose(gradient["weight"][:, :2], expected, atol=1e-5)
+    assert np.all(np.asarray(gradient["weight"])[:, 2:] == 0)
+
+
+def _train(method, params, memory, stage: int, steps: int = 10):
+    """Steps of AdamW as the learner makes them."""
+    optimizer = optax.chain(
+        optax.scale_by_adam(), optax.add_decayed_weights(0.1), optax.scale(-0.01)
+    )
+    state, at = optimizer.init(params), context(memory, stage)
+
+    @jax.jit
+    def step(params, state):
+        gradient = jax.grad(method.loss, has_aux=True)(params, at, batch(stage), KEY)[0]
+        updates, state = optimizer.update(gradient, state, params)
+        updates = method.constrain(updates, params, at)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params
+
+
+@pytest.mark.parametrize("project", ["update", "gradient_then_adam"])
+def test_old_pairs_see_nothing_of_projected_updates(project: str):
+    options = CmclOptions(project=project, input_threshold=0.0)
+    method = cmcl(MODEL, options, SHARED, "task")
+    params, memory = method.init(KEY, MODEL)
+    # few samples, so that there are directions left
+    old = jax.tree.map(lambda x: x[:3], batch(0))
+    memory = method.prepare(params, context(memory, 0), old, KEY)
+    params, memory = method.end_task(params, context(memory, 0), KEY)
+    before = logits(method, params, memory, old)
+    params = _train(method, params, memory, 1)
+    change = np.abs(logits(method, params, memory, old) - before)
+    assert change[:, 2:].max() > 0.1
+    if project == "update":
+        assert change[:, :2].max() < 1e-3
+    else:
+        assert change[:, :2].max() > 0.1
+
+
+def test_moments_are_counted_by_group():
+    method = cmcl(MODEL, CmclOptions(), GIVEN, "task")
+    _, memory = learn(method)
+    np.testing.assert_array_equal(memory["count"], ROWS / 2)
+    for modality, (tower, group) in enumerate(
+        [("visual", 0), ("visual", 1), ("text", 0)]
+    ):
+        x, y = samples(modality)
+        np.testing.assert_allclose(memory["moment"][tower][group], x.T @ x, atol=1e-3)
+        values, vectors = np.linalg.eigh(x.T @ x / len(x))
+        kept = vectors[:, values > 0.1]
+        np.testing.assert_allclose(
+            memory["inputs"][tower][group], kept @ kept.T, atol=1e-3
+        )
+        partners = np.asarray(memory["partners"][tower][group])
+        np.testing.assert_allclose(TEXT[y.any(0)] @ partners, TEXT[y.any(0)], atol=1e-3)
+        np.testing.assert_allclose(np.trace(partners), y.any(0).sum(), atol=1e-3)
+
+
+def _slca(options: SlcaOptions, sharing: str = SHARED):
+    return slca(MODEL, adapters.deep_prompts(2, None), options, sharing, "task")
+
+
+def test_adapters_are_slow_and_the_head_is_fast():
+    method = _slca(SlcaOptions(slow_rate=0.25))
+    params, memory = method.init(KEY, MODEL)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates = method.constrain(ones, params, context(memory, 0))
+    assert all((leaf == 0.25).all() for leaf in jax.tree.leaves(updates["adapters"]))
+    assert all((leaf == 1).all() for leaf in jax.tree.leaves(updates["head"]))
+
+
+@pytest.mark.parametrize("sharing", [SHARED, GIVEN])
+@pytest.mark.parametrize("covariance", ["modality", "class"])
+def test_alignment_tells_apart_classes_that_no_loss_saw_together(
+    sharing: str, covariance: str
+):
+    options = SlcaOptions(covariance=covariance, shrinkage=0.1)
+    method = _slca(options, sharing)
+    params, memory = learn(method)
+    off, _ = learn(_slca(SlcaOptions(alignment_steps=0), sharing))
+    right = {"aligned": [], "off": []}
+    for stage in range(STAGES):
+        rows = batch(stage, seed=1)
+        for name, trained in (("aligned", params), ("off", off)):
+            told = logits(method, trained, memory, rows).argmax(1)
+            right[name].extend(told == np.asarray(rows.label))
+    assert np.mean(right["aligned"]) > 0.9 > np.mean(right["off"])
+
+
+def test_the_first_task_is_not_aligned():
+    method = _slca(SlcaOptions())
+    start, _ = method.init(KEY, MODEL)
+    params, _ = learn(method, [0])
+    jax.tree.map(np.testing.assert_array_equal, params, start)
+
+
+def test_mean_norm_is_over_the_tasks_that_were_seen():
+    logits_ = np.zeros((1, 2 * STAGES), np.float32)
+    logits_[0, :4] = [3, 4, 6, 8]
+    logits_[0, 4:] = 99
+    classes = context({}, 1).classes
+    norm = mean_norm(jnp.asarray(logits_), classes, jnp.asarray(OF), STAGES)
+    np.testing.assert_allclose(norm, [[7.5]], rtol=1e-6)
