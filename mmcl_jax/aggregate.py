@@ -57,12 +57,13 @@ def cost(results: dict[str, Any]) -> dict[str, float]:
     return {name: _number(found[name]) for name in COSTS}
 
 
-def aggregate(ended: Ended, baseline: str) -> dict[str, Any]:
+def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
     """Compares runs.
 
     Args:
         ended: runs that have come to their end, with their `results.json`.
         baseline: variant that the others are compared to, pair by pair.
+        sweep: where the runs are from.
 
     Returns:
         Lists and numbers for JSON; null is what is not defined. `runs`: what was
@@ -86,6 +87,7 @@ def aggregate(ended: Ended, baseline: str) -> dict[str, Any]:
         groups[ALL_STREAMS] = rows
     return plain(
         {
+            "sweep": sweep,
             "baseline": baseline,
             "runs": rows,
             "summaries": {name: _summaries(group) for name, group in groups.items()},

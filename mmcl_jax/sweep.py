@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
     out = pathlib.Path(_OUT.value)
     ended = runs.finished(sweep.runs, out / "runs")
     if ended:
-        report = aggregate.aggregate(ended, sweep.baseline)
+        report = aggregate.aggregate(ended, sweep.baseline, _SWEEP.value)
         aggregate.write(report, out)
         console.print(f"tables: {out / 'summary.md'}", highlight=False, soft_wrap=True)
     if _CHOOSE.value and not failures:

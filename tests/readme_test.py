@@ -25,7 +25,7 @@ PAGES = {
 }
 # continuous integration runs these itself
 RUN_BY_CI = ("bash launch/test.sh",)
-PROGRAMS = ("mmcl_jax.main", "mmcl_jax.pretrain")
+PROGRAMS, SWEEP = ("mmcl_jax.main", "mmcl_jax.pretrain"), "launch/sweep.py"
 BANKING = ("balance", "bill", "card", "loan")
 
 
@@ -57,6 +57,7 @@ def test_every_command_can_be_told_apart():
     assert len(found) > 5
     for words in found:
         known = words[:2] == ["python", "-m"] and words[2] in PROGRAMS
+        known = known or words[:2] == ["python", SWEEP]
         assert (
             known
             or words[:2] == ["bash", "launch/local.sh"]
@@ -68,7 +69,8 @@ def test_every_command_can_be_told_apart():
 @pytest.mark.parametrize("block", blocks("bash"))
 def test_commands_run(block: str, tmp_path: pathlib.Path):
     write_data(tmp_path / "DATA")
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for folder in ("configs", "launch"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for words in commands(block):
         if shlex.join(words) in RUN_BY_CI:
@@ -109,11 +111,11 @@ def smoke(words: list[str]) -> list[str] | None:
             words += ["--config=configs/demo.py", "--workdir=runs/demo"]
     else:
         words = [sys.executable, *words[1:]]
-    return [re.sub(r"^(--config=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
+    return [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
 
 
 def add_smoke(found: re.Match) -> str:
-    """Returns the beginning of a `--config` flag with the variant put in."""
+    """Returns the beginning of a flag that names a Python file, with the variant."""
     more = found.string[found.end() :]
     return f"{found[1]}:smoke" + ("," if more else "")
 

@@ -94,7 +94,6 @@ METHODS: dict[str, Make] = {
     "zero_shot": lambda model, config: zero_shot(model),
     "sequential": _sequential,
     "ridge": _head(ridge, "ridge"),
-    "joint": _sequential,
     "l2p": _without_adapter(l2p, "l2p"),
     "dualprompt": _without_adapter(dualprompt, "dualprompt"),
     "coda_prompt": _without_adapter(coda_prompt, "coda_prompt"),
@@ -111,6 +110,7 @@ METHODS: dict[str, Make] = {
     "ncm": lambda model, config: ncm(model, config.method.sharing),
     "ranpac": _head(ranpac, "ranpac"),
     "rail": _head(rail, "rail"),
+    "joint": _sequential,
 }
 
 # methods that learn all tasks at once: sugar for another method on the joined stream

@@ -1,0 +1,51 @@
+"""REPRODUCIBILITY.md says of every method what was reproduced, and is up to date."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from mmcl_jax import aggregate, reproducibility
+from mmcl_jax.methods import METHODS
+from tests import aggregate_test
+
+ROOT = reproducibility.ROOT
+TABLE = reproducibility.read_methods(ROOT)
+
+
+def test_every_method_has_a_row() -> None:
+    assert set(TABLE) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_rows_are_whole(name: str) -> None:
+    row = TABLE[name]
+    assert row.keys() == {"paper", "published", "checked", "deviations"}
+    assert row["checked"]
+    for path in row["checked"]:
+        assert (ROOT / path).is_file(), path
+    for key in ("paper", "published", "deviations"):
+        assert row[key]
+        # a cell of a table
+        assert not set(row[key]) & {"|", "\n"}
+
+
+def test_the_page_is_up_to_date() -> None:
+    stored = (ROOT / reproducibility.PAGE).read_text("utf-8")
+    assert stored == reproducibility.page(ROOT), (
+        "run `python -m mmcl_jax.reproducibility`"
+    )
+
+
+def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "reproduced.toml", tmp_path / "docs")
+    assert "No sweep is stored yet." in reproducibility.page(tmp_path)
+    report = aggregate.aggregate(aggregate_test.ENDED, "comm", "mine.py")
+    path = tmp_path / "docs" / "results" / "mine.json"
+    path.write_text(json.dumps(report))
+    text = reproducibility.page(tmp_path)
+    assert "### mine\n\n`--sweep=mine.py`, 5 runs, on jax 1.\n" in text
+    assert "#### recurring" in text
+    assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
