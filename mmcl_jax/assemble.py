@@ -1,6 +1,7 @@
 """From a config to everything that a run needs: encoder, stream, model, learner."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -92,6 +93,7 @@ def build_model(encoder: huggingface_clip.Encoder, stream: Stream) -> Model:
         embed=lambda frozen, inputs, injection: dual.embed(
             encoder.spec, frozen, inputs, injection
         ),
+        layer_features=functools.partial(dual.layer_features, encoder.spec),
     )
 
 

@@ -20,6 +20,7 @@ from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.cmcl import CmclOptions
 from mmcl_jax.methods.coda_prompt import CodaPromptOptions
 from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.comm_plus import CommPlusOptions
 from mmcl_jax.methods.derpp import DerppOptions
 from mmcl_jax.methods.diki import DikiOptions
 from mmcl_jax.methods.dualprompt import DualPromptOptions
@@ -195,6 +196,7 @@ class MethodOptions:
         sharing: of every rival that has the choice, see `methods.sharing`.
         adapter: of every method that trains inside the towers.
         comm: of `comm`.
+        comm_plus: of `comm_plus`.
         ridge: of `ridge`.
         l2p: of `l2p`.
         dualprompt: of `dualprompt`.
@@ -216,6 +218,7 @@ class MethodOptions:
     sharing: Sharing = "per_modality_given"
     adapter: AdapterOptions = AdapterOptions()
     comm: CommOptions = CommOptions()
+    comm_plus: CommPlusOptions = CommPlusOptions()
     ridge: RidgeOptions = RidgeOptions()
     l2p: L2POptions = L2POptions()
     dualprompt: DualPromptOptions = DualPromptOptions()

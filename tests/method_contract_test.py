@@ -144,6 +144,7 @@ class Bench:
             embed=lambda frozen, inputs, injection: dual.embed(
                 encoder.spec, frozen, inputs, injection
             ),
+            layer_features=functools.partial(dual.layer_features, encoder.spec),
         )
         self.config = config.Config(
             method=options,
@@ -737,6 +738,7 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
         spec=spec,
         input_shapes=assemble.input_shapes(inputs, bench.modalities),
         embed=functools.partial(dual.embed, spec),
+        layer_features=functools.partial(dual.layer_features, spec),
     )
     run = large.make_learner()
     rows = 2

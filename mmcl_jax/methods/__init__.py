@@ -7,6 +7,7 @@ from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.cmcl import cmcl
 from mmcl_jax.methods.coda_prompt import coda_prompt
 from mmcl_jax.methods.comm import comm
+from mmcl_jax.methods.comm_plus import comm_plus
 from mmcl_jax.methods.derpp import derpp
 from mmcl_jax.methods.diki import diki
 from mmcl_jax.methods.dualprompt import dualprompt
@@ -91,6 +92,7 @@ def _linear_probe(model: Model, config: "Config") -> Method:
 
 METHODS: dict[str, Make] = {
     "comm": _comm,
+    "comm_plus": lambda model, config: comm_plus(model, config.method.comm_plus),
     "zero_shot": lambda model, config: zero_shot(model),
     "sequential": _sequential,
     "ridge": _head(ridge, "ridge"),

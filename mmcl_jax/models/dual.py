@@ -14,6 +14,7 @@ from mmcl_jax.models.tower import (
     init_norm,
     layer_norm,
     trunk,
+    trunk_with_summaries,
 )
 from mmcl_jax.types import Key, PyTree
 
@@ -63,13 +64,8 @@ def embed_visual(
     A still is a clip of one frame: repeating it changes nothing, so the number of
     frames tells a method nothing about the modality.
     """
-    weights = frozen["visual"]
-    rows, frames = pixels.shape[:2]
-    patches = _patchify(pixels.reshape(rows * frames, *pixels.shape[2:]), spec)
-    x = patches @ weights["patch"]
-    first = jnp.broadcast_to(weights["class"], (x.shape[0], 1, x.shape[2]))
-    x = jnp.concatenate([first, x], axis=1) + weights["positions"]
-    x = layer_norm(x, weights["pre_norm"], spec.visual.norm_epsilon)
+    weights, rows = frozen["visual"], pixels.shape[0]
+    x, frames = _visual_tokens(spec, frozen, pixels)
     if injection is not None:
         injection = injection.repeat(frames)
     x = trunk(spec.visual, weights["blocks"], x, injection)
@@ -94,6 +90,46 @@ def embed_text(
     x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
     x = layer_norm(x, weights["final_norm"], spec.text.norm_epsilon)
     return unit_norm(x @ weights["projection"])
+
+
+def layer_features(
+    spec: DualSpec, frozen: PyTree, inputs: PyTree
+) -> Float[Array, "b features"]:
+    """Returns what the frozen blocks behind the first say of each sample.
+
+    Of every block the mean of its tokens, each brought to mean 0 and variance 1: what
+    a final embedding has dropped because its pre-training had no use for it. The start
+    token and what stands behind a sentence's end have no part in it. `features` is the
+    width of the tower times its blocks less one.
+
+    References:
+        K. Ahrens et al., "Read Between the Layers: Leveraging Multi-Layer
+        Representations for Rehearsal-Free Continual Learning with Pre-Trained Models",
+        TMLR 2024.
+    """
+    if "tokens" in inputs:
+        tokens, weights = inputs["tokens"], frozen["text"]
+        x = weights["tokens"][tokens] + weights["positions"][: tokens.shape[1]]
+        end = jnp.argmax(tokens == spec.end_token, axis=1)
+        place = jnp.arange(tokens.shape[1])[None, :]
+        counted = (place > 0) & (place <= end[:, None])
+        tower, frames = spec.text, 1
+    else:
+        x, frames = _visual_tokens(spec, frozen, inputs["pixels"])
+        counted = jnp.broadcast_to(jnp.arange(x.shape[1]) > 0, x.shape[:2])
+        tower, weights = spec.visual, frozen["visual"]
+    share = counted / jnp.maximum(counted.sum(1, keepdims=True), 1)
+    plain = {"scale": jnp.ones(tower.width), "bias": jnp.zeros(tower.width)}
+
+    def summarize(x: Array) -> Array:
+        normal = layer_norm(x, plain, tower.norm_epsilon)
+        return jnp.einsum("bn,bnw->bw", share, normal)
+
+    _, kept = trunk_with_summaries(
+        tower, weights["blocks"], x, None, "tokens" in inputs, summarize
+    )
+    kept = kept[1:].reshape(tower.layers - 1, -1, frames, tower.width).mean(2)
+    return jnp.moveaxis(kept, 0, 1).reshape(kept.shape[1], -1)
 
 
 def embed(
@@ -136,6 +172,19 @@ def init(key: Key, spec: DualSpec) -> PyTree:
         },
         "log_scale": jnp.log(1 / 0.07),
     }
+
+
+def _visual_tokens(
+    spec: DualSpec, frozen: PyTree, pixels: Float[Array, "b f h w 3"]
+) -> tuple[Float[Array, "rows n w"], int]:
+    """Returns the tokens that enter the blocks, frames as rows, and the frames."""
+    weights = frozen["visual"]
+    rows, frames = pixels.shape[:2]
+    patches = _patchify(pixels.reshape(rows * frames, *pixels.shape[2:]), spec)
+    x = patches @ weights["patch"]
+    first = jnp.broadcast_to(weights["class"], (x.shape[0], 1, x.shape[2]))
+    x = jnp.concatenate([first, x], axis=1) + weights["positions"]
+    return layer_norm(x, weights["pre_norm"], spec.visual.norm_epsilon), frames
 
 
 def _patchify(

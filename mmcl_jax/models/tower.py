@@ -192,6 +192,19 @@ def trunk(
     injection: Injection | None = None,
     causal: bool = False,
 ) -> Float[Array, "b n_out w"]:
+    """Returns the last tokens of `trunk_with_summaries`."""
+    nothing = lambda tokens: tokens[:0, 0, 0]  # noqa: E731
+    return trunk_with_summaries(spec, blocks, x, injection, causal, nothing)[0]
+
+
+def trunk_with_summaries(
+    spec: TowerSpec,
+    blocks: PyTree,
+    x: Float[Array, "b n w"],
+    injection: Injection | None,
+    causal: bool,
+    summarize: Callable[[Array], Array],
+) -> tuple[Float[Array, "b n_out w"], Array]:
     """Runs all blocks; prompts stand behind the first token.
 
     Prompt rows are inserted before the first layer and replaced before each of the
@@ -205,9 +218,10 @@ def trunk(
         x: tokens, the class or start token first.
         injection: what an adapter adds, or None for the frozen tower.
         causal: whether a token sees earlier ones only.
+        summarize: what is kept of the tokens behind each block.
 
     Returns:
-        Tokens of the last layer, `n_out = n + p`.
+        Tokens of the last layer, `n_out = n + p`, and the summaries, layers in front.
 
     References:
         Jia et al., Visual Prompt Tuning, 2022. Hu et al., LoRA, 2021. Li & Liang,
@@ -229,13 +243,15 @@ def trunk(
         prefix = None if prefix is None else Prefix(*prefix)
         if prompt is not None:
             x = jax.lax.dynamic_update_slice(x, prompt.astype(x.dtype), (0, 1, 0))
-        return _block(spec, x, block, prefix, low_rank, injection.gate, mask), None
+        x = _block(spec, x, block, prefix, low_rank, injection.gate, mask)
+        return x, summarize(x)
 
     def between(tree: PyTree, first: int, last: int) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[first:last], tree)
 
     prefixes, ends = _by_layer(injection.prefixes)
     cuts = sorted({0, prompted, *ends, spec.layers})
+    summaries = []
     for first, last in itertools.pairwise(cuts):
         layered = between((blocks, injection.low_rank or {}), first, last)
         prompt = None
@@ -246,8 +262,9 @@ def trunk(
         if run is not None:
             start = ends[run - 1] if run else 0
             prefix = between(prefixes[run], first - start, last - start)
-        x, _ = jax.lax.scan(step, x, (*layered, prompt, prefix))
-    return x
+        x, kept = jax.lax.scan(step, x, (*layered, prompt, prefix))
+        summaries.append(kept)
+    return x, jnp.concatenate(summaries)
 
 
 def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:

@@ -13,7 +13,19 @@ from mmcl_jax.modalities.filters import log_mel
 from mmcl_jax.streams.world.concepts import MANNERS, SHAPES, Concept
 from mmcl_jax.streams.world.render import render
 
-SHOWN = ("spinning star", "rising heart", "blinking key", "swinging fish", "double drop")
+SHOWN = (
+    "spinning star",
+    "rising heart",
+    "blinking key",
+    "swinging fish",
+    "double drop",
+)
+    "spinning star",
+    "rising heart",
+    "blinking key",
+    "swinging fish",
+    "double drop",
+)
 _CELL, _GAP, _LINE = 96, 6, 22
 _FRAMES = (0, 3, 6)
 

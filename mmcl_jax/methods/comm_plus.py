@@ -1,0 +1,168 @@
+"""COMM+: what was left of COMM when only what paid was kept, and then improved.
+
+Statistics of frozen features never drift, so nothing that is trained inside the tower
+has to be remembered. What COMM's parts became:
+
+- across modalities: the router's probability of a modality, as a factor;
+- within a modality: a discriminant of its classes with a covariance of its own;
+- re-alignment: that discriminant, of two views of a sample: the final embedding, and
+  the means of the tokens in the blocks before, which know more where the encoder's
+  pre-training was far from the stream.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve
+from jaxtyping import Array, Bool, Float
+
+from mmcl_jax import gaussians, losses
+from mmcl_jax.gaussians import Gaussians
+from mmcl_jax.methods.base import Method, aligned, text_logits
+from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN, routed, router_scores
+from mmcl_jax.models import Model
+from mmcl_jax.options import Share
+from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class CommPlusOptions:
+    """Options of COMM+.
+
+    Attributes:
+        layer_share: weight of the log-probabilities by the blocks' means; the rest is
+            that of the final embedding. 0: the final embedding alone.
+        shrinkage: of each modality's covariance towards a multiple of the identity.
+    """
+
+    layer_share: Share = 0.5
+    shrinkage: Share = 0.05
+
+
+def comm_plus(model: Model, options: CommPlusOptions) -> Method:
+    """Returns hierarchical discriminant analysis of frozen features in two views.
+
+        log p(c | x) = log p(m | q) + (1 - a) log p_m(c | q) + a log p_m(c | h),
+
+    with `m` the modality of class `c`, `q` the frozen query, `h` the layer features,
+    and `p_m` the discriminant of the classes of `m` under the covariance of `m`. Where
+    the modality is given it counts as certain. A class not met yet has the probability
+    of its text among all classes.
+    """
+    num_modalities = len(model.modalities)
+    widths = [
+        (model.spec.tower(tower).layers - 1) * model.spec.tower(tower).width
+        for tower in dict.fromkeys(model.towers)
+    ]
+    # classes of a narrower tower leave the last columns empty
+    width = max(widths)
+
+    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+        del key
+        d, m = model.spec.embedding, num_modalities
+        return {}, {
+            "layers": gaussians.init(model.num_classes, m, width),
+            "query_precision": jnp.zeros((m, d, d)),
+            "layer_precision": jnp.zeros((m, width, width)),
+        }
+
+    def layer_features(context: Context, batch: Batch) -> Float[Array, "b width"]:
+        found = model.layer_features(context.frozen, batch.inputs)
+        return jnp.pad(found, ((0, 0), (0, width - found.shape[1])))
+
+    def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+        del params, key
+        updated = gaussians.update(
+            context.memory["layers"],
+            layer_features(context, batch),
+            batch.label,
+            batch.weight,
+            context.classes.modality,
+        )
+        return context.memory | {"layers": updated}
+
+    def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
+        del key
+        memory, modality = context.memory, context.classes.modality
+        queries = memory["router"]["queries"]
+        return params, memory | {
+            "query_precision": precisions(queries, options.shrinkage, modality),
+            "layer_precision": precisions(
+                memory["layers"], options.shrinkage, modality
+            ),
+        }
+
+    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
+        del params
+        memory, known = context.memory, context.classes
+        scores = router_scores(model, context, batch.query)
+        given = batch.hint[:, None] == jnp.arange(num_modalities)
+        given = given & (scores > losses.MASKED / 2)
+        certain = jnp.where(given, 0.0, losses.MASKED)
+        modality = jnp.where(
+            given.any(-1, keepdims=True), certain, jax.nn.log_softmax(scores)
+        )
+        views = (
+            (1 - options.layer_share, batch.query, "query_precision"),
+            (options.layer_share, layer_features(context, batch), "layer_precision"),
+        )
+        stats = memory["router"]["queries"], memory["layers"]
+        # a class not met yet
+        text = text_logits(batch.query, known, model.logit_scale)
+        logits = jax.nn.log_softmax(text)
+        met = known.seen & (stats[0].count > 0)
+        for m in np.asarray(model.members(model.tower_of(batch.modality))):
+            own = met & (known.modality == m)
+            within = sum(
+                share * log_probabilities(x, stat, memory[name][m], own)
+                for (share, x, name), stat in zip(views, stats, strict=True)
+            )
+            logits = jnp.where(own, within + modality[:, m][:, None], logits)
+        # the other tower reads no sample of this one
+        strange = met & ~_same_tower(model, batch.modality)[known.modality]
+        return Prediction(losses.mask_logits(logits, ~strange), scores)
+
+    frozen = aligned(model, init, lambda p, context, batch: batch.query, "task")
+    method = frozen._replace(
+        observe=observe, end_task=end_task, predict=predict, trains=False, observes=True
+    )
+    return routed(method, model, PER_MODALITY_GIVEN)
+
+
+def precisions(
+    stats: Gaussians, shrinkage: float, class_modality: Array
+) -> Float[Array, "m d d"]:
+    """Returns the inverse of each modality's shrunk within-class covariance."""
+    identity = jnp.eye(stats.mean.shape[1])
+
+    def inverse(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+        factor, _ = gaussians.cholesky_with_jitter(matrix)
+        return cho_solve((factor, True), identity)
+
+    matrices = gaussians.group_covariances(stats, shrinkage, class_modality)
+    return jax.lax.map(inverse, matrices)
+
+
+def log_probabilities(
+    x: Float[Array, "b d"],
+    stats: Gaussians,
+    precision: Float[Array, "d d"],
+    own: Bool[Array, " C"],
+) -> Float[Array, "b C"]:
+    """Returns `log p(c | x)` among the classes `own`, by a linear discriminant.
+
+    Products are of distances from the mean of the classes: a common shift changes no
+    probability, but costs digits.
+    """
+    centre = own @ stats.mean / jnp.maximum(own.sum(), 1)
+    offset = jnp.where(own[:, None], stats.mean - centre, 0)
+    white = jnp.matmul(offset, precision, precision="highest")
+    logits = jnp.matmul(x - centre, white.T, precision="highest")
+    logits = logits - 0.5 * jnp.sum(white * offset, -1)
+    return jax.nn.log_softmax(losses.mask_logits(logits, own))
+
+
+def _same_tower(model: Model, modality: str) -> Bool[Array, " m"]:
+    return jnp.asarray([tower == model.tower_of(modality) for tower in model.towers])
