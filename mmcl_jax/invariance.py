@@ -46,7 +46,7 @@ class Witness:
         records: the samples by modality.
     """
 
-    def __init__(self, records: Mapping[str, Sequence[Record]]) -> None:
+    def __init__(self, records: dict[str, list[Record]]) -> None:
         """Starts with no logits."""
         self.records = records
         self._logits = {

@@ -225,7 +225,7 @@ IMPOSSIBLE = [
     ("method.adapter.length", 0),
     ("method.adapter.layers", 0),
     ("method.adapter.rank", 0),
-    ("method.comm.pseudo_queries", 0),
+    ("method.comm.pseudo_samples", 0),
     ("method.comm.self_weight", 0.0),
     ("method.comm.self_weight", 1.0),
     ("method.comm.self_regularization", -1.0),

@@ -78,7 +78,7 @@ def ewc(
 
     def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         memory = context.memory
-        batch = batch.replace(label=labels(params, context, batch, key))
+        batch = dataclasses.replace(batch, label=labels(params, context, batch, key))
 
         def of_row(params: Params, row: Batch) -> Array:
             alone = jax.tree.map(lambda x: x[None], row)
