@@ -101,8 +101,9 @@ def grid(
         values: fields of all runs.
     """
     runs = []
-    for (variant, (method, own)), stream, seed in itertools.product(
-        variants.items(), streams, seeds
+    # all variants of a seed first: a sweep that is cut short compares what it has
+    for stream, seed, (variant, (method, own)) in itertools.product(
+        streams, seeds, variants.items()
     ):
         more = f"method={method},stream={stream},seed={seed}"
         config = make_config(file, f"{argument},{more}", (values or {}) | own)

@@ -14,6 +14,9 @@ from mmcl_jax.methods import METHODS
 from mmcl_jax.runs import Sweep, grid
 from mmcl_jax.streams.base import ORDERS
 
+# rows of the table that are not a method with its defaults
+VARIANTS = {"sequential_shared": ("sequential", {"method.sharing": "shared"})}
+
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
 
@@ -22,13 +25,13 @@ def get_sweep(argument: str = "") -> Sweep:
     variant, pairs = parse_argument(argument)
     smoke = variant == "smoke"
     chosen = {
-        "methods": ["comm", "zero_shot"] if smoke else list(METHODS),
+        "methods": ["comm", "zero_shot"] if smoke else [*METHODS, *VARIANTS],
         "streams": ["interleaved", "recurring"] if smoke else list(ORDERS),
         "seeds": ["0", "1"] if smoke else ["0", "1", "2"],
     }
     for key, value in pairs.items():
         check_name("sweep argument", key, chosen)
         chosen[key] = value.split("+")
-    variants = {name: (name, {}) for name in chosen["methods"]}
+    variants = {name: VARIANTS.get(name, (name, {})) for name in chosen["methods"]}
     seeds = [int(seed) for seed in chosen["seeds"]]
     return Sweep(grid(WORLD, variants, chosen["streams"], seeds, variant))
