@@ -20,12 +20,6 @@ SHOWN = (
     "swinging fish",
     "double drop",
 )
-    "spinning star",
-    "rising heart",
-    "blinking key",
-    "swinging fish",
-    "double drop",
-)
 _CELL, _GAP, _LINE = 96, 6, 22
 _FRAMES = (0, 3, 6)
 
