@@ -1,9 +1,12 @@
 """Updates that leave a linear map as it is on what it has seen."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mmcl_jax.losses import Scalar
+from mmcl_jax.types import PyTree
 
 
 def span(moment: Float[Array, "d d"], threshold: Scalar) -> Float[Array, "d d"]:
@@ -24,6 +27,30 @@ def span(moment: Float[Array, "d d"], threshold: Scalar) -> Float[Array, "d d"]:
     rounding = len(moment) * jnp.finfo(moment.dtype).eps * jnp.max(jnp.abs(values))
     kept = vectors * (values > jnp.maximum(threshold, rounding))
     return jnp.matmul(kept, kept.T, precision="highest")
+
+
+def spans(moments: PyTree, thresholds: PyTree) -> PyTree:
+    """Returns `span` of every matrix in a tree of stacks `[g d d]`.
+
+    Args:
+        moments: the stacks.
+        thresholds: one for each stack.
+
+    Returns:
+        A tree of stacks of projectors.
+    """
+    stacks, structure = jax.tree.flatten(moments)
+    limits = [
+        jnp.full(len(stack), threshold)
+        for stack, threshold in zip(stacks, jax.tree.leaves(thresholds), strict=True)
+    ]
+    # one after another: on CPUs each batched decomposition waits inside the pool of
+    # threads that it needs, and two at a time can wait for ever
+    projectors = jax.lax.map(
+        lambda part: span(*part), (jnp.concatenate(stacks), jnp.concatenate(limits))
+    )
+    ends = np.cumsum([len(stack) for stack in stacks])[:-1]
+    return structure.unflatten(jnp.split(projectors, ends))
 
 
 def outside(

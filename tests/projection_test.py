@@ -37,6 +37,15 @@ def test_threshold_leaves_weak_directions_out():
     )
 
 
+def test_stacks_of_a_tree_have_thresholds_of_their_own():
+    stack = jnp.stack([jnp.diag(jnp.array([0.9, 0.05])), jnp.zeros((2, 2))])
+    trees = {"a": stack, "b": stack[:1]}
+    spans = projection.spans(trees, {"a": 0.1, "b": 0.01})
+    np.testing.assert_allclose(spans["a"][0], np.diag([1, 0]), atol=1e-6)
+    np.testing.assert_allclose(spans["b"][0], np.eye(2), atol=1e-6)
+    assert np.all(np.asarray(spans["a"][1]) == 0)
+
+
 def _moved(optimizer: optax.GradientTransformation, project: str) -> float:
     """How far a map's outputs for old inputs move over steps on new ones."""
     rng = np.random.default_rng(0)

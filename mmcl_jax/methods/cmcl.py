@@ -136,12 +136,14 @@ def cmcl(
             number = jnp.maximum(share.sum(-1), 1)[:, None, None]
             text = context.classes.text
             texts = jnp.einsum("gc,cd,ce->gde", share, text, text, precision="highest")
-            spans = jax.vmap(projection.span, in_axes=(0, None))
-            inputs[tower] = spans(
-                memory["moment"][tower] / number, options.input_threshold
-            )
-            partners[tower] = spans(texts / number, options.partner_threshold)
-        return params, memory | {"inputs": inputs, "partners": partners}
+            inputs[tower] = memory["moment"][tower] / number
+            partners[tower] = texts / number
+        thresholds = {
+            "inputs": dict.fromkeys(towers, options.input_threshold),
+            "partners": dict.fromkeys(towers, options.partner_threshold),
+        }
+        moments = {"inputs": inputs, "partners": partners}
+        return params, memory | projection.spans(moments, thresholds)
 
     method = plain._replace(
         loss=loss,
