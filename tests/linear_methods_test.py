@@ -31,6 +31,7 @@ MODEL = Model(
     logit_scale=10.0,
     input_shapes=({}, {}, {}),
     embed=lambda frozen, inputs, injection: inputs["features"],
+    layer_features=lambda frozen, inputs: inputs["features"],
 )
 OF = np.repeat(np.arange(STAGES), 2)
 

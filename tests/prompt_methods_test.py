@@ -58,7 +58,15 @@ def _model(
 ) -> Model:
     towers = tuple("text" if m == "text" else "visual" for m in modalities)
     return Model(
-        spec or _spec(), modalities, towers, 2 * num_stages, num_stages, 10.0, (), embed
+        spec=spec or _spec(),
+        modalities=modalities,
+        towers=towers,
+        num_classes=2 * num_stages,
+        num_stages=num_stages,
+        logit_scale=10.0,
+        input_shapes=(),
+        embed=embed,
+        layer_features=lambda frozen, inputs: inputs,
     )
 
 

@@ -58,6 +58,9 @@ class Stream:
             embed=lambda frozen, inputs, injection: dual.embed(
                 spec, frozen, inputs, injection
             ),
+            layer_features=lambda frozen, inputs: dual.layer_features(
+                spec, frozen, inputs
+            ),
         )
         self.frozen = jax.tree.map(jnp.asarray, encoder.frozen)
         self.method: Method = build(self.model, sharing)

@@ -99,6 +99,7 @@ def closed_form(
             "gram": jnp.zeros((num_heads(model, sharing), width, width)),
             "cross": jnp.zeros((width, model.num_classes)),
             "head": jnp.zeros((width, model.num_classes)),
+            "stale": jnp.zeros(num_heads(model, sharing), bool),
         }
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
@@ -110,23 +111,38 @@ def closed_form(
             jax.nn.one_hot(batch.label, model.num_classes),
             batch.weight,
         )
-        gram = memory["gram"].at[own].set(updated.gram)
-        return memory | {"gram": gram, "cross": updated.cross}
+        met = jnp.any(batch.weight > 0)
+        return memory | {
+            "gram": memory["gram"].at[own].set(updated.gram),
+            "cross": updated.cross,
+            "stale": memory["stale"].at[own].set(memory["stale"][own] | met),
+        }
 
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         memory = context.memory
 
-        def add(head: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
-            gram, i = part
-            cross = jnp.where(columns(sharing, context.classes, i), memory["cross"], 0)
+        def solve(gram: Array, mine: Array) -> Array:
+            cross = jnp.where(mine, memory["cross"], 0)
             sums = statistics.Ridge(gram, cross, jnp.zeros(()))
             scale = jnp.trace(gram) / width
-            return head + statistics.solve(sums, regularization * scale), None
+            return statistics.solve(sums, regularization * scale)
 
-        grams = memory["gram"], jnp.arange(len(memory["gram"]))
-        head, _ = jax.lax.scan(add, jnp.zeros_like(memory["head"]), grams)
-        return params, memory | {"head": head}
+        def renew(head: Array, part: tuple) -> tuple[Array, None]:
+            gram, i, stale = part
+            mine = columns(sharing, context.classes, i)
+            # heads that learnt nothing are spared the solve
+            solved = jax.lax.cond(stale, lambda: solve(gram, mine), lambda: head)
+            return jnp.where(mine, solved, head), None
+
+        heads = jnp.arange(len(memory["gram"]))
+        head, _ = jax.lax.scan(
+            renew, memory["head"], (memory["gram"], heads, memory["stale"])
+        )
+        return params, memory | {
+            "head": head,
+            "stale": jnp.zeros_like(memory["stale"]),
+        }
 
     return head_method(
         model,

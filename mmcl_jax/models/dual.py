@@ -176,7 +176,7 @@ def init(key: Key, spec: DualSpec) -> PyTree:
 
 def _visual_tokens(
     spec: DualSpec, frozen: PyTree, pixels: Float[Array, "b f h w 3"]
-) -> tuple[Float[Array, "rows n w"], int]:
+) -> tuple[Float[Array, "rows n width"], int]:
     """Returns the tokens that enter the blocks, frames as rows, and the frames."""
     weights = frozen["visual"]
     rows, frames = pixels.shape[:2]
