@@ -62,13 +62,13 @@ def test_layer_features_are_means_of_normalised_tokens(encoder: Encoder):
     pixels = np.random.default_rng(2).normal(size=(3, 2, size, size, 3))
     pixels = pixels.astype(np.float32)
     got = dual.layer_features(
-        spec, jax.device_put(encoder.frozen), {"pixels": jnp.asarray(pixels)}
+        spec, jax.device_put(encoder.frozen), {"pixels": jnp.asarray(pixels)}, 9
     )
     tokens, _ = dual._visual_tokens(
         spec, jax.device_put(encoder.frozen), jnp.asarray(pixels)
     )
     rows = []
-    for layers in range(2, spec.visual.layers + 1):
+    for layers in range(1, spec.visual.layers):
         blocks = jax.tree.map(lambda leaf, n=layers: leaf[:n], weights["blocks"])
         after = np.asarray(trunk(spec.visual, blocks, tokens))
         mean = _normal(after, spec.visual.norm_epsilon)[:, 1:].mean(1)
@@ -82,6 +82,6 @@ def test_layer_features_of_text_do_not_see_behind_the_end(encoder: Encoder):
     tokens[:, 4] = spec.end_token
     tokens[1, 5:] = 9
     left, right = dual.layer_features(
-        spec, jax.device_put(encoder.frozen), {"tokens": jnp.asarray(tokens)}
+        spec, jax.device_put(encoder.frozen), {"tokens": jnp.asarray(tokens)}, 1
     )
     np.testing.assert_allclose(left, right, atol=1e-5)

@@ -128,7 +128,9 @@ def comm(
                 stacks,
                 share,
             )
-            return jax.tree.reduce(jnp.add, moved)
+            distance = jax.tree.reduce(jnp.add, moved)
+            # a batch of nothing but padding moves nothing
+            return jnp.where(jnp.any(batch.weight > 0), distance, 0.0)
         own = model.modalities.index(batch.modality)
         has_anchor = context.memory["snapshots"][own] > 0
         # the first task of a modality has no anchor, and is spared the second forward

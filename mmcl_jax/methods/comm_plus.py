@@ -22,8 +22,8 @@ from mmcl_jax import gaussians, losses
 from mmcl_jax.gaussians import Gaussians
 from mmcl_jax.methods.base import Method, aligned, text_logits
 from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN, routed, router_scores
-from mmcl_jax.models import Model
-from mmcl_jax.options import Share
+from mmcl_jax.models import Model, dual
+from mmcl_jax.options import Count, Share
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
 
@@ -32,11 +32,13 @@ class CommPlusOptions:
     """Options of COMM+.
 
     Attributes:
+        blocks: of the tower that the second view is of, the last ones before the final.
         layer_share: weight of the log-probabilities by the blocks' means; the rest is
             that of the final embedding. 0: the final embedding alone.
         shrinkage: of each modality's covariance towards a multiple of the identity.
     """
 
+    blocks: Count = 4
     layer_share: Share = 0.5
     shrinkage: Share = 0.05
 
@@ -52,10 +54,8 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
     of its text among all classes.
     """
     num_modalities = len(model.modalities)
-    widths = [
-        (model.spec.tower(tower).layers - 1) * model.spec.tower(tower).width
-        for tower in dict.fromkeys(model.towers)
-    ]
+    towers = [model.spec.tower(name) for name in dict.fromkeys(model.towers)]
+    widths = [dual.layer_blocks(t, options.blocks) * t.width for t in towers]
     # classes of a narrower tower leave the last columns empty
     width = max(widths)
 
@@ -69,7 +69,7 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
         }
 
     def layer_features(context: Context, batch: Batch) -> Float[Array, "b width"]:
-        found = model.layer_features(context.frozen, batch.inputs)
+        found = model.layer_features(context.frozen, batch.inputs, options.blocks)
         return jnp.pad(found, ((0, 0), (0, width - found.shape[1])))
 
     def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:

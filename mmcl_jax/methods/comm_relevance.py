@@ -87,14 +87,15 @@ def router_loss(
         draw, stats, label, classes.modality, options.shrinkage
     )
     own = jnp.full(batch.label.shape, model.modalities.index(batch.modality))
-    return routers.loss(
-        params["router"],
-        jnp.concatenate([batch.query, drawn]),
-        jnp.concatenate([own, classes.modality[label]]),
-        jnp.concatenate([batch.weight, weight]),
-        classes,
-        num_modalities,
+    of_batch, of_draws = (
+        routers.loss(params["router"], query, modality, rows, classes, num_modalities)
+        for query, modality, rows in (
+            (batch.query, own, batch.weight),
+            (drawn, classes.modality[label], weight),
+        )
     )
+    # a batch of nothing but padding moves nothing
+    return jnp.where(jnp.any(batch.weight > 0), of_batch + of_draws, 0.0)
 
 
 def warm_start(

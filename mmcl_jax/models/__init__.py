@@ -25,7 +25,8 @@ class Model(NamedTuple):
         logit_scale: cosines are multiplied by it.
         input_shapes: of one sample of each modality, a tree of `ShapeDtypeStruct`.
         embed: `(frozen, inputs, injection or None) -> unit embeddings [b d]`.
-        layer_features: `(frozen, inputs) -> [b features]`, see `dual.layer_features`.
+        layer_features: `(frozen, inputs, blocks) -> [b features]`, see
+            `dual.layer_features`.
     """
 
     spec: dual.DualSpec
@@ -36,7 +37,7 @@ class Model(NamedTuple):
     logit_scale: float
     input_shapes: tuple[PyTree, ...]
     embed: Callable[[PyTree, PyTree, Injection | None], Float[Array, "b d"]]
-    layer_features: Callable[[PyTree, PyTree], Float[Array, "b features"]]
+    layer_features: Callable[[PyTree, PyTree, int], Float[Array, "b features"]]
 
     def tower_of(self, modality: str) -> str:
         """Returns the tower that reads `modality`."""

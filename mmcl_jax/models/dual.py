@@ -92,15 +92,20 @@ def embed_text(
     return unit_norm(x @ weights["projection"])
 
 
+def layer_blocks(tower: TowerSpec, blocks: int) -> int:
+    """Returns how many of `blocks` blocks a tower has before its final one."""
+    return min(blocks, tower.layers - 1)
+
+
 def layer_features(
-    spec: DualSpec, frozen: PyTree, inputs: PyTree
+    spec: DualSpec, frozen: PyTree, inputs: PyTree, blocks: int
 ) -> Float[Array, "b features"]:
-    """Returns what the frozen blocks behind the first say of each sample.
+    """Returns what the last `blocks` frozen blocks before the final one say.
 
     Of every block the mean of its tokens, each brought to mean 0 and variance 1: what
     a final embedding has dropped because its pre-training had no use for it. The start
     token and what stands behind a sentence's end have no part in it. `features` is the
-    width of the tower times its blocks less one.
+    width of the tower times `layer_blocks` of it.
 
     References:
         K. Ahrens et al., "Read Between the Layers: Leveraging Multi-Layer
@@ -128,7 +133,8 @@ def layer_features(
     _, kept = trunk_with_summaries(
         tower, weights["blocks"], x, None, "tokens" in inputs, summarize
     )
-    kept = kept[1:].reshape(tower.layers - 1, -1, frames, tower.width).mean(2)
+    kept = kept[:-1][-layer_blocks(tower, blocks) :]
+    kept = kept.reshape(len(kept), -1, frames, tower.width).mean(2)
     return jnp.moveaxis(kept, 0, 1).reshape(kept.shape[1], -1)
 
 
