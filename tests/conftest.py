@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Frees a module's compiled programs: a process has only so many memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Folder of an encoder with random weights, 16 wide and 2 blocks deep."""

@@ -283,7 +283,15 @@ class History:
 @pytest.fixture(scope="module")
 def benches(encoder: Encoder):
     """Returns the bench of a case, made once."""
-    return functools.lru_cache(None)(lambda case: Bench(encoder, case))
+
+    @functools.lru_cache(maxsize=4)
+    def make(case: str) -> Bench:
+        # every compiled program is mapped into memory, and a process has only so many
+        # mappings; those of earlier cases are not needed any more
+        jax.clear_caches()
+        return Bench(encoder, case)
+
+    return make
 
 
 @pytest.fixture(scope="module")

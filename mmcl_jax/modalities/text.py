@@ -6,7 +6,14 @@ import pathlib
 import numpy as np
 from tokenizers import Tokenizer
 
-from mmcl_jax.modalities.base import DataError, Inputs, InputSpec, Modality, reading
+from mmcl_jax.modalities.base import (
+    DataError,
+    Inputs,
+    InputSpec,
+    Modality,
+    Shapes,
+    reading,
+)
 
 EXPECTED = "a text file in UTF-8"
 _MAX_BYTES = 2**20
@@ -70,13 +77,18 @@ def preprocess(media: str, spec: InputSpec) -> Inputs:
     return {"tokens": tokens}
 
 
+def shapes(spec: InputSpec) -> Shapes:
+    """Returns the shapes of a sentence."""
+    return {"tokens": ((spec.context_length,), np.int32)}
+
+
 TEXT = Modality(
     name="text",
     tower="text",
     suffixes=(".txt",),
     decode=decode,
     preprocess=preprocess,
-    shapes=lambda spec: {"tokens": ((spec.context_length,), np.int32)},
+    shapes=shapes,
     templates=("{}", "a sentence about {}.", "this is about {}."),
     version="text-1",
 )

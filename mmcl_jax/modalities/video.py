@@ -13,6 +13,7 @@ from mmcl_jax.modalities.base import (
     Inputs,
     InputSpec,
     Modality,
+    Shapes,
     check_pixels,
     check_seconds,
     reading,
@@ -125,13 +126,18 @@ def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
     return {"pixels": image.normalize(fitted, spec)}
 
 
+def shapes(spec: InputSpec) -> Shapes:
+    """Returns the shapes of a clip."""
+    return still_shapes(spec, spec.frames)
+
+
 VIDEO = Modality(
     name="video",
     tower="visual",
     suffixes=(".mp4", ".avi", ".gif"),
     decode=decode,
     preprocess=preprocess,
-    shapes=lambda spec: still_shapes(spec, spec.frames),
+    shapes=shapes,
     templates=("a video of a {}.", "a clip of a {}.", "a film of a {}."),
     version="video-1",
 )
