@@ -86,9 +86,11 @@ def test_the_benchmark_is_every_method_on_every_stream() -> None:
     assert len(made) == 2 * 2 * len(ORDERS)
     assert all(run.config.stream.tasks == 20 for run in made)
     every = get_sweep("streams=random")
-    assert {run.variant for run in every.runs} == set(METHODS)
+    assert {run.variant for run in every.runs} == {*METHODS, "sequential_shared"}
     assert every.baseline in METHODS
-    assert len(every.runs) == 3 * len(METHODS)
+    assert len(every.runs) == 3 * (len(METHODS) + 1)
+    shared = [run for run in every.runs if run.variant == "sequential_shared"]
+    assert {run.config.method.sharing for run in shared} == {"shared"}
     with pytest.raises(ConfigError, match="'method' is not one of"):
         get_sweep("method=comm")
 
