@@ -271,7 +271,8 @@ def comm(
         begin_task=begin_task,
         observe=observe,
         end_task=end_task,
-        uses_hint=True,
+        # equal weights of all that were met know nothing of the sample
+        uses_hint=(options.blend, options.mix_support) != ("uniform", "seen_now"),
         observes=options.realignment != "off",
     )
 

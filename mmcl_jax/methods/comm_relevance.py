@@ -37,6 +37,8 @@ def relevance_weights(
     own_tower = own_tower[model.modalities.index(batch.modality)]
     if own_tower.sum() == 1:
         return jnp.broadcast_to(own_tower, (len(batch.label), len(own_tower))) * 1.0
+    if context.train and options.blend == "none":
+        return (batch.hint[:, None] == jnp.arange(len(own_tower))) * 1.0
     known = ((memory["snapshots"] > 0) | memory["active"]) & own_tower
     # before any modality of this tower was met, its untrained adapters serve
     known = jnp.where(known.any(), known, own_tower)

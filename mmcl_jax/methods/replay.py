@@ -119,7 +119,14 @@ def with_replay(
         added = reservoir.add(buffers[name], rows, batch.weight, batch.id, key)
         return memory | {"buffers": buffers | {name: added}}
 
-    return method._replace(init=init, loss=loss, observe=observe, observes=True)
+    return method._replace(
+        init=init,
+        loss=loss,
+        # remembered samples are of every modality
+        trainable=lambda params, context: jax.tree.map(lambda _: jnp.ones(()), params),
+        observe=observe,
+        observes=True,
+    )
 
 
 def _shape(model: Model, modality: str) -> PyTree:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from mmcl_jax.methods.base import LabelSpace, Method, Penalty, aligned
 from mmcl_jax.methods.prompted import adapted_features, init_groups
 from mmcl_jax.methods.sharing import group_weights, routed
+from mmcl_jax.methods.stages import trainable_groups
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.options import Sharing
@@ -46,5 +47,11 @@ def sequential(
         embed=embedder(model, adapter, sharing),
         train_label_space=train_label_space,
         penalty=penalty,
+    )
+    # weight decay, too, leaves the groups of other modalities alone
+    method = method._replace(
+        trainable=lambda params, context: trainable_groups(
+            model, sharing, context, params
+        )
     )
     return routed(method, model, sharing)
