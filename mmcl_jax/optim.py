@@ -1,6 +1,7 @@
 """The optimizer of every method that trains: Adam with a cosine over each task."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,30 @@ def step_size(
     """
     progress = step / jnp.maximum(steps, 1)
     return options.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+
+
+def descend(
+    loss: Callable[[PyTree], Float[Array, ""]],
+    start: PyTree,
+    steps: int,
+    learning_rate: float,
+) -> PyTree:
+    """Returns where `steps` of plain Adam lead from `start`, for small side problems.
+
+    Args:
+        loss: of the tree; every step sees all of its data.
+        start: tree of arrays.
+        steps: of Adam, one compiled loop.
+        learning_rate: constant.
+    """
+    optimizer = optax.adam(learning_rate)
+
+    def step(state: tuple, _: None) -> tuple[tuple, None]:
+        tree, moments = state
+        updates, moments = optimizer.update(jax.grad(loss)(tree), moments)
+        return (optax.apply_updates(tree, updates), moments), None
+
+    return jax.lax.scan(step, (start, optimizer.init(start)), length=steps)[0][0]
 
 
 def masked(tree: PyTree, mask: PyTree) -> PyTree:

@@ -8,15 +8,14 @@ through its text embedding.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import optax
 from jax.scipy.linalg import cho_solve
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.gaussians import cholesky_with_jitter
 from mmcl_jax.losses import Scalar, cross_entropy, unit_norm
+from mmcl_jax.optim import descend
 from mmcl_jax.relevance import linear_discriminant
 
 
@@ -120,7 +119,6 @@ def gradient(
     """
     num_classes, dim = text.shape
     start = identity(num_classes, dim, scale)
-    optimizer = optax.adam(learning_rate)
 
     def loss(matrix):
         logits = apply(start._replace(matrix=matrix), features, text)
@@ -128,14 +126,7 @@ def gradient(
         fit = cross_entropy(logits, label, weight, allowed)
         return fit + regularization * distance
 
-    def step(carry, _):
-        matrix, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(matrix), state)
-        return (optax.apply_updates(matrix, updates), state), None
-
-    carry = start.matrix, optimizer.init(start.matrix)
-    (matrix, _), _ = jax.lax.scan(step, carry, length=steps)
-    return start._replace(matrix=matrix)
+    return start._replace(matrix=descend(loss, start.matrix, steps, learning_rate))
 
 
 def mean_shifts(

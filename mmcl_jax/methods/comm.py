@@ -7,7 +7,6 @@ References:
     Jin & Kim, Continual Learning for Multiple Modalities, arXiv 2503.08064, 2025.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mmcl_jax import drift, gaussians, losses, realign, relevance
+from mmcl_jax import drift, gaussians, losses, realign
 from mmcl_jax.gaussians import Gaussians
 from mmcl_jax.methods import router as routers
 from mmcl_jax.methods.aggregation import anchored_adapters, by_slot, used_adapters
@@ -38,6 +37,7 @@ from mmcl_jax.methods.comm_relevance import (
 )
 from mmcl_jax.methods.prompted import adapted_features, init_groups
 from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN
+from mmcl_jax.methods.stages import modalities_now
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.types import (
@@ -77,6 +77,7 @@ def comm(
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         adapters = init_groups(key, model, adapter, PER_MODALITY_GIVEN)
         classes, width = model.num_classes, model.spec.embedding
+        covariances = 1 if options.covariance == "tied" else _num_groups(model, options)
         router = routers.init(options.relevance, classes, num_modalities, width)
         calibration = {
             "temperature": jnp.ones(()),
@@ -90,7 +91,7 @@ def comm(
             "stage": jnp.zeros(classes, jnp.int32),
             "queries": gaussians.init(classes, num_modalities, width),
             "router": calibration if joint else calibration | router,
-            "features": gaussians.init(classes, _num_groups(model, options), width),
+            "features": gaussians.init(classes, covariances, width),
             "drift": drift.init(classes, width),
             "realignment": realign.identity(classes, width, model.logit_scale),
             "shift": jnp.zeros((num_modalities, width)),
@@ -201,9 +202,7 @@ def comm(
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         memory, classes = context.memory, context.classes
-        active = relevance.modalities_of(
-            classes.of_task, classes.modality, num_modalities
-        )
+        active = modalities_now(model, classes)
         if options.warm_start:
             params = warm_start(model, options, params, context, active)
         known = (memory["snapshots"] > 0) | active
@@ -222,11 +221,10 @@ def comm(
         memory, classes = context.memory, context.classes
         weights = relevance_weights(model, options, params, context, batch)
         z = features(weights, context, batch, used(params, memory))
-        group = _group(options, memory, context)
-        scatter_group = jnp.zeros_like(group) if options.covariance == "tied" else group
+        group = _covariance_group(options, _group(options, memory, context))
         updated: dict[str, Any] = {
             "features": gaussians.update(
-                memory["features"], z, batch.label, batch.weight, scatter_group
+                memory["features"], z, batch.label, batch.weight, group
             )
         }
         if options.drift_compensation:
@@ -278,13 +276,17 @@ def comm(
 
 
 def _num_groups(model: Model, options: CommOptions) -> int:
-    if options.covariance == "tied":
-        return 1
+    """Returns how many Gaussians there are."""
     return {
         "class": model.num_classes,
         "task": model.num_stages,
         "modality": len(model.modalities),
     }[options.granularity]
+
+
+def _covariance_group(options: CommOptions, group: Array) -> Array:
+    """Returns which covariance each class has `[C]`; one if it is tied."""
+    return jnp.zeros_like(group) if options.covariance == "tied" else group
 
 
 def _group(options: CommOptions, memory: Memory, context: Context) -> Array:
@@ -308,7 +310,7 @@ def _realign(
     group = _group(options, memory, context)
     stats = memory["features"]
     if options.granularity != "class":
-        stats = gaussians.coarsen(stats, group, _largest_group(model, options))
+        stats = gaussians.coarsen(stats, group, _num_groups(model, options))
     seen = classes.seen & (stats.count > 0)
     if kind == "mean_shift":
         shift = realign.mean_shifts(
@@ -335,10 +337,6 @@ def _realign(
     return {"realignment": solved}
 
 
-def _largest_group(model: Model, options: CommOptions) -> int:
-    return _num_groups(model, dataclasses.replace(options, covariance="full"))
-
-
 def _structure(options: CommOptions):
     if options.covariance in ("full", "tied"):
         return lambda matrix: matrix
@@ -356,12 +354,11 @@ def _by_gradient(
     key: Key,
 ) -> realign.Realignment:
     label = jnp.repeat(jnp.arange(model.num_classes), options.pseudo_samples)
-    scatter_group = jnp.zeros_like(group) if options.covariance == "tied" else group
     drawn, weight = gaussians.sample(
         key,
         stats,
         label,
-        scatter_group,
+        _covariance_group(options, group),
         options.shrinkage,
         structure=_structure(options),
     )

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mmcl_jax.methods import selection, stages
-from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
-from mmcl_jax.methods.prompted import init_groups
+from mmcl_jax.methods.base import LabelSpace, Method
+from mmcl_jax.methods.prompted import init_groups, key_pulled
 from mmcl_jax.methods.sharing import group_weights, routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter, prefix
 from mmcl_jax.models.tower import Injection, Prefix, TowerSpec
 from mmcl_jax.options import Count, NonNegative, NonNegativeInt, Sharing
-from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
+from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,19 +102,6 @@ def dualprompt(
         injection = Injection(prefixes=(*always, own))
         return model.embed(context.frozen, batch.inputs, injection)
 
-    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
-        return features(params, context, batch, choose(params, context, batch)[1])
-
-    def loss(
-        params: Params, context: Context, batch: Batch, key: Key
-    ) -> tuple[Float[Array, ""], Metrics]:
-        del key
-        scores, chosen = choose(params, context, batch)
-        z = features(params, context, batch, chosen)
-        value, metrics = alignment(model, z, context, batch, train_label_space)
-        distance = selection.key_distance(scores, chosen, batch.weight)
-        return value + options.key_pull * distance, metrics | {"key_distance": distance}
-
     def trainable(params: Params, context: Context) -> PyTree:
         shared = stages.trainable_groups(model, sharing, context, params["general"])
         of_stage = {
@@ -130,8 +117,10 @@ def dualprompt(
         met = stages.meet(model, met, context)
         return params | {"experts": experts}, context.memory | {"met": met}
 
-    method = aligned(model, init, embed, train_label_space)
-    method = method._replace(loss=loss, trainable=trainable, begin_task=begin_task)
+    method = key_pulled(
+        model, init, choose, features, options.key_pull, train_label_space
+    )
+    method = method._replace(trainable=trainable, begin_task=begin_task)
     return routed(method, model, sharing)
 
 

@@ -1,5 +1,7 @@
 """A softmax head on frozen features, trained on task after task."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -28,6 +30,25 @@ def head_logits(
     return model.logit_scale * features @ head["weight"] + head["bias"]
 
 
+def head_loss(
+    logits: Callable[[Params, Context, Batch], Float[Array, "b C"]],
+    train_label_space: LabelSpace,
+) -> Callable[[Params, Context, Batch, Key], tuple[Float[Array, ""], Metrics]]:
+    """Returns the loss of a method: cross-entropy of `logits` over the label space."""
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        allowed = label_space(context.classes, batch.hint, train_label_space)
+        value = losses.cross_entropy(
+            logits(params, context, batch), batch.label, batch.weight, allowed
+        )
+        return value, {"cross_entropy": value}
+
+    return loss
+
+
 def linear_probe(
     model: Model, sharing: Sharing, train_label_space: LabelSpace
 ) -> Method:
@@ -45,14 +66,5 @@ def linear_probe(
         del context
         return head_logits(model, params, batch.query)
 
-    def loss(
-        params: Params, context: Context, batch: Batch, key: Key
-    ) -> tuple[Float[Array, ""], Metrics]:
-        del key
-        allowed = label_space(context.classes, batch.hint, train_label_space)
-        value = losses.cross_entropy(
-            logits(params, context, batch), batch.label, batch.weight, allowed
-        )
-        return value, {"cross_entropy": value}
-
+    loss = head_loss(logits, train_label_space)
     return head_method(model, sharing, init, logits, loss=loss)

@@ -5,14 +5,18 @@ may differ in width; a slot `s` of the stack is one modality of that tower, or t
 slot that all of them share.
 """
 
-import jax
-from jaxtyping import Array, Float
+from collections.abc import Callable
 
+import jax
+from jaxtyping import Array, Float, Int
+
+from mmcl_jax.methods import selection
+from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
 from mmcl_jax.methods.sharing import num_groups
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.options import Sharing
-from mmcl_jax.types import Batch, Context, Key, Params, PyTree
+from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
 
 
 def init_groups(
@@ -57,6 +61,43 @@ def adapted_features(
     stack = stacks[model.tower_of(batch.modality)]
     injection = adapter.blend(stack, weights)
     return model.embed(context.frozen, batch.inputs, injection)
+
+
+def key_pulled(
+    model: Model,
+    init: Callable[[Key, Model], tuple[Params, Memory]],
+    choose: Callable[..., tuple[Float[Array, "b s"], Int[Array, "b k"]]],
+    features: Callable[..., Float[Array, "b d"]],
+    key_pull: float,
+    train_label_space: LabelSpace,
+) -> Method:
+    """Returns the aligned method of prompts that are chosen by keys.
+
+    `loss = CE - key_pull mean_b sum_(chosen k) cos(q_b, key_k)`.
+
+    Args:
+        model: the frozen encoder.
+        init: of the method.
+        choose: `(params, context, batch)` -> cosines with all keys, chosen slots.
+        features: `(params, context, batch, chosen)` -> unit features.
+        key_pull: weight of the second term.
+        train_label_space: of the first.
+    """
+
+    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+        return features(params, context, batch, choose(params, context, batch)[1])
+
+    def loss(
+        params: Params, context: Context, batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], Metrics]:
+        del key
+        scores, chosen = choose(params, context, batch)
+        z = features(params, context, batch, chosen)
+        value, metrics = alignment(model, z, context, batch, train_label_space)
+        distance = selection.key_distance(scores, chosen, batch.weight)
+        return value + key_pull * distance, metrics | {"key_distance": distance}
+
+    return aligned(model, init, embed, train_label_space)._replace(loss=loss)
 
 
 def count_parameters(tree: PyTree) -> int:

@@ -10,11 +10,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax import gaussians, losses, relevance
 from mmcl_jax.gaussians import Gaussians
+from mmcl_jax.optim import descend
 from mmcl_jax.types import Classes, PyTree
 
 RelevanceKind = Literal["discriminant", "two_stage", "joint"]
@@ -89,19 +89,12 @@ def fit_two_stage(
     num_modalities: int,
 ) -> PyTree:
     """Returns the router after Adam steps over all of `query`, from where it stood."""
-    optimizer = optax.adam(_LEARNING_RATE)
-
-    def step(carry, _):
-        router, state = carry
-        gradient = jax.grad(loss)(
-            router, query, modality, weight, classes, num_modalities
-        )
-        updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(router, updates), state), None
-
-    start = router, optimizer.init(router)
-    (router, _), _ = jax.lax.scan(step, start, length=_STEPS)
-    return router
+    return descend(
+        lambda at: loss(at, query, modality, weight, classes, num_modalities),
+        router,
+        _STEPS,
+        _LEARNING_RATE,
+    )
 
 
 def pseudo_queries(

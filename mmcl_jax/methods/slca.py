@@ -5,19 +5,19 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from mmcl_jax import gaussians, losses, trees
 from mmcl_jax.gaussians import Gaussians
 from mmcl_jax.methods.base import LabelSpace, Method, aligned, label_space
 from mmcl_jax.methods.base import scores_from_logits as scores
-from mmcl_jax.methods.linear_probe import head_logits, init_head
+from mmcl_jax.methods.linear_probe import head_logits, head_loss, init_head
 from mmcl_jax.methods.prompted import init_groups
 from mmcl_jax.methods.sequential import embedder
 from mmcl_jax.methods.sharing import SHARED, restrict, routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.optim import descend
 from mmcl_jax.options import Count, NonNegativeInt, Positive, Share, Sharing
 from mmcl_jax.types import (
     Batch,
@@ -25,7 +25,6 @@ from mmcl_jax.types import (
     Context,
     Key,
     Memory,
-    Metrics,
     Params,
     Prediction,
     PyTree,
@@ -99,16 +98,6 @@ def slca(
             model, params["head"], embed(params["adapters"], context, batch)
         )
 
-    def loss(
-        params: Params, context: Context, batch: Batch, key: Key
-    ) -> tuple[Float[Array, ""], Metrics]:
-        del key
-        allowed = label_space(context.classes, batch.hint, train_label_space)
-        value = losses.cross_entropy(
-            logits(params, context, batch), batch.label, batch.weight, allowed
-        )
-        return value, {"cross_entropy": value}
-
     def predict(params: Params, context: Context, batch: Batch) -> Prediction:
         values = logits(params, context, batch)
         values = restrict(model, sharing, context, batch, values)
@@ -150,7 +139,7 @@ def slca(
         model, init, lambda p, context, batch: embed(p, context, batch), "task"
     )
     method = plain._replace(
-        loss=loss,
+        loss=head_loss(logits, train_label_space),
         predict=predict,
         constrain=constrain,
         begin_task=begin_task,
@@ -186,7 +175,6 @@ def _align(
     drawn, weight = gaussians.sample(key, stats, label, group, options.shrinkage)
     space = "all_seen" if sharing == SHARED else "modality_seen"
     allowed = label_space(classes, classes.modality[label], space)
-    optimizer = optax.adam(options.alignment_rate)
 
     def loss(head: Params) -> Float[Array, ""]:
         logits = head_logits(model, head, drawn)
@@ -195,16 +183,7 @@ def _align(
             logits = logits / (norm * options.logit_norm)
         return losses.cross_entropy(logits, label, weight, allowed)
 
-    def step(state: tuple, _: None) -> tuple[tuple, None]:
-        head, optimizer_state = state
-        updates, optimizer_state = optimizer.update(
-            jax.grad(loss)(head), optimizer_state
-        )
-        return (optax.apply_updates(head, updates), optimizer_state), None
-
-    start = head, optimizer.init(head)
-    (head, _), _ = jax.lax.scan(step, start, None, options.alignment_steps)
-    return head
+    return descend(loss, head, options.alignment_steps, options.alignment_rate)
 
 
 def mean_norm(

@@ -56,8 +56,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 class LowRank(NamedTuple):
     """A low-rank update of one linear map, `x @ down * gate @ up`, stacked by layer."""
 
-    down: Float[Array, "l in r"]
-    up: Float[Array, "l r out"]
+    down: Float[Array, "l fan_in r"]
+    up: Float[Array, "l r fan_out"]
 
 
 class Prefix(NamedTuple):
@@ -193,8 +193,9 @@ def trunk(
     causal: bool = False,
 ) -> Float[Array, "b n_out w"]:
     """Returns the last tokens of `trunk_with_summaries`."""
-    nothing = lambda tokens: tokens[:0, 0, 0]  # noqa: E731
-    return trunk_with_summaries(spec, blocks, x, injection, causal, nothing)[0]
+    return trunk_with_summaries(
+        spec, blocks, x, injection, causal, summarize=lambda tokens: None
+    )[0]
 
 
 def trunk_with_summaries(
@@ -203,8 +204,8 @@ def trunk_with_summaries(
     x: Float[Array, "b n w"],
     injection: Injection | None,
     causal: bool,
-    summarize: Callable[[Array], Array],
-) -> tuple[Float[Array, "b n_out w"], Array]:
+    summarize: Callable[[Array], PyTree],
+) -> tuple[Float[Array, "b n_out w"], PyTree]:
     """Runs all blocks; prompts stand behind the first token.
 
     Prompt rows are inserted before the first layer and replaced before each of the
@@ -264,7 +265,7 @@ def trunk_with_summaries(
             prefix = between(prefixes[run], first - start, last - start)
         x, kept = jax.lax.scan(step, x, (*layered, prompt, prefix))
         summaries.append(kept)
-    return x, jnp.concatenate(summaries)
+    return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *summaries)
 
 
 def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:

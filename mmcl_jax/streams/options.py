@@ -1,0 +1,77 @@
+"""What a stream is made of: the section `stream` of a config, one kind each."""
+
+import dataclasses
+from typing import Annotated
+
+from mmcl_jax.options import Count, Fraction, Range
+from mmcl_jax.streams.base import EvaluateOn
+from mmcl_jax.streams.procedural import Concepts
+
+Classes = Annotated[int, Range(2)]
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A stream of novel concepts of the procedural world.
+
+    Attributes:
+        kind: "world".
+        tasks: number of tasks, dealt to the modalities in turn.
+        classes_per_task: concepts of a task.
+        modalities: which of the five take part.
+        order: a name of `streams.base.ORDERS`.
+        train_per_class: training samples of a class.
+        test_per_class: test samples of a class.
+        concepts: "novel", or "development" for those that hyper-parameters and the
+            difficulty of the world are chosen on.
+        evaluate_on: whether the samples that score are test draws or validation draws,
+            which share none.
+        first_tasks: tasks that are kept, once in order; None: all.
+    """
+
+    kind: str = "world"
+    tasks: Count = 10
+    classes_per_task: Classes = 5
+    modalities: tuple[str, ...] = ("image", "video", "audio", "depth", "text")
+    order: str = "interleaved"
+    train_per_class: Count = 40
+    test_per_class: Count = 20
+    concepts: Concepts = "novel"
+    evaluate_on: EvaluateOn = "test"
+    first_tasks: Count | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Folders:
+    """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
+
+    Attributes:
+        kind: "folders".
+        root: the folder; a relative one counts from the working directory.
+        classes_per_task: classes of a task.
+        order: a name of `streams.base.ORDERS`.
+        include: comma-separated globs on `<modality>/<dataset>/<class>`; empty: all.
+        exclude: globs of what is left out; `!` in front takes back what an earlier
+            one left out.
+        max_train_per_class: training samples kept of a class; None: all.
+        test_fraction: share of a class that tests it where a data set has no test part.
+        evaluate_on: "validation": the samples that score are split off the training
+            samples, and the test samples are left alone.
+        validation_fraction: share of a class's training samples that is split off.
+        first_tasks: tasks that are kept, once in order; None: all.
+    """
+
+    kind: str = "folders"
+    root: str = ""
+    classes_per_task: Classes = 5
+    order: str = "interleaved"
+    include: str = ""
+    exclude: str = ""
+    max_train_per_class: Count | None = None
+    test_fraction: Fraction = 0.2
+    evaluate_on: EvaluateOn = "test"
+    validation_fraction: Fraction = 0.2
+    first_tasks: Count | None = None
+
+
+STREAMS = {"world": World, "folders": Folders}
