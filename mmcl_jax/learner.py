@@ -203,11 +203,18 @@ def make_learner(
     def predict(state, frozen, classes, task, batch) -> Prediction:
         at = context(state, frozen, classes, task, False)
         batch = _clean(batch)
-        hints = [batch.hint] if method.uses_hint else []
-        routes = [
-            method.predict(state.params, at, dataclasses.replace(batch, hint=hint))
-            for hint in [*hints, jnp.full_like(batch.hint, -1)]
-        ]
+        unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
+
+
+        def given() -> Prediction:
+            return method.predict(state.params, at, batch)
+
+        routes = [method.predict(state.params, at, unhinted)]
+        if method.uses_hint and method.hint_matters is not None:
+            matters = method.hint_matters(state.params, at, batch) & (batch.weight > 0)
+            routes = [jax.lax.cond(matters.any(), given, lambda: routes[0]), *routes]
+        elif method.uses_hint:
+            routes = [given(), *routes]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *routes)
 
     return Learner(

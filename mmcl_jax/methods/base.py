@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mmcl_jax import losses
 from mmcl_jax.models import Model
@@ -50,6 +50,8 @@ class Method(NamedTuple):
             applied; what is projected here is what the parameters move along.
         after_step: memory after the parameters have moved; None: as it was.
         uses_hint: whether a prediction depends on the modality hint.
+        hint_matters: rows whose prediction the hint may change `[b]`; None: any. Where
+            it changes none of a batch, one forward serves both routes.
         needs_inputs: whether `loss`, `observe` or `predict` read more than the cached
             queries; otherwise nothing is decoded twice.
         trains: whether there is anything to minimise.
@@ -67,6 +69,7 @@ class Method(NamedTuple):
     constrain: Callable[[PyTree, Params, Context], PyTree] = _unconstrained
     after_step: Callable[[Params, Context, Batch], Memory] | None = None
     uses_hint: bool = False
+    hint_matters: Callable[[Params, Context, Batch], Bool[Array, " b"]] | None = None
     needs_inputs: bool = True
     trains: bool = True
     observes: bool = False

@@ -128,7 +128,8 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
     method = frozen._replace(
         observe=observe, end_task=end_task, predict=predict, trains=False, observes=True
     )
-    return routed(method, model, PER_MODALITY_GIVEN)
+    # the hint raises the probability of a modality even where the router agrees
+    return routed(method, model, PER_MODALITY_GIVEN)._replace(hint_matters=None)
 
 
 def precisions(

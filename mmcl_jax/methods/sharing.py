@@ -9,12 +9,13 @@ The router is a linear discriminant over all classes met, from the Gaussians of 
 frozen queries, which never drift.
 """
 
+import dataclasses
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mmcl_jax import gaussians
 from mmcl_jax.methods import router
@@ -101,7 +102,7 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
     """Returns `method` with the router in its memory, as `sharing` needs it.
 
     The wrapped functions must hand on the memory's entry "router" as they find it, by
-    returning `context.memory | {...}`.
+    returning `context.memory | {...}`, and read the hint in `group_weights` alone.
     """
     if sharing == SHARED:
         return method
@@ -139,10 +140,21 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
         prediction = method.predict(params, context, batch)
         return prediction._replace(modality=router_scores(model, context, batch.query))
 
+    def hint_matters(
+        params: Params, context: Context, batch: Batch
+    ) -> Bool[Array, " b"]:
+        del params
+        unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
+        given, predicted = (
+            group_weights(model, sharing, context, each) for each in (batch, unhinted)
+        )
+        return (given != predicted).any(-1)
+
     return method._replace(
         init=init,
         prepare=prepare,
         begin_task=begin_task,
         predict=predict,
         uses_hint=sharing == PER_MODALITY_GIVEN,
+        hint_matters=hint_matters,
     )
