@@ -205,7 +205,6 @@ def make_learner(
         batch = _clean(batch)
         unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
 
-
         def given() -> Prediction:
             return method.predict(state.params, at, batch)
 
