@@ -1,11 +1,12 @@
 """The one hyper-parameter of every method that matters most, four values of each.
 
 `python launch/sweep.py --sweep=configs/sweeps/tuning.py --out=runs/tuning
---choose=configs/tuned.json`. Chosen on the first two tasks of three streams of
-development concepts, scored by validation draws: of the streams that methods are
-compared on, nothing is seen. Every method has as many values, `joint` too: of the
-learning rate where something is trained, of the regularization of closed forms. Behind
-a colon: `smoke` for a short run, and `methods=` with `+` between several.
+--choose=configs/tuned.json`. Chosen on the first two tasks of a stream of development
+concepts, scored by validation draws: of the streams that methods are compared on,
+nothing is seen. Every method has as many values, `joint` too: of the learning rate
+where something is trained, of the regularization of closed forms. Behind a colon:
+`smoke` for a short run; `methods=` and `seeds=`, with `+` between several, for instance
+`methods=l2p+ridge,seeds=0+1+2`.
 """
 
 import pathlib
@@ -45,17 +46,17 @@ def candidates(method: str) -> dict[str, dict[str, Any]]:
 def get_sweep(argument: str = "") -> Sweep:
     """Returns the runs."""
     variant, pairs = parse_argument(argument)
-    methods = [name for name in METHODS if name not in NOTHING_TO_TUNE]
-    if variant == "smoke":
-        methods = ["ridge"]
+    smoke = variant == "smoke"
+    tuned = [name for name in METHODS if name not in NOTHING_TO_TUNE]
+    chosen = {"methods": ["ridge"] if smoke else tuned, "seeds": ["0"]}
     for key, value in pairs.items():
-        check_name("sweep argument", key, ["methods"])
-        methods = value.split("+")
+        check_name("sweep argument", key, chosen)
+        chosen[key] = value.split("+")
     variants = {
         name: (method, values)
-        for method in methods
+        for method in chosen["methods"]
         for name, values in candidates(method).items()
     }
-    seeds = [0] if variant == "smoke" else [0, 1, 2]
+    seeds = [int(seed) for seed in chosen["seeds"]]
     runs = grid(WORLD, variants, ["interleaved"], seeds, variant, STREAM)
     return Sweep(runs, baseline=next(iter(variants)))
