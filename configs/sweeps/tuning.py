@@ -19,12 +19,13 @@ from mmcl_jax.runs import Sweep, grid
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
-LEARNING_RATES = ("train.optimizer.learning_rate", (1e-3, 3e-3, 1e-2, 3e-2))
+# the default first: it stays where several are equally good
+LEARNING_RATES = ("train.optimizer.learning_rate", (3e-3, 1e-3, 1e-2, 3e-2))
 CLOSED_FORMS = {
-    "ridge": ("method.ridge.regularization", (1e-4, 1e-3, 1e-2, 1e-1)),
-    "ranpac": ("method.ranpac.regularization", (1e-4, 1e-3, 1e-2, 1e-1)),
-    "rail": ("method.rail.regularization", (1e-2, 1e-1, 1.0, 10.0)),
-    "comm_plus": ("method.comm_plus.shrinkage", (0.01, 0.05, 0.2, 0.5)),
+    "ridge": ("method.ridge.regularization", (1e-3, 1e-4, 1e-2, 1e-1)),
+    "ranpac": ("method.ranpac.regularization", (1e-3, 1e-4, 1e-2, 1e-1)),
+    "rail": ("method.rail.regularization", (1e-1, 1e-2, 1.0, 10.0)),
+    "comm_plus": ("method.comm_plus.shrinkage", (0.05, 0.01, 0.2, 0.5)),
 }
 NOTHING_TO_TUNE = ("zero_shot", "ncm")
 
