@@ -127,6 +127,7 @@ def assemble(config: configs.Config, console: Console) -> Run:
         config.train.optimizer,
         config.seeds.init,
         mesh,
+        config.train.on_nonfinite == "skip_step",
     )
     method = make_method(model)
     return Run(

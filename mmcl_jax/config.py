@@ -175,6 +175,8 @@ class TrainOptions:
         label_space: classes the training loss is over, see `methods.base.label_space`.
         optimizer: of the trained parameters.
         log_every_steps: steps between two lines of `metrics.jsonl`.
+        on_nonfinite: what to do about a step whose loss or gradient is not finite:
+            `stop` with the state before it, or `skip_step` and count it.
     """
 
     epochs: Count = 8
@@ -182,6 +184,22 @@ class TrainOptions:
     label_space: LabelSpace = "task"
     optimizer: OptimizerOptions = OptimizerOptions()
     log_every_steps: Count = 10
+    on_nonfinite: Literal["stop", "skip_step"] = "stop"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions:
+    """How much work is at risk inside a task; each finished task is kept anyway.
+
+    The last two checkpoints are kept, and are written while training goes on.
+
+    Attributes:
+        every_minutes: between two checkpoints.
+        every_steps: as well after so many steps; None: by time alone.
+    """
+
+    every_minutes: NonNegative = 10.0
+    every_steps: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +217,21 @@ class EvaluationOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One experiment."""
+    """One experiment.
+
+    Attributes:
+        stream: what is learnt.
+        seeds: of everything that is drawn.
+        encoder: the frozen encoder.
+        data: how samples are read.
+        method: how it is learnt.
+        train: how each task is trained.
+        evaluation: how predictions are checked.
+        checkpoint: how often state is saved.
+        resume: "": a workdir is gone on with under the config it was made with alone.
+            "branch:DIR": a new workdir goes on from the snapshots of another one, whose
+            config may be another but for the stream.
+    """
 
     stream: World | Folders = World()
     seeds: Seeds = Seeds()
@@ -208,6 +240,8 @@ class Config:
     method: MethodOptions = MethodOptions()
     train: TrainOptions = TrainOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    resume: str = ""
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
@@ -320,6 +354,12 @@ def _words(value: Any) -> list[str]:
 
 def _check(config: Config) -> None:
     stream, method = config.stream, config.method
+    if config.resume and not config.resume.removeprefix("branch:"):
+        raise ConfigError(
+            "config.resume: give the folder, for instance branch:runs/one"
+        )
+    if config.resume and not config.resume.startswith("branch:"):
+        raise ConfigError(f"config.resume: {config.resume!r} is not branch:DIR")
     check_name("config.method.name", method.name, METHODS)
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
     check_name("config.stream.order", stream.order, ORDERS)

@@ -5,6 +5,7 @@ Per-sample predictions are kept, so that everything can be computed again.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -152,7 +153,7 @@ def zero_shot_accuracy(
     return np.where(allowed.any(-1), right, np.nan)
 
 
-def save_predictions(path: str, by_task: dict[int, TaskPredictions]) -> None:
+def save_predictions(path: pathlib.Path, by_task: dict[int, TaskPredictions]) -> None:
     """Writes the predictions of several test sets as one `.npz` of plain arrays."""
     columns: dict[str, list[np.ndarray]] = {"task": []}
     for task, predictions in by_task.items():
@@ -165,7 +166,11 @@ def save_predictions(path: str, by_task: dict[int, TaskPredictions]) -> None:
                     values = getattr(predictions, name)[s, r]
                     columns.setdefault(f"{name}/{space}/{route}", []).append(values)
     arrays: dict[str, Any] = {k: np.concatenate(v) for k, v in columns.items()}
-    np.savez_compressed(path, **arrays)
+    # at once, so that a reader never finds half of it
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    temporary.replace(path)
 
 
 def identification(

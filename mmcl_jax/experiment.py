@@ -1,98 +1,127 @@
 """The task loop: the only file that orders side effects."""
 
+import contextlib
+import copy
 import dataclasses
-import json
+import functools
+import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from mmcl_jax import config as configs
-from mmcl_jax import cost, evaluate, invariance, metrics, rngs, sharding
+from mmcl_jax import cost, evaluate, rngs, sharding
 from mmcl_jax import learner as learners
+from mmcl_jax import workdir as workdirs
 from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
 from mmcl_jax.feed import Feed, Records
+from mmcl_jax.keeper import Keeper
+from mmcl_jax.preemption import Interrupt
 from mmcl_jax.results import Results, environment, level_of_knowledge, plain
-from mmcl_jax.snapshots import Snapshots
-from mmcl_jax.types import Batch, Classes, Prediction
+from mmcl_jax.score import Scorer
+from mmcl_jax.types import Batch, Classes, Metrics
 from mmcl_jax.writers import Bar, Writer, is_writer, results_table
 
 State = learners.LearnerState
 
 
+class DivergedError(RuntimeError):
+    """What is learnt is not finite any more; the message says since when."""
+
+
 def run(
-    config: configs.Config, workdir: str | pathlib.Path, stop_after: int | None = None
+    config: configs.Config,
+    workdir: str | pathlib.Path,
+    stop_after: int | None = None,
+    interrupt: Interrupt | None = None,
 ) -> dict[str, Any] | None:
-    """Learns the stream, or goes on where the workdir's newest snapshot stands.
+    """Learns the stream, or goes on where the workdir's newest state stands.
 
     Args:
         config: the experiment.
         workdir: where everything is written; made if need be.
         stop_after: return after this stage of the stream; run again to go on.
+        interrupt: says when to save and leave; None: never.
 
     Returns:
         What `results.json` holds, or None if the run was stopped before its end.
 
     Raises:
         ConfigError: before anything is written, if the experiment cannot be run.
+        WorkdirError: another run has the workdir, or all its states are damaged.
         DataError: a sample cannot be decoded that was not verified beforehand.
+        DivergedError: a loss, gradient or statistic is not finite.
         BatchDependenceError: the method predicts a sample differently in another batch.
+        SaveError: a state cannot be written.
+        Preempted: the run was asked to leave, and has saved its state.
     """
     workdir = pathlib.Path(workdir)
-    _check_workdir(workdir, config)
-    console = Console(quiet=not is_writer())
+    interrupt = interrupt or Interrupt()
+    workdirs.check(workdir, config)
+    lock = workdirs.Lock(workdir) if is_writer() and workdir.exists() else None
     try:
-        assembled = assemble(config, console)
-    except ValueError as error:
-        raise configs.ConfigError(str(error)) from error
-    if is_writer():
-        (workdir / "predictions").mkdir(parents=True, exist_ok=True)
-        _write(workdir / "config.json", configs.to_json(config))
-        _write_json(workdir / "stream.json", describe(assembled))
-    writer, snapshots = Writer(workdir, console), Snapshots(workdir)
-    try:
-        return _Loop(assembled, workdir, writer, snapshots).run(stop_after)
+        console = Console(quiet=not is_writer())
+        try:
+            assembled = assemble(config, console)
+        except ValueError as error:
+            raise configs.ConfigError(str(error)) from error
+        if is_writer():
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = lock or workdirs.Lock(workdir)
+            _fill(workdir, config, describe(assembled))
+        writer = Writer(workdir, console)
+        try:
+            with contextlib.closing(
+                _Loop(assembled, workdir, writer, interrupt)
+            ) as loop:
+                return loop.run(stop_after)
+        finally:
+            writer.close()
     finally:
-        snapshots.close()
-        writer.close()
+        interrupt.nothing_to_save = True
+        if lock:
+            lock.release()
 
 
-def _check_workdir(workdir: pathlib.Path, config: configs.Config) -> None:
-    if workdir.exists() and not workdir.is_dir():
-        raise configs.ConfigError(f"--workdir: {workdir} is not a folder")
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    stored, wanted = json.loads(path.read_text()), json.loads(configs.to_json(config))
-    if different := sorted(_differences(stored, wanted, "config")):
-        raise configs.ConfigError(
-            f"--workdir: {workdir} was made with another config: "
-            f"{'; '.join(different)}. Choose another folder"
-        )
-
-
-def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in there.keys() | here.keys():
-            yield from _differences(there.get(key), here.get(key), f"{path}.{key}")
-    elif there != here:
-        yield f"{path} is {there!r} there and {here!r} here"
+def _fill(
+    workdir: pathlib.Path, config: configs.Config, stream: dict[str, Any]
+) -> None:
+    """Writes what is known before the first task."""
+    (workdir / "predictions").mkdir(exist_ok=True)
+    if source := config.resume.removeprefix(workdirs.BRANCH):
+        workdirs.branch(workdir, pathlib.Path(source), stream)
+    workdirs.check_stream(workdir, stream)
+    workdirs.write(workdir / "config.json", configs.to_json(config))
+    workdirs.write_json(workdir / "stream.json", stream)
 
 
 class _Loop:
     """One pass over the stages of a stream."""
 
     def __init__(
-        self, run: Run, workdir: pathlib.Path, writer: Writer, snapshots: Snapshots
+        self, run: Run, workdir: pathlib.Path, writer: Writer, interrupt: Interrupt
     ) -> None:
         self._run, self._workdir = run, workdir
-        self._writer, self._snapshots = writer, snapshots
+        self._writer, self._interrupt = writer, interrupt
         self._frozen = sharding.put(run.encoder.frozen, run.mesh)
         self._feed = Feed(run, self._frozen)
         self._results = Results.start(len(run.stream.tasks))
+        stages = range(len(run.stream.stages))
+        # cumulative moves, see `Keeper`; a stage starts where the one before it ends
+        self._ends = list(itertools.accumulate(self._moves(i) for i in stages))
+        self._keeper = Keeper(
+            workdir, run.config.checkpoint, interrupt, self._ends, writer
+        )
+        self._done = 0
+
+    def close(self) -> None:
+        """Waits for what is being saved."""
+        self._keeper.close()
 
     def run(self, stop_after: int | None) -> dict[str, Any] | None:
         stages = self._run.stream.stages
@@ -100,81 +129,188 @@ class _Loop:
         state, first = self._start()
         with self._results.timed("text"):
             self._text = self._feed.embed_class_names()
-        steps = sum(
-            self._steps(self._train_records(i)) for i in range(first, len(stages))
-        )
-        with self._writer.progress("training", steps) as bar:
+        self._scorer = Scorer(self._run, self._feed, self._frozen, self._text)
+        self._interrupt.nothing_to_save = False
+        with self._writer.progress("training", self._ends[-1]) as bar:
+            bar.advance(steps=self._done)
             for index in range(first, len(stages)):
                 if stop_after is not None and index >= stop_after:
                     self._writer.say(f"stopped after stage {index} of {len(stages)}")
                     return None
                 state = self._learn(state, index, bar)
                 self._score(state, index)
-                self._results.count(
-                    self._run.learner.traces, self._run.learner.forwards
-                )
-                tree = {"params": state.params, "memory": state.memory}
-                self._snapshots.save(index, tree, self._results.to_json())
+                self._keeper.end_stage(index, state, self._counted())
         report = plain(self._report())
         if is_writer():
-            _write_json(self._workdir / "results.json", report)
+            workdirs.write_json(self._workdir / "results.json", report)
         self._writer.table(results_table(report))
         return report
 
     def _start(self) -> tuple[State, int]:
-        """Returns the state to go on from, and the stage that comes next."""
-        state = self._run.learner.init()
-        latest = self._snapshots.latest()
-        if latest is None:
+        """Returns the state to go on from, and its stage."""
+        state, results, self._done = self._keeper.start(self._run.learner.init())
+        if results is None:
             return state, 0
-        like = {"params": state.params, "memory": state.memory}
-        tree, results = self._snapshots.restore(latest, like)
-        self._results = Results.from_json(results)
+        self._results = results
+        self._results.restarts += 1
         total = len(self._run.stream.stages)
-        self._writer.say(f"going on after stage {latest + 1} of {total}")
-        return dataclasses.replace(state, **tree), latest + 1
+        finished = results.stages
+        started = self._ends[finished - 1] if finished else 0
+        moves = self._done - started
+        where = f", {moves} moves into the next one" if moves else ""
+        self._writer.say(f"going on after stage {finished} of {total}{where}")
+        if finished < total:
+            prepared = self._feed.num_batches(self._train_records(finished)) + 1
+            self._writer.take_back(finished, moves - prepared)
+        return state, finished
+
+    def _counted(self) -> Results:
+        self._results.count(self._run.learner.traces, self._run.learner.forwards)
+        return self._results
+
+    def _moves(self, index: int) -> int:
+        """Returns the moves of a stage, see `Keeper`."""
+        records, method = self._train_records(index), self._run.method
+        batches = self._feed.num_batches(records)
+        return batches + 1 + self._steps(records) + method.observes * batches + 1
 
     def _learn(self, state: State, index: int, bar: Bar) -> State:
-        """Prepares, trains, observes and closes one stage."""
+        """Prepares, trains, observes and closes one stage, but for the moves done."""
         learner, method = self._run.learner, self._run.method
         records, timed = self._train_records(index), self._results.timed
         at = (self._frozen, self._classes(index), np.int32(index))
+        batches, steps = self._feed.num_batches(records), self._steps(records)
+        skipped = self._done - (self._ends[index - 1] if index else 0)
+        moved = functools.partial(self._moved, bar=bar)
+        bar.advance(f"training {self._title(index)}", 0)
         with timed("queries"):
             self._feed.embed_queries(self._run.stream.stages[index], "train")
         with timed("prepare"):
-            for i, batch in enumerate(self._feed.batches(records, decoded=False)):
-                state = learner.prepare(state, *at, batch, np.int32(i))
-            state = jax.block_until_ready(learner.begin_task(state, *at))
+            for i, batch in self._enumerated(records, skipped, decoded=False):
+                state = moved(learner.prepare(state, *at, batch, np.int32(i)))
+            if skipped <= batches:
+                state = jax.block_until_ready(learner.begin_task(state, *at))
+                self._check_finite(state, index, "when it began")
+                state = moved(state)
+        skipped = max(skipped - batches - 1, 0)
         if method.trains:
             with timed("train"):
-                state = self._train(state, at, index, records, bar)
+                state = self._train(state, at, index, records, skipped, moved)
+        skipped = max(skipped - steps, 0)
         with timed("observe"):
             if method.observes:
-                for i, batch in enumerate(self._batches(records)):
-                    state = learner.observe(state, *at, batch, np.int32(i))
-            return jax.block_until_ready(learner.end_task(state, *at))
+                for i, batch in self._enumerated(records, skipped):
+                    state = moved(learner.observe(state, *at, batch, np.int32(i)))
+            if skipped <= method.observes * batches:
+                state = jax.block_until_ready(learner.end_task(state, *at))
+                self._check_finite(state, index, "when it ended")
+                self._results.refused_steps += int(state.refused)
+                state = moved(state)
+        return state
+
+    def _moved(
+        self, state: State, check: Callable[[State], None] | None = None, *, bar: Bar
+    ) -> State:
+        """Counts a move; what the keeper saves must stand the `check`."""
+
+        def results() -> Results:
+            if check:
+                check(state)
+            return self._counted()
+
+        self._done += 1
+        bar.advance()
+        self._keeper.moved(self._done, state, results)
+        return state
 
     def _train(
-        self, state: State, at: tuple, index: int, records: Records, bar: Bar
+        self,
+        state: State,
+        at: tuple,
+        index: int,
+        records: Records,
+        skipped: int,
+        moved: Callable[..., State],
     ) -> State:
         options, steps = self._run.config.train, self._steps(records)
-        bar.advance(f"training {self._title(index)}", 0)
-        step = 0
-        for epoch in range(options.epochs):
-            seed = rngs.host_seed(self._run.config.seeds.data, "epoch", index, epoch)
-            for batch in self._batches(records, seed):
-                state, logged = self._run.learner.train_step(
-                    state, *at, np.int32(steps), batch
-                )
-                step += 1
-                bar.advance()
-                if step % options.log_every_steps == 0 or step == steps:
-                    values = {name: float(value) for name, value in logged.items()}
-                    self._writer.scalars(stage=index, step=step, **values)
+        check = None
+        for step, batch in self._training_batches(records, index, skipped):
+            state, logged = self._run.learner.train_step(
+                state, *at, np.int32(steps), batch
+            )
+            # that of the step before, so that the device never waits
+            if check:
+                check(state)
+            check = functools.partial(self._check_step, index, step, batch.id, logged)
+            if (step + 1) % options.log_every_steps == 0 or step + 1 == steps:
+                values = {k: float(v) for k, v in logged.items() if k != "finite"}
+                self._writer.scalars(stage=index, step=step + 1, **values)
+            state = moved(state, check)
+        if check:
+            check(state)
         return jax.block_until_ready(state)
 
-    def _batches(self, records: Records, seed: int | None = None) -> Iterator[Batch]:
-        return self._feed.batches(records, seed, self._run.method.needs_inputs)
+    def _training_batches(
+        self, records: Records, index: int, skipped: int
+    ) -> Iterator[tuple[int, Batch]]:
+        """Yields step and batch over all epochs, from the step `skipped` on."""
+        length = self._feed.num_batches(records)
+        first, start = divmod(skipped, length) if length else (0, 0)
+        step = skipped
+        for epoch in range(first, self._run.config.train.epochs):
+            seed = rngs.host_seed(self._run.config.seeds.data, "epoch", index, epoch)
+            for batch in self._batches(records, seed, start):
+                yield step, batch
+                step += 1
+            start = 0
+
+    def _check_step(
+        self, index: int, step: int, ids: Any, logged: Metrics, state: State
+    ) -> None:
+        """Stops at a step that is not finite; the learner has refused to take it."""
+        if self._run.config.train.on_nonfinite != "stop" or bool(logged["finite"]):
+            return
+        before = dataclasses.replace(
+            state, step=np.int32(step), refused=np.zeros((), np.int32)
+        )
+        before = sharding.put(before, self._run.mesh)
+        records = self._train_records(index)
+        started = self._ends[index - 1] if index else 0
+        moves = started + self._feed.num_batches(records) + 1 + step
+        self._keeper.checkpoint(moves, before, self._counted())
+        rows = np.concatenate([np.asarray(s.data) for s in ids.addressable_shards])
+        raise DivergedError(
+            f"{self._title(index)}, step {step + 1}: loss {float(logged['loss']):g}, "
+            f"gradient norm {float(logged['gradient_norm']):g}, samples "
+            f"{sorted({int(i) for i in rows if i >= 0})}. The state before is saved; "
+            "lower config.train.optimizer.learning_rate, or leave such steps out by "
+            "config.train.on_nonfinite=skip_step"
+        )
+
+    def _check_finite(self, state: State, index: int, when: str) -> None:
+        if bool(self._run.learner.finite(state)):
+            return
+        learnt = {"params": state.params, "memory": state.memory}
+        names = [
+            jax.tree_util.keystr(path)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(learnt)
+            if not bool(jnp.isfinite(leaf).all())
+        ]
+        raise DivergedError(
+            f"{self._title(index)}, {when}: not finite: {', '.join(names)}. The state "
+            "behind the task before it is saved"
+        )
+
+    def _enumerated(
+        self, records: Records, skipped: int, decoded: bool = True
+    ) -> Iterator[tuple[int, Batch]]:
+        """Yields the batches of one pass behind the first ones, with their indices."""
+        decoded = decoded and self._run.method.needs_inputs
+        batches = self._feed.batches(records, decoded=decoded, start=skipped)
+        return enumerate(batches, skipped)
+
+    def _batches(self, records: Records, seed: int, start: int) -> Iterator[Batch]:
+        return self._feed.batches(records, seed, self._run.method.needs_inputs, start)
 
     def _steps(self, records: Records) -> int:
         if not self._run.method.trains:
@@ -202,31 +338,20 @@ class _Loop:
         )
 
     def _score(self, state: State, index: int) -> None:
-        """Fills the accuracy row of a stage: all seen test sets, and the next ones."""
-        stream, results = self._run.stream, self._results
-        seen = [i for stage in stream.stages[: index + 1] for i in stage]
-        upcoming = [i for stage in stream.stages[index + 1 : index + 2] for i in stage]
-        classes, by_task = self._classes(index), {}
-        witness = self._witness([*seen, *upcoming], index)
-        with results.timed("evaluate"):
-            for i in [*seen, *upcoming]:
-                records = self._feed.records([i], "test")
-                self._feed.embed_queries([i], "test")
-                predictions = self._predictions(state, classes, index, records)
-                predictions = witness.watch(stream.tasks[i].test, predictions)
-                by_task[i] = evaluate.predict_task(stream, i, seen, predictions)
-                scores = evaluate.accuracy(stream, by_task[i])
-                results.accuracy[:, :, seen[-1], i] = scores
-                results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
-        with results.timed("invariance"):
-            self._predict_again(state, classes, index, seen, witness)
-        true, predicted = evaluate.identification(stream, by_task, seen)
-        results.identification = metrics.modality_identification(
-            true, predicted, len(stream.modalities)
-        )._asdict()
+        """Fills the accuracy row of a stage; what is left half done is done anew."""
+        before, results = self._counted(), copy.deepcopy(self._results)
+        by_task = self._scorer.score(
+            state,
+            self._classes(index),
+            index,
+            results,
+            between=lambda: self._keeper.moved(self._done, state, lambda: before),
+        )
         if is_writer():
             path = self._workdir / "predictions" / f"{index:03d}.npz"
-            evaluate.save_predictions(str(path), by_task)
+            evaluate.save_predictions(path, by_task)
+        stream = self._run.stream
+        seen = [i for stage in stream.stages[: index + 1] for i in stage]
         own = np.mean(
             [results.accuracy[0, 0, seen[-1], i] for i in stream.stages[index]]
         )
@@ -235,61 +360,8 @@ class _Loop:
             f"{self._title(index)}: {100 * own:.1f} % among its own classes; all seen "
             f"{100 * union.mean():.1f} % among all classes, modality predicted"
         )
-
-    def _witness(self, tasks: Sequence[int], index: int) -> invariance.Witness:
-        """Chooses the test samples that are predicted twice, a batch a modality."""
-        size = self._run.config.train.batch_size
-        seed = rngs.host_seed(self._run.config.seeds.data, "invariance", index)
-        records = self._feed.records(tasks, "test")
-        return invariance.Witness(invariance.sample(records, size, seed))
-
-    def _predict_again(
-        self,
-        state: State,
-        classes: Classes,
-        index: int,
-        seen: Sequence[int],
-        witness: invariance.Witness,
-    ) -> None:
-        stream = self._run.stream
-        for modality, rows in witness.records.items():
-            predictions = self._predictions(state, classes, index, {modality: rows})
-            again = [np.asarray(prediction.logits) for prediction in predictions]
-            tasks = {row.id: i for i, t in enumerate(stream.tasks) for row in t.test}
-            owners = [tasks[row.id] for row in rows]
-            slots = {i: evaluate.allowed_slots(stream, i, seen) for i in set(owners)}
-            differing = invariance.differing(
-                witness.logits(rows),
-                np.concatenate(again, axis=1)[:, : len(rows)],
-                np.stack([slots[i] for i in owners]),
-            )
-            found = self._results.batch_dependence
-            found["predicted_again"] += len(rows)
-            found["differing"] += int(differing.sum())
-            stops = self._run.config.evaluation.batch_dependence == "stop"
-            if stops and differing.any():
-                raise invariance.BatchDependenceError(
-                    f"method {self._run.config.method.name!r}: {differing.sum()} of "
-                    f"{len(rows)} {modality} samples are predicted differently in "
-                    "another batch; a prediction must depend on its sample alone"
-                )
-
-    def _predictions(
-        self, state: State, classes: Classes, index: int, records: Records
-    ) -> Iterator[Prediction]:
-        for batch in self._batches(records):
-            yield self._run.learner.predict(
-                state, self._frozen, classes, np.int32(index), batch
-            )
-
-    def _zero_shot(self, task: int, seen: Sequence[int]) -> np.ndarray:
-        """Returns the frozen encoder's accuracy on a test set, `[spaces]`."""
-        rows = self._run.stream.tasks[task].test
-        queries = self._feed.queries(rows)
-        labels = np.array([row.label for row in rows])
-        return evaluate.zero_shot_accuracy(
-            self._run.stream, task, seen, queries, labels, self._text
-        )
+        results.stages = index + 1
+        self._results = results
 
     def _report(self) -> dict[str, Any]:
         run, results = self._run, self._results
@@ -310,14 +382,3 @@ class _Loop:
                 **cost.sizes(run.make_method, run.model),
             },
         }
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    _write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Writes a file at once, so that a reader never finds half of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

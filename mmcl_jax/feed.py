@@ -1,5 +1,6 @@
 """The batches of a run, on its devices, with the cached features of frozen queries."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -79,21 +80,22 @@ class Feed:
         return np.reshape([self._queries[row.id] for row in rows], (len(rows), width))
 
     def batches(
-        self, records: Records, seed: int | None = None, decoded: bool = True
+        self,
+        records: Records,
+        seed: int | None = None,
+        decoded: bool = True,
+        start: int = 0,
     ) -> Iterator[Batch]:
         """Yields one pass, in order or shuffled; several modalities take random turns.
 
-        The samples' queries must have been embedded. Unless `decoded`, batches hold
-        these alone, and nothing is read.
+        The samples' queries must have been embedded.
+
+        Args:
+            records: samples by modality.
+            seed: of the order; None: as they come.
+            decoded: whether inputs are read; else batches hold queries alone.
+            start: batches to skip, without reading them.
         """
-        feeds = {}
-        for modality, rows in records.items():
-            own = None if seed is None else rngs.host_seed(seed, modality)
-            if decoded:
-                feed = self._epoch(modality, rows, seed=own, queries=self._queries)
-                feeds[modality] = (sharding.put_batch(b, self._run.mesh) for b in feed)
-            else:
-                feeds[modality] = self._query_batches(modality, rows, own)
         turns = [
             modality
             for modality, rows in records.items()
@@ -101,7 +103,19 @@ class Feed:
         ]
         if seed is not None:
             turns = np.random.default_rng(seed).permutation(turns).tolist()
-        for modality in turns:
+        feeds = {}
+        for modality, rows in records.items():
+            own = None if seed is None else rngs.host_seed(seed, modality)
+            skipped = turns[:start].count(modality)
+            if decoded:
+                feed = self._epoch(
+                    modality, rows, seed=own, queries=self._queries, start=skipped
+                )
+                feeds[modality] = (sharding.put_batch(b, self._run.mesh) for b in feed)
+            else:
+                feed = self._query_batches(modality, rows, own)
+                feeds[modality] = itertools.islice(feed, skipped, None)
+        for modality in turns[start:]:
             yield next(feeds[modality])
 
     def _query_batches(
@@ -177,6 +191,7 @@ class Feed:
         rows: Sequence[Record],
         seed: int | None,
         queries: dict[int, np.ndarray] | None,
+        start: int = 0,
     ) -> Iterator[Batch]:
         config = self._run.config
         return loader.epoch(
@@ -190,4 +205,5 @@ class Feed:
             threads=config.data.threads,
             worker_processes=config.data.worker_processes,
             shard=distributed.shard(),
+            start_step=start,
         )

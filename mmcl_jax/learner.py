@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax import optim, rngs, sharding
 from mmcl_jax.methods.base import Method
@@ -42,12 +42,14 @@ class LearnerState:
         memory: remembered; the method's own.
         optimizer: of this task, made anew for each.
         step: steps done in this task.
+        refused: of them, those whose loss or gradient was not finite.
     """
 
     params: Params
     memory: Memory
     optimizer: PyTree
     step: Int[Array, ""]
+    refused: Int[Array, ""]
 
 
 class Learner(NamedTuple):
@@ -59,8 +61,11 @@ class Learner(NamedTuple):
         prepare: `(state, frozen, classes, task, batch, index) -> state`.
         begin_task: `(state, frozen, classes, task) -> state`.
         train_step: `(state, frozen, classes, task, steps, batch) -> state, metrics`.
+            A step whose loss or gradient is not finite changes nothing but the counts;
+            nor does any step of the task that follows it, unless such are skipped.
         observe: as `prepare`, with the batch's inputs.
         end_task: as `begin_task`.
+        finite: `(state) -> whether all that was learnt and is remembered is finite`.
         predict: `(state, frozen, classes, task, batch) -> Prediction` with routes
             stacked in front: `[2, b, ...]` given and predicted, or `[1, b, ...]` where
             the method takes no hint.
@@ -75,6 +80,7 @@ class Learner(NamedTuple):
     train_step: Callable[..., tuple[LearnerState, Metrics]]
     observe: Callable[..., LearnerState]
     end_task: Callable[..., LearnerState]
+    finite: Callable[..., Bool[Array, ""]]
     predict: Callable[..., Prediction]
     traces: collections.Counter
     forwards: dict[str, int]
@@ -86,6 +92,7 @@ def make_learner(
     options: optim.OptimizerOptions,
     seed: int,
     mesh: Mesh,
+    skip_nonfinite: bool = False,
 ) -> Learner:
     """Compiles a method (lazily) for a mesh.
 
@@ -95,6 +102,7 @@ def make_learner(
         options: of the optimizer.
         seed: of initial values and of every later draw of the method.
         mesh: devices; batches are cut over them.
+        skip_nonfinite: whether a task goes on behind a step that is not finite.
     """
     traces, forwards, calls = collections.Counter(), {}, [0]
 
@@ -124,11 +132,12 @@ def make_learner(
     def context(state: LearnerState, frozen, classes, task, train: bool) -> Context:
         return Context(frozen, state.memory, task, classes, train)
 
+    def started(params: Params, memory: Memory) -> LearnerState:
+        none = jnp.zeros((), jnp.int32)
+        return LearnerState(params, memory, optimizer.init(params), none, none)
+
     def init() -> LearnerState:
-        params, memory = method.init(rngs.key(seed, "init"), counted)
-        return LearnerState(
-            params, memory, optimizer.init(params), jnp.zeros((), jnp.int32)
-        )
+        return started(*method.init(rngs.key(seed, "init"), counted))
 
     def query(frozen: PyTree, batch: Batch) -> Float[Array, "b d"]:
         return counted.embed(frozen, _clean(batch).inputs, None)
@@ -148,9 +157,7 @@ def make_learner(
             context(state, frozen, classes, task, True),
             rngs.key(seed, "begin", task),
         )
-        return LearnerState(
-            params, memory, optimizer.init(params), jnp.zeros((), jnp.int32)
-        )
+        return started(params, memory)
 
     def train_step(state, frozen, classes, task, steps, batch):
         at = context(state, frozen, classes, task, True)
@@ -173,13 +180,23 @@ def make_learner(
         memory = state.memory
         if method.after_step is not None:
             memory = method.after_step(params, at, _clean(batch))
+        norm = optax.tree.norm(gradient)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        moves = finite & (skip_nonfinite | (state.refused == 0))
         metrics = metrics | {
             "loss": value,
-            "gradient_norm": optax.tree.norm(gradient),
+            "gradient_norm": norm,
             "learning_rate": size,
+            "finite": finite,
         }
+        params, memory, optimizer_state = jax.tree.map(
+            lambda new, old: new if new is old else jnp.where(moves, new, old),
+            (params, memory, optimizer_state),
+            (state.params, state.memory, state.optimizer),
+        )
+        refused = state.refused + ~finite
         return (
-            LearnerState(params, memory, optimizer_state, state.step + 1),
+            LearnerState(params, memory, optimizer_state, state.step + 1, refused),
             metrics,
         )
 
@@ -199,6 +216,10 @@ def make_learner(
             rngs.key(seed, "end", task),
         )
         return dataclasses.replace(state, params=params, memory=memory)
+
+    def finite(state: LearnerState) -> Bool[Array, ""]:
+        learnt = jax.tree.leaves((state.params, state.memory))
+        return jnp.array([jnp.isfinite(leaf).all() for leaf in learnt]).all()
 
     def predict(state, frozen, classes, task, batch) -> Prediction:
         at = context(state, frozen, classes, task, False)
@@ -224,6 +245,7 @@ def make_learner(
         train_step=compiled(train_step, donate=(0,)),
         observe=compiled(observe),
         end_task=compiled(end_task),
+        finite=compiled(finite),
         predict=compiled(predict),
         traces=traces,
         forwards=forwards,

@@ -12,8 +12,12 @@ from ml_collections import config_flags
 
 from mmcl_jax import config as configs
 from mmcl_jax import distributed, experiment
+from mmcl_jax.experiment import DivergedError
 from mmcl_jax.invariance import BatchDependenceError
 from mmcl_jax.modalities.base import DataError
+from mmcl_jax.preemption import RUN_AGAIN, Interrupt, Preempted
+from mmcl_jax.snapshots import SaveError
+from mmcl_jax.workdir import WorkdirError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment; without it the workdir's own is gone on with."
@@ -34,8 +38,12 @@ USAGE_ERROR = 2
 def main(argv: list[str]) -> None:
     """Resolves the config and runs it.
 
-    Bad input ends with exit code 2, a method that breaks the rules with 1.
+    Bad input ends with exit code 2; a method that breaks the rules or diverges, a disk
+    that is full, with 1; a run that was asked to leave and should be started again,
+    with `RUN_AGAIN`.
     """
+    interrupt = Interrupt()
+    interrupt.catch()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
@@ -49,11 +57,19 @@ def main(argv: list[str]) -> None:
         config = configs.resolve(_CONFIG.value or _stored(_WORKDIR.value))
         _keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        experiment.run(config, _WORKDIR.value, _STOP_AFTER.value)
-    except (configs.ConfigError, DataError) as error:
+        experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt)
+    except (configs.ConfigError, WorkdirError, DataError) as error:
         sys.exit(_complain(error))
-    except BatchDependenceError as error:
+    except (BatchDependenceError, DivergedError) as error:
         sys.exit(f"error: {error}")
+    except Preempted:
+        print("asked to leave: saved; the same command goes on", file=sys.stderr)
+        sys.exit(RUN_AGAIN)
+    except (SaveError, OSError) as error:
+        sys.exit(
+            f"error: {error}. What was saved before is as it was: make room, and "
+            "the same command goes on"
+        )
 
 
 def _check_processes() -> None:

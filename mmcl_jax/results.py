@@ -28,6 +28,9 @@ class Results:
         forwards: passes through a tower in a train step and in a prediction.
         batch_dependence: samples that were `predicted_again` in mixed batches, and how
             many of them came out `differing`.
+        refused_steps: whose loss or gradient was not finite, and that were skipped.
+        restarts: how often the run was gone on with.
+        stages: learnt and scored.
     """
 
     accuracy: np.ndarray
@@ -37,6 +40,9 @@ class Results:
     compilations: dict[str, int]
     forwards: dict[str, int]
     batch_dependence: dict[str, int]
+    refused_steps: int = 0
+    restarts: int = 0
+    stages: int = 0
 
     @classmethod
     def start(cls, tasks: int) -> "Results":
@@ -63,6 +69,9 @@ class Results:
             compilations=value["compilations"],
             forwards=value["forwards"],
             batch_dependence=value["batch_dependence"],
+            refused_steps=value["refused_steps"],
+            restarts=value["restarts"],
+            stages=value["stages"],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +111,8 @@ class Results:
             },
             "modality_identification": self.identification,
             "batch_dependence": self.batch_dependence,
+            "refused_steps": self.refused_steps,
+            "restarts": self.restarts,
         }
 
 

@@ -1,63 +1,161 @@
-"""What a run leaves after each stage, by Orbax: params, memory, results so far."""
+"""States of a run on disk, by Orbax: whole or not there, and as they were written."""
 
+import hashlib
+import json
 import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from mmcl_jax.types import PyTree
 
+CHECKSUMS = "checksums.json"
+_CHUNK = 1 << 20
+
+
+class SaveError(RuntimeError):
+    """A state cannot be written; those before it are as they were."""
+
 
 class Snapshots:
-    """The snapshots of a workdir, one a stage, written atomically.
+    """Numbered states of a run in one folder, each with the results so far.
 
-    The frozen encoder is not in them; `config.json` of the workdir names it.
+    The frozen encoder is not in them; `config.json` of the workdir names it. Each has a
+    file of checksums, which is written last: a state without it was cut off.
     """
 
-    def __init__(self, workdir: str | pathlib.Path) -> None:
-        """Opens `<workdir>/snapshots`, which is made with the first snapshot."""
-        self._manager = ocp.CheckpointManager(
-            pathlib.Path(workdir).resolve() / "snapshots",
-            item_names=("state", "results"),
-            options=ocp.CheckpointManagerOptions(
-                step_format_fixed_length=3,
-                create=True,
-                enable_async_checkpointing=False,
-            ),
-        )
-
-    def latest(self) -> int | None:
-        """Returns the newest stage, or None."""
-        return self._manager.latest_step()
-
-    def stages(self) -> list[int]:
-        """Returns all stages that have a snapshot."""
-        return sorted(self._manager.all_steps())
-
-    def save(self, stage: int, state: PyTree, results: dict[str, Any]) -> None:
-        """Writes one snapshot and returns when it is whole."""
-        self._manager.save(
-            stage,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), results=ocp.args.JsonSave(results)
-            ),
-        )
-        self._manager.wait_until_finished()
-
-    def restore(self, stage: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """Reads one snapshot.
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        *,
+        digits: int = 3,
+        keep: int | None = None,
+        background: bool = False,
+    ) -> None:
+        """Opens a folder, which is made with the first state.
 
         Args:
-            stage: which.
+            folder: of the states.
+            digits: of their names.
+            keep: older ones than so many are removed; None: all are kept.
+            background: whether `save` returns before the state is on disk.
+        """
+        self._folder = pathlib.Path(folder).resolve()
+        self._digits, self._unsealed = digits, None
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            item_names=("state", "results"),
+            options=ocp.CheckpointManagerOptions(
+                step_format_fixed_length=digits,
+                max_to_keep=keep,
+                create=True,
+                enable_async_checkpointing=background,
+            ),
+        )
+
+    def numbers(self) -> list[int]:
+        """Returns the numbers of all states, damaged ones too."""
+        return sorted(self._manager.all_steps())
+
+    def path(self, number: int) -> pathlib.Path:
+        """Returns the folder of one state."""
+        return self._folder / f"{number:0{self._digits}d}"
+
+    def save(
+        self, number: int, state: PyTree, results: dict[str, Any], wait: bool = True
+    ) -> None:
+        """Writes one state; with `wait` it is whole when this returns.
+
+        Raises:
+            SaveError: this state, or the one before it, cannot be written.
+        """
+        # what is written in the background must not be donated to the next step
+        state = jax.tree.map(jnp.copy, state)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), results=ocp.args.JsonSave(results)
+        )
+        try:
+            self._seal()
+            self._unsealed = number
+            self._manager.save(number, args=args)
+            if wait:
+                self._seal()
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def poll(self) -> None:
+        """Closes a state whose writing in the background has ended.
+
+        Raises:
+            SaveError: it has failed.
+        """
+        if self._unsealed is None or self._manager.is_saving_in_progress():
+            return
+        try:
+            self._seal()
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _seal(self) -> None:
+        """Waits for a state and writes its checksums."""
+        if self._unsealed is None:
+            return
+        self._manager.wait_until_finished()
+        folder, self._unsealed = self.path(self._unsealed), None
+        if jax.process_index() == 0:
+            temporary = folder / f"{CHECKSUMS}.tmp"
+            temporary.write_text(json.dumps(_checksums(folder), indent=1))
+            temporary.replace(folder / CHECKSUMS)
+
+    def _failure(self, error: Exception) -> SaveError:
+        self._unsealed = None
+        reason = str(error).strip().splitlines()
+        return SaveError(
+            f"{self._folder}: cannot save: {reason[0] if reason else error!r}"
+        )
+
+    def damage(self, number: int) -> str | None:
+        """Says what is wrong with a state; None: nothing."""
+        folder = self.path(number)
+        try:
+            wanted = json.loads((folder / CHECKSUMS).read_text())
+        except FileNotFoundError:
+            return "it was cut off while it was written"
+        except (OSError, ValueError):
+            return f"{CHECKSUMS} cannot be read"
+        found = _checksums(folder)
+        for name in sorted(wanted.keys() | found.keys()):
+            if name not in found:
+                return f"{name} is missing"
+            if wanted.get(name) != found[name]:
+                return f"{name} is not what was written"
+        return None
+
+    def set_aside(self, number: int, folder: pathlib.Path) -> pathlib.Path:
+        """Moves a state into another folder and returns where it is then."""
+        folder.mkdir(exist_ok=True)
+        name = f"{self._folder.name}-{self.path(number).name}"
+        taken = len(list(folder.glob(f"{name}*")))
+        target = folder / (f"{name}-{taken}" if taken else name)
+        self.path(number).rename(target)
+        self._manager.reload()
+        return target
+
+    def restore(self, number: int, like: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """Reads one state.
+
+        Args:
+            number: which.
             like: a tree of the same structure; its arrays' shardings are taken.
 
         Raises:
-            ValueError: the snapshot holds another structure.
+            ValueError: it holds another structure.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored = self._manager.restore(
-            stage,
+            number,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(abstract),
                 results=ocp.args.JsonRestore(),
@@ -66,8 +164,31 @@ class Snapshots:
         return restored["state"], restored["results"]
 
     def close(self) -> None:
-        """Ends Orbax's threads."""
-        self._manager.close()
+        """Waits for what is being written and ends Orbax's threads.
+
+        Raises:
+            SaveError: it cannot be written.
+        """
+        try:
+            self._seal()
+        except Exception as error:
+            raise self._failure(error) from error
+        finally:
+            self._manager.close()
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file of a folder but their own, by its path."""
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.name.startswith(CHECKSUMS):
+            continue
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        sums[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return sums
 
 
 def nbytes(tree: PyTree) -> int:

@@ -61,6 +61,27 @@ class Writer:
             self._metrics.write(json.dumps(values) + "\n")
             self._metrics.flush()
 
+    def take_back(self, stage: int, step: int) -> None:
+        """Leaves out of `metrics.jsonl` what lies behind a step of a stage.
+
+        A run that goes on from there writes it once more.
+        """
+        if not self._metrics:
+            return
+        path, kept = pathlib.Path(self._metrics.name), []
+        self._metrics.close()
+        for line in path.read_text().splitlines():
+            try:
+                values = json.loads(line)
+            except ValueError:  # cut off when the run ended
+                continue
+            if (values["stage"], values["step"]) <= (stage, step):
+                kept.append(line + "\n")
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        temporary.replace(path)
+        self._metrics = path.open("a")
+
     def table(self, table: Table) -> None:
         """Shows a table on the console."""
         self.console.print(table)

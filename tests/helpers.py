@@ -237,21 +237,25 @@ class Started(NamedTuple):
         )
 
 
-def start(
-    *args: str, flags: tuple[str, ...], workdir: pathlib.Path, devices: int = 1
-) -> Started:
-    """Starts `python *args *flags` in the repository, on simulated CPU devices."""
-    variables = {
+def environment(devices: int = 1) -> dict[str, str]:
+    """Returns the variables of a program that a test starts."""
+    return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         # what is compiled for one run of a session serves the next
         "JAX_COMPILATION_CACHE_DIR": str(_PROGRAMS.name),
         "COLUMNS": "120",
     }
+
+
+def start(
+    *args: str, flags: tuple[str, ...], workdir: pathlib.Path, devices: int = 1
+) -> Started:
+    """Starts `python *args *flags` in the repository, on simulated CPU devices."""
     process = subprocess.Popen(
         [sys.executable, *args, *flags],
         cwd=REPOSITORY,
-        env=os.environ | variables,
+        env=environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,127 @@
+"""Fills the row of the accuracy matrix that belongs to a stage."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from mmcl_jax import evaluate, invariance, metrics, rngs
+from mmcl_jax.assemble import Run
+from mmcl_jax.feed import Feed, Records
+from mmcl_jax.learner import LearnerState
+from mmcl_jax.results import Results
+from mmcl_jax.types import Classes, Prediction, PyTree
+
+ByTask = dict[int, evaluate.TaskPredictions]
+
+
+class Scorer:
+    """Predicts the test sets of a run."""
+
+    def __init__(self, run: Run, feed: Feed, frozen: PyTree, text: np.ndarray) -> None:
+        """Takes the frozen weights on the devices and class texts `[C d]`."""
+        self._run, self._feed = run, feed
+        self._frozen, self._text = frozen, text
+
+    def score(
+        self,
+        state: LearnerState,
+        classes: Classes,
+        index: int,
+        results: Results,
+        between: Callable[[], None],
+    ) -> ByTask:
+        """Fills a row of `results`: all seen test sets, and those of the next stage.
+
+        Args:
+            state: behind the stage.
+            classes: as they are met then.
+            index: of the stage.
+            results: is filled.
+            between: called between two test sets.
+
+        Returns:
+            The predictions, by task.
+
+        Raises:
+            BatchDependenceError: a sample is predicted differently in another batch.
+        """
+        stream = self._run.stream
+        seen = [i for stage in stream.stages[: index + 1] for i in stage]
+        upcoming = [i for stage in stream.stages[index + 1 : index + 2] for i in stage]
+        by_task: ByTask = {}
+        witness = self._witness([*seen, *upcoming], index)
+        with results.timed("evaluate"):
+            for i in [*seen, *upcoming]:
+                records = self._feed.records([i], "test")
+                self._feed.embed_queries([i], "test")
+                predictions = self._predictions(state, classes, index, records)
+                predictions = witness.watch(stream.tasks[i].test, predictions)
+                by_task[i] = evaluate.predict_task(stream, i, seen, predictions)
+                scores = evaluate.accuracy(stream, by_task[i])
+                results.accuracy[:, :, seen[-1], i] = scores
+                results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
+                between()
+        with results.timed("invariance"):
+            self._predict_again(state, classes, index, seen, witness, results)
+        true, predicted = evaluate.identification(stream, by_task, seen)
+        results.identification = metrics.modality_identification(
+            true, predicted, len(stream.modalities)
+        )._asdict()
+        return by_task
+
+    def _witness(self, tasks: Sequence[int], index: int) -> invariance.Witness:
+        """Chooses the test samples that are predicted twice, a batch a modality."""
+        size = self._run.config.train.batch_size
+        seed = rngs.host_seed(self._run.config.seeds.data, "invariance", index)
+        records = self._feed.records(tasks, "test")
+        return invariance.Witness(invariance.sample(records, size, seed))
+
+    def _predict_again(
+        self,
+        state: LearnerState,
+        classes: Classes,
+        index: int,
+        seen: Sequence[int],
+        witness: invariance.Witness,
+        results: Results,
+    ) -> None:
+        stream = self._run.stream
+        for modality, rows in witness.records.items():
+            predictions = self._predictions(state, classes, index, {modality: rows})
+            again = [np.asarray(prediction.logits) for prediction in predictions]
+            tasks = {row.id: i for i, t in enumerate(stream.tasks) for row in t.test}
+            owners = [tasks[row.id] for row in rows]
+            slots = {i: evaluate.allowed_slots(stream, i, seen) for i in set(owners)}
+            differing = invariance.differing(
+                witness.logits(rows),
+                np.concatenate(again, axis=1)[:, : len(rows)],
+                np.stack([slots[i] for i in owners]),
+            )
+            found = results.batch_dependence
+            found["predicted_again"] += len(rows)
+            found["differing"] += int(differing.sum())
+            stops = self._run.config.evaluation.batch_dependence == "stop"
+            if stops and differing.any():
+                raise invariance.BatchDependenceError(
+                    f"method {self._run.config.method.name!r}: {differing.sum()} of "
+                    f"{len(rows)} {modality} samples are predicted differently in "
+                    "another batch; a prediction must depend on its sample alone"
+                )
+
+    def _predictions(
+        self, state: LearnerState, classes: Classes, index: int, records: Records
+    ) -> Iterator[Prediction]:
+        decoded = self._run.method.needs_inputs
+        for batch in self._feed.batches(records, decoded=decoded):
+            yield self._run.learner.predict(
+                state, self._frozen, classes, np.int32(index), batch
+            )
+
+    def _zero_shot(self, task: int, seen: Sequence[int]) -> np.ndarray:
+        """Returns the frozen encoder's accuracy on a test set, `[spaces]`."""
+        rows = self._run.stream.tasks[task].test
+        queries = self._feed.queries(rows)
+        labels = np.array([row.label for row in rows])
+        return evaluate.zero_shot_accuracy(
+            self._run.stream, task, seen, queries, labels, self._text
+        )

@@ -1,0 +1,184 @@
+"""The folder of a run: who may write there, what config it has, where it stands."""
+
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import socket
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from mmcl_jax import config as configs
+from mmcl_jax.snapshots import Snapshots
+
+BRANCH = "branch:"
+DAMAGED = "damaged"
+# where a run is started and how it goes on may differ from one start to the next
+_FREE = ("config.resume",)
+
+
+class WorkdirError(ValueError):
+    """A workdir that cannot be used; the message names it and the remedy."""
+
+
+class Lock:
+    """Lets one run at a time write into a workdir; it dies with its process."""
+
+    def __init__(self, workdir: pathlib.Path) -> None:
+        """Takes the lock.
+
+        Raises:
+            WorkdirError: another process has it.
+        """
+        path = workdir / "lock"
+        self._file = path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "another process"
+            self._file.close()
+            raise WorkdirError(
+                f"--workdir: {workdir} is in use by {owner}; stop it or choose another "
+                "folder"
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        self._file.close()
+
+
+def check(workdir: pathlib.Path, config: configs.Config) -> None:
+    """Raises `ConfigError` for a workdir of another config, or one that is a file."""
+    if workdir.exists() and not workdir.is_dir():
+        raise configs.ConfigError(f"--workdir: {workdir} is not a folder")
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise configs.ConfigError(f"{path}: is not JSON ({error})") from error
+    wanted = json.loads(configs.to_json(config))
+    if different := sorted(_differences(stored, wanted, "config")):
+        raise configs.ConfigError(
+            f"--workdir: {workdir} was made with another config: "
+            f"{'; '.join(different)}. Choose another folder, there with "
+            f"--config.resume={BRANCH}{workdir} to go on from what was learnt here"
+        )
+
+
+def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
+    if path in _FREE:
+        return
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in there.keys() | here.keys():
+            yield from _differences(there.get(key), here.get(key), f"{path}.{key}")
+    elif there != here:
+        yield f"{path} is {there!r} there and {here!r} here"
+
+
+def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) -> None:
+    """Copies the snapshots of another run, unless this one has some of its own.
+
+    Args:
+        workdir: of this run.
+        source: of the other.
+        stream: what `stream.json` of this run holds.
+
+    Raises:
+        ConfigError: the other has no snapshot, or learns another stream.
+    """
+    if (workdir / "snapshots").exists():
+        return
+    path = f"config.resume: {BRANCH}{source}"
+    if not (source / "snapshots").is_dir():
+        raise configs.ConfigError(f"{path}: there is no snapshot in it")
+    theirs = json.loads((source / "stream.json").read_text())
+    if theirs != json.loads(json.dumps(stream)):
+        raise configs.ConfigError(f"{path}: it learns another stream")
+    shutil.copytree(source / "predictions", workdir / "predictions", dirs_exist_ok=True)
+    # last, and at once: it is what says that the copy is whole
+    shutil.copytree(source / "snapshots", workdir / "snapshots.tmp", dirs_exist_ok=True)
+    (workdir / "snapshots.tmp").rename(workdir / "snapshots")
+
+
+def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
+    """Raises `WorkdirError` where states exist that were learnt from other data."""
+    path = workdir / "stream.json"
+    states = ("snapshots", "checkpoints")
+    if not path.exists() or not any((workdir / name).exists() for name in states):
+        return
+    there, here = json.loads(path.read_text()), json.loads(json.dumps(stream))
+    if different := sorted(_differences(there, here, "stream")):
+        listed = "; ".join(line[:200] for line in different[:3])
+        raise WorkdirError(
+            f"--workdir: {workdir} was made with other data: {listed}. Restore it, or "
+            "choose another folder"
+        )
+
+
+class Position(NamedTuple):
+    """A state to go on from.
+
+    Attributes:
+        moves: done since the start of the stream.
+        store: that holds it.
+        number: of the state in its store.
+    """
+
+    moves: int
+    store: Snapshots
+    number: int
+
+
+def newest(workdir: pathlib.Path, positions: list[Position]) -> tuple[Any, list[str]]:
+    """Returns the newest state that is as it was written, and what was set aside.
+
+    Damaged states newer than it are moved to `<workdir>/damaged`.
+
+    Args:
+        workdir: of the run.
+        positions: all states there are.
+
+    Returns:
+        A `Position`, or None if there are no states; and a line for each damaged one.
+
+    Raises:
+        WorkdirError: all states are damaged. Nothing is touched.
+    """
+    damaged = []
+    for position in sorted(positions, key=lambda p: p.moves, reverse=True):
+        reason = position.store.damage(position.number)
+        if reason is None:
+            return position, [_set_aside(workdir, *each) for each in damaged]
+        damaged.append((position, reason))
+    if damaged:
+        listed = "; ".join(f"{p.store.path(p.number)}: {why}" for p, why in damaged)
+        raise WorkdirError(
+            f"--workdir: no state in {workdir} can be used: {listed}. Nothing was "
+            "touched; restore them from a copy, or choose another folder"
+        )
+    return None, []
+
+
+def _set_aside(workdir: pathlib.Path, position: Position, reason: str) -> str:
+    path = position.store.path(position.number)
+    moved = position.store.set_aside(position.number, workdir / DAMAGED)
+    return f"{path} is damaged: {reason}; moved to {moved}"
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file at once, see `write`."""
+    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    """Writes a file at once, so that a reader never finds half of it."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
