@@ -19,6 +19,7 @@ from rich.console import Console
 
 from mmcl_jax import aggregate, runs
 from mmcl_jax.config import ConfigError
+from mmcl_jax.preemption import RUN_AGAIN
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
 _OUT = flags.DEFINE_string("out", None, "Where everything is written.")
@@ -62,15 +63,17 @@ class Pool:
         """Returns what went wrong, "" if nothing did, and the seconds it took."""
         start, workdir = time.perf_counter(), self._folder / run.name
         command = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]
-        with (workdir / OUTPUT).open("w") as output:
+        code = RUN_AGAIN
+        while code == RUN_AGAIN:
+            with (workdir / OUTPUT).open("w") as output:
+                with self._lock:
+                    if self._stopped:
+                        return "was not started", 0.0
+                    process = subprocess.Popen(command, stdout=output, stderr=output)
+                    self._processes.add(process)
+                code = process.wait()
             with self._lock:
-                if self._stopped:
-                    return "was not started", 0.0
-                process = subprocess.Popen(command, stdout=output, stderr=output)
-                self._processes.add(process)
-            code = process.wait()
-        with self._lock:
-            self._processes.discard(process)
+                self._processes.discard(process)
         seconds = time.perf_counter() - start
         if code == 0 and (workdir / "results.json").is_file():
             return "", seconds

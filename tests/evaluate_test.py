@@ -244,7 +244,7 @@ def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:
         for task in (0, 1, 2)
     }
     path = tmp_path / "there.npz"
-    evaluate.save_predictions(str(path), made)
+    evaluate.save_predictions(path, made)
     with np.load(path) as columns:
         stored = dict(columns)
     expected = {"task", "id", "label", "modality"} | {

@@ -612,7 +612,7 @@ def test_resumed_state_goes_on_bitwise(bench: Bench, tmp_path: pathlib.Path) -> 
     snapshots = Snapshots(tmp_path)
     fresh = bench.learner.init()
     like = {"params": fresh.params, "memory": fresh.memory}
-    restored, results = snapshots.restore(snapshots.latest(), like)
+    restored, results = snapshots.restore(snapshots.numbers()[-1], like)
     snapshots.close()
     assert results == {"seen": HALF}
     again = bench.learn(fresh.replace(**restored), [HALF + 1, HALF + 2])

@@ -49,8 +49,8 @@ def test_a_grid_is_every_variant_on_every_stream_under_every_seed() -> None:
         assert run.config.stream.order == run.stream
         assert run.config.seeds.order == run.config.seeds.data == run.seed
         assert (run.config.method.name, run.config.train.batch_size) == ("ridge", 4)
-        strong = 1.0 if run.variant == "strong" else 1e-3
-        assert run.config.method.ridge.regularization == strong
+        strong = run.config.method.ridge.regularization == 1.0
+        assert strong == (run.variant == "strong")
         assert resolve(json.loads(to_json(run.config))) == run.config
 
 

@@ -1,0 +1,92 @@
+"""What the compiled step does about losses that are not finite."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmcl_jax import learner, optim, sharding
+from mmcl_jax.methods.base import Method, aligned
+from mmcl_jax.models import Model
+from mmcl_jax.types import Batch
+
+
+def _method(model: Model) -> Method:
+    """Loss: a weight times the mean query; it counts its steps in its memory."""
+
+    def init(key, model):
+        return {"weight": jnp.ones(())}, {"steps": jnp.zeros(())}
+
+    def loss(params, context, batch, key):
+        return params["weight"] * batch.query.mean(), {}
+
+    def after_step(params, context, batch):
+        return {"steps": context.memory["steps"] + 1}
+
+    method = aligned(model, init, lambda params, context, batch: batch.query, "task")
+    return method._replace(loss=loss, after_step=after_step)
+
+
+def _learner(skip: bool) -> learner.Learner:
+    nothing: Any = None
+    model = Model(
+        spec=nothing,
+        modalities=("image",),
+        towers=("visual",),
+        num_classes=1,
+        num_stages=1,
+        logit_scale=1.0,
+        input_shapes=(),
+        embed=nothing,
+        layer_features=nothing,
+    )
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    options = optim.OptimizerOptions(learning_rate=0.1)
+    return learner.make_learner(_method, model, options, 0, mesh, skip)
+
+
+def _batch(value: float) -> Batch:
+    rows = {
+        "query": np.full((2, 3), value, np.float32),
+        "label": np.zeros(2, np.int32),
+        "weight": np.ones(2, np.float32),
+        "id": np.arange(2, dtype=np.int32),
+        "hint": np.zeros(2, np.int32),
+    }
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    return sharding.put_batch(Batch(inputs={}, **rows, modality="image"), mesh)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_step_that_is_not_finite_changes_nothing(skip: bool, bad: float):
+    made = _learner(skip)
+    state, flags, moved, counted = made.init(), [], [], []
+    for value in (1.0, bad, 1.0):
+        before = float(state.params["weight"])
+        state, logged = made.train_step(
+            state, None, None, np.int32(0), np.int32(3), _batch(value)
+        )
+        flags.append(bool(logged["finite"]))
+        moved.append(float(state.params["weight"]) != before)
+        counted.append(int(state.refused))
+    # the schedule and the order of the data go on all the same
+    assert int(state.step) == 3
+    assert flags == [True, False, True]
+    # to stop is to leave the state alone until somebody looks
+    assert moved == [True, False, skip]
+    assert counted == [0, 1, 1]
+    assert float(state.memory["steps"]) == 1 + skip
+    assert int(state.optimizer[1].count) == 1 + skip
+    assert bool(made.finite(state))
+
+
+def test_what_is_learnt_and_remembered_must_be_finite():
+    made = _learner(False)
+    for part in ("params", "memory"):
+        state = made.init()
+        tree = jax.tree.map(lambda leaf: leaf * jnp.inf, getattr(state, part))
+        tree = jax.tree.map(lambda leaf: leaf - leaf, tree)  # NaN
+        assert not bool(made.finite(state.replace(**{part: tree})))

@@ -1,0 +1,153 @@
+"""Who may write into a workdir, with what config, and where a run goes on."""
+
+import dataclasses
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mmcl_jax import config, workdir
+from mmcl_jax.preemption import RUN_AGAIN
+from tests import helpers
+
+HOLD = """
+import pathlib, sys, time
+from mmcl_jax import workdir
+lock = workdir.Lock(pathlib.Path(sys.argv[1]))
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def _holder(folder: pathlib.Path) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        cwd=helpers.REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "locked\n"
+    return process
+
+
+def test_the_second_is_told_of_the_first_and_a_dead_one_is_no_hindrance(tmp_path):
+    with _holder(tmp_path) as process:
+        with pytest.raises(workdir.WorkdirError, match=f"process {process.pid} on "):
+            workdir.Lock(tmp_path)
+        process.kill()
+    assert str(process.pid) in (tmp_path / "lock").read_text()
+    lock = workdir.Lock(tmp_path)
+    assert str(process.pid) not in (tmp_path / "lock").read_text()
+    lock.release()
+    workdir.Lock(tmp_path).release()
+
+
+def test_only_how_a_run_goes_on_may_differ(tmp_path):
+    made = config.Config()
+    (tmp_path / "config.json").write_text(config.to_json(made))
+    workdir.check(tmp_path, dataclasses.replace(made, resume="branch:runs/other"))
+    other = dataclasses.replace(made, seeds=config.Seeds(order=3))
+    with pytest.raises(
+        config.ConfigError, match=r"config.seeds.order is 0 there and 3"
+    ):
+        workdir.check(tmp_path, other)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(config.ConfigError, match=r"config.json: is not JSON"):
+        workdir.check(tmp_path, made)
+
+
+def test_other_data_are_refused_where_something_was_learnt(tmp_path):
+    workdir.write_json(tmp_path / "stream.json", {"hash": "a", "classes": [1, 2]})
+    workdir.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+    (tmp_path / "snapshots").mkdir()
+    workdir.check_stream(tmp_path, {"hash": "a", "classes": (1, 2)})
+    with pytest.raises(workdir.WorkdirError, match="stream.hash is 'a' there and 'b'"):
+        workdir.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("branch:", "give the folder"), ("fork:a", "is not branch:DIR")]
+)
+def test_a_branch_names_its_folder(value: str, said: str):
+    made = dataclasses.replace(config.Config(), resume=value)
+    with pytest.raises(config.ConfigError, match=said):
+        config.resolve(config.to_config_dict(made))
+
+
+# by the real command
+
+slow = pytest.mark.slow
+runs = pytest.mark.xdist_group("workdir")
+
+
+def _flags(encoder: pathlib.Path, *more: str, method: str = "sequential"):
+    return (
+        f"--config=configs/demo.py:smoke,method={method}",
+        f"--config.encoder.path={encoder}",
+        "--config.stream.modalities=image,depth",
+        "--config.stream.tasks=3",
+        "--config.train.batch_size=4",
+        *more,
+    )
+
+
+@runs
+@slow
+def test_a_branch_goes_on_under_another_config(encoder_folder, tmp_path):
+    one, other, third = (tmp_path / name for name in ("one", "other", "third"))
+    flags = _flags(encoder_folder)
+    assert helpers.run(*flags, "--stop_after=2", workdir=one).code == 0
+    rate = "--config.train.optimizer.learning_rate=0.01"
+    refused = helpers.run(*flags, rate, workdir=one)
+    assert refused.code == 2
+    assert "config.train.optimizer.learning_rate is 0.003 there and 0.01" in (
+        refused.errors
+    )
+    assert f"--config.resume=branch:{one}" in refused.errors
+    branch = f"--config.resume=branch:{one}"
+    gone_on = helpers.run(*flags, rate, branch, workdir=other)
+    assert gone_on.code == 0, gone_on.errors
+    assert "going on after stage 2 of 3" in gone_on.output
+    left = helpers.snapshot(one, 1)
+    for name, value in helpers.snapshot(other, 1).items():
+        assert value.tobytes() == left[name].tobytes()
+    assert [p.name for p in sorted((other / "predictions").iterdir())] == [
+        f"{stage:03d}.npz" for stage in range(3)
+    ]
+    strange = helpers.run(*flags, "--config.seeds.order=1", branch, workdir=third)
+    assert strange.code == 2
+    assert "it learns another stream" in strange.errors
+
+
+@runs
+@slow
+def test_a_run_that_diverges_stops_at_the_step(encoder_folder, tmp_path):
+    flags = _flags(encoder_folder, "--config.train.optimizer.learning_rate=1e38")
+    stopped = helpers.run(*flags, workdir=tmp_path / "stops")
+    assert stopped.code == 1
+    assert "error: [1/3]" in stopped.errors and "step 2: loss nan" in stopped.errors
+    assert "samples [" in stopped.errors and "on_nonfinite=skip_step" in stopped.errors
+    kept = [p.name for p in (tmp_path / "stops" / "checkpoints").iterdir()]
+    assert len(kept) == 1
+
+
+@runs
+@slow
+def test_the_first_signal_saves_and_the_second_leaves_at_once(encoder_folder, tmp_path):
+    flags = _flags(encoder_folder, "--config.train.epochs=2000")
+    run = helpers.start_run(*flags, workdir=tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not (metrics.is_file() and metrics.read_text()):
+        assert run.process.poll() is None
+        time.sleep(0.05)
+    second = helpers.run(*flags, workdir=tmp_path / "run")
+    assert second.code == 2
+    assert f"is in use by process {run.process.pid} on" in second.errors
+    run.process.send_signal(signal.SIGINT)
+    done = run.finish()
+    assert done.code == RUN_AGAIN
+    assert "asked to leave: saved" in done.errors
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
