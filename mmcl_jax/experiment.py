@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 
 from mmcl_jax import config as configs
@@ -74,6 +75,8 @@ def run(
             workdir.mkdir(parents=True, exist_ok=True)
             lock = lock or workdirs.Lock(workdir)
             _fill(workdir, config, describe(assembled))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("workdir")
         writer = Writer(workdir, console)
         try:
             with contextlib.closing(
@@ -244,7 +247,7 @@ class _Loop:
             check = functools.partial(self._check_step, index, step, batch.id, logged)
             if (step + 1) % options.log_every_steps == 0 or step + 1 == steps:
                 values = {k: float(v) for k, v in logged.items() if k != "finite"}
-                self._writer.scalars(stage=index, step=step + 1, **values)
+                self._writer.scalars(stage=index, step=step + 1, **plain(values))
             state = moved(state, check)
         if check:
             check(state)

@@ -1,5 +1,6 @@
 """`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`."""
 
+import errno
 import json
 import os
 import pathlib
@@ -33,6 +34,8 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "Processes of the run.", 1)
 _PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", 0)
 
 USAGE_ERROR = 2
+# of a disk that is full, a quota, a limit of a file's size
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: list[str]) -> None:
@@ -66,8 +69,10 @@ def main(argv: list[str]) -> None:
         print("asked to leave: saved; the same command goes on", file=sys.stderr)
         sys.exit(RUN_AGAIN)
     except (SaveError, OSError) as error:
+        if not isinstance(error, SaveError) and error.errno not in NO_ROOM:
+            raise
         sys.exit(
-            f"error: {error}. What was saved before is as it was: make room, and "
+            f"error: {error}. What was saved before is as it was; once this is mended, "
             "the same command goes on"
         )
 
