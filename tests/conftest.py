@@ -1,5 +1,6 @@
 """Devices, strictness and the tiny encoder that all tests share."""
 
+import functools
 import os
 import pathlib
 import tempfile
@@ -84,3 +85,24 @@ def whole_run(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFac
         "--config.train.log_every_steps=2",
         workdir=tmp_path_factory.mktemp("runs") / "whole",
     )
+
+
+@pytest.fixture(scope="session")
+def benches(encoder):
+    """Returns the bench of a case of the methods' contract, made once."""
+    from tests import contract
+
+    @functools.lru_cache(maxsize=4)
+    def make(case: str) -> contract.Bench:
+        # every compiled program is mapped into memory, and a process has only so many
+        # mappings; those of earlier cases are not needed any more
+        jax.clear_caches()
+        return contract.Bench(encoder, case)
+
+    return make
+
+
+@pytest.fixture
+def bench(benches, request: pytest.FixtureRequest):
+    """The bench of the case that `contract.over` asks for."""
+    return benches(request.param)
