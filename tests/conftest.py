@@ -34,6 +34,10 @@ jax.config.update("jax_num_cpu_devices", 4)
 # nearly all time goes into compiling programs that run for milliseconds
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for programs that tests start
+# XLA's older emitters compile such programs in half the time, and one LLVM module is
+# enough for them; a version of XLA that does not know a flag stops and names it
+_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 _FEATURES = tempfile.TemporaryDirectory()
 os.environ["MMCL_JAX_FEATURES"] = _FEATURES.name
 

@@ -241,9 +241,10 @@ def start(
     *args: str, flags: tuple[str, ...], workdir: pathlib.Path, devices: int = 1
 ) -> Started:
     """Starts `python *args *flags` in the repository, on simulated CPU devices."""
+    count = f"--xla_force_host_platform_device_count={devices}"
     variables = {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {count}",
         # what is compiled for one run of a session serves the next
         "JAX_COMPILATION_CACHE_DIR": str(_PROGRAMS.name),
         "COLUMNS": "120",
