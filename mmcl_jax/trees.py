@@ -63,3 +63,18 @@ def quadratic_penalty(
         lambda x, c, f: jnp.sum(f * jnp.square(x - c)), tree, centre, importance
     )
     return 0.5 * sum(jax.tree.leaves(terms), jnp.zeros(()))
+
+
+def tangent(
+    value: Float[Array, ""], gradient: PyTree, tree: PyTree
+) -> Float[Array, ""]:
+    """Returns `value`, with `gradient` as its gradient with respect to the tree.
+
+    >>> slope = jax.grad(lambda x: tangent(jnp.zeros(()), jnp.array([1.0, 3.0]), x))
+    >>> slope(jnp.ones(2)).tolist()
+    [1.0, 3.0]
+    """
+    terms = jax.tree.map(
+        lambda g, x: jnp.sum(g * (x - jax.lax.stop_gradient(x))), gradient, tree
+    )
+    return value + sum(jax.tree.leaves(terms), jnp.zeros(()))

@@ -1,5 +1,6 @@
 """Devices, strictness and the tiny encoder that all tests share."""
 
+import functools
 import os
 import pathlib
 import tempfile
@@ -33,6 +34,10 @@ jax.config.update("jax_num_cpu_devices", 4)
 # nearly all time goes into compiling programs that run for milliseconds
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for programs that tests start
+# XLA's older emitters compile such programs in half the time, and one LLVM module is
+# enough for them; a version of XLA that does not know a flag stops and names it
+_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 _FEATURES = tempfile.TemporaryDirectory()
 os.environ["MMCL_JAX_FEATURES"] = _FEATURES.name
 
@@ -84,3 +89,24 @@ def whole_run(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFac
         "--config.train.log_every_steps=2",
         workdir=tmp_path_factory.mktemp("runs") / "whole",
     )
+
+
+@pytest.fixture(scope="session")
+def benches(encoder):
+    """Returns the bench of a case of the methods' contract, made once."""
+    from tests import contract
+
+    @functools.lru_cache(maxsize=4)
+    def make(case: str) -> contract.Bench:
+        # every compiled program is mapped into memory, and a process has only so many
+        # mappings; those of earlier cases are not needed any more
+        jax.clear_caches()
+        return contract.Bench(encoder, case)
+
+    return make
+
+
+@pytest.fixture
+def bench(benches, request: pytest.FixtureRequest):
+    """The bench of the case that `contract.over` asks for."""
+    return benches(request.param)

@@ -239,9 +239,10 @@ class Started(NamedTuple):
 
 def environment(devices: int = 1) -> dict[str, str]:
     """Returns the variables of a program that a test starts."""
+    count = f"--xla_force_host_platform_device_count={devices}"
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}",
         # what is compiled for one run of a session serves the next
         "JAX_COMPILATION_CACHE_DIR": str(_PROGRAMS.name),
         "COLUMNS": "120",

@@ -8,164 +8,43 @@ import numpy as np
 import pytest
 
 from mmcl_jax.methods import stages
-from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.coda_prompt import (
-    CodaPromptOptions,
-    coda_prompt,
     gram_schmidt,
     orthogonality_penalty,
 )
-from mmcl_jax.methods.diki import DikiOptions, diki
 from mmcl_jax.methods.dualprompt import (
-    DualPromptOptions,
-    dualprompt,
     reshaped_without_transpose,
 )
-from mmcl_jax.methods.l2p import L2POptions, l2p
-from mmcl_jax.methods.s_prompts import SPromptsOptions, s_prompts
-from mmcl_jax.models import Model, adapters, dual
+from mmcl_jax.models import dual
 from mmcl_jax.models.pretrained.huggingface_clip import Encoder
 from mmcl_jax.models.tower import Injection, Prefix
-from mmcl_jax.types import Batch, Classes, Context
-
-MODALITIES = ("image", "video", "text")
-GIVEN, SHARED = "per_modality_given", "shared"
-# a stage of each modality in turn, two classes each
-STAGES = 5
-OF_STAGE = [0, 1, 2, 0, 1]
-
-
-def _spec(embedding: int = 4, width: int = 16, layers: int = 2) -> dual.DualSpec:
-    towers = [
-        dual.TowerSpec(w, layers, 2, 4 * w, "gelu", 1e-5)
-        for w in (width, width * 2 // 3 if width > 99 else width)
-    ]
-    return dual.DualSpec(*towers, embedding, 224, 16, 99, 9, 98)
-
-
-def _reveal(frozen, inputs, injection: Injection | None):
-    """An encoder that says what is put into it: the first entries of each token."""
-    if injection.prompts is not None:
-        tokens = injection.prompts
-    else:
-        tokens = jnp.concatenate([p.keys for p in injection.prefixes], axis=1)
-    told = tokens[..., :4].mean((1, 2))
-    return told / jnp.linalg.norm(told, axis=-1, keepdims=True)
-
-
-def _model(
-    modalities=MODALITIES, num_stages: int = STAGES, spec=None, embed=_reveal
-) -> Model:
-    towers = tuple("text" if m == "text" else "visual" for m in modalities)
-    return Model(
-        spec=spec or _spec(),
-        modalities=modalities,
-        towers=towers,
-        num_classes=2 * num_stages,
-        num_stages=num_stages,
-        logit_scale=10.0,
-        input_shapes=(),
-        embed=embed,
-        layer_features=lambda frozen, inputs: inputs,
-    )
-
-
-def _context(memory, stage: int, train: bool, frozen=None) -> Context:
-    modality = np.repeat(OF_STAGE, 2)
-    stage_of = np.repeat(np.arange(STAGES), 2)
-    text = np.random.default_rng(4).normal(size=(2 * STAGES, 4))
-    text /= np.linalg.norm(text, axis=1, keepdims=True)
-    classes = Classes(
-        jnp.asarray(text, jnp.float32),
-        jnp.asarray(stage_of <= stage),
-        jnp.asarray(stage_of == stage),
-        jnp.asarray(modality, jnp.int32),
-    )
-    return Context(frozen, memory, jnp.asarray(stage), classes, train)
-
-
-def _batch(query, modality: str = "image", hint: int | None = None) -> Batch:
-    query = jnp.asarray(query, jnp.float32)
-    rows = len(query)
-    own = MODALITIES.index(modality) if hint is None else hint
-    return Batch(
-        inputs={},
-        query=query / jnp.linalg.norm(query, axis=1, keepdims=True),
-        label=jnp.zeros(rows, jnp.int32),
-        weight=jnp.ones(rows),
-        id=jnp.arange(rows, dtype=jnp.int32),
-        hint=jnp.full(rows, own, jnp.int32),
-        modality=modality,
-    )
-
-
-def _queries(stage: int, rows: int = 12) -> np.ndarray:
-    """Samples of a stage lie around a direction of their own."""
-    centre = np.random.default_rng(stage).normal(size=4)
-    noise = np.random.default_rng([9, stage]).normal(size=(rows, 4))
-    return centre / np.linalg.norm(centre) + 0.05 * noise
-
-
-@functools.lru_cache
-def _compiled(method: Method):
-    @jax.jit
-    def begin(params, context: Context, batch: Batch, key):
-        context = context._replace(train=True)
-        context = context._replace(memory=method.prepare(params, context, batch, key))
-        return method.begin_task(params, context, key)
-
-    return begin
-
-
-def _begin(method: Method, state, stage: int):
-    params, memory = state
-    batch = _batch(_queries(stage), MODALITIES[OF_STAGE[stage]])
-    batch = batch.replace(label=jnp.full(12, 2 * stage, jnp.int32))
-    context = _context(memory, stage, True)
-    return _compiled(method)(params, context, batch, jax.random.key(stage))
-
-
-@functools.lru_cache
-def _begun(make, sharing: str, stage: int = STAGES - 1):
-    """A method and its state when the last stage has begun; nothing was trained."""
-    model = _model()
-    method = make(model, sharing)
-    state = method.init(jax.random.key(0), model)
-    for i in range(stage + 1):
-        state = _begin(method, state, i)
-    return method, state
-
-
-def _l2p(model: Model, sharing: str, **options) -> Method:
-    options = {"pool": 3, "length": 2, "top_k": 1} | options
-    return l2p(model, L2POptions(**options), sharing, "task")
-
-
-def _dual(model: Model, sharing: str, **options) -> Method:
-    return dualprompt(model, DualPromptOptions(**options), sharing, "task")
-
-
-def _coda(model: Model, sharing: str, **options) -> Method:
-    return coda_prompt(model, CodaPromptOptions(**options), sharing, "task")
-
-
-def _s_prompts(model: Model, sharing: str) -> Method:
-    options = SPromptsOptions(centres=2, sampled_queries=8)
-    adapter = adapters.shallow_prompts(2)
-    return s_prompts(model, adapter, options, sharing, "task")
-
-
-def _diki(model: Model, sharing: str) -> Method:
-    return diki(model, DikiOptions(), sharing, "task")
-
+from tests.prompted import (
+    GIVEN,
+    OF_STAGE,
+    SHARED,
+    STAGES,
+    batch_of,
+    begin,
+    begun,
+    context_at,
+    make_coda_prompt,
+    make_diki,
+    make_dualprompt,
+    make_l2p,
+    make_s_prompts,
+    model_of,
+    queries_of,
+    reveal,
+    spec_of,
+)
 
 # parameter counts
 
 
 def _counts(make, embedding: int, modalities=("image",), num_stages: int = 10) -> dict:
     """Numbers of parameters in towers of the size of ViT-B."""
-    spec = _spec(embedding, 768, 12)
-    model = _model(modalities, num_stages, spec)
+    spec = spec_of(embedding, 768, 12)
+    model = model_of(modalities, num_stages, spec)
     method = make(model, SHARED)
     params, _ = jax.eval_shape(lambda: method.init(jax.random.key(0), model))
     return {
@@ -175,13 +54,13 @@ def _counts(make, embedding: int, modalities=("image",), num_stages: int = 10) -
 
 
 def test_parameter_counts_are_the_published_ones() -> None:
-    make = functools.partial(_l2p, pool=10, length=10, top_k=4)
+    make = functools.partial(make_l2p, pool=10, length=10, top_k=4)
     assert _counts(make, 768) == {"visual": 84_480}
-    counts = _counts(_dual, 768)
+    counts = _counts(make_dualprompt, 768)
     assert (counts["general"], counts["experts"]) == (15_360, 230_400)
-    assert _counts(_coda, 768) == {"visual": 3_840_000}
+    assert _counts(make_coda_prompt, 768) == {"visual": 3_840_000}
     # two towers
-    counts = _counts(_diki, 512, ("image", "text"), num_stages=11)
+    counts = _counts(make_diki, 512, ("image", "text"), num_stages=11)
     assert sum(counts.values()) == 11 * 163_840
 
 
@@ -193,15 +72,15 @@ def test_chosen_prompts_stand_side_by_side() -> None:
 
     def embed(frozen, inputs, injection):
         told.append(injection.prompts)
-        return _reveal(frozen, inputs, injection)
+        return reveal(frozen, inputs, injection)
 
-    model = _model(embed=embed)
-    method = _l2p(model, SHARED, top_k=2)
+    model = model_of(embed=embed)
+    method = make_l2p(model, SHARED, top_k=2)
     params, memory = method.init(jax.random.key(0), model)
     keys = np.eye(4)[:3] + [[0, 0, 0, 0], [0, 0, 0.1, 0], [0, 0, 0, 0]]
     params["visual"]["keys"] = jnp.asarray(keys, jnp.float32)
-    batch = _batch([[3.0, 1, 0, 0], [0, 0, 1, 0]])
-    method.predict(params, _context(memory, 0, False), batch)
+    batch = batch_of([[3.0, 1, 0, 0], [0, 0, 1, 0]])
+    method.predict(params, context_at(memory, 0, False), batch)
     prompts = np.asarray(params["visual"]["prompts"])[:, 0]
     expected = [[prompts[0], prompts[1]], [prompts[2], prompts[1]]]
     np.testing.assert_array_equal(told[0][:, 0], np.reshape(expected, (2, 4, 16)))
@@ -209,14 +88,14 @@ def test_chosen_prompts_stand_side_by_side() -> None:
 
 @pytest.mark.parametrize("vote", [False, True])
 def test_only_a_vote_makes_predictions_depend_on_the_batch(vote: bool) -> None:
-    model = _model()
-    method = _l2p(model, SHARED, batchwise_vote=vote)
+    model = model_of()
+    method = make_l2p(model, SHARED, batchwise_vote=vote)
     params, memory = method.init(jax.random.key(0), model)
     params["visual"]["keys"] = jnp.eye(4)[:3]
-    context = _context(memory, STAGES - 1, False)
+    context = context_at(memory, STAGES - 1, False)
 
     def logits(query):
-        return method.predict(params, context, _batch(query)).logits
+        return method.predict(params, context, batch_of(query)).logits
 
     rows = [[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 1.0, 0.1, 0]]
     together = logits(rows)
@@ -227,16 +106,18 @@ def test_only_a_vote_makes_predictions_depend_on_the_batch(vote: bool) -> None:
 
 def test_more_prompts_than_the_pool_has() -> None:
     with pytest.raises(ValueError, match=r"l2p.top_k: 4 is more than the 3"):
-        _l2p(_model(), SHARED, top_k=4)
+        make_l2p(model_of(), SHARED, top_k=4)
 
 
-@pytest.mark.parametrize("make", [_l2p, _dual, _coda, _s_prompts, _diki])
+@pytest.mark.parametrize(
+    "make", [make_l2p, make_dualprompt, make_coda_prompt, make_s_prompts, make_diki]
+)
 def test_no_gradient_flows_into_other_modalities(make) -> None:
-    method, (params, memory) = _begun(make, GIVEN)
+    method, (params, memory) = begun(make, GIVEN)
     stage = STAGES - 1  # of video
-    batch = _batch(_queries(stage), "video")
+    batch = batch_of(queries_of(stage), "video")
     batch = batch.replace(label=jnp.full(12, 2 * stage, jnp.int32))
-    context = _context(memory, stage, True)
+    context = context_at(memory, stage, True)
     free = method.trainable(params, context)
     loss = functools.partial(
         method.loss, context=context, batch=batch, key=jax.random.key(0)
@@ -244,7 +125,7 @@ def test_no_gradient_flows_into_other_modalities(make) -> None:
     gradient = jax.jit(jax.grad(lambda params: loss(params)[0]))(params)
     # earlier stages of the modality are held by the mask, not by the gradient
     masked = jax.tree.map(lambda g, m: g * m, gradient, free)
-    assert any(np.any(leaf) for leaf in jax.tree.leaves(masked)) or make is _diki
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(masked)) or make is make_diki
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         if "text" in jax.tree_util.keystr(path):
             np.testing.assert_array_equal(leaf, 0)
@@ -252,7 +133,7 @@ def test_no_gradient_flows_into_other_modalities(make) -> None:
         slots = np.abs(leaf).reshape(leaf.shape[0], -1).max(1)
         if len(slots) == 2:
             owners = np.array([0, 1])
-        elif make is _l2p:
+        elif make is make_l2p:
             owners = np.repeat([0, 1], 3)
         else:
             owners = np.repeat(OF_STAGE, len(slots) // STAGES)
@@ -274,9 +155,11 @@ def test_the_reshape_bug_mixes_samples() -> None:
 
 @pytest.mark.parametrize("bug", [False, True])
 def test_only_the_reshape_bug_makes_predictions_depend_on_the_batch(bug: bool) -> None:
-    method, (params, memory) = _begun(functools.partial(_dual, reshape_bug=bug), SHARED)
-    context = _context(memory, STAGES - 1, False)
-    rows = np.concatenate([_queries(stage, 1) for stage in (0, 1, 3, 4)])
+    method, (params, memory) = begun(
+        functools.partial(make_dualprompt, reshape_bug=bug), SHARED
+    )
+    context = context_at(memory, STAGES - 1, False)
+    rows = np.concatenate([queries_of(stage, 1) for stage in (0, 1, 3, 4)])
     # each query's expert by its own key
     for i, stage in enumerate((0, 1, 3, 4)):
         keys = params["expert_keys"]["visual"]
@@ -284,7 +167,7 @@ def test_only_the_reshape_bug_makes_predictions_depend_on_the_batch(bug: bool) -
         params = params | {"expert_keys": params["expert_keys"] | {"visual": own}}
 
     def logits(order):
-        return method.predict(params, context, _batch(rows[order])).logits
+        return method.predict(params, context, batch_of(rows[order])).logits
 
     plain, turned = logits([0, 1, 2, 3]), logits([3, 2, 1, 0])[::-1]
     assert np.allclose(plain, turned, atol=1e-5) != bug
@@ -292,12 +175,12 @@ def test_only_the_reshape_bug_makes_predictions_depend_on_the_batch(bug: bool) -
 
 def test_an_expert_starts_from_the_last_one_of_its_group() -> None:
     for sharing, sources in ((GIVEN, {3: 0, 4: 1}), (SHARED, {1: 0, 3: 1, 4: 3})):
-        model = _model()
-        method = _dual(model, sharing)
+        model = model_of()
+        method = make_dualprompt(model, sharing)
         state = method.init(jax.random.key(0), model)
         for stage in range(STAGES):
             before = state[0]["experts"]["visual"]["keys"]
-            state = _begin(method, state, stage)
+            state = begin(method, state, stage)
             after = state[0]["experts"]["visual"]["keys"]
             source = sources.get(stage, stage)
             np.testing.assert_array_equal(after[stage], before[source])
@@ -307,8 +190,8 @@ def test_an_expert_starts_from_the_last_one_of_its_group() -> None:
 
 def test_blocks_are_divided_between_general_and_expert_prefixes() -> None:
     for layers, depths in ((1, (0, 1)), (2, (1, 1)), (4, (2, 2)), (12, (2, 3))):
-        model = _model(("image",), spec=_spec(layers=layers))
-        params, _ = _dual(model, SHARED).init(jax.random.key(0), model)
+        model = model_of(("image",), spec=spec_of(layers=layers))
+        params, _ = make_dualprompt(model, SHARED).init(jax.random.key(0), model)
         got = [params[k]["visual"]["keys"].shape[1] for k in ("general", "experts")]
         assert tuple(got) == depths
 
@@ -348,7 +231,9 @@ def test_rows_without_room_start_as_unit_vectors() -> None:
 
 
 def test_components_of_a_stage_start_orthogonal_to_those_of_its_group() -> None:
-    _, (params, memory) = _begun(functools.partial(_coda, components=5), GIVEN)
+    _, (params, memory) = begun(
+        functools.partial(make_coda_prompt, components=5), GIVEN
+    )
     stack = params["visual"]
     vectors = np.concatenate([stack["keys"], stack["values"]], 2)
     vectors = vectors.reshape(STAGES, 2, -1).swapaxes(0, 1)
@@ -374,16 +259,16 @@ def test_components_of_a_stage_start_orthogonal_to_those_of_its_group() -> None:
 def test_a_sample_sees_the_stages_of_its_group(
     sharing: str, hint: int, expected: list[int]
 ) -> None:
-    _, (_, memory) = _begun(_s_prompts, sharing, stage=3)
-    context = _context(memory, 3, False)
-    batch = _batch(_queries(0), "image", hint)
-    seen = stages.visible(_model(), sharing, memory["met"], context, batch)
+    _, (_, memory) = begun(make_s_prompts, sharing, stage=3)
+    context = context_at(memory, 3, False)
+    batch = batch_of(queries_of(0), "image", hint)
+    seen = stages.visible(model_of(), sharing, memory["met"], context, batch)
     assert (seen == np.array(expected, bool)).all()
 
 
-@pytest.mark.parametrize("make", [_s_prompts, _diki])
+@pytest.mark.parametrize("make", [make_s_prompts, make_diki])
 def test_a_sample_takes_the_stage_that_it_resembles(make) -> None:
-    method, (params, memory) = _begun(make, SHARED)
+    method, (params, memory) = begun(make, SHARED)
     marked = jax.tree.map(
         lambda x: jnp.broadcast_to(
             jnp.eye(STAGES, x.shape[-1]).reshape(STAGES, *[1] * (x.ndim - 2), -1),
@@ -391,11 +276,11 @@ def test_a_sample_takes_the_stage_that_it_resembles(make) -> None:
         ),
         params,
     )
-    model = _model(embed=lambda frozen, inputs, injection: _marks(injection))
+    model = model_of(embed=lambda frozen, inputs, injection: _marks(injection))
     method = make(model, SHARED)
-    context = _context(memory, STAGES - 1, False)
+    context = context_at(memory, STAGES - 1, False)
     for stage in (0, 1, 3):
-        batch = _batch(_queries(stage))
+        batch = batch_of(queries_of(stage))
         logits = method.predict(marked, context, batch).logits
         own = 10 * context.classes.text[:, stage]
         np.testing.assert_allclose(logits, np.stack([own] * 12), atol=1e-5)
@@ -417,18 +302,18 @@ def test_untrained_diki_is_the_frozen_encoder(encoder: Encoder) -> None:
     def embed(frozen, inputs, injection):
         return dual.embed(spec, frozen, inputs, injection)
 
-    model = _model(("image",), spec=spec, embed=embed)
-    method = _diki(model, SHARED)
+    model = model_of(("image",), spec=spec, embed=embed)
+    method = make_diki(model, SHARED)
     params, memory = method.init(jax.random.key(0), model)
     shape = (2, 1, spec.image_size, spec.image_size, 3)
     drawn = np.random.default_rng(0).normal(size=shape)
     pixels = jnp.asarray(drawn, jnp.float32)
-    batch = _batch(np.ones((2, spec.embedding))).replace(inputs={"pixels": pixels})
+    batch = batch_of(np.ones((2, spec.embedding))).replace(inputs={"pixels": pixels})
     text = jnp.eye(2 * STAGES, spec.embedding)
     plain = 10 * embed(encoder.frozen, batch.inputs, None) @ text.T
 
     def logits(params, train: bool):
-        context = _context(memory, 0, train, encoder.frozen)
+        context = context_at(memory, 0, train, encoder.frozen)
         context = context._replace(classes=context.classes._replace(text=text))
         return method.predict(params, context, batch).logits
 
@@ -447,12 +332,12 @@ def test_diki_is_as_strong_as_the_sample_is_familiar() -> None:
         told.append(injection.prefixes[0].residual)
         return jnp.ones((len(told[-1]), 4)) / 2
 
-    method = _diki(_model(embed=embed), SHARED)
-    _, (params, memory) = _begun(_diki, SHARED)
-    context = _context(memory, STAGES - 1, False)
-    near, far = _queries(0, 1), -_queries(0, 1)
-    method.predict(params, context, _batch(np.concatenate([near, far])))
+    method = make_diki(model_of(embed=embed), SHARED)
+    _, (params, memory) = begun(make_diki, SHARED)
+    context = context_at(memory, STAGES - 1, False)
+    near, far = queries_of(0, 1), -queries_of(0, 1)
+    method.predict(params, context, batch_of(np.concatenate([near, far])))
     assert told[0][0] > 0.5 > told[0][1]
     training = context._replace(train=True)
-    method.loss(params, training, _batch(near), jax.random.key(0))
+    method.loss(params, training, batch_of(near), jax.random.key(0))
     assert told[1].tolist() == [1.0]

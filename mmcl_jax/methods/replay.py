@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax import losses, reservoir
+from mmcl_jax import losses, reservoir, trees
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
@@ -63,16 +63,19 @@ def with_replay(
         sizes = jnp.stack([reservoir.filled(b) for b in buffers.values()])
         chosen = jax.random.categorical(which, jnp.log(sizes))
 
-        def of(name: str) -> Callable[[], Array]:
-            def value() -> Array:
+        def of(name: str) -> Callable[[Params], tuple[Array, Params]]:
+            def value(params: Params) -> Array:
                 drawn, weight = reservoir.draw(buffers[name], within, rows)
                 batch = _as_batch(drawn, weight, name, model)
                 return term(params, context, batch, drawn.get("logits"), inside)
 
-            return value
+            return jax.value_and_grad(value)
 
-        # no other reservoir's samples pass through the tower
-        return jax.lax.switch(chosen, [of(name) for name in buffers])
+        # no other reservoir's samples pass through the tower; each branch takes its own
+        # gradient, since what it kept for a later one would be zeros in all others
+        at = jax.lax.stop_gradient(params)
+        value, gradient = jax.lax.switch(chosen, [of(name) for name in buffers], at)
+        return trees.tangent(value, gradient, params)
 
     def loss(
         params: Params, context: Context, batch: Batch, key: Key

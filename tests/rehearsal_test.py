@@ -1,0 +1,103 @@
+"""What remembered samples add to sequential tuning."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmcl_jax import losses, reservoir
+from mmcl_jax.methods.combine import with_averaging
+from mmcl_jax.methods.derpp import DerppOptions, derpp, logit_distance
+from mmcl_jax.methods.er import ErOptions, er
+from mmcl_jax.methods.replay import with_replay
+from mmcl_jax.methods.sequential import sequential
+from tests.tuned import ADAPTER, KEY, ROWS, SHARED, Stream, tuned, with_options
+
+
+def test_stored_logits_by_hand():
+    stored = losses.mask_logits(
+        jnp.array([[0.0, 4, 7]], jnp.float16), jnp.array([True, True, False])
+    )
+    value = logit_distance(jnp.array([[1.0, 2, 99]]), stored, jnp.ones(1))
+    np.testing.assert_allclose(0.3 * value, 0.75)
+
+
+def test_reservoirs_of_all_shapes_share_the_bytes(encoder):
+    budget = 100_000
+    stream = Stream(encoder, with_options(derpp, DerppOptions(buffer_bytes=budget)))
+    buffers = stream.memory["buffers"]
+    # depth maps and pictures have one shape
+    assert list(buffers) == ["image", "video", "text"]
+    sizes = [sum(x.nbytes for x in jax.tree.leaves(b)) for b in buffers.values()]
+    rows = [
+        size / len(b.priority) for size, b in zip(sizes, buffers.values(), strict=True)
+    ]
+    for size, row in zip(sizes, rows, strict=True):
+        assert budget / 3 - row < size <= budget / 3
+    assert buffers["text"].rows["inputs"]["tokens"].dtype == jnp.uint16
+    assert buffers["image"].rows["inputs"]["pixels"].dtype == jnp.float16
+    tiny = Stream(encoder, with_options(er, ErOptions(buffer_bytes=1)))
+    assert [len(b.priority) for b in tiny.memory["buffers"].values()] == [1, 1, 1]
+
+
+def test_samples_are_stored_as_they_are_and_with_the_logits_left_behind(encoder):
+    stream = Stream(encoder, with_options(derpp, DerppOptions(buffer_bytes=10**6)))
+    stream.learn([0, 1, 2, 3])
+    counts = [int(reservoir.filled(b)) for b in stream.memory["buffers"].values()]
+    assert counts == [2 * ROWS, ROWS, ROWS]
+    stored = stream.memory["buffers"]["text"]
+    there = np.asarray(stored.priority) >= 0
+    batch = stream.batch(3)
+    logits = stream.method.predict(stream.params, stream.context(3), batch).logits
+    tokens = np.asarray(stored.rows["inputs"]["tokens"])[there]
+    for row, kept in zip(tokens, np.asarray(stored.rows["logits"])[there], strict=True):
+        own = (np.asarray(batch.inputs["tokens"]) == row).all(1).argmax()
+        np.testing.assert_allclose(kept[:8], logits[own, :8], rtol=1e-2, atol=1e-2)
+        assert (kept[8:] < -6e4).all()
+
+
+def test_replayed_rows_reach_the_adapters_of_their_own_modality(encoder):
+    stream = Stream(encoder, with_options(er, ErOptions(buffer_bytes=10**6)))
+    stream.learn([0, 1])
+    stream.begin(2)
+    _, gradient = stream.gradient(2)
+    image, depth, video = np.abs(gradient["visual"]["prompts"]).max((1, 2, 3))
+    assert image > 0 and depth > 0 and video > 0
+    assert np.all(np.asarray(gradient["text"]["prompts"]) == 0)
+
+
+def test_replay_is_half_of_the_loss(encoder):
+    stream = Stream(encoder, with_options(er, ErOptions()), SHARED)
+    stream.learn([0])
+    stream.begin(1)
+    (value, metrics), _ = stream.gradient(1)
+    expected = (metrics["alignment"] + metrics["replay"]) / 2
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    # a task's whole loss over all samples: the reservoir holds every row of the first
+    rehearsed = sequential(stream.model, ADAPTER, SHARED, "all_seen")
+    whole = rehearsed.loss(stream.params, stream.context(1), stream.batch(0), KEY)[0]
+    np.testing.assert_allclose(metrics["replay"], whole, rtol=1e-2)
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_what_lies_inside_observes_what_a_task_leaves_behind(encoder, outside: bool):
+    def build(model, sharing):
+        if outside:
+            replayed = derpp(model, ADAPTER, DerppOptions(), sharing, "task")
+            return with_averaging(replayed, 1)
+        # the wrong way round: averaged parameters are unknown to what is around them
+        averaged = with_averaging(tuned(model, sharing), 1)
+        return with_replay(averaged, model, 10**6, {}, lambda v, _: v, True)
+
+    stream = Stream(encoder, build, SHARED)
+    stream.begin(0)
+    stream.step(0, 0.5)
+    stream.end(0)
+    stored = stream.memory["buffers"]["image"]
+    batch = stream.batch(0)
+    logits = stream.method.predict(stream.params, stream.context(0), batch).logits
+    kept = np.sort(
+        np.asarray(stored.rows["logits"])[np.asarray(stored.priority) >= 0, 0]
+    )
+    same = np.allclose(kept, np.sort(np.asarray(logits)[:, 0]), atol=1e-2)
+    assert same == outside

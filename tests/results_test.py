@@ -1,0 +1,168 @@
+"""From a run's files back to its numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmcl_jax.evaluate import ROUTES, SPACES
+from tests import helpers
+
+METRICS = {
+    "last_average_accuracy",
+    "average_incremental_accuracy",
+    "learning_accuracy",
+    "forgetting_chaudhry",
+    "backward_transfer",
+    "forward_transfer",
+    "excess_forgetting",
+}
+
+
+runs = pytest.mark.xdist_group("runs")
+
+
+def _null(values) -> np.ndarray:
+    return np.array(values, np.float64)
+
+
+@runs
+@pytest.mark.slow
+def test_results_have_all_their_keys(whole_run: helpers.Finished) -> None:
+    results = whole_run.results()
+    assert results["schema"] == 1
+    assert results["method"] == "comm"
+    assert results["seeds"] == {"order": 0, "init": 0, "data": 0}
+    modalities = [task["modality"] for task in results["tasks"]]
+    assert sorted(modalities) == ["image", "image", "video"]
+    for task in results["tasks"]:
+        assert task.keys() == {"name", "modality", "classes", "train", "test"}
+        assert (len(task["classes"]), task["train"], task["test"]) == (2, 10, 12)
+    assert list(results["accuracy"]) == list(results["metrics"]) == list(SPACES)
+    for space in SPACES:
+        assert list(results["accuracy"][space]) == list(ROUTES)
+        for route in ROUTES:
+            assert _null(results["accuracy"][space][route]).shape == (3, 3)
+            assert results["metrics"][space][route].keys() == METRICS
+    found = results["modality_identification"]
+    assert found.keys() == {"accuracy", "balanced", "confusion"}
+    cost = results["cost"]
+    assert cost.keys() >= {
+        "seconds",
+        "compilations",
+        "parameters_trained",
+        "bytes_remembered",
+        "bytes_per_class",
+        "bytes_per_task",
+        "forwards_per_step",
+    }
+    assert set(cost["seconds"]) == {
+        "text",
+        "queries",
+        "prepare",
+        "train",
+        "observe",
+        "evaluate",
+        "invariance",
+    }
+
+
+@runs
+@pytest.mark.slow
+def test_cost_is_what_the_shapes_say(whole_run: helpers.Finished) -> None:
+    cost = whole_run.results()["cost"]
+    # two modalities: two layers of two prompts, 16 wide
+    assert cost["parameters_trained"] == 2 * 2 * 2 * 16
+    stored = helpers.snapshot(whole_run.workdir, 2)
+    assert cost["bytes_remembered"] == sum(leaf.nbytes for leaf in stored.values())
+    assert cost["compilations"] == 2
+    # the features, and the reference that they are held to; both routes
+    assert (cost["forwards_per_step"], cost["forwards_per_prediction"]) == (2, 2)
+
+
+def _recomputed(run: helpers.Finished, space: str, route: str) -> np.ndarray:
+    """The accuracy matrix, from stored predictions and the stream's class names."""
+    stream = json.loads((run.workdir / "stream.json").read_text())
+    names = np.array([slot["name"] for slot in stream["classes"]])
+    tasks = len(stream["tasks"])
+    matrix = np.full((tasks, tasks), np.nan)
+    for stage in range(tasks):
+        columns = helpers.predictions(run.workdir, stage)
+        for task in range(tasks):
+            rows = columns["task"] == task
+            chosen = columns[f"chosen/{space}/{route}"][rows]
+            if len(chosen) and (chosen >= 0).all():
+                hit = names[chosen] == names[columns["label"][rows]]
+                matrix[stage, task] = hit.mean()
+    return matrix
+
+
+@runs
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("space", SPACES)
+def test_results_follow_from_stored_predictions(
+    whole_run: helpers.Finished, space: str, route: str
+) -> None:
+    results = whole_run.results()
+    R = _recomputed(whole_run, space, route)
+    np.testing.assert_array_equal(_null(results["accuracy"][space][route]), R)
+    # what was learnt is known; of what was not, the next task alone was looked at
+    T = len(R)
+    assert not np.isnan(R[np.tril_indices(T)]).any()
+    ahead = np.isnan(np.diagonal(R, offset=1))
+    assert ahead.all() == (space in ("modality", "union"))
+    assert np.isnan(R[0, 2])
+
+    zero = _null(results["zero_shot"][space])
+    drops = [
+        np.mean([max(A[j:-1, j]) - A[-1, j] for j in range(T - 1)]) for A in (R, zero)
+    ]
+    assert np.isnan(zero[0, 2])
+    last = R[-1]
+    expected = {
+        "last_average_accuracy": np.mean(last),
+        "average_incremental_accuracy": np.mean(
+            [np.mean(R[i, : i + 1]) for i in range(T)]
+        ),
+        "learning_accuracy": np.mean([R[j, j] for j in range(T)]),
+        "forgetting_chaudhry": drops[0],
+        "excess_forgetting": drops[0] - drops[1],
+        "backward_transfer": np.mean([last[j] - R[j, j] for j in range(T - 1)]),
+        "forward_transfer": np.mean(
+            [R[j - 1, j] - zero[j - 1, j] for j in range(1, T)]
+        ),
+    }
+    stored = results["metrics"][space][route]
+    for name, value in expected.items():
+        np.testing.assert_allclose(_null(stored[name]), value, atol=1e-12, err_msg=name)
+    assert (stored["forward_transfer"] is None) == (space in ("modality", "union"))
+
+
+@runs
+@pytest.mark.slow
+def test_identification_follows_from_stored_predictions(
+    whole_run: helpers.Finished,
+) -> None:
+    results = whole_run.results()
+    columns = helpers.predictions(whole_run.workdir, 2)
+    order = results["modalities"]
+    confusion = np.zeros((2, 2), int)
+    for task, predicted in zip(columns["task"], columns["modality"], strict=True):
+        true = order.index(results["tasks"][task]["modality"])
+        confusion[true, predicted] += 1
+    found = results["modality_identification"]
+    assert found["confusion"] == confusion.tolist()
+    assert found["accuracy"] == np.trace(confusion) / confusion.sum()
+    assert confusion.sum() == 36
+
+
+@runs
+@pytest.mark.slow
+def test_each_sample_is_stored_once_with_its_own_label(
+    whole_run: helpers.Finished,
+) -> None:
+    columns = helpers.predictions(whole_run.workdir, 2)
+    assert len(set(columns["id"].tolist())) == len(columns["id"]) == 36
+    counts = np.bincount(columns["label"], minlength=6)
+    np.testing.assert_array_equal(counts, 6)

@@ -1,0 +1,89 @@
+"""A run that is stopped, or cut over devices or processes, ends as a whole one."""
+
+import pathlib
+import socket
+
+import pytest
+
+from tests import helpers
+from tests.contract import (
+    assert_near,
+    assert_same,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("runs")
+def test_a_run_stopped_and_gone_on_with_ends_bitwise_alike(
+    whole_run: helpers.Finished, tmp_path: pathlib.Path
+) -> None:
+    workdir = tmp_path / "halved"
+    first = helpers.run(*whole_run.flags, "--stop_after=2", workdir=workdir)
+    assert first.code == 0, first.errors
+    assert "stopped after stage 2 of 3" in first.output
+    assert not (workdir / "results.json").exists()
+    second = helpers.run(workdir=workdir)
+    assert second.code == 0, second.errors
+    assert "going on after stage 2 of 3" in second.output
+    for stage in range(3):
+        pair = [helpers.snapshot(r.workdir, stage) for r in (second, whole_run)]
+        assert_same(*pair)
+        assert_same(
+            *[helpers.predictions(r.workdir, stage) for r in (second, whole_run)]
+        )
+    reports = [run.results() for run in (second, whole_run)]
+    for report in reports:
+        assert report["cost"].pop("seconds")
+    assert reports[0] == reports[1]
+    lines = [(r.workdir / "metrics.jsonl").read_text() for r in (second, whole_run)]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("runs")
+def test_four_devices_report_what_one_reports(
+    whole_run: helpers.Finished, tmp_path: pathlib.Path
+) -> None:
+    cut = helpers.run(*whole_run.flags, workdir=tmp_path / "cut", devices=4)
+    assert_alike(cut, whole_run)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("runs")
+def test_two_processes_report_what_one_reports(
+    whole_run: helpers.Finished, tmp_path: pathlib.Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    workdir = tmp_path / "shared"
+    joined = (f"--coordinator=localhost:{port}", "--processes=2")
+    processes = [
+        helpers.start_run(*whole_run.flags, *joined, f"--process={i}", workdir=workdir)
+        for i in range(2)
+    ]
+    first, second = [process.finish() for process in processes]
+    assert_alike(first, whole_run)
+    assert second.code == 0, second.errors
+    # only one of them speaks and writes
+    assert "accuracy" not in second.output + second.errors
+    told, alone = (
+        r.workdir.joinpath("log.txt").read_text() for r in (first, whole_run)
+    )
+    assert len(told.splitlines()) == len(alone.splitlines())
+
+
+def assert_alike(left: helpers.Finished, right: helpers.Finished) -> None:
+    """Two runs end with the same numbers, but for rounding."""
+    for run in (left, right):
+        assert run.code == 0, run.errors
+    stored, wanted = (helpers.snapshot(run.workdir, 2) for run in (left, right))
+    assert stored.keys() == wanted.keys()
+    for name, leaf in wanted.items():
+        if "params" in name:
+            assert_near(stored[name], leaf, 1e-5)
+        else:
+            assert_near(stored[name], leaf, 1e-4, least=1.0)
+    reports = [run.results() for run in (left, right)]
+    for part in ("accuracy", "metrics", "modality_identification", "tasks"):
+        assert reports[0][part] == reports[1][part]
