@@ -7,6 +7,7 @@ turns it back, checking every value before anything expensive starts.
 import dataclasses
 import difflib
 import json
+import pathlib
 import types
 import typing
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 import ml_collections
 from ml_collections import config_dict
 
+from mmcl_jax.files import read_json
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.cmcl import CmclOptions
@@ -35,6 +37,7 @@ from mmcl_jax.methods.s_prompts import SPromptsOptions
 from mmcl_jax.methods.slca import SlcaOptions
 from mmcl_jax.methods.zscl import ZsclOptions
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import DataError
 from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.optim import OptimizerOptions
 from mmcl_jax.options import (
@@ -264,6 +267,20 @@ def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
     config = _build(Config, tree, "config", {"stream": STREAMS[kind]})
     _check(config)
     return config
+
+
+def load(path: pathlib.Path) -> Config:
+    """Returns the checked config that the `config.json` of a workdir holds.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no valid config; names the file.
+    """
+    try:
+        return resolve(read_json(path, "the config of a run"))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _build(kind: type, tree: Any, path: str, chosen: dict[str, type]) -> Any:

@@ -15,6 +15,7 @@ from mmcl_jax import cost, evaluate, invariance, metrics, rngs, sharding
 from mmcl_jax import learner as learners
 from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
 from mmcl_jax.feed import Feed, Records
+from mmcl_jax.files import read_json
 from mmcl_jax.results import Results, environment, level_of_knowledge, plain
 from mmcl_jax.snapshots import Snapshots
 from mmcl_jax.types import Batch, Classes, Prediction
@@ -66,7 +67,7 @@ def _check_workdir(workdir: pathlib.Path, config: configs.Config) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    stored, wanted = json.loads(path.read_text()), json.loads(configs.to_json(config))
+    stored, wanted = read_json(path), json.loads(configs.to_json(config))
     if different := sorted(_differences(stored, wanted, "config")):
         raise configs.ConfigError(
             f"--workdir: {workdir} was made with another config: "

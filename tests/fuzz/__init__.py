@@ -1,0 +1,1 @@
+"""Mutation fuzzing of every decoder and parser: `python -m tests.fuzz --help`."""
