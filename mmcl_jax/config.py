@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import pathlib
+import sys
 import types
 import typing
 from collections.abc import Iterable
@@ -91,6 +92,9 @@ class DataOptions:
         memory_gib: decoded samples are kept up to this size, so that later epochs and
             evaluations do not decode again.
         verify: whether every file is decoded once before the first task.
+        on_error: what to do when that finds files that cannot be decoded: `stop` with
+            an error that names them, or `skip` them: they are left out of the stream,
+            listed in `log.txt` and counted in `results.json`.
         feature_cache: whether frozen features are kept on disk for later runs, see
             `features`.
     """
@@ -99,6 +103,7 @@ class DataOptions:
     threads: Count = 2
     memory_gib: NonNegative = 2.0
     verify: bool = True
+    on_error: Literal["stop", "skip"] = "stop"
     feature_cache: bool = True
 
 
@@ -322,7 +327,9 @@ def _value(value: Any, hint: Any, path: str) -> Any:
             # a flag may give several names with commas, which arrive as one
             value = [part for v in value for part in (_words(v) or [v])]
             return tuple(_value(v, item, f"{path}[{i}]") for i, v in enumerate(value))
-    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+    elif hint is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:  # so is NaN
+            raise ConfigError(f"{path}: {value} is not a finite number")
         return float(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
@@ -340,6 +347,11 @@ def _check(config: Config) -> None:
     check_name("config.method.name", method.name, METHODS)
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
     check_name("config.stream.order", stream.order, ORDERS)
+    if config.data.on_error == "skip" and not config.data.verify:
+        raise ConfigError(
+            "config.data.on_error: 'skip' needs config.data.verify, which finds what "
+            "is skipped"
+        )
     if isinstance(stream, Folders):
         if not stream.root:
             raise ConfigError(

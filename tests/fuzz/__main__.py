@@ -12,8 +12,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from tests.fuzz.child import Work
-from tests.fuzz.targets import TARGETS
+from tests.fuzz import DECODERS, Work
 
 OUTCOMES = ("accepted", "rejected", "unnamed", "crashes", "hangs", "memory")
 FINE = ("accepted", "rejected")
@@ -71,7 +70,7 @@ def fuzz(work: Work) -> Report:
 def main() -> None:
     """Fuzzes, prints the table, and what went wrong below it."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--decoder", default="all", choices=["all", *TARGETS])
+    parser.add_argument("--decoder", default="all", choices=["all", *DECODERS])
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -83,7 +82,7 @@ def main() -> None:
     row = "{:<9}" + "{:>10}" * (2 + len(OUTCOMES))
     print(row.format("decoder", "inputs", *OUTCOMES, "peak MiB"))
     failures = []
-    for decoder in TARGETS if flags.decoder == "all" else [flags.decoder]:
+    for decoder in DECODERS if flags.decoder == "all" else [flags.decoder]:
         stop = flags.start + flags.inputs
         work = Work(
             decoder, flags.seed, flags.start, stop, flags.memory_mib, flags.seconds

@@ -11,34 +11,14 @@ import resource
 import signal
 import sys
 import tempfile
-from typing import NamedTuple
 
 from mmcl_jax.config import ConfigError
 from mmcl_jax.modalities.base import DataError
+from tests.fuzz import Work
 from tests.fuzz.mutations import mutate
 from tests.fuzz.targets import TARGETS
 
 _OTHER_NAME = 0.05
-
-
-class Work(NamedTuple):
-    """What a child has to do.
-
-    Attributes:
-        decoder: a name of `targets.TARGETS`.
-        seed: of all draws, together with the decoder and the number of an input.
-        start: number of the first input.
-        stop: number behind that of the last one.
-        memory_mib: what may be taken on top of the imported program.
-        seconds: for one input.
-    """
-
-    decoder: str
-    seed: int
-    start: int
-    stop: int
-    memory_mib: int
-    seconds: float
 
 
 def main(work: Work) -> None:
