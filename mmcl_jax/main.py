@@ -82,7 +82,7 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
     if given:
         return configs.resolve(given)
     path = pathlib.Path(workdir) / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # one that cannot be looked at is none, either
         raise configs.ConfigError(
             f"--config: missing, and {path} is not there to go on with; give a file, "
             "for instance --config=configs/demo.py"

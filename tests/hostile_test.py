@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import struct
+import tempfile
 import tracemalloc
 from collections.abc import Callable
 
@@ -16,7 +18,13 @@ import soundfile
 from mmcl_jax import aggregate, config, runs
 from mmcl_jax.files import MAX_JSON_BYTES, read_json
 from mmcl_jax.modalities import AUDIO, DEPTH, IMAGE, TEXT, VIDEO
-from mmcl_jax.modalities.base import DataError, InputSpec, Modality, reading
+from mmcl_jax.modalities.base import (
+    DataError,
+    FileReference,
+    InputSpec,
+    Modality,
+    reading,
+)
 from mmcl_jax.models.pretrained import huggingface_clip
 from mmcl_jax.streams.tables import read_table
 from tests import helpers
@@ -188,6 +196,23 @@ def test_a_panic_is_damage_of_the_file(tmp_path: pathlib.Path) -> None:
             raise PanicException
     with pytest.raises(KeyboardInterrupt), reading(str(path), "something"):
         raise KeyboardInterrupt
+
+
+def test_a_file_that_may_not_be_read(spec: InputSpec) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        path = pathlib.Path(helpers.write(pathlib.Path(place), "image"))
+        path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # an administrator may read it all the same
+        try:
+            message = helpers.decode_error(IMAGE, path, spec)
+            with pytest.raises(DataError, match=str(path)):
+                FileReference(str(path)).identity()
+        finally:
+            os.seteuid(user)
+    assert "Permission denied" in message
 
 
 # tables

@@ -15,7 +15,7 @@ class Work(NamedTuple):
         start: number of the first input.
         stop: number behind that of the last one.
         memory_mib: what may be taken on top of the imported program.
-        seconds: for one input.
+        seconds: of a processor for one input.
     """
 
     decoder: str

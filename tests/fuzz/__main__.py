@@ -46,7 +46,7 @@ def fuzz(work: Work) -> Report:
         if not lines and child.returncode > 0:
             raise RuntimeError(f"{command}: ended with {child.returncode}")
         if work.start + len(lines) < work.stop:
-            hung = child.returncode == -signal.SIGALRM
+            hung = -child.returncode in (signal.SIGPROF, signal.SIGALRM)
             lines.append(
                 {
                     "index": work.start + len(lines),
@@ -77,7 +77,7 @@ def main() -> None:
         "--start", type=int, default=0, help="number of the first input"
     )
     parser.add_argument("--memory_mib", type=int, default=2048)
-    parser.add_argument("--seconds", type=float, default=30.0, help="for one input")
+    parser.add_argument("--seconds", type=float, default=20.0, help="for one input")
     flags = parser.parse_args()
     row = "{:<9}" + "{:>10}" * (2 + len(OUTCOMES))
     print(row.format("decoder", "inputs", *OUTCOMES, "peak MiB"))
