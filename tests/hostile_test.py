@@ -1,6 +1,7 @@
 """Files that lie about their size, contents that are not what they should be."""
 
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import soundfile
+from rich.console import Console
 
-from mmcl_jax import aggregate, config, runs
+from mmcl_jax import aggregate, config, runs, writers
 from mmcl_jax.files import MAX_JSON_BYTES, read_json
 from mmcl_jax.modalities import AUDIO, DEPTH, IMAGE, TEXT, VIDEO
 from mmcl_jax.modalities.base import (
@@ -237,6 +239,26 @@ def test_sizes_of_tables(
     path.write_text("text,label\n" + "a" * 200_000 + ",b\n")
     monkeypatch.undo()
     assert "field larger than field limit" in _table_error(path)
+
+
+# names
+
+
+def test_names_are_not_taken_for_markup() -> None:
+    matrix = {"given": [[0.5]], "predicted": [[0.5]]}
+    metrics = {route: dict.fromkeys(writers.SHORT_NAMES, None) for route in matrix}
+    task = {"name": "image/[/red]/0", "modality": "image", "classes": ["a", "b"]}
+    table = writers.results_table(
+        {
+            "method": "comm",
+            "tasks": [task],
+            "accuracy": dict.fromkeys(("task", "union"), matrix),
+            "metrics": dict.fromkeys(("task", "union"), metrics),
+        }
+    )
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    assert "image/[/red]/0" in console.file.getvalue()
 
 
 # JSON

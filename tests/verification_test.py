@@ -17,7 +17,10 @@ from tests import helpers
 
 @dataclasses.dataclass(frozen=True)
 class Grey:
-    """A picture of one grey level; 100 and up are damaged, 200 kills its process."""
+    """A picture of one grey level; 100 and up are damaged, 200 kills its process.
+
+    300 takes more memory than there is.
+    """
 
     level: int
 
@@ -25,6 +28,8 @@ class Grey:
         del modality, spec
         if self.level == 200:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.level == 300:
+            raise MemoryError
         if self.level > 99:
             raise DataError(f"grey/{self.level}.png: too bright")
         return np.full((8, 8, 3), self.level, np.uint8)
@@ -109,6 +114,11 @@ def test_a_worker_that_is_killed_is_an_error(spec: InputSpec) -> None:
     with pytest.raises(DataError, match="a worker process was killed") as caught:
         list(batches)
     assert "grey/200.png" in str(caught.value)
+
+
+def test_a_sample_that_memory_does_not_suffice_for(spec: InputSpec) -> None:
+    with pytest.raises(DataError, match="grey/300.png: memory ran out"):
+        verify(Decoder(spec, 0), _stream([1, 300], [3]))
 
 
 def test_leaks_name_both_samples() -> None:

@@ -79,6 +79,8 @@ class Decoder:
             if source in str(error):
                 raise
             raise DataError(f"{source}: {error}") from error
+        except MemoryError as error:
+            raise DataError(f"{source}: memory ran out while decoding it") from error
         except Exception as error:
             error.add_note(f"while preprocessing {source}")
             raise

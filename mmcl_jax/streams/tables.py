@@ -12,9 +12,9 @@ from mmcl_jax.modalities.base import (
 )
 
 EXPECTED = "a UTF-8 CSV table with the columns `text` and `label`"
-# A row takes a few hundred bytes of memory, however short it is.
+# A row takes a few hundred bytes of memory, and a column eight, however short it is.
 _MAX_ROWS = 4_000_000
-_MAX_BYTES = 2 * 2**30
+_MAX_BYTES = 512 * 2**20
 
 
 def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Reference]]:
@@ -29,7 +29,7 @@ def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Referen
 
     Raises:
         DataError: not such a table, a row without text or label, or more than four
-            million rows or 2 GiB.
+            million rows or 512 MiB.
     """
     table: dict[str, list[Reference]] = {}
     name = path.relative_to(root).as_posix()

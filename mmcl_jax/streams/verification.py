@@ -99,34 +99,36 @@ def _in_processes(
     """Yields as `_in_threads` does; whatever kills a worker is a failure, too."""
     done = 0
     while done < len(jobs):
-        pool = _pool(workers)
+        pool, suspects = _pool(workers), ()
         try:
             for failure in pool.map(attempt, jobs[done:], chunksize=_CHUNK):
                 done += 1
                 yield failure
         except BrokenProcessPool:
             suspects = jobs[done : done + _CHUNK * workers]
-            done += len(suspects)
-            yield from _one_by_one(attempt, suspects)
         finally:
             pool.shutdown(cancel_futures=True)
+        done += len(suspects)
+        yield from _one_by_one(attempt, suspects)
 
 
 def _one_by_one(
     attempt: Callable[[Job], str | None], jobs: Sequence[Job]
 ) -> Iterator[str | None]:
     pool = _pool(1)
-    for record, modality in jobs:
-        try:
-            failure = pool.submit(attempt, (record, modality)).result()
-        except BrokenProcessPool:
-            failure = (
-                f"{record.reference.describe()}: the process that decoded it was "
-                "killed; the decoder has crashed or memory ran out"
-            )
-            pool = _pool(1)
-        yield failure
-    pool.shutdown()
+    try:
+        for record, modality in jobs:
+            try:
+                failure = pool.submit(attempt, (record, modality)).result()
+            except BrokenProcessPool:
+                failure = (
+                    f"{record.reference.describe()}: the process that decoded it was "
+                    "killed; the decoder has crashed or memory ran out"
+                )
+                pool = _pool(1)
+            yield failure
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
