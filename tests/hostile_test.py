@@ -77,6 +77,22 @@ def test_jpeg_of_60000_by_60000(spec: InputSpec, tmp_path: pathlib.Path) -> None
     assert "pixels" in _cheaply(IMAGE, path, spec)
 
 
+@pytest.mark.parametrize("kind", [IMAGE, DEPTH])
+def test_png_with_a_chunk_of_4_gib(
+    kind: Modality, spec: InputSpec, tmp_path: pathlib.Path
+) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, kind.name))
+    data = path.read_bytes()
+    place = data.index(b"IDAT") - 4
+    path.write_bytes(data[:place] + b"\xff\x7f\0\0" + data[place + 4 :])
+    tracemalloc.start()
+    # what is there is whole
+    kind.decode(str(path), spec)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * _MIB
+
+
 def test_wav_that_claims_4_gib(spec: InputSpec, tmp_path: pathlib.Path) -> None:
     path = pathlib.Path(helpers.write(tmp_path, "audio"))
     whole, _ = AUDIO.decode(str(path), spec)
