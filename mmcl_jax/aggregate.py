@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 
 from mmcl_jax import statistics
 from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.files import read_json
+from mmcl_jax.modalities.base import reading
 from mmcl_jax.results import plain
 from mmcl_jax.runs import Run
 
@@ -39,6 +42,26 @@ _SHOW_VALUES_BELOW = 5
 
 Ended = Sequence[tuple[Run, dict[str, Any]]]
 Values = dict[str, dict[tuple[str, int], float]]
+
+
+def check(ended: Ended, folder: pathlib.Path) -> None:
+    """Sees to it that tables can be made of runs.
+
+    Args:
+        ended: what `runs.finished` gives.
+        folder: that of all runs.
+
+    Raises:
+        DataError: a `results.json` lacks a number, or has one that is not finite.
+    """
+    for run, results in ended:
+        path = folder / run.name / "results.json"
+        with reading(str(path), "the results of a run"):
+            numbers = [x for x in measured(results).values() if not math.isnan(x)]
+            if not np.isfinite([*numbers, *cost(results).values()]).all():
+                raise ValueError("a number that is not finite")
+            if not isinstance(results["environment"], dict):
+                raise ValueError("'environment' is not a section")
 
 
 def measured(results: dict[str, Any]) -> dict[str, float]:
@@ -192,7 +215,7 @@ def choose(ended: Ended) -> dict[str, Any]:
 def write_choice(choice: dict[str, Any], path: pathlib.Path) -> None:
     """Writes what was chosen; methods that are not in it keep what the file holds."""
     if path.is_file():
-        before = json.loads(path.read_text())
+        before = read_json(path, "what was chosen before")
         for part in ("chosen", "scores"):
             choice[part] = before.get(part, {}) | choice[part]
     _write(path, json.dumps(choice, indent=1) + "\n")

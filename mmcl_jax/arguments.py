@@ -1,12 +1,12 @@
 """What changes a config by name: the short arguments of config files, tuned values."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 from mmcl_jax.config import Config, ConfigError, Seeds, check_name
+from mmcl_jax.files import read_json
 
 SHORT_KEYS = {
     "method": "method.name",
@@ -78,8 +78,9 @@ def with_tuned(config: Config, path: pathlib.Path) -> Config:
 
     Raises:
         ConfigError: a path that is not a field of the config.
+        DataError: the file cannot be read.
     """
-    chosen = json.loads(path.read_text())["chosen"]
+    chosen = read_json(path, "values that a sweep has chosen").get("chosen", {})
     for field, value in chosen.get(config.method.name, {}).items():
         config = replace_at(config, field, value)
     return config

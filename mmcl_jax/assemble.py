@@ -18,7 +18,7 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import Model, dual
 from mmcl_jax.models.pretrained import huggingface_clip
-from mmcl_jax.streams import folders, loader, procedural
+from mmcl_jax.streams import folders, loader, procedural, verification
 from mmcl_jax.streams.base import Stream, joint, stream_hash
 from mmcl_jax.writers import progress_bar
 
@@ -38,6 +38,8 @@ class Run(NamedTuple):
         mesh: the devices.
         learner: the compiled functions.
         decoder: reads and remembers samples.
+        skipped_samples: left out of the stream, since they cannot be decoded.
+        notes: lines for the log about them, and about samples that are there twice.
     """
 
     config: configs.Config
@@ -49,6 +51,8 @@ class Run(NamedTuple):
     mesh: jax.sharding.Mesh
     learner: learner.Learner
     decoder: loader.Decoder
+    skipped_samples: int
+    notes: tuple[str, ...]
 
 
 def load_encoder(path: str) -> huggingface_clip.Encoder:
@@ -113,8 +117,12 @@ def assemble(config: configs.Config, console: Console) -> Run:
             "devices"
         )
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
+    failures, notes = {}, []
     if config.data.verify and isinstance(config.stream, configs.Folders):
-        _verify(decoder, stream, config.data.threads, console)
+        failures = _verify(decoder, stream, config.data, console)
+        stream = verification.without(stream, failures)
+        notes = [f"skipped: {failure}" for failure in failures.values()]
+        notes += verification.describe_leaks(verification.leaks(stream))
     model = build_model(encoder, stream)
     factory = METHODS[config.method.name]
 
@@ -131,19 +139,35 @@ def assemble(config: configs.Config, console: Console) -> Run:
     )
     method = make_method(model)
     return Run(
-        config, encoder, stream, model, make_method, method, mesh, compiled, decoder
+        config,
+        encoder,
+        stream,
+        model,
+        make_method,
+        method,
+        mesh,
+        compiled,
+        decoder,
+        len(failures),
+        tuple(notes),
     )
 
 
 def _verify(
-    decoder: loader.Decoder, stream: Stream, threads: int, console: Console
-) -> None:
+    decoder: loader.Decoder,
+    stream: Stream,
+    options: configs.DataOptions,
+    console: Console,
+) -> dict[int, str]:
     with progress_bar(console) as bars:
         line = bars.add_task("reading every file once", total=None)
-        decoder.verify(
+        return verification.verify(
+            decoder,
             stream,
             lambda done, total: bars.update(line, completed=done, total=total),
-            threads,
+            threads=options.threads,
+            worker_processes=options.worker_processes,
+            collect=options.on_error == "skip",
         )
 
 

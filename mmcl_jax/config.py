@@ -7,6 +7,8 @@ turns it back, checking every value before anything expensive starts.
 import dataclasses
 import difflib
 import json
+import pathlib
+import sys
 import types
 import typing
 from collections.abc import Iterable
@@ -15,6 +17,7 @@ from typing import Annotated, Any, Literal
 import ml_collections
 from ml_collections import config_dict
 
+from mmcl_jax.files import read_json
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.cmcl import CmclOptions
@@ -35,6 +38,7 @@ from mmcl_jax.methods.s_prompts import SPromptsOptions
 from mmcl_jax.methods.slca import SlcaOptions
 from mmcl_jax.methods.zscl import ZsclOptions
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import DataError
 from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.optim import OptimizerOptions
 from mmcl_jax.options import (
@@ -44,7 +48,7 @@ from mmcl_jax.options import (
     Sharing,
 )
 from mmcl_jax.streams.base import ORDERS
-from mmcl_jax.streams.options import STREAMS, Folders, World
+from mmcl_jax.streams.options import STREAMS, DataOptions, Folders, World
 
 
 class ConfigError(ValueError):
@@ -76,27 +80,6 @@ class EncoderOptions:
     """
 
     path: str = "builtin"
-
-
-@dataclasses.dataclass(frozen=True)
-class DataOptions:
-    """How samples are read.
-
-    Attributes:
-        worker_processes: Grain worker processes; 0: threads of this process.
-        threads: decoding threads.
-        memory_gib: decoded samples are kept up to this size, so that later epochs and
-            evaluations do not decode again.
-        verify: whether every file is decoded once before the first task.
-        feature_cache: whether frozen features are kept on disk for later runs, see
-            `features`.
-    """
-
-    worker_processes: NonNegativeInt = 0
-    threads: Count = 2
-    memory_gib: NonNegative = 2.0
-    verify: bool = True
-    feature_cache: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,6 +283,20 @@ def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
     return config
 
 
+def load(path: pathlib.Path) -> Config:
+    """Returns the checked config that the `config.json` of a workdir holds.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no valid config; names the file.
+    """
+    try:
+        return resolve(read_json(path, "the config of a run"))
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 def _build(kind: type, tree: Any, path: str, chosen: dict[str, type]) -> Any:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: {tree!r} is not a section")
@@ -339,7 +336,9 @@ def _value(value: Any, hint: Any, path: str) -> Any:
             # a flag may give several names with commas, which arrive as one
             value = [part for v in value for part in (_words(v) or [v])]
             return tuple(_value(v, item, f"{path}[{i}]") for i, v in enumerate(value))
-    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+    elif hint is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:  # so is NaN
+            raise ConfigError(f"{path}: {value} is not a finite number")
         return float(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
@@ -363,6 +362,11 @@ def _check(config: Config) -> None:
     check_name("config.method.name", method.name, METHODS)
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
     check_name("config.stream.order", stream.order, ORDERS)
+    if config.data.on_error == "skip" and not config.data.verify:
+        raise ConfigError(
+            "config.data.on_error: 'skip' needs config.data.verify, which finds what "
+            "is skipped"
+        )
     if isinstance(stream, Folders):
         if not stream.root:
             raise ConfigError(

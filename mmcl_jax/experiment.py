@@ -128,7 +128,8 @@ class _Loop:
 
     def run(self, stop_after: int | None) -> dict[str, Any] | None:
         stages = self._run.stream.stages
-        self._writer.say(level_of_knowledge(self._run.stream))
+        for line in (level_of_knowledge(self._run.stream), *self._run.notes):
+            self._writer.say(line)
         state, first = self._start()
         with self._results.timed("text"):
             self._text = self._feed.embed_class_names()
@@ -376,6 +377,7 @@ class _Loop:
             "knowledge": level_of_knowledge(run.stream),
             "modalities": run.stream.modalities,
             "tasks": describe_tasks(run.stream),
+            "skipped_samples": run.skipped_samples,
             **results.report(),
             "cost": {
                 "seconds": {k: round(v, 3) for k, v in results.seconds.items()},

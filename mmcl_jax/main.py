@@ -1,13 +1,13 @@
 """`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`."""
 
 import errno
-import json
 import os
 import pathlib
 import re
 import sys
 
 import jax
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
                 "--workdir: missing; give a folder, for instance --workdir=runs/demo"
             )
         _check_processes()
-        config = configs.resolve(_CONFIG.value or _stored(_WORKDIR.value))
+        config = _config(_CONFIG.value, _WORKDIR.value)
         _keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt)
@@ -99,14 +99,16 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def _stored(workdir: str) -> dict:
+def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Config:
+    if given:
+        return configs.resolve(given)
     path = pathlib.Path(workdir) / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # one that cannot be looked at is none, either
         raise configs.ConfigError(
             f"--config: missing, and {path} is not there to go on with; give a file, "
             "for instance --config=configs/demo.py"
         )
-    return json.loads(path.read_text())
+    return configs.load(path)
 
 
 def _parse(argv: list[str]) -> list[str]:

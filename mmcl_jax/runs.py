@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mmcl_jax.arguments import replace_at
 from mmcl_jax.config import Config, ConfigError, resolve, to_config_dict, to_json
+from mmcl_jax.files import read_json
 
 
 class Run(NamedTuple):
@@ -129,10 +130,11 @@ def prepare(run: Run, folder: pathlib.Path) -> bool:
 
     Raises:
         ConfigError: there is a run of another config.
+        DataError: its config cannot be read.
     """
     workdir, wanted = folder / run.name, to_json(run.config)
     path = workdir / "config.json"
-    if path.is_file() and json.loads(path.read_text()) != json.loads(wanted):
+    if path.is_file() and read_json(path) != json.loads(wanted):
         raise ConfigError(
             f"{workdir} was made with another config; remove it or choose another --out"
         )
@@ -149,10 +151,10 @@ def prepare(run: Run, folder: pathlib.Path) -> bool:
 def finished(
     runs: Sequence[Run], folder: pathlib.Path
 ) -> list[tuple[Run, dict[str, Any]]]:
-    """Returns the runs that have come to their end, and their `results.json`."""
-    found = []
-    for run in runs:
-        path = folder / run.name / "results.json"
-        if path.is_file():
-            found.append((run, json.loads(path.read_text())))
-    return found
+    """Returns the runs that have come to their end, and their `results.json`.
+
+    Raises:
+        DataError: one cannot be read; `aggregate.check` sees to what is in it.
+    """
+    paths = [(run, folder / run.name / "results.json") for run in runs]
+    return [(run, read_json(path)) for run, path in paths if path.is_file()]

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from mmcl_jax import aggregate, runs
 from mmcl_jax.config import ConfigError
+from mmcl_jax.modalities.base import DataError
 from mmcl_jax.preemption import RUN_AGAIN
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
@@ -110,7 +111,7 @@ def run(
         try:
             if runs.prepare(each, folder):
                 todo.append(each)
-        except ConfigError as error:
+        except (ConfigError, DataError) as error:
             failures[each.name] = str(error)
     total = len(sweep.runs)
     console.print(f"{total} runs, {len(todo)} of them to do", highlight=False)
@@ -131,11 +132,12 @@ def main(argv: list[str]) -> None:
         file, _, argument = _SWEEP.value.partition(":")
         sweep = runs.load_function(file, "get_sweep")(argument)
         failures = run(sweep, _OUT.value, _WORKERS.value, console)
-    except ConfigError as error:
+        out = pathlib.Path(_OUT.value)
+        ended = runs.finished(sweep.runs, out / "runs")
+        aggregate.check(ended, out / "runs")
+    except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    out = pathlib.Path(_OUT.value)
-    ended = runs.finished(sweep.runs, out / "runs")
     if ended:
         report = aggregate.aggregate(ended, sweep.baseline, _SWEEP.value)
         aggregate.write(report, out)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mmcl_jax import config as configs
+from mmcl_jax.files import read_json
 from mmcl_jax.snapshots import Snapshots
 
 BRANCH = "branch:"
@@ -59,11 +60,7 @@ def check(workdir: pathlib.Path, config: configs.Config) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    try:
-        stored = json.loads(path.read_text())
-    except ValueError as error:
-        raise configs.ConfigError(f"{path}: is not JSON ({error})") from error
-    wanted = json.loads(configs.to_json(config))
+    stored, wanted = read_json(path), json.loads(configs.to_json(config))
     if different := sorted(_differences(stored, wanted, "config")):
         raise configs.ConfigError(
             f"--workdir: {workdir} was made with another config: "
@@ -98,7 +95,7 @@ def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) 
     path = f"config.resume: {BRANCH}{source}"
     if not (source / "snapshots").is_dir():
         raise configs.ConfigError(f"{path}: there is no snapshot in it")
-    theirs = json.loads((source / "stream.json").read_text())
+    theirs = read_json(source / "stream.json")
     if theirs != json.loads(json.dumps(stream)):
         raise configs.ConfigError(f"{path}: it learns another stream")
     shutil.copytree(source / "predictions", workdir / "predictions", dirs_exist_ok=True)
@@ -113,7 +110,7 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
     states = ("snapshots", "checkpoints")
     if not path.exists() or not any((workdir / name).exists() for name in states):
         return
-    there, here = json.loads(path.read_text()), json.loads(json.dumps(stream))
+    there, here = read_json(path), json.loads(json.dumps(stream))
     if different := sorted(_differences(there, here, "stream")):
         listed = "; ".join(line[:200] for line in different[:3])
         raise WorkdirError(

@@ -168,7 +168,9 @@ def results_table(results: dict[str, Any]) -> Table:
         for _, space, route, which in columns:
             matrix = results["accuracy"][space][route]
             cells.append(_percent(matrix[j if which == "diagonal" else -1][j]))
-        table.add_row(task["name"], task["modality"], str(len(task["classes"])), *cells)
+        # the name of a folder is not to be taken for markup
+        name, count = Text(task["name"]), str(len(task["classes"]))
+        table.add_row(name, task["modality"], count, *cells)
     table.add_section()
     for name in SHORT_NAMES:
         cells = [

@@ -57,6 +57,20 @@ def _error(tree: dict | ml_collections.ConfigDict) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan")])
+def test_numbers_are_finite(value: float) -> None:
+    for path in ("data.memory_gib", "train.optimizer.learning_rate"):
+        assert f"config.{path}: " in _error(_changed(path, value))
+
+
+def test_skipping_needs_verification() -> None:
+    tree = _changed("data.on_error", "skip")
+    assert resolve(tree).data.on_error == "skip"
+    tree["data"]["verify"] = False
+    assert _error(tree).startswith("config.data.on_error: 'skip' needs")
+    assert "did you mean 'skip'?" in _error(_changed("data.on_error", "skipp"))
+
+
 # what ships
 
 

@@ -328,6 +328,39 @@ def test_damaged_files_are_named_and_nothing_is_written(
     assert not done.workdir.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("folders")
+def test_damaged_files_can_be_skipped(
+    encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    root = _make_folders(tmp_path / "data")
+    near = root / "image" / "made" / "train" / "near"
+    _cut_jpeg(near)
+    options = (
+        "--config=configs/folders.py:smoke,method=ridge",
+        f"--config.stream.root={root}",
+        "--config.stream.include=image",
+        f"--config.encoder.path={encoder_folder}",
+        "--config.data.on_error=skip",
+    )
+    done = helpers.run(*options, workdir=tmp_path / "run")
+    assert (done.code, done.errors) == (0, "")
+    results = done.results()
+    assert results["skipped_samples"] == 1
+    assert [task["train"] for task in results["tasks"]] == [6]
+    log = (done.workdir / "log.txt").read_text()
+    assert f"skipped: {near / 'cut.jpg'}: cannot be decoded" in log
+    # what tests was made by the same hand as what trains
+    leak = "image/made/test/far/1.png is a test sample and image/made/train/far/1.png"
+    assert f"warning: {leak} a training sample of the same content" in log
+    for path in near.iterdir():
+        path.write_bytes(b"damaged")
+    done = helpers.run(*options, workdir=tmp_path / "other")
+    assert done.code == 2
+    assert "no train sample of class 'near' can be decoded" in done.errors
+    assert not done.workdir.exists()
+
+
 def test_a_table_without_labels_is_named(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -334,6 +334,57 @@ def test_bad_arguments(root: pathlib.Path) -> None:
             _build(root, **changes)
 
 
+def test_links_in_a_circle(root: pathlib.Path) -> None:
+    link = root / "image/pets/train/c_x/link.jpg"
+    link.symlink_to(link)
+    _fails(root, str(link), "link to nowhere")
+
+
+@pytest.mark.parametrize("name", ["image", "image/pets/train", "image/pets/train/a_x"])
+def test_folders_that_cannot_be_listed(
+    name: str, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    # a mode of 0 would not stop an administrator
+    def scandir(folder: pathlib.Path):
+        if pathlib.Path(folder) == root / name:
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    _fails(root, f"{root / name}: cannot be listed (Permission denied)")
+
+
+def test_names_that_are_not_utf_8(root: pathlib.Path) -> None:
+    folder = root / "image/pets/train/c_x"
+    (folder / os.fsdecode(b"\xff.jpg")).touch()
+    _fails(root, str(folder), "is not UTF-8")
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "🐈\u200d🔥", "two\nlines"])
+def test_odd_names_of_classes(name: str, root: pathlib.Path) -> None:
+    rows = [f'words,"{name}"', "more,plain"]
+    for part in ("train", "test"):
+        _table(root, f"text/talk/{part}.csv", "\n".join(["text,label", *rows]))
+    stream = _build(root, include="text")
+    assert {slot.name for slot in stream.classes} == {" ".join(name.split()), "plain"}
+    assert {task.name for task in stream.tasks} == {"text/talk/0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("a" * 10_000, "10000 characters"),
+        ("__", "0 characters"),
+        ("\x1b[2J", "control"),
+    ],
+)
+def test_names_that_no_class_may_have(name: str, word: str, root: pathlib.Path) -> None:
+    _table(root, "text/talk/train.csv", f"text,label\nwords,{name}\n")
+    _fails(root, "text/talk", word)
+
+
 def test_real_data() -> None:
     root = helpers.shared_data()
     if root is None:

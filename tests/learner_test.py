@@ -38,7 +38,7 @@ def _learner(skip: bool) -> learner.Learner:
         num_classes=1,
         num_stages=1,
         logit_scale=1.0,
-        input_shapes=(),
+        input_shapes=({},),
         embed=nothing,
         layer_features=nothing,
     )

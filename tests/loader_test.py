@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmcl_jax.modalities.base import DataError, FileReference, InputSpec, Modality
-from mmcl_jax.streams.base import Record, TaskDraft, build_stream
+from mmcl_jax.streams.base import Record
 from mmcl_jax.streams.loader import Decoder, epoch, num_batches
 from mmcl_jax.types import Batch
 from tests import helpers
@@ -225,23 +225,3 @@ def test_unnamed_errors_are_named(spec: InputSpec, tmp_path: pathlib.Path) -> No
     spec = dataclasses.replace(spec, tokenizer=str(tmp_path / "absent.json"))
     with pytest.raises(DataError, match="^somewhere: .*absent.json: no such file"):
         Decoder(spec, 0)(Record(FileReference(path, "somewhere"), 0, 0), "text")
-
-
-def test_verify(spec: InputSpec) -> None:
-    def stream(levels: range) -> Any:
-        references = [Grey(level) for level in levels]
-        half = len(references) // 2
-        train, test = (references[:half],), (references[half:],)
-        return build_stream([TaskDraft("t", "image", (("c", "d"),), train, test)])
-
-    seen: list[tuple[int, int]] = []
-    decoder = Counting(spec, _ROOM)
-    decoder.verify(stream(range(30)), lambda *done: seen.append(done))
-    assert sorted(decoder.calls) == list(range(30))
-    assert seen == [(i + 1, 30) for i in range(30)]
-    with pytest.raises(DataError, match="^2 of 10 samples") as caught:
-        decoder.verify(stream(range(92, 102)))
-    for name in ("grey/100.png", "grey/101.png"):
-        assert name in str(caught.value)
-    with pytest.raises(DataError, match="^10 or more of 99 samples"):
-        decoder.verify(stream(range(100, 199)))

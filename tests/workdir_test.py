@@ -10,6 +10,7 @@ import time
 import pytest
 
 from mmcl_jax import config, workdir
+from mmcl_jax.modalities.base import DataError
 from mmcl_jax.preemption import RUN_AGAIN
 from tests import helpers
 
@@ -55,7 +56,7 @@ def test_only_how_a_run_goes_on_may_differ(tmp_path):
     ):
         workdir.check(tmp_path, other)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(config.ConfigError, match=r"config.json: is not JSON"):
+    with pytest.raises(DataError, match=r"config.json: "):
         workdir.check(tmp_path, made)
 
 

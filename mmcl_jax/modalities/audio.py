@@ -24,6 +24,8 @@ _MAX_MELS = 128
 _MAX_PEAK = 16.0
 _MAX_RATE = 768_000
 _MAX_CHANNELS = 32
+_MAX_SAMPLES = 2**27  # of a channel: 600 s at 220 kHz
+_BLOCK = 2**20
 _MAGIC = (b"RIFF", b"RF64", b"OggS", b"fLaC")
 _STREAMED = (0, 0xFFFFFFFF)  # sizes written by a program that did not know the end
 
@@ -54,18 +56,29 @@ def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
             check_seconds(path, count / rate, spec)
             if not count:
                 raise DataError(f"{path}: no samples in it; expected {EXPECTED}")
-            samples = file.read(dtype="float32", always_2d=True)
+            if count > _MAX_SAMPLES:
+                raise DataError(
+                    f"{path}: {count} samples a channel, more than the limit of "
+                    f"{_MAX_SAMPLES}; cut it or lower its rate"
+                )
+            # Memory grows by what is there, not by what the header says.
+            blocks = file.blocks(_BLOCK, dtype="float32", always_2d=True)
+            samples = np.concatenate([_mono(path, block) for block in blocks])
         if len(samples) != count:
             raise DataError(
                 f"{path}: {len(samples)} samples where the header says {count}; the "
                 "file is truncated or damaged"
             )
-        peak = np.abs(samples).max()
-        if not np.isfinite(peak):
-            raise DataError(f"{path}: samples that are not finite; expected {EXPECTED}")
-        if peak > _MAX_PEAK:
-            raise DataError(f"{path}: samples up to {peak:.6g}; expected {EXPECTED}")
-        return samples.mean(axis=1), rate
+        return samples, rate
+
+
+def _mono(path: str, samples: np.ndarray) -> np.ndarray:
+    peak = np.abs(samples).max(initial=0)
+    if not np.isfinite(peak):
+        raise DataError(f"{path}: samples that are not finite; expected {EXPECTED}")
+    if peak > _MAX_PEAK:
+        raise DataError(f"{path}: samples up to {peak:.6g}; expected {EXPECTED}")
+    return samples.mean(axis=1)
 
 
 def _check_head(path: str) -> None:

@@ -16,6 +16,10 @@ Inputs = dict[str, np.ndarray]
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
+# the class of a panic in a library that is written in Rust; it cannot be imported
+_PANIC = "PanicException"
+
+
 class DataError(ValueError):
     """Data that cannot be read; the message names the file and what is wrong."""
 
@@ -123,9 +127,14 @@ class FileReference:
         return self.name or self.path
 
     def identity(self) -> str:
-        """Returns a hash of the file's content, wherever the file lies."""
-        status = os.stat(self.path)
-        return _content_hash(self.path, status.st_size, status.st_mtime_ns)
+        """Returns a hash of the file's content, wherever the file lies.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        with reading(self.path, "a file that can be read"):
+            status = os.stat(self.path)
+            return _content_hash(self.path, status.st_size, status.st_mtime_ns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,8 +177,8 @@ def reading(path: str, expected: str) -> Iterator[None]:
     """Turns everything that can go wrong while a file is decoded into a `DataError`.
 
     Decoding libraries raise a dozen kinds of exceptions on hostile files (Pillow alone:
-    OSError, SyntaxError, ValueError, struct.error), so every one but the lack of
-    memory is taken for damage of the file.
+    OSError, SyntaxError, ValueError, struct.error; a panic in Rust is not even an
+    `Exception`), so every one but the lack of memory is taken for damage of the file.
 
     Args:
         path: file that is decoded inside the `with` block.
@@ -179,21 +188,29 @@ def reading(path: str, expected: str) -> Iterator[None]:
         DataError: naming the path, what is wrong and what was expected.
     """
     file = pathlib.Path(path)
-    if not file.exists():
-        raise DataError(f"{path}: no such file; expected {expected}")
-    if not file.is_file():
-        raise DataError(f"{path}: not an ordinary file; expected {expected}")
-    if not file.stat().st_size:
-        raise DataError(f"{path}: the file is empty; expected {expected}")
     try:
+        if not file.exists():
+            raise DataError(f"{path}: no such file; expected {expected}")
+        if not file.is_file():
+            raise DataError(f"{path}: not an ordinary file; expected {expected}")
+        if not file.stat().st_size:
+            raise DataError(f"{path}: the file is empty; expected {expected}")
         yield
     except (DataError, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+            raise
         raise DataError(
             f"{path}: cannot be decoded ({type(error).__name__}: {error}); "
             f"expected {expected}"
         ) from error
+
+
+def check_bytes(path: str | pathlib.Path, limit: int) -> None:
+    """Raises `DataError` if a file is larger than `limit` bytes."""
+    if (size := os.stat(path).st_size) > limit:
+        raise DataError(f"{path}: {size} bytes, more than the limit of {limit}")
 
 
 def check_pixels(path: str, width: int, height: int, spec: InputSpec) -> None:

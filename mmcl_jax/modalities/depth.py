@@ -12,7 +12,7 @@ from mmcl_jax.modalities.base import (
     reading,
     still_shapes,
 )
-from mmcl_jax.modalities.image import crop_box, fitted_shape, trim
+from mmcl_jax.modalities.image import crop_box, fitted_shape, in_memory, trim
 
 EXPECTED = "a 16-bit grey PNG of depth in millimetres, 0 = no reading"
 _MIN_DEPTH = 0.01
@@ -36,7 +36,10 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
         DataError: not a PNG, damaged, of another kind than 16-bit grey, too large, or
             without a single reading.
     """
-    with reading(path, EXPECTED), Image.open(path, formats=("PNG",)) as image:
+    with (
+        reading(path, EXPECTED),
+        Image.open(in_memory(path), formats=("PNG",)) as image,
+    ):
         check_pixels(path, *image.size, spec)
         if not image.mode.startswith("I;16"):
             raise DataError(

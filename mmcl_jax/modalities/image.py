@@ -1,6 +1,8 @@
 """Pictures: JPEG and PNG files, uint8 `[h, w, 3]`."""
 
 import contextlib
+import io
+import pathlib
 
 import numpy as np
 from PIL import Image
@@ -10,6 +12,7 @@ from mmcl_jax.modalities.base import (
     Inputs,
     InputSpec,
     Modality,
+    check_bytes,
     check_pixels,
     reading,
     still_shapes,
@@ -19,6 +22,7 @@ EXPECTED = "a JPEG or PNG picture of 8 bits a channel"
 # Wider pictures lose their ends before the resize, which would otherwise allocate
 # without bound for a picture of one row.
 _MAX_ASPECT = 16
+_MAX_BYTES = 512 * 2**20
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,7 +48,10 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
     Raises:
         DataError: not a picture, damaged, truncated, of 16 bits, or too large.
     """
-    with reading(path, EXPECTED), Image.open(path, formats=("JPEG", "PNG")) as image:
+    with (
+        reading(path, EXPECTED),
+        Image.open(in_memory(path), formats=("JPEG", "PNG")) as image,
+    ):
         check_pixels(path, *image.size, spec)
         if image.mode.startswith(("I", "F")):
             raise DataError(
@@ -57,6 +64,16 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
             image = image.convert("RGBA")
         image = image.convert("RGB")
         return np.asarray(image if turn is None else image.transpose(turn))
+
+
+def in_memory(path: str) -> io.BytesIO:
+    """Returns the bytes of a file; a chunk that claims 4 GiB is not given that room.
+
+    Raises:
+        DataError: the file is larger than 512 MiB.
+    """
+    check_bytes(path, _MAX_BYTES)
+    return io.BytesIO(pathlib.Path(path).read_bytes())
 
 
 def _orientation(image: Image.Image) -> int | None:

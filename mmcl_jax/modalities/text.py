@@ -12,11 +12,14 @@ from mmcl_jax.modalities.base import (
     InputSpec,
     Modality,
     Shapes,
+    check_bytes,
     reading,
 )
 
 EXPECTED = "a text file in UTF-8"
+EXPECTED_TOKENIZER = "a `tokenizer.json` of the tokenizers library"
 _MAX_BYTES = 2**20
+_MAX_TOKENIZER_BYTES = 64 * 2**20
 _SPECIAL = ("<start>", "<end>", "<pad>")
 
 
@@ -28,12 +31,8 @@ def decode(path: str, spec: InputSpec) -> str:
     """
     del spec
     with reading(path, EXPECTED):
-        file = pathlib.Path(path)
-        if (size := file.stat().st_size) > _MAX_BYTES:
-            raise DataError(
-                f"{path}: {size} bytes, more than the limit of {_MAX_BYTES}"
-            )
-        text = file.read_text(encoding="utf-8-sig").strip()
+        check_bytes(path, _MAX_BYTES)
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig").strip()
         if not text:
             raise DataError(f"{path}: white space only; expected {EXPECTED}")
         return text
@@ -47,9 +46,11 @@ def load_tokenizer(path: str) -> tuple[Tokenizer, tuple[int, int, int]]:
         The tokenizer, and the ids of its start, end and padding token.
 
     Raises:
-        DataError: the file is absent or damaged, or lacks one of these tokens.
+        DataError: the file is absent or damaged, larger than 64 MiB, or lacks one of
+            these tokens.
     """
-    with reading(path, "a `tokenizer.json` of the tokenizers library"):
+    with reading(path, EXPECTED_TOKENIZER):
+        check_bytes(path, _MAX_TOKENIZER_BYTES)
         tokenizer = Tokenizer.from_file(path)
         start, end, pad = (tokenizer.token_to_id(name) for name in _SPECIAL)
         if start is None or end is None or pad is None:
@@ -66,10 +67,14 @@ def preprocess(media: str, spec: InputSpec) -> Inputs:
 
     A sentence that is too long loses words at its end and keeps the end token. Special
     tokens that are spelt out in the sentence itself are dropped.
+
+    Raises:
+        DataError: the tokenizer cannot be read, or fails on the sentence.
     """
     tokenizer, special = load_tokenizer(spec.tokenizer)
     start, end, pad = special
-    words = tokenizer.encode(media, add_special_tokens=False).ids
+    with reading(spec.tokenizer, EXPECTED_TOKENIZER):
+        words = tokenizer.encode(media, add_special_tokens=False).ids
     words = [word for word in words if word not in special]
     tokens = np.full(spec.context_length, pad, np.int32)
     row = [start, *words[: spec.context_length - 2], end]

@@ -24,6 +24,11 @@ EXPECTED = "an MP4, AVI or GIF file with a video stream"
 # Clips whose raw frames take less are decoded once, longer ones twice.
 _KEEP_BYTES = 64 * 2**20
 _MAX_RATE = 240.0
+# Of all frames that are returned: sixteen of 4K.
+_MAX_RETURNED_PIXELS = 2**27
+# Of all frames that are decoded, which bounds the time: 600 s of 4K at 40 frames a
+# second. A file of some kilobytes can hold any number of large frames.
+_MAX_DECODED_PIXELS = 2 * 10**11
 # The container is not guessed from the content: a play list would be followed to
 # wherever it points.
 _CONTAINERS = {".mp4": "mp4", ".avi": "avi", ".gif": "gif"}
@@ -67,15 +72,35 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
             raise DataError(f"{path}: no frame in it; expected {EXPECTED}")
         wanted = evenly(count, spec.frames)
         source = iter(kept) if kept else _frames(path, spec)
-        chosen = {i: _rgb(f) for i, f in enumerate(source) if i in wanted}
-        first = chosen[0].shape
-        for index, picture in chosen.items():
-            if picture.shape != first:
-                raise DataError(
-                    f"{path}: frame {index} is {picture.shape[1]} x {picture.shape[0]}"
-                    f" pixels, the first {first[1]} x {first[0]}; expected one size"
-                )
-        return np.stack([chosen[i] for i in wanted])
+        return _chosen(path, source, wanted)
+
+
+def _chosen(
+    path: str, source: Iterator[av.VideoFrame], wanted: np.ndarray
+) -> np.ndarray:
+    clip = np.empty(0, np.uint8)
+    for index, frame in enumerate(source):
+        if index not in wanted:
+            continue
+        picture = _rgb(frame)
+        if index == 0:
+            clip = np.empty((len(wanted), *picture.shape), np.uint8)
+        _, height, width, _ = clip.shape
+        if picture.shape != clip.shape[1:]:
+            raise DataError(
+                f"{path}: frame {index} is {picture.shape[1]} x {picture.shape[0]} "
+                f"pixels, the first {width} x {height}; expected one size"
+            )
+        clip[wanted == index] = picture
+    return clip
+
+
+def _check_total(path: str, pixels: int, limit: int, which: str) -> None:
+    if pixels > limit:
+        raise DataError(
+            f"{path}: {which}frames of {pixels} pixels together, more than the limit "
+            f"of {limit}; cut the clip or shrink its frames"
+        )
 
 
 def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
@@ -88,8 +113,13 @@ def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
         check_seconds(path, (container.duration or 0) / av.time_base, spec)
         codec.options = {"max_pixels": str(spec.max_pixels)}
         codec.thread_count = 1  # clips are decoded in parallel already
+        decoded = 0
         for count, frame in enumerate(container.decode(stream), 1):
             check_pixels(path, frame.width, frame.height, spec)
+            decoded += frame.width * frame.height
+            _check_total(path, decoded, _MAX_DECODED_PIXELS, "")
+            returned = frame.width * frame.height * spec.frames
+            _check_total(path, returned, _MAX_RETURNED_PIXELS, f"{spec.frames} ")
             # Time stamps may be absent or wrong, the count is not.
             check_seconds(path, max(frame.time or 0, count / _MAX_RATE), spec)
             if frame.is_corrupt:

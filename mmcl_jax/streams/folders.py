@@ -13,6 +13,7 @@ import fnmatch
 import hashlib
 import os
 import pathlib
+import unicodedata
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -40,6 +41,7 @@ from mmcl_jax.streams.tables import read_table
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+_MAX_NAME = 255  # of a class; more is a sentence, or a table with its columns mistaken
 
 # The folder that holds a class's samples, or the rows of a table.
 Source = pathlib.Path | list[Reference]
@@ -188,6 +190,7 @@ def _open(root: pathlib.Path, path: pathlib.Path, modality: Modality) -> _DataSe
         raise DataError(f"{path}: no class in a folder 'train'; expected {_LAYOUT}")
     shown: dict[str, str] = {}
     for name in parts["train"]:
+        _check_name(path, name)
         other = shown.setdefault(display_name(name).casefold(), name)
         if other != name:
             raise DataError(
@@ -203,23 +206,41 @@ def _open(root: pathlib.Path, path: pathlib.Path, modality: Modality) -> _DataSe
     return _DataSet(path.relative_to(root).as_posix(), root, modality, parts)
 
 
+def _check_name(path: pathlib.Path, name: str) -> None:
+    shown = display_name(name)
+    if not shown or len(shown) > _MAX_NAME:
+        raise DataError(
+            f"{path}: a class name of {len(shown)} characters, {name[:40]!r}; expected "
+            f"1 to {_MAX_NAME}, underscores and white space at its ends not counted"
+        )
+    if any(unicodedata.category(character) == "Cc" for character in shown):
+        raise DataError(f"{path}: class {name!r} has a control character; rename it")
+
+
 def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[os.DirEntry[str]]:
-    if not folder.is_dir():
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except NotADirectoryError:
         return []
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
     kept = []
     for entry in entries:
         if entry.name.startswith(".") or entry.name.lower() in _JUNK:
             continue
+        if entry.name.encode(errors="ignore").decode() != entry.name:
+            raise DataError(
+                f"{folder}: the name {entry.name!r} in it is not UTF-8; rename it"
+            )
         if entry.is_symlink():
-            target = pathlib.Path(entry.path).resolve()
-            if not target.is_relative_to(root.resolve()):
+            target = pathlib.Path(os.path.realpath(entry.path))
+            if not target.is_relative_to(os.path.realpath(root)):
                 raise DataError(
                     f"{entry.path}: a link that leads out of {root}, to {target}; copy "
                     "what it points at"
                 )
-            if not target.exists():
+            if not os.path.exists(target):
                 raise DataError(f"{entry.path}: a link to nowhere; remove it")
         kept.append(entry)
     return kept

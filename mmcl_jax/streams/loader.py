@@ -1,6 +1,5 @@
 """From records to batches: decoding, a memo of its results, and Grain pipelines."""
 
-import concurrent.futures
 import functools
 import threading
 from collections import OrderedDict
@@ -13,11 +12,11 @@ from absl import flags
 
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import DataError, Inputs, InputSpec, Reference
-from mmcl_jax.streams.base import Record, Stream
+from mmcl_jax.streams.base import Record
 from mmcl_jax.types import Batch
 
-_LISTED_FAILURES = 10
-_BLOCK = 256
+# in what Grain says of a worker process that was killed
+_KILLED = "terminated unexpectedly"
 # When the memo is full, one sample in so many makes room for itself. Replacing at each
 # miss would throw every entry out before an epoch comes back to it.
 _REPLACE_EVERY = 8
@@ -80,6 +79,8 @@ class Decoder:
             if source in str(error):
                 raise
             raise DataError(f"{source}: {error}") from error
+        except MemoryError as error:
+            raise DataError(f"{source}: memory ran out while decoding it") from error
         except Exception as error:
             error.add_note(f"while preprocessing {source}")
             raise
@@ -100,50 +101,6 @@ class Decoder:
                 self._used -= _size(oldest)
             self._memo[record.id] = (record.reference, inputs)
             self._used += size
-
-    def verify(
-        self,
-        stream: Stream,
-        progress: Callable[[int, int], None] | None = None,
-        threads: int = 4,
-    ) -> None:
-        """Decodes every sample of a stream once, to find damage before work starts.
-
-        Args:
-            stream: whose training and test samples are decoded.
-            progress: called with the samples done and their total after each one.
-            threads: samples decoded at the same time.
-
-        Raises:
-            DataError: listing up to ten samples that cannot be decoded.
-        """
-        jobs = [
-            (record, task.modality)
-            for task in stream.tasks
-            for record in (*task.train, *task.test)
-        ]
-        failures: list[str] = []
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(jobs), _BLOCK):
-                block = pool.map(self._failure, jobs[start : start + _BLOCK])
-                for done, failure in enumerate(block, start + 1):
-                    failures += [failure] if failure else []
-                    if progress:
-                        progress(done, len(jobs))
-                if len(failures) >= _LISTED_FAILURES:
-                    break
-        if failures:
-            more = " or more" if len(failures) >= _LISTED_FAILURES else ""
-            listed = failures[:_LISTED_FAILURES]
-            head = f"{len(listed)}{more} of {len(jobs)} samples cannot be decoded; "
-            raise DataError("\n  ".join([head + "repair or remove them:", *listed]))
-
-    def _failure(self, job: tuple[Record, str]) -> str | None:
-        try:
-            self(*job)
-        except DataError as error:
-            return str(error)
-        return None
 
 
 def _size(inputs: Inputs) -> int:
@@ -184,11 +141,15 @@ class _Batches:
     def __len__(self) -> int:
         return num_batches(len(self._records), self._batch_size)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def records(self, index: int) -> list[Record]:
         shard, count = self._shard
         rows = self._batch_size // count
         start = index * self._batch_size + shard * rows
-        records = [self._records[i] for i in self._order[start : start + rows]]
+        return [self._records[i] for i in self._order[start : start + rows]]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rows = self._batch_size // self._shard[1]
+        records = self.records(index)
         real = len(records)
         # A process may hold nothing but padding, and needs its shapes all the same.
         shown = records or [self._records[0]]
@@ -246,7 +207,7 @@ def epoch(
 
     Raises:
         ValueError: `batch_size` or `shard` make no sense, or a query is missing.
-        DataError: a record cannot be decoded.
+        DataError: a record cannot be decoded, or has killed a worker process.
     """
     index, count = shard
     if batch_size < 1 or count < 1 or batch_size % count or not 0 <= index < count:
@@ -260,11 +221,21 @@ def epoch(
         return
     dataset = grain.MapDataset.source(batches)[start_step:]
     iterator = iter(_read(dataset, threads, worker_processes))
+    step = start_step
     try:
         for arrays in iterator:
             arrays["query"] = _lookup(queries, arrays["id"])
             arrays["hint"] = np.full(len(arrays["id"]), hint, np.int32)
             yield Batch(**arrays, modality=modality)
+            step += 1
+    except RuntimeError as error:
+        if _KILLED not in str(error):
+            raise
+        names = ", ".join(r.reference.describe() for r in batches.records(step))
+        raise DataError(
+            "a worker process was killed, by a crash of a decoder or for lack of "
+            f"memory, while it decoded one of {names} or of the next batches ({error})"
+        ) from error
     finally:
         iterator.close()
 

@@ -1,9 +1,9 @@
-"""What a stream is made of: the section `stream` of a config, one kind each."""
+"""What a stream is made of and how it is read: sections `stream` and `data`."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
-from mmcl_jax.options import Count, Fraction, Range
+from mmcl_jax.options import Count, Fraction, NonNegative, NonNegativeInt, Range
 from mmcl_jax.streams.base import EvaluateOn
 from mmcl_jax.streams.procedural import Concepts
 
@@ -75,3 +75,28 @@ class Folders:
 
 
 STREAMS = {"world": World, "folders": Folders}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """How samples are read.
+
+    Attributes:
+        worker_processes: Grain worker processes; 0: threads of this process.
+        threads: decoding threads.
+        memory_gib: decoded samples are kept up to this size, so that later epochs and
+            evaluations do not decode again.
+        verify: whether every file is decoded once before the first task.
+        on_error: what to do when that finds files that cannot be decoded: `stop` with
+            an error that names them, or `skip` them: they are left out of the stream,
+            listed in `log.txt` and counted in `results.json`.
+        feature_cache: whether frozen features are kept on disk for later runs, see
+            `features`.
+    """
+
+    worker_processes: NonNegativeInt = 0
+    threads: Count = 2
+    memory_gib: NonNegative = 2.0
+    verify: bool = True
+    on_error: Literal["stop", "skip"] = "stop"
+    feature_cache: bool = True

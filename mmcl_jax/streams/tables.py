@@ -3,9 +3,18 @@
 import csv
 import pathlib
 
-from mmcl_jax.modalities.base import DataError, Reference, TextReference, reading
+from mmcl_jax.modalities.base import (
+    DataError,
+    Reference,
+    TextReference,
+    check_bytes,
+    reading,
+)
 
 EXPECTED = "a UTF-8 CSV table with the columns `text` and `label`"
+# A row takes a few hundred bytes of memory, and a column eight, however short it is.
+_MAX_ROWS = 4_000_000
+_MAX_BYTES = 512 * 2**20
 
 
 def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Reference]]:
@@ -19,7 +28,8 @@ def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Referen
         The rows of each label, in the order of the table.
 
     Raises:
-        DataError: not such a table, or a row without text or label.
+        DataError: not such a table, a row without text or label, or more than four
+            million rows or 512 MiB.
     """
     table: dict[str, list[Reference]] = {}
     name = path.relative_to(root).as_posix()
@@ -27,6 +37,7 @@ def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Referen
         reading(str(path), EXPECTED),
         open(path, encoding="utf-8-sig", newline="") as file,
     ):
+        check_bytes(path, _MAX_BYTES)
         reader = csv.DictReader(file, strict=True)
         missing = {"text", "label"} - set(reader.fieldnames or ())
         if missing:
@@ -35,7 +46,9 @@ def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Referen
                 f"{reader.fieldnames}; expected {EXPECTED}"
             )
         line = reader.line_num + 1
-        for row in reader:
+        for count, row in enumerate(reader, 1):
+            if count > _MAX_ROWS:
+                raise DataError(f"{path}: more than {_MAX_ROWS} rows; cut it")
             text, label = ((row[key] or "").strip() for key in ("text", "label"))
             if not text or not label:
                 raise DataError(

@@ -11,15 +11,21 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.files import read_json
+from mmcl_jax.modalities.base import DataError, InputSpec, reading
+from mmcl_jax.modalities.text import load_tokenizer
 from mmcl_jax.models.dual import DualSpec
-from mmcl_jax.models.tower import ACTIVATIONS, TowerSpec
+from mmcl_jax.models.pretrained.fields import read_inputs, read_spec
+from mmcl_jax.models.tower import TowerSpec
 from mmcl_jax.types import PyTree
 
 Tensors = dict[str, np.ndarray]
+
+# of a model of a billion parameters it takes a few hundred kilobytes
+_MAX_HEADER_BYTES = 16 * 2**20
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Encoder(NamedTuple):
@@ -42,38 +48,45 @@ def load(folder: str | pathlib.Path) -> Encoder:
     """Reads an encoder; every tensor is used and every weight is filled.
 
     Raises:
-        ValueError: a file is missing or does not hold what is expected; the message
+        DataError: a file is missing or does not hold what is expected; the message
             names the file and the field or the tensors.
     """
     folder = pathlib.Path(folder)
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name}: no such file; an encoder needs it")
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: not JSON ({error})") from error
-    try:
-        spec = _spec(config)
-        preprocessing = dict(config["preprocessing"])
-        preprocessing["mean"] = tuple(preprocessing["mean"])
-        preprocessing["std"] = tuple(preprocessing["std"])
-        inputs = InputSpec(
-            image_size=spec.image_size,
-            context_length=spec.context_length,
-            tokenizer=str(folder / "tokenizer.json"),
-            **preprocessing,
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'}: field {error}") from error
-    path = folder / "model.safetensors"
-    data = path.read_bytes()
-    try:
-        tensors = safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
-    frozen = _from_tensors(tensors, spec, str(path))
+    config_path, tokenizer_path, path = (
+        folder / name for name in ("config.json", "tokenizer.json", "model.safetensors")
+    )
+    config = read_json(config_path, "the config of an encoder")
+    with reading(str(config_path), "the config of an encoder"):
+        spec = read_spec(config)
+        inputs = read_inputs(config, spec, str(tokenizer_path))
+    _check_tokenizer(str(tokenizer_path), spec)
+    with reading(str(path), "the weights of an encoder"):
+        _check_header(path)
+        data = path.read_bytes()
+        frozen = _from_tensors(safetensors.numpy.load(data), spec, str(path))
     return Encoder(spec, inputs, frozen, hashlib.sha256(data).hexdigest())
+
+
+def _check_tokenizer(path: str, spec: DualSpec) -> None:
+    tokenizer, (_, end, _) = load_tokenizer(path)
+    # on a device an id out of range is no error, it takes another word's weights
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= spec.vocabulary or end != spec.end_token:
+        raise DataError(
+            f"{path}: ids up to {highest} and the end token {end}; the encoder's "
+            f"config.json says vocab_size {spec.vocabulary} and eos_token_id "
+            f"{spec.end_token}"
+        )
+
+
+def _check_header(path: pathlib.Path) -> None:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > _MAX_HEADER_BYTES:
+        raise DataError(
+            f"{path}: a header of {size} bytes, more than the limit of "
+            f"{_MAX_HEADER_BYTES}"
+        )
 
 
 def save(
@@ -89,34 +102,6 @@ def save(
         for name, tensor in _to_tensors(frozen, spec).items()
     }
     safetensors.numpy.save_file(tensors, str(folder / "model.safetensors"))
-
-
-def _spec(config: dict) -> DualSpec:
-    vision, text = config["vision_config"], config["text_config"]
-    return DualSpec(
-        visual=_tower_spec(vision),
-        text=_tower_spec(text),
-        embedding=config["projection_dim"],
-        image_size=vision["image_size"],
-        patch_size=vision["patch_size"],
-        vocabulary=text["vocab_size"],
-        context_length=text["max_position_embeddings"],
-        end_token=text["eos_token_id"],
-    )
-
-
-def _tower_spec(config: dict) -> TowerSpec:
-    activation = config["hidden_act"]
-    if activation not in ACTIVATIONS:
-        raise KeyError(f"hidden_act {activation!r} is not one of {list(ACTIVATIONS)}")
-    return TowerSpec(
-        width=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        mlp_width=config["intermediate_size"],
-        activation=activation,
-        norm_epsilon=config["layer_norm_eps"],
-    )
 
 
 def _tower_config(spec: TowerSpec) -> dict:
@@ -157,15 +142,22 @@ def _from_tensors(tensors: Tensors, spec: DualSpec, path: str) -> PyTree:
 
     def take(name: str, *shape: int) -> np.ndarray:
         if name not in left:
-            raise ValueError(f"{path}: tensor {name!r} is missing")
+            raise DataError(f"{path}: tensor {name!r} is missing")
         tensor = left.pop(name)
         if tensor.shape != shape:
-            raise ValueError(
+            raise DataError(
                 f"{path}: tensor {name!r} has shape {tensor.shape}, expected {shape}"
             )
+        if tensor.dtype not in _FLOATS:
+            raise DataError(
+                f"{path}: tensor {name!r} is of type {tensor.dtype}, expected one of "
+                f"{', '.join(_FLOATS)}"
+            )
+        with np.errstate(over="ignore"):  # a number too large becomes infinite
+            tensor = np.asarray(tensor, np.float32)
         if not np.isfinite(tensor).all():
-            raise ValueError(f"{path}: tensor {name!r} is not finite")
-        return np.asarray(tensor, np.float32)
+            raise DataError(f"{path}: tensor {name!r} is not finite")
+        return tensor
 
     def norm(name: str, width: int) -> PyTree:
         scale, bias = take(f"{name}.weight", width), take(f"{name}.bias", width)
@@ -234,7 +226,7 @@ def _from_tensors(tensors: Tensors, spec: DualSpec, path: str) -> PyTree:
         "log_scale": take("logit_scale"),
     }
     if left:
-        raise ValueError(f"{path}: tensors without a use: {sorted(left)}")
+        raise DataError(f"{path}: tensors without a use: {sorted(left)}")
     return frozen
 
 

@@ -1,0 +1,164 @@
+"""What is fuzzed: how valid files are made, and what reads them."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from mmcl_jax import aggregate, config, runs
+from mmcl_jax.aggregate import COSTS, METRICS
+from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.text import load_tokenizer
+from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.streams.tables import read_table
+from tests import helpers
+
+
+class Target(NamedTuple):
+    """A decoder or parser.
+
+    Attributes:
+        seeds: writes valid files into a folder.
+        read: reads the file of a name in that folder, as a run would.
+    """
+
+    seeds: Callable[[pathlib.Path], None]
+    read: Callable[[pathlib.Path, str], None]
+
+
+def _pictures(folder: pathlib.Path) -> None:
+    helpers.write_picture(folder / "colour.png")
+    helpers.write_picture(folder / "colour.jpg")
+    picture = Image.open(folder / "colour.png")
+    picture.convert("P").save(folder / "palette.png", transparency=0)
+    picture.convert("LA").save(folder / "alpha.png")
+    picture.convert("CMYK").save(folder / "print.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(folder / "turned.jpg", exif=exif, progressive=True)
+    picture.convert("1").save(folder / "bits.png")
+
+
+def _clips(folder: pathlib.Path) -> None:
+    for name in ("clip.mp4", "clip.avi", "clip.gif"):
+        helpers.write_video(folder / name, frames=6)
+
+
+def _sounds(folder: pathlib.Path) -> None:
+    helpers.write_sound(folder / "mono.wav")
+    helpers.write_sound(folder / "mono.ogg")
+    helpers.write_sound(folder / "mono.flac")
+    stereo = np.stack([helpers.sine(500, 0.2, 44100), helpers.sine(900, 0.2, 44100)], 1)
+    soundfile.write(folder / "stereo.wav", stereo, 44100, subtype="FLOAT")
+    soundfile.write(folder / "wide.wav", stereo, 44100, "PCM_24", format="WAVEX")
+    soundfile.write(folder / "stereo.flac", stereo, 44100, subtype="PCM_24")
+
+
+def _depths(folder: pathlib.Path) -> None:
+    helpers.write_depth(folder / "room.png")
+    helpers.write_depth(folder / "hall.png", variant=3)
+    Image.fromarray(np.full((1, 9), 700, np.uint16)).save(folder / "line.png")
+
+
+def _sentences(folder: pathlib.Path) -> None:
+    (folder / "plain.txt").write_text("a sentence of words", encoding="utf-8")
+    (folder / "marked.txt").write_text("größer \N{CAT} <end>", encoding="utf-8-sig")
+
+
+def _tables(folder: pathlib.Path) -> None:
+    rows = [f'"words, {i} of ""it""",{"uv"[i % 2]},{i}' for i in range(40)]
+    text = "\r\n".join(["text,label,more", *rows])
+    (folder / "train.csv").write_text(text, encoding="utf-8-sig", newline="")
+    lines = 'label,text\na,"two\nlines"\nb_c,größer\n'
+    (folder / "test.csv").write_text(lines, encoding="utf-8")
+
+
+def _encoder(folder: pathlib.Path) -> None:
+    helpers.make_encoder(folder)
+
+
+def _configs(folder: pathlib.Path) -> None:
+    text = config.to_json(config.Config())
+    (folder / "config.json").write_text(text)
+    folders = config.Config(stream=config.Folders(root="data"))
+    (folder / "folders.json").write_text(config.to_json(folders))
+
+
+def _results(folder: pathlib.Path) -> None:
+    found = {
+        "schema": 1,
+        "method": "comm",
+        "metrics": {"union": {route: dict.fromkeys(METRICS, 0.5) for route in ROUTES}},
+        "cost": dict.fromkeys(COSTS, 8) | {"seconds": {"train": 2.5, "text": 1.0}},
+        "environment": {"jax": "1", "device": "cpu"},
+        "accuracy": {"union": {"given": [[0.5, None], [0.25, 0.75]]}},
+    }
+    (folder / "results.json").write_text(json.dumps(found, indent=1))
+
+
+def _media(modality: str) -> Callable[[pathlib.Path, str], None]:
+    kind = MODALITIES[modality]
+
+    def read(folder: pathlib.Path, name: str) -> None:
+        place = folder.parent / "spec"
+        place.mkdir(exist_ok=True)
+        spec = helpers.make_spec(place)
+        inputs = kind.preprocess(kind.decode(str(folder / name), spec), spec)
+        for key, (shape, dtype) in kind.shapes(spec).items():
+            assert (inputs[key].shape, inputs[key].dtype) == (shape, dtype)
+            assert np.isfinite(inputs[key]).all()
+
+    return read
+
+
+def _read_table(folder: pathlib.Path, name: str) -> None:
+    for label, rows in read_table(folder / name, folder).items():
+        assert label.strip()
+        assert all(row.text.strip() for row in rows)
+
+
+def _read_encoder(folder: pathlib.Path, name: str) -> None:
+    del name
+    load_tokenizer.cache_clear()
+    encoder = huggingface_clip.load(folder)
+    text = MODALITIES["text"]
+    tokens = text.preprocess("a photo of a star", encoder.inputs)["tokens"]
+    assert tokens.max() < encoder.spec.vocabulary
+
+
+def _read_config(folder: pathlib.Path, name: str) -> None:
+    config.to_json(config.load(folder / name))
+
+
+def _read_results(folder: pathlib.Path, name: str) -> None:
+    run = runs.Run("ridge", "random", 0, config.Config())
+    other = run._replace(variant="comm")
+    place = folder / "runs"
+    for each in (run, other):
+        (place / each.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / name, place / each.name / "results.json")
+    ended = runs.finished([run, other], place)
+    aggregate.check(ended, place)
+    report = aggregate.aggregate(ended, "comm")
+    aggregate.to_csv(report)
+    aggregate.to_markdown(report)
+    json.dumps(report, allow_nan=False)
+
+
+TARGETS = {
+    "image": Target(_pictures, _media("image")),
+    "video": Target(_clips, _media("video")),
+    "audio": Target(_sounds, _media("audio")),
+    "depth": Target(_depths, _media("depth")),
+    "text": Target(_sentences, _media("text")),
+    "table": Target(_tables, _read_table),
+    "encoder": Target(_encoder, _read_encoder),
+    "config": Target(_configs, _read_config),
+    "results": Target(_results, _read_results),
+}

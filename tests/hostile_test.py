@@ -1,0 +1,459 @@
+"""Files that lie about their size, contents that are not what they should be."""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+import struct
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import soundfile
+from rich.console import Console
+
+from mmcl_jax import aggregate, config, runs, writers
+from mmcl_jax.files import MAX_JSON_BYTES, read_json
+from mmcl_jax.modalities import AUDIO, DEPTH, IMAGE, TEXT, VIDEO
+from mmcl_jax.modalities.base import (
+    DataError,
+    FileReference,
+    InputSpec,
+    Modality,
+    reading,
+)
+from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.streams.tables import read_table
+from tests import helpers
+from tests.fuzz.mutations import repair
+
+_MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> InputSpec:
+    return helpers.make_spec(tmp_path_factory.mktemp("spec"))
+
+
+def _patched(path: pathlib.Path, place: int, value: bytes) -> pathlib.Path:
+    data = bytearray(path.read_bytes())
+    data[place : place + len(value)] = value
+    path.write_bytes(repair(bytes(data)))
+    return path
+
+
+def _cheaply(kind: Modality, path: pathlib.Path, spec: InputSpec) -> str:
+    """Returns the message of the error; decoding must have taken little memory."""
+    tracemalloc.start()
+    message = helpers.decode_error(kind, path, spec)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * _MIB
+    return message
+
+
+# sizes that headers declare
+
+
+@pytest.mark.parametrize("kind", [IMAGE, DEPTH])
+def test_png_of_60000_by_60000(
+    kind: Modality, spec: InputSpec, tmp_path: pathlib.Path
+) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, kind.name))
+    _patched(path, 16, struct.pack(">II", 60_000, 60_000))
+    assert "pixels" in _cheaply(kind, path, spec)
+
+
+def test_jpeg_of_60000_by_60000(spec: InputSpec, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.jpg"
+    helpers.write_picture(path)
+    place = path.read_bytes().index(b"\xff\xc0") + 5
+    _patched(path, place, struct.pack(">HH", 60_000, 60_000))
+    assert "pixels" in _cheaply(IMAGE, path, spec)
+
+
+@pytest.mark.parametrize("kind", [IMAGE, DEPTH])
+def test_png_with_a_chunk_of_4_gib(
+    kind: Modality, spec: InputSpec, tmp_path: pathlib.Path
+) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, kind.name))
+    data = path.read_bytes()
+    place = data.index(b"IDAT") - 4
+    path.write_bytes(data[:place] + b"\xff\x7f\0\0" + data[place + 4 :])
+    tracemalloc.start()
+    # what is there is whole
+    kind.decode(str(path), spec)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * _MIB
+
+
+def test_wav_that_claims_4_gib(spec: InputSpec, tmp_path: pathlib.Path) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, "audio"))
+    whole, _ = AUDIO.decode(str(path), spec)
+    place = path.read_bytes().index(b"data") + 4
+    _patched(path, place, b"\xff\xff\xff\xff")
+    # what is there, and no more, is decoded
+    samples, _ = AUDIO.decode(str(path), spec)
+    assert len(samples) <= len(whole)
+    _patched(path, 4, b"\xfe\xff\xff\xff")
+    assert "truncated" in _cheaply(AUDIO, path, spec)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [(2**36 - 1, "limit of 600.0 s"), (2**27 + 1, "a channel"), (2**25, "")],
+)
+def test_flac_that_claims_more_than_it_holds(
+    samples: int, message: str, spec: InputSpec, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "a.flac"
+    helpers.write_sound(path)
+    (bits,) = struct.unpack(">Q", path.read_bytes()[18:26])
+    _patched(path, 18, struct.pack(">Q", bits >> 36 << 36 | samples))
+    limits = dataclasses.replace(spec, max_seconds=1e6)
+    assert message in _cheaply(AUDIO, path, spec if samples > 2**30 else limits)
+
+
+def test_long_sounds_are_read_in_blocks(
+    spec: InputSpec, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, "audio"))
+    whole, _ = AUDIO.decode(str(path), spec)
+    monkeypatch.setattr("mmcl_jax.modalities.audio._BLOCK", 999)
+    parts, _ = AUDIO.decode(str(path), spec)
+    np.testing.assert_array_equal(parts, whole)
+    loud = np.full(4000, 0.5, np.float32)
+    loud[3500] = np.nan
+    soundfile.write(path, loud, 8000, subtype="FLOAT")
+    assert "not finite" in helpers.decode_error(AUDIO, path, spec)
+
+
+def test_video_of_a_million_frames(spec: InputSpec, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.avi"
+    helpers.write_video(path)
+    million = struct.pack("<I", 1_000_000)
+    _patched(path, path.read_bytes().index(b"avih") + 8 + 16, million)
+    _patched(path, path.read_bytes().index(b"strh") + 8 + 32, million)
+    try:
+        # frames are counted by decoding them
+        assert VIDEO.decode(str(path), spec).shape == (4, 32, 48, 3)
+    except DataError as error:
+        assert str(path) in str(error)
+        assert "more than the limit of 600.0 s" in str(error)
+
+
+def test_gif_of_gigantic_frames(spec: InputSpec, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.gif"
+    helpers.write_video(path)
+    _patched(path, 6, struct.pack("<HH", 60_000, 60_000))
+    assert "expected an MP4, AVI or GIF" in _cheaply(VIDEO, path, spec)
+
+
+def test_mp4_of_gigantic_frames(spec: InputSpec, tmp_path: pathlib.Path) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, "video"))
+    place = path.read_bytes().index(b"mp4v") + 28
+    _patched(path, place, struct.pack(">HH", 60_000, 60_000))
+    # the frames themselves say how large they are
+    assert VIDEO.decode(str(path), spec).shape == (4, 32, 48, 3)
+
+
+@pytest.mark.parametrize("limit", ["_MAX_RETURNED_PIXELS", "_MAX_DECODED_PIXELS"])
+def test_frames_are_bounded_together(
+    limit: str,
+    spec: InputSpec,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = helpers.write(tmp_path, "video")
+    # four frames of 48 x 32 are returned, thirty decoded
+    monkeypatch.setattr(f"mmcl_jax.modalities.video.{limit}", 4 * 48 * 32)
+    if limit == "_MAX_RETURNED_PIXELS":
+        VIDEO.decode(path, spec)
+        monkeypatch.setattr(f"mmcl_jax.modalities.video.{limit}", 4 * 48 * 32 - 1)
+    message = helpers.decode_error(VIDEO, pathlib.Path(path), spec)
+    assert "pixels together, more than the limit" in message
+
+
+def test_sizes_of_text(
+    spec: InputSpec, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a" * (_MIB + 1))
+    assert "more than the limit of 1048576" in helpers.decode_error(TEXT, path, spec)
+    monkeypatch.setattr("mmcl_jax.modalities.text._MAX_TOKENIZER_BYTES", 9)
+    broken = tmp_path / "tokenizer.json"
+    shutil.copy(spec.tokenizer, broken)
+    with pytest.raises(DataError, match="tokenizer.json: .* more than the limit of 9"):
+        TEXT.preprocess("a", dataclasses.replace(spec, tokenizer=str(broken)))
+
+
+@pytest.mark.parametrize("kind", [IMAGE, VIDEO, AUDIO, DEPTH])
+def test_content_of_another_kind(
+    kind: Modality, spec: InputSpec, tmp_path: pathlib.Path
+) -> None:
+    other = {"image": "audio", "video": "image", "audio": "video", "depth": "text"}
+    source = pathlib.Path(helpers.write(tmp_path, other[kind.name]))
+    path = source.rename(tmp_path / f"wrong{kind.suffixes[0]}")
+    assert "expected" in helpers.decode_error(kind, path, spec)
+
+
+def test_a_panic_is_damage_of_the_file(tmp_path: pathlib.Path) -> None:
+    class PanicException(BaseException):
+        pass
+
+    path = tmp_path / "a"
+    path.write_text("a")
+    with pytest.raises(DataError, match="a: cannot be decoded .PanicException"):
+        with reading(str(path), "something"):
+            raise PanicException
+    with pytest.raises(KeyboardInterrupt), reading(str(path), "something"):
+        raise KeyboardInterrupt
+
+
+def test_a_file_that_may_not_be_read(spec: InputSpec) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        path = pathlib.Path(helpers.write(pathlib.Path(place), "image"))
+        path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # an administrator may read it all the same
+        try:
+            message = helpers.decode_error(IMAGE, path, spec)
+            with pytest.raises(DataError, match=str(path)):
+                FileReference(str(path)).identity()
+        finally:
+            os.seteuid(user)
+    assert "Permission denied" in message
+
+
+# tables
+
+
+def _table_error(path: pathlib.Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_table(path, path.parent)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_sizes_of_tables(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\n" + "a,b\n" * 9)
+    monkeypatch.setattr("mmcl_jax.streams.tables._MAX_ROWS", 8)
+    assert "more than 8 rows" in _table_error(path)
+    monkeypatch.setattr("mmcl_jax.streams.tables._MAX_BYTES", 8)
+    assert "more than the limit of 8" in _table_error(path)
+    path.write_text("text,label\n" + "a" * 200_000 + ",b\n")
+    monkeypatch.undo()
+    assert "field larger than field limit" in _table_error(path)
+
+
+# names
+
+
+def test_names_are_not_taken_for_markup() -> None:
+    matrix = {"given": [[0.5]], "predicted": [[0.5]]}
+    metrics = {route: dict.fromkeys(writers.SHORT_NAMES, None) for route in matrix}
+    task = {"name": "image/[/red]/0", "modality": "image", "classes": ["a", "b"]}
+    table = writers.results_table(
+        {
+            "method": "comm",
+            "tasks": [task],
+            "accuracy": dict.fromkeys(("task", "union"), matrix),
+            "metrics": dict.fromkeys(("task", "union"), metrics),
+        }
+    )
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    assert "image/[/red]/0" in console.file.getvalue()
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b" " * (MAX_JSON_BYTES + 1),
+    ],
+    ids=["empty", "cut", "list", "null", "bytes", "deep", "huge number", "huge"],
+)
+def test_json_that_is_none(content: bytes, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="a.json: "):
+        read_json(path)
+    with pytest.raises(config.ConfigError, match="a.json: "):
+        config.load(path)
+
+
+def test_stored_configs_name_the_file_and_the_field(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.json"
+    tree = json.loads(config.to_json(config.Config()))
+    path.write_text(json.dumps(tree | {"train": {"epochs": 0}}))
+    with pytest.raises(config.ConfigError, match="config.json: config.train"):
+        config.load(path)
+
+
+_RESULTS = {
+    "metrics": {
+        "union": {
+            route: dict.fromkeys(aggregate.METRICS, 0.5)
+            for route in ("given", "predicted")
+        }
+    },
+    "cost": dict.fromkeys(aggregate.COSTS, 1) | {"seconds": {"train": 1.0}},
+    "environment": {"jax": "1"},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": None},
+        {"metrics": {"union": {}}},
+        {"cost": {}},
+        {"cost": _RESULTS["cost"] | {"bytes_remembered": None}},
+        {"cost": _RESULTS["cost"] | {"seconds": {"train": float("inf")}}},
+        {"cost": _RESULTS["cost"] | {"parameters_trained": "many"}},
+        {"environment": 3},
+    ],
+)
+def test_damaged_results_are_named(change: dict, tmp_path: pathlib.Path) -> None:
+    run = runs.Run("comm", "random", 0, config.Config())
+    path = tmp_path / run.name / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(_RESULTS))
+    aggregate.check(runs.finished([run], tmp_path), tmp_path)
+    path.write_text(json.dumps(_RESULTS | change))
+    with pytest.raises(DataError) as caught:
+        aggregate.check(runs.finished([run], tmp_path), tmp_path)
+    assert str(path) in str(caught.value)
+
+
+# encoders
+
+
+@pytest.fixture
+def folder(encoder_folder: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the tiny encoder, to be damaged."""
+    return pathlib.Path(shutil.copytree(encoder_folder, tmp_path / "encoder"))
+
+
+def _load_error(path: pathlib.Path) -> str:
+    with pytest.raises(DataError) as caught:
+        huggingface_clip.load(path.parent)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def _header(data: bytes, change: Callable[[dict], None]) -> bytes:
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+
+def _overlap(header: dict) -> None:
+    first, second, *_ = (name for name in header if name != "__metadata__")
+    header[second]["data_offsets"] = header[first]["data_offsets"]
+
+
+def _out_of_range(header: dict) -> None:
+    header["logit_scale"]["data_offsets"] = [0, 2**40]
+
+
+def _huge_shape(header: dict) -> None:
+    header["logit_scale"]["shape"] = [2**62, 2**62]
+
+
+def _kind(header: dict) -> None:
+    header["logit_scale"]["dtype"] = "I32"
+
+
+@pytest.mark.parametrize("change", [_overlap, _out_of_range, _huge_shape, _kind])
+def test_safetensors_with_a_wrong_header(
+    change: Callable[[dict], None], folder: pathlib.Path
+) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(_header(path.read_bytes(), change))
+    _load_error(path)
+
+
+@pytest.mark.parametrize("size", [100_000_000, 2**63])
+def test_safetensors_with_a_huge_header(size: int, folder: pathlib.Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", size) + path.read_bytes()[8:])
+    assert "more than the limit of 16777216" in _load_error(path)
+
+
+def test_types_of_weights(folder: pathlib.Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    half = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    safetensors.numpy.save_file(half, path)
+    assert huggingface_clip.load(folder).frozen["log_scale"].dtype == np.float32
+    huge = tensors | {"logit_scale": np.array(1e300)}
+    safetensors.numpy.save_file(huge, path)
+    assert "'logit_scale' is not finite" in _load_error(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("projection_dim", 10**12),
+        ("projection_dim", True),
+        ("vision_config.patch_size", 5),
+        ("vision_config.num_attention_heads", 3),
+        ("vision_config.num_hidden_layers", 0),
+        ("vision_config.hidden_act", ["gelu"]),
+        ("text_config.eos_token_id", 10**6),
+        ("text_config.layer_norm_eps", float("nan")),
+        ("text_config", []),
+        ("preprocessing.frames", 10**9),
+        ("preprocessing.mean", [0, 0]),
+        ("preprocessing.std", [1, 1, 0]),
+        ("preprocessing.audio_seconds", "2"),
+        ("preprocessing.max_pixels", -1),
+        ("preprocessing.max_seconds", float("inf")),
+        ("preprocessing.spare", 1),
+    ],
+)
+def test_encoder_config_out_of_range(
+    place: str, value: object, folder: pathlib.Path
+) -> None:
+    path = folder / "config.json"
+    tree = json.loads(path.read_text())
+    *sections, name = place.split(".")
+    block = tree[sections[0]] if sections else tree
+    block[name] = value
+    path.write_text(json.dumps(tree))
+    assert name in _load_error(path)
+
+
+def test_tokenizer_of_another_vocabulary(folder: pathlib.Path) -> None:
+    path = folder / "tokenizer.json"
+    shutil.copy(helpers.make_tokenizer(folder / "other.json"), path)
+    tree = json.loads(path.read_text())
+    tree["model"]["vocab"]["z"] = 10**6
+    path.write_text(json.dumps(tree))
+    message = _load_error(path)
+    assert "ids up to 1000000" in message
+    assert "vocab_size" in message
