@@ -78,7 +78,7 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
 def _chosen(
     path: str, source: Iterator[av.VideoFrame], wanted: np.ndarray
 ) -> np.ndarray:
-    clip = np.empty(0, np.uint8)
+    clip: np.ndarray = np.empty((0, 0, 0, 3), np.uint8)
     for index, frame in enumerate(source):
         if index not in wanted:
             continue
