@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tests import helpers
 
-MODALITIES = ("image", "depth")
+MODALITIES = ("image", "text")
 MEMORY, TIME = 1.05, 1.10  # how much more the end may take than the beginning
 
 
@@ -29,16 +29,33 @@ class Held(NamedTuple):
     seconds: float
 
 
+def write_data(root: pathlib.Path, tasks: int) -> None:
+    """Writes pictures and sentences of two classes a task, half of the tasks each."""
+    (root / "text" / "many").mkdir(parents=True)
+    for part, number in (("train", 4), ("test", 1)):
+        rows = [
+            f"about {part} {c} {k},word {c}"
+            for c in range(tasks)
+            for k in range(number)
+        ]
+        path = root / "text" / "many" / f"{part}.csv"
+        path.write_text("\n".join(["text,label", *rows]) + "\n")
+        for c in range(tasks):
+            folder = root / "image" / "many" / part / f"thing {c}"
+            for k in range(number):
+                helpers.write(folder, "image", 5 * c + k + 4 * (part == "test"))
+
+
 def watch(encoder: pathlib.Path, workdir: pathlib.Path, tasks: int) -> list[Held]:
     """Runs `tasks` tasks and returns what the process held behind each."""
+    root = workdir.with_name("data")
+    write_data(root, tasks)
     run = helpers.start_run(
-        "--config=configs/demo.py:smoke",
+        "--config=configs/folders.py",
+        f"--config.stream.root={root}",
         f"--config.encoder.path={encoder}",
-        f"--config.stream.modalities={','.join(MODALITIES)}",
-        f"--config.stream.tasks={tasks}",
-        "--config.stream.classes_per_task=1",
-        "--config.stream.train_per_class=8",
-        "--config.stream.test_per_class=2",
+        "--config.stream.order=interleaved",
+        "--config.stream.classes_per_task=2",
         "--config.train.batch_size=8",
         "--config.train.epochs=4",
         workdir=workdir,

@@ -1,0 +1,254 @@
+"""Tables, stored JSON and encoders that are not what they should be."""
+
+import io
+import json
+import pathlib
+import shutil
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from rich.console import Console
+
+from mmcl_jax import aggregate, config, runs, writers
+from mmcl_jax.files import MAX_JSON_BYTES, read_json
+from mmcl_jax.modalities.base import (
+    DataError,
+    InputSpec,
+)
+from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.streams.tables import read_table
+from tests import helpers
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> InputSpec:
+    return helpers.make_spec(tmp_path_factory.mktemp("spec"))
+
+
+# tables
+
+
+def _table_error(path: pathlib.Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_table(path, path.parent)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_sizes_of_tables(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\n" + "a,b\n" * 9)
+    monkeypatch.setattr("mmcl_jax.streams.tables._MAX_ROWS", 8)
+    assert "more than 8 rows" in _table_error(path)
+    monkeypatch.setattr("mmcl_jax.streams.tables._MAX_BYTES", 8)
+    assert "more than the limit of 8" in _table_error(path)
+    path.write_text("text,label\n" + "a" * 200_000 + ",b\n")
+    monkeypatch.undo()
+    assert "field larger than field limit" in _table_error(path)
+
+
+# names
+
+
+def test_names_are_not_taken_for_markup() -> None:
+    matrix = {"given": [[0.5]], "predicted": [[0.5]]}
+    metrics = {route: dict.fromkeys(writers.SHORT_NAMES, None) for route in matrix}
+    task = {"name": "image/[/red]/0", "modality": "image", "classes": ["a", "b"]}
+    table = writers.results_table(
+        {
+            "method": "comm",
+            "tasks": [task],
+            "accuracy": dict.fromkeys(("task", "union"), matrix),
+            "metrics": dict.fromkeys(("task", "union"), metrics),
+        }
+    )
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    assert "image/[/red]/0" in console.file.getvalue()
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b" " * (MAX_JSON_BYTES + 1),
+    ],
+    ids=["empty", "cut", "list", "null", "bytes", "deep", "huge number", "huge"],
+)
+def test_json_that_is_none(content: bytes, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="a.json: "):
+        read_json(path)
+    with pytest.raises(config.ConfigError, match="a.json: "):
+        config.load(path)
+
+
+def test_stored_configs_name_the_file_and_the_field(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.json"
+    tree = json.loads(config.to_json(config.Config()))
+    path.write_text(json.dumps(tree | {"train": {"epochs": 0}}))
+    with pytest.raises(config.ConfigError, match="config.json: config.train"):
+        config.load(path)
+
+
+_RESULTS = {
+    "metrics": {
+        "union": {
+            route: dict.fromkeys(aggregate.METRICS, 0.5)
+            for route in ("given", "predicted")
+        }
+    },
+    "cost": dict.fromkeys(aggregate.COSTS, 1) | {"seconds": {"train": 1.0}},
+    "environment": {"jax": "1"},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": None},
+        {"metrics": {"union": {}}},
+        {"cost": {}},
+        {"cost": _RESULTS["cost"] | {"bytes_remembered": None}},
+        {"cost": _RESULTS["cost"] | {"seconds": {"train": float("inf")}}},
+        {"cost": _RESULTS["cost"] | {"parameters_trained": "many"}},
+        {"environment": 3},
+    ],
+)
+def test_damaged_results_are_named(change: dict, tmp_path: pathlib.Path) -> None:
+    run = runs.Run("comm", "random", 0, config.Config())
+    path = tmp_path / run.name / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(_RESULTS))
+    aggregate.check(runs.finished([run], tmp_path), tmp_path)
+    path.write_text(json.dumps(_RESULTS | change))
+    with pytest.raises(DataError) as caught:
+        aggregate.check(runs.finished([run], tmp_path), tmp_path)
+    assert str(path) in str(caught.value)
+
+
+# encoders
+
+
+@pytest.fixture
+def folder(encoder_folder: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the tiny encoder, to be damaged."""
+    return pathlib.Path(shutil.copytree(encoder_folder, tmp_path / "encoder"))
+
+
+def _load_error(path: pathlib.Path) -> str:
+    with pytest.raises(DataError) as caught:
+        huggingface_clip.load(path.parent)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def _header(data: bytes, change: Callable[[dict], None]) -> bytes:
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+
+def _overlap(header: dict) -> None:
+    first, second, *_ = (name for name in header if name != "__metadata__")
+    header[second]["data_offsets"] = header[first]["data_offsets"]
+
+
+def _out_of_range(header: dict) -> None:
+    header["logit_scale"]["data_offsets"] = [0, 2**40]
+
+
+def _huge_shape(header: dict) -> None:
+    header["logit_scale"]["shape"] = [2**62, 2**62]
+
+
+def _kind(header: dict) -> None:
+    header["logit_scale"]["dtype"] = "I32"
+
+
+@pytest.mark.parametrize("change", [_overlap, _out_of_range, _huge_shape, _kind])
+def test_safetensors_with_a_wrong_header(
+    change: Callable[[dict], None], folder: pathlib.Path
+) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(_header(path.read_bytes(), change))
+    _load_error(path)
+
+
+@pytest.mark.parametrize("size", [100_000_000, 2**63])
+def test_safetensors_with_a_huge_header(size: int, folder: pathlib.Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", size) + path.read_bytes()[8:])
+    assert "more than the limit of 16777216" in _load_error(path)
+
+
+def test_types_of_weights(folder: pathlib.Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    half = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    safetensors.numpy.save_file(half, path)
+    assert huggingface_clip.load(folder).frozen["log_scale"].dtype == np.float32
+    huge = tensors | {"logit_scale": np.array(1e300)}
+    safetensors.numpy.save_file(huge, path)
+    assert "'logit_scale' is not finite" in _load_error(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("projection_dim", 10**12),
+        ("projection_dim", True),
+        ("vision_config.patch_size", 5),
+        ("vision_config.num_attention_heads", 3),
+        ("vision_config.num_hidden_layers", 0),
+        ("vision_config.hidden_act", ["gelu"]),
+        ("text_config.eos_token_id", 10**6),
+        ("text_config.layer_norm_eps", float("nan")),
+        ("text_config", []),
+        ("preprocessing.frames", 10**9),
+        ("preprocessing.mean", [0, 0]),
+        ("preprocessing.std", [1, 1, 0]),
+        ("preprocessing.audio_seconds", "2"),
+        ("preprocessing.max_pixels", -1),
+        ("preprocessing.max_seconds", float("inf")),
+        ("preprocessing.spare", 1),
+    ],
+)
+def test_encoder_config_out_of_range(
+    place: str, value: object, folder: pathlib.Path
+) -> None:
+    path = folder / "config.json"
+    tree = json.loads(path.read_text())
+    *sections, name = place.split(".")
+    block = tree[sections[0]] if sections else tree
+    block[name] = value
+    path.write_text(json.dumps(tree))
+    assert name in _load_error(path)
+
+
+def test_tokenizer_of_another_vocabulary(folder: pathlib.Path) -> None:
+    path = folder / "tokenizer.json"
+    shutil.copy(helpers.make_tokenizer(folder / "other.json"), path)
+    tree = json.loads(path.read_text())
+    tree["model"]["vocab"]["z"] = 10**6
+    path.write_text(json.dumps(tree))
+    message = _load_error(path)
+    assert "ids up to 1000000" in message
+    assert "vocab_size" in message
