@@ -9,5 +9,6 @@ prepare test
 cd "$ROOT"
 "$VENV_PYTHON" -m ruff check .
 "$VENV_PYTHON" -m ruff format --check .
-"$VENV_PYTHON" -m basedpyright
+# not the configuration of a folder above
+"$VENV_PYTHON" -m basedpyright --project pyproject.toml
 exec "$VENV_PYTHON" -m pytest -n auto --maxprocesses 4 --dist loadgroup "$@"
