@@ -179,6 +179,7 @@ def test_a_finished_run_can_be_started_again(
     after = done.results()
     for results in (before, after):
         results["cost"].pop("seconds")
+    assert (before.pop("restarts"), after.pop("restarts")) == (0, 1)
     assert after == before
 
 

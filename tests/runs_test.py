@@ -34,6 +34,7 @@ def test_a_run_stopped_and_gone_on_with_ends_bitwise_alike(
     reports = [run.results() for run in (second, whole_run)]
     for report in reports:
         assert report["cost"].pop("seconds")
+    assert [report.pop("restarts") for report in reports] == [1, 0]
     assert reports[0] == reports[1]
     lines = [(r.workdir / "metrics.jsonl").read_text() for r in (second, whole_run)]
     assert lines[0] == lines[1]

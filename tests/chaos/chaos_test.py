@@ -59,7 +59,7 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
     run = harness.Run(encoder_folder, tmp_path / "run")
     run.disturb(signal.SIGTERM, harness.Moment(10, 0))
     largest = max(path.stat().st_size for path in workdir.rglob("*") if path.is_file())
-    assert run.finish(file_size=largest // 2048) == 1
+    assert run.starve(largest // 2048) == 1
     assert "error: " in run.output.read_text()
     assert "the same command goes on" in run.output.read_text()
     assert run.finish() == 0, run.output.read_text()

@@ -48,24 +48,47 @@ class Run:
         self.output = workdir.with_suffix(".txt")
         self.starts = 0
 
-    def start(self, file_size: int | None = None) -> subprocess.Popen:
-        """Starts the command; it can write so many KiB of a file, as on a full disk."""
+    def start(self) -> subprocess.Popen:
+        """Starts the command."""
         self.starts += 1
-        command = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={self.workdir}"]
-        limit = ["bash", "-c", f'ulimit -f {file_size}; exec "$@"', "bash"]
         with self.output.open("a") as output:
             return subprocess.Popen(
-                [*(limit if file_size else []), *command, *self._flags],
+                self._command(),
                 cwd=helpers.REPOSITORY,
                 env=helpers.environment(),
                 stdout=output,
                 stderr=output,
             )
 
-    def finish(self, file_size: int | None = None) -> int:
-        """Starts the command as `start` does, and returns its exit code."""
-        with self.start(file_size) as process:
+    def finish(self) -> int:
+        """Starts the command and returns its exit code."""
+        with self.start() as process:
             return process.wait(_PATIENCE)
+
+    def starve(self, file_size: int) -> int:
+        """Starts the command, which can write so many KiB of a file, as on a full disk.
+
+        Returns:
+            The exit code.
+        """
+        limit = ["bash", "-c", f'ulimit -f {file_size}; exec "$@"', "bash"]
+        # by a pipe, since the limit is one for what it prints, too
+        done = subprocess.run(
+            [*limit, *self._command()],
+            cwd=helpers.REPOSITORY,
+            env=helpers.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_PATIENCE,
+        )
+        with self.output.open("a") as output:
+            output.write(done.stdout)
+        return done.returncode
+
+    def _command(self) -> list[str]:
+        main = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={self.workdir}"]
+        return [*main, *self._flags]
 
     def disturb(self, number: signal.Signals, moment: "Moment") -> int | None:
         """Sends a signal at a moment; None if the run had ended by then.

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from tests import helpers
 
 MODALITIES = ("image", "text")
-MEMORY, TIME = 1.05, 1.10  # how much more the end may take than the beginning
+# how much more the end may take than the beginning; idle threads come and go
+MEMORY, TIME, THREADS = 1.05, 1.10, 1.10
 
 
 class Held(NamedTuple):
@@ -131,7 +132,9 @@ def main() -> None:
         {k: round(v, 3) for k, v in grown.items()}, f"{compiled} train steps compiled"
     )
     grows = grown["memory"] > MEMORY or grown["seconds"] > TIME
-    grows |= max(grown["files"], grown["threads"]) > 1 or compiled > len(MODALITIES)
+    grows |= max(grown["files"], grown["threads"]) > THREADS or compiled > len(
+        MODALITIES
+    )
     sys.exit(1 if grows else 0)
 
 
