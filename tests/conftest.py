@@ -91,7 +91,8 @@ def whole_run(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFac
     )
 
 
-@pytest.fixture(scope="session")
+# of a module, since its end forgets the programs that were compiled for them
+@pytest.fixture(scope="module")
 def benches(encoder):
     """Returns the bench of a case of the methods' contract, made once."""
     from tests import contract
@@ -106,7 +107,8 @@ def benches(encoder):
     return make
 
 
-@pytest.fixture
+# and not of a test, so that all tests of a case stand together
+@pytest.fixture(scope="module")
 def bench(benches, request: pytest.FixtureRequest):
     """The bench of the case that `contract.over` asks for."""
     return benches(request.param)
