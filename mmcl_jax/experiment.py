@@ -154,6 +154,7 @@ class _Loop:
         """Returns the state to go on from, and its stage."""
         state, results, self._done = self._keeper.start(self._run.learner.init())
         if results is None:
+            self._writer.take_back(0, 0)
             return state, 0
         self._results = results
         self._results.restarts += 1

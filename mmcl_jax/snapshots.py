@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from mmcl_jax.types import PyTree
 
 CHECKSUMS = "checksums.json"
+CUT_OFF = "it was cut off while it was written"
 _CHUNK = 1 << 20
 
 
@@ -122,7 +123,7 @@ class Snapshots:
         try:
             wanted = json.loads((folder / CHECKSUMS).read_text())
         except FileNotFoundError:
-            return "it was cut off while it was written"
+            return CUT_OFF
         except (OSError, ValueError):
             return f"{CHECKSUMS} cannot be read"
         found = _checksums(folder)

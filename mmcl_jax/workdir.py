@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mmcl_jax import config as configs
 from mmcl_jax.files import read_json
-from mmcl_jax.snapshots import Snapshots
+from mmcl_jax.snapshots import CUT_OFF, Snapshots
 
 BRANCH = "branch:"
 DAMAGED = "damaged"
@@ -154,13 +154,16 @@ def newest(workdir: pathlib.Path, positions: list[Position]) -> tuple[Any, list[
         if reason is None:
             return position, [_set_aside(workdir, *each) for each in damaged]
         damaged.append((position, reason))
-    if damaged:
+    stores = [id(position.store) for position, _ in damaged]
+    first = all(reason == CUT_OFF for _, reason in damaged)
+    if damaged and not (first and len(set(stores)) == len(stores)):
         listed = "; ".join(f"{p.store.path(p.number)}: {why}" for p, why in damaged)
         raise WorkdirError(
             f"--workdir: no state in {workdir} can be used: {listed}. Nothing was "
             "touched; restore them from a copy, or choose another folder"
         )
-    return None, []
+    # a run that was killed early has nothing but the first state that it began to write
+    return None, [_set_aside(workdir, *each) for each in damaged]
 
 
 def _set_aside(workdir: pathlib.Path, position: Position, reason: str) -> str:

@@ -89,6 +89,24 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_it_used(
     assert aside == [f"snapshots-{before}", f"snapshots-{last}"]
 
 
+def test_a_run_killed_in_its_first_checkpoint_starts_anew(
+    alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    workdir, _ = alone
+    run = harness.Run(encoder_folder, tmp_path / "run")
+    shutil.copytree(workdir, run.workdir)
+    for name in ("snapshots", "results.json"):
+        path = run.workdir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    first, *others = sorted((run.workdir / "checkpoints").iterdir())
+    for other in others:
+        shutil.rmtree(other)
+    (first / "checksums.json").unlink()
+    assert run.finish() == 0, run.output.read_text()
+    assert harness.differences(workdir, run.workdir) == []
+    assert "cut off while it was written" in run.output.read_text()
+
+
 def test_where_all_states_are_damaged_nothing_is_touched(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
