@@ -12,7 +12,7 @@ import numpy as np
 
 from mmcl_jax import statistics
 from mmcl_jax.evaluate import ROUTES
-from mmcl_jax.files import read_json
+from mmcl_jax.files import read_json, write_text
 from mmcl_jax.modalities.base import reading
 from mmcl_jax.results import plain
 from mmcl_jax.runs import Run
@@ -218,14 +218,14 @@ def write_choice(choice: dict[str, Any], path: pathlib.Path) -> None:
         before = read_json(path, "what was chosen before")
         for part in ("chosen", "scores"):
             choice[part] = before.get(part, {}) | choice[part]
-    _write(path, json.dumps(choice, indent=1) + "\n")
+    write_text(path, json.dumps(choice, indent=1) + "\n")
 
 
 def write(report: dict[str, Any], folder: pathlib.Path) -> None:
     """Writes `summary.json`, `summary.csv` and `summary.md`."""
-    _write(folder / "summary.json", json.dumps(report, indent=1) + "\n")
-    _write(folder / "summary.csv", to_csv(report))
-    _write(folder / "summary.md", to_markdown(report))
+    write_text(folder / "summary.json", json.dumps(report, indent=1) + "\n")
+    write_text(folder / "summary.csv", to_csv(report))
+    write_text(folder / "summary.md", to_markdown(report))
 
 
 def to_csv(report: dict[str, Any]) -> str:
@@ -337,9 +337,3 @@ def _short(value: float | None) -> str:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

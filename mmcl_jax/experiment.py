@@ -21,6 +21,7 @@ from mmcl_jax import learner as learners
 from mmcl_jax import workdir as workdirs
 from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
 from mmcl_jax.feed import Feed, Records
+from mmcl_jax.files import write_text
 from mmcl_jax.keeper import Keeper
 from mmcl_jax.preemption import Interrupt
 from mmcl_jax.results import Results, environment, level_of_knowledge, plain
@@ -99,7 +100,7 @@ def _fill(
     if source := config.resume.removeprefix(workdirs.BRANCH):
         workdirs.branch(workdir, pathlib.Path(source), stream)
     workdirs.check_stream(workdir, stream)
-    workdirs.write(workdir / "config.json", configs.to_json(config))
+    write_text(workdir / "config.json", configs.to_json(config))
     workdirs.write_json(workdir / "stream.json", stream)
 
 

@@ -27,3 +27,10 @@ def read_json(path: pathlib.Path, expected: str = "a JSON object") -> dict[str, 
         if not isinstance(value, dict):
             raise DataError(f"{path}: a {type(value).__name__}; expected {expected}")
         return value
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file at once, so that a reader never finds half of it."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

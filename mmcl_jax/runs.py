@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mmcl_jax.arguments import replace_at
 from mmcl_jax.config import Config, ConfigError, resolve, to_config_dict, to_json
-from mmcl_jax.files import read_json
+from mmcl_jax.files import read_json, write_text
 
 
 class Run(NamedTuple):
@@ -142,9 +142,7 @@ def prepare(run: Run, folder: pathlib.Path) -> bool:
         return False
     workdir.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(wanted)
-        temporary.replace(path)
+        write_text(path, wanted)
     return True
 
 

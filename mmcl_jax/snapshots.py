@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from mmcl_jax.files import write_text
 from mmcl_jax.types import PyTree
 
 CHECKSUMS = "checksums.json"
@@ -72,8 +73,8 @@ class Snapshots:
         Raises:
             SaveError: this state, or the one before it, cannot be written.
         """
-        # what is written in the background must not be donated to the next step
-        state = jax.tree.map(jnp.copy, state)
+        if not wait:  # the next step is given these buffers for its own
+            state = jax.tree.map(jnp.copy, state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), results=ocp.args.JsonSave(results)
         )
@@ -106,9 +107,7 @@ class Snapshots:
         self._manager.wait_until_finished()
         folder, self._unsealed = self.path(self._unsealed), None
         if jax.process_index() == 0:
-            temporary = folder / f"{CHECKSUMS}.tmp"
-            temporary.write_text(json.dumps(_checksums(folder), indent=1))
-            temporary.replace(folder / CHECKSUMS)
+            write_text(folder / CHECKSUMS, json.dumps(_checksums(folder), indent=1))
 
     def _failure(self, error: Exception) -> SaveError:
         self._unsealed = None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mmcl_jax import config as configs
-from mmcl_jax.files import read_json
+from mmcl_jax.files import read_json, write_text
 from mmcl_jax.snapshots import CUT_OFF, Snapshots
 
 BRANCH = "branch:"
@@ -90,10 +90,10 @@ def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) 
     Raises:
         ConfigError: the other has no snapshot, or learns another stream.
     """
-    if (workdir / "snapshots").exists():
+    if _has_states(workdir / "snapshots"):
         return
     path = f"config.resume: {BRANCH}{source}"
-    if not (source / "snapshots").is_dir():
+    if not _has_states(source / "snapshots"):
         raise configs.ConfigError(f"{path}: there is no snapshot in it")
     theirs = read_json(source / "stream.json")
     if theirs != json.loads(json.dumps(stream)):
@@ -101,14 +101,19 @@ def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) 
     shutil.copytree(source / "predictions", workdir / "predictions", dirs_exist_ok=True)
     # last, and at once: it is what says that the copy is whole
     shutil.copytree(source / "snapshots", workdir / "snapshots.tmp", dirs_exist_ok=True)
-    (workdir / "snapshots.tmp").rename(workdir / "snapshots")
+    (workdir / "snapshots.tmp").replace(workdir / "snapshots")
+
+
+def _has_states(folder: pathlib.Path) -> bool:
+    """Returns whether a folder of states, which may be empty or absent, holds one."""
+    return any(path.name.isdigit() for path in folder.glob("*"))
 
 
 def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
     """Raises `WorkdirError` where states exist that were learnt from other data."""
     path = workdir / "stream.json"
     states = ("snapshots", "checkpoints")
-    if not path.exists() or not any((workdir / name).exists() for name in states):
+    if not path.exists() or not any(_has_states(workdir / name) for name in states):
         return
     there, here = read_json(path), json.loads(json.dumps(stream))
     if different := sorted(_differences(there, here, "stream")):
@@ -173,12 +178,5 @@ def _set_aside(workdir: pathlib.Path, position: Position, reason: str) -> str:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file at once, see `write`."""
-    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def write(path: pathlib.Path, text: str) -> None:
-    """Writes a file at once, so that a reader never finds half of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    """Writes a JSON file at once."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -26,6 +26,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from mmcl_jax.files import write_text
+
 logger = logging.getLogger("mmcl_jax")
 
 
@@ -77,9 +79,7 @@ class Writer:
                 continue
             if (values["stage"], values["step"]) <= (stage, step):
                 kept.append(line + "\n")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(path)
+        write_text(path, "".join(kept))
         self._metrics = path.open("a")
 
     def table(self, table: Table) -> None:

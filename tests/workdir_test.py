@@ -64,9 +64,18 @@ def test_other_data_are_refused_where_something_was_learnt(tmp_path):
     workdir.write_json(tmp_path / "stream.json", {"hash": "a", "classes": [1, 2]})
     workdir.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
     (tmp_path / "snapshots").mkdir()
+    workdir.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+    (tmp_path / "snapshots" / "000").mkdir()
     workdir.check_stream(tmp_path, {"hash": "a", "classes": (1, 2)})
     with pytest.raises(workdir.WorkdirError, match="stream.hash is 'a' there and 'b'"):
         workdir.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+
+
+def test_a_branch_needs_something_that_was_learnt(tmp_path):
+    source = tmp_path / "source"
+    (source / "snapshots").mkdir(parents=True)
+    with pytest.raises(config.ConfigError, match="there is no snapshot in it"):
+        workdir.branch(tmp_path / "new", source, {})
 
 
 @pytest.mark.parametrize(

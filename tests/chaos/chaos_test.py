@@ -71,10 +71,7 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_it_used(
 ) -> None:
     workdir, _ = alone
     run = harness.Run(encoder_folder, tmp_path / "run")
-    shutil.copytree(workdir, run.workdir)
-    for name in ("results.json", "checkpoints"):
-        path = run.workdir / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _copy(workdir, run.workdir, "results.json", "checkpoints")
     last, before = f"{harness.TASKS - 1:03d}", f"{harness.TASKS - 2:03d}"
     flipped = harness.flip_bits(run.workdir / "snapshots" / last, seed=1)
     (run.workdir / "snapshots" / before / "commit_success.txt").write_text("")
@@ -94,10 +91,7 @@ def test_a_run_killed_in_its_first_checkpoint_starts_anew(
 ) -> None:
     workdir, _ = alone
     run = harness.Run(encoder_folder, tmp_path / "run")
-    shutil.copytree(workdir, run.workdir)
-    for name in ("snapshots", "results.json"):
-        path = run.workdir / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _copy(workdir, run.workdir, "results.json", "snapshots")
     first, *others = sorted((run.workdir / "checkpoints").iterdir())
     for other in others:
         shutil.rmtree(other)
@@ -112,7 +106,7 @@ def test_where_all_states_are_damaged_nothing_is_touched(
 ) -> None:
     workdir, _ = alone
     run = harness.Run(encoder_folder, tmp_path / "run")
-    shutil.copytree(workdir, run.workdir)
+    _copy(workdir, run.workdir)
     for name in ("checkpoints", "snapshots"):
         for state in (run.workdir / name).iterdir():
             (state / "checksums.json").unlink()
@@ -120,6 +114,10 @@ def test_where_all_states_are_damaged_nothing_is_touched(
     assert run.finish() == 2
     assert "no state in" in run.output.read_text()
     assert _files(run.workdir) == before
+
+
+def _copy(workdir: pathlib.Path, target: pathlib.Path, *without: str) -> None:
+    shutil.copytree(workdir, target, ignore=shutil.ignore_patterns(*without))
 
 
 def _files(folder: pathlib.Path) -> dict[str, bytes]:
