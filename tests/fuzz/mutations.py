@@ -1,10 +1,13 @@
 """Damage done to files: a few random changes, and checksums made right again."""
 
+import copy
+import json
 import random
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 60_000, 1_000_000)
 _INTERESTING += (2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**64 - 1)
@@ -12,6 +15,19 @@ _INTERESTING += (2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**64 - 1)
 _LITERALS = (b"0", b"-1", b"1e999", b"NaN", b"null", b"true", b"[]", b"{}", b'""')
 _LITERALS += (b"9" * 18, b"9" * 400, b"9" * 5000, b"[" * 3000, b'"\\ud800"', b"../..")
 _LITERALS += (b"\n", b'"', b",", b"\0", "\N{GRINNING FACE}".encode(), b"a" * 10_000)
+_VALUES: tuple[Any, ...] = (None, True, False, 0, 1, -1, 0.5, 1e308, 10**18, 10**400)
+_VALUES += (float("nan"), float("inf"), -float("inf"), "", "a", "0", "nan", "..", "\0")
+_VALUES += (
+    [],
+    {},
+    [[]],
+    [0],
+    [None],
+    {"a": 1},
+    ["a", "a"],
+    "a" * 10_000,
+    "/etc/passwd",
+)
 _WORD = re.compile(rb"[\w.+-]+")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -26,6 +42,8 @@ def mutate(data: bytes, others: Sequence[bytes], source: random.Random) -> bytes
     """
     for _ in range(source.choice((1, 1, 2, 4))):
         change = source.choice(_CHANGES)
+        if data[:1] == b"{" and source.random() < 0.75:
+            change = _alter_json  # other changes hardly ever leave it one
         data = change(bytearray(data), others, source)
     return repair(data) if source.random() < 0.5 else data
 
@@ -54,6 +72,40 @@ def _repair_png(data: bytes) -> bytes:
         parts.append(struct.pack(">I", zlib.crc32(chunk)))
         at += 12 + length
     return b"".join(parts)
+
+
+def _alter_json(data: bytearray, others: object, source: random.Random) -> bytes:
+    """Removes, renames or replaces a value somewhere in a JSON object."""
+    try:
+        tree = json.loads(data)
+        places = list(_places(tree))
+    except (ValueError, RecursionError):
+        return _flip(data, others, source)
+    if not places:
+        return bytes(data)
+    parent, key = source.choice(places)
+    change = source.choice(("replace", "replace", "replace", "remove", "move", "scale"))
+    value = parent[key]
+    if change == "replace":
+        parent[key] = copy.deepcopy(source.choice(_VALUES))
+    elif change == "scale" and isinstance(value, int | float):
+        parent[key] = source.choice(
+            (-value, value * 2, value / 2, value + 1, str(value))
+        )
+    elif change == "move":
+        other, place = source.choice(places)
+        parent[key] = copy.deepcopy(other[place])
+    else:
+        del parent[key]
+    return json.dumps(tree).encode()
+
+
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields each container in a JSON value with each of its keys."""
+    if isinstance(tree, dict | list):
+        for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+            yield tree, key
+            yield from _places(tree[key])
 
 
 def _range(data: bytes, source: random.Random, most: int = 4096) -> tuple[int, int]:
