@@ -196,7 +196,7 @@ class _Loop:
                 state = moved(learner.prepare(state, *at, batch, np.int32(i)))
             if skipped <= batches:
                 state = jax.block_until_ready(learner.begin_task(state, *at))
-                self._check_finite(state, index, "when it began")
+                self._check(state, index, "when it began")
                 state = moved(state)
         skipped = max(skipped - batches - 1, 0)
         if method.trains:
@@ -209,7 +209,7 @@ class _Loop:
                     state = moved(learner.observe(state, *at, batch, np.int32(i)))
             if skipped <= method.observes * batches:
                 state = jax.block_until_ready(learner.end_task(state, *at))
-                self._check_finite(state, index, "when it ended")
+                self._check(state, index, "when it ended")
                 self._results.refused_steps += int(state.refused)
                 state = moved(state)
         return state
@@ -293,8 +293,19 @@ class _Loop:
             "config.train.on_nonfinite=skip_step"
         )
 
-    def _check_finite(self, state: State, index: int, when: str) -> None:
-        if bool(self._run.learner.finite(state)):
+    def _check(self, state: State, index: int, when: str) -> None:
+        """Stops at what is not finite, and reports what could hardly be solved."""
+        finite, jitter = jax.device_get(self._run.learner.health(state))
+        if jitter > 0:
+            self._writer.say(
+                f"{self._title(index)}, {when}: a matrix was close to singular; up to "
+                f"{jitter:.1e} was added to its diagonal. More shrinkage or "
+                "regularization of the method avoids that"
+            )
+            self._results.jitter[index] = max(
+                float(jitter), self._results.jitter.get(index, 0.0)
+            )
+        if finite:
             return
         learnt = {"params": state.params, "memory": state.memory}
         names = [

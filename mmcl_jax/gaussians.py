@@ -261,7 +261,7 @@ def sample(
     shrinkage: Scalar,
     normalize: bool = True,
     structure: Callable[[Array], Array] = lambda matrix: matrix,
-) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+) -> tuple[Float[Array, "n d"], Float[Array, " n"], Float[Array, ""]]:
     """Draws pseudo-features `mean_c + L_g eps` with `L_g L_g^T` the group's covariance.
 
     Args:
@@ -274,17 +274,18 @@ def sample(
         structure: what is done to each covariance first, such as `structured`.
 
     Returns:
-        Features [n, d], and weights [n]: 0 where the class has no sample, else 1.
+        Features [n, d], weights [n]: 0 where the class has no sample, else 1, and the
+        largest jitter of a covariance.
     """
     class_group = jnp.broadcast_to(class_group, stats.count.shape)
     matrices = jax.vmap(structure)(group_covariances(stats, shrinkage, class_group))
-    factors, _ = jax.vmap(cholesky_with_jitter)(matrices)
+    factors, jitters = jax.vmap(cholesky_with_jitter)(matrices)
     mean = stats.mean[label]
     noise = jax.random.normal(key, mean.shape, mean.dtype)
     group = jax.nn.one_hot(class_group[label], len(factors), dtype=mean.dtype)
     spread = _einsum("nge,gde->nd", group[:, :, None] * noise[:, None, :], factors)
     features = unit_norm(mean + spread) if normalize else mean + spread
-    return features, (stats.count[label] > 0).astype(mean.dtype)
+    return features, (stats.count[label] > 0).astype(mean.dtype), jitters.max()
 
 
 def log_density(

@@ -65,7 +65,8 @@ class Learner(NamedTuple):
             nor does any step of the task that follows it, unless such are skipped.
         observe: as `prepare`, with the batch's inputs.
         end_task: as `begin_task`.
-        finite: `(state) -> whether all that was learnt and is remembered is finite`.
+        health: `(state) -> whether all that was learnt and is remembered is finite`,
+            and the largest `jitter` in the memory.
         predict: `(state, frozen, classes, task, batch) -> Prediction` with routes
             stacked in front: `[2, b, ...]` given and predicted, or `[1, b, ...]` where
             the method takes no hint.
@@ -80,7 +81,7 @@ class Learner(NamedTuple):
     train_step: Callable[..., tuple[LearnerState, Metrics]]
     observe: Callable[..., LearnerState]
     end_task: Callable[..., LearnerState]
-    finite: Callable[..., Bool[Array, ""]]
+    health: Callable[..., tuple[Bool[Array, ""], Float[Array, ""]]]
     predict: Callable[..., Prediction]
     traces: collections.Counter
     forwards: dict[str, int]
@@ -217,9 +218,10 @@ def make_learner(
         )
         return dataclasses.replace(state, params=params, memory=memory)
 
-    def finite(state: LearnerState) -> Bool[Array, ""]:
+    def health(state: LearnerState) -> tuple[Bool[Array, ""], Float[Array, ""]]:
         learnt = jax.tree.leaves((state.params, state.memory))
-        return jnp.array([jnp.isfinite(leaf).all() for leaf in learnt]).all()
+        finite = jnp.array([jnp.isfinite(leaf).all() for leaf in learnt]).all()
+        return finite, _largest_jitter(state.memory)
 
     def predict(state, frozen, classes, task, batch) -> Prediction:
         at = context(state, frozen, classes, task, False)
@@ -245,7 +247,7 @@ def make_learner(
         train_step=compiled(train_step, donate=(0,)),
         observe=compiled(observe),
         end_task=compiled(end_task),
-        finite=compiled(finite),
+        health=compiled(health),
         predict=compiled(predict),
         traces=traces,
         forwards=forwards,
@@ -273,6 +275,16 @@ def make_classes(
         "modality": np.asarray(modality, np.int32),
     }
     return sharding.put(Classes(**columns), mesh)
+
+
+def _largest_jitter(memory: Memory) -> Float[Array, ""]:
+    leaves = jax.tree_util.tree_leaves_with_path(memory)
+    named = [
+        jnp.max(leaf)
+        for path, leaf in leaves
+        if jax.tree_util.keystr(path[-1:], simple=True) == "jitter"
+    ]
+    return jnp.array([0.0, *named]).max()
 
 
 def _modality(args: tuple) -> str | None:

@@ -28,6 +28,7 @@ class Realignment(NamedTuple):
         residual: what W cannot express of each class, 0 where off.
         scale: factor of the products with the text embeddings.
         cosine: whether moved features are brought to unit norm.
+        jitter: added to the diagonal of a matrix that could not be solved with else.
     """
 
     matrix: Float[Array, "d d"]
@@ -35,6 +36,7 @@ class Realignment(NamedTuple):
     residual: Float[Array, "d C"]
     scale: Float[Array, ""]
     cosine: Bool[Array, ""]
+    jitter: Float[Array, ""]
 
 
 def identity(
@@ -57,6 +59,7 @@ def identity(
         residual=jnp.zeros((dim, num_classes), dtype),
         scale=jnp.asarray(scale, dtype),
         cosine=jnp.asarray(True),
+        jitter=jnp.zeros((), dtype),
     )
 
 
@@ -191,10 +194,12 @@ def regression(
     text = jnp.where(used[:, None], text, 0).astype(mean.dtype)
     ridge = regularization * jnp.eye(dim, dtype=mean.dtype)
     gram = covariance + _matmul((share * mean).T, mean)
-    factor, _ = cholesky_with_jitter(gram + ridge)
+    factor, jitter = cholesky_with_jitter(gram + ridge)
     matrix = cho_solve((factor, True), _matmul((share * mean).T, text) + ridge)
     unchanged = identity(num_classes, dim, scale, mean.dtype)
-    return unchanged._replace(matrix=jnp.where(jnp.any(used), matrix, unchanged.matrix))
+    return unchanged._replace(
+        matrix=jnp.where(jnp.any(used), matrix, unchanged.matrix), jitter=jitter
+    )
 
 
 def discriminant(
@@ -240,13 +245,14 @@ def discriminant(
     num_classes, dim = mean.shape
     used = prior > 0
     number = jnp.sum(used).astype(mean.dtype)
-    direction, bias = linear_discriminant(mean, covariance, prior)
+    direction, bias, jitter = linear_discriminant(mean, covariance, prior)
     text = jnp.where(used[:, None], text, 0).astype(mean.dtype)
 
     gram = _matmul(text.T, text)
     level = jnp.trace(gram) / jnp.clip(number, 1, dim)
     ridge = regularization * jnp.where(level > 0, level, 1)
-    factor, _ = cholesky_with_jitter(gram + ridge * jnp.eye(dim, dtype=mean.dtype))
+    gram = gram + ridge * jnp.eye(dim, dtype=mean.dtype)
+    factor, of_text = cholesky_with_jitter(gram)
     matrix = jnp.zeros((dim, dim), mean.dtype)
     # U^T U squares the condition number of U; a second pass, on the true residual, wins
     # back digits that float32 lost.
@@ -265,6 +271,7 @@ def discriminant(
         else unchanged.residual,
         scale=jnp.ones((), mean.dtype),
         cosine=jnp.asarray(False),
+        jitter=jnp.maximum(jitter, of_text),
     )
     return Realignment(
         *(jnp.where(number > 0, a, b) for a, b in zip(solved, unchanged, strict=True))

@@ -62,7 +62,7 @@ def linear_discriminant(
     mean: Float[Array, "C d"],
     covariance: Float[Array, "d d"],
     prior: Float[Array, " C"],
-) -> tuple[Float[Array, "C d"], Float[Array, " C"]]:
+) -> tuple[Float[Array, "C d"], Float[Array, " C"], Float[Array, ""]]:
     """Linear discriminant of classes with one covariance: `logits = x A^T + b`.
 
     With m the mean of the class means under `prior`, `A_c = S^-1 (mean_c - m)` and
@@ -78,10 +78,11 @@ def linear_discriminant(
         prior: class probabilities [C] up to a factor; 0 = takes no part.
 
     Returns:
-        A [C, d] and b [C]; 0 and `losses.MASKED` where the prior is 0.
+        A [C, d] and b [C]; 0 and `losses.MASKED` where the prior is 0. And the jitter,
+        see `gaussians.cholesky_with_jitter`.
 
     >>> mean, prior = jnp.array([[0.0, 0], [2, 0]]), jnp.full(2, 0.5)
-    >>> A, b = linear_discriminant(mean, jnp.eye(2), prior)
+    >>> A, b, _ = linear_discriminant(mean, jnp.eye(2), prior)
     >>> probability = jax.nn.softmax(jnp.array([2.0, 0]) @ A.T + b)
     >>> round(float(probability[1]), 4)
     0.8808
@@ -97,11 +98,11 @@ def linear_discriminant(
     centre = jnp.matmul(prior, mean, precision="highest")
     centre = (centre / jnp.where(total > 0, total, 1))[None, :]
     offset = jnp.where(used[:, None], mean - centre, 0)
-    factor, _ = cholesky_with_jitter(covariance)
+    factor, jitter = cholesky_with_jitter(covariance)
     direction = cho_solve((factor, True), offset.T).T
     bias = -0.5 * jnp.sum(direction * (mean + centre), axis=-1)
     bias = bias + jnp.log(jnp.where(used, prior, 1))
-    return direction, jnp.where(used, bias, MASKED)
+    return direction, jnp.where(used, bias, MASKED), jitter
 
 
 def discriminant(
@@ -109,7 +110,7 @@ def discriminant(
     class_seen: Bool[Array, " C"],
     priors: Float[Array, " C"],
     shrinkage: Scalar,
-) -> tuple[Float[Array, "C d"], Float[Array, " C"]]:
+) -> tuple[Float[Array, "C d"], Float[Array, " C"], Float[Array, ""]]:
     """The `linear_discriminant` of stored statistics, with their pooled covariance.
 
     Args:
@@ -119,7 +120,7 @@ def discriminant(
         shrinkage: of the covariance, between 0 and 1.
 
     Returns:
-        A [C, d] and b [C]: `logits = query A^T + b`.
+        A [C, d] and b [C]: `logits = query A^T + b`. And the jitter.
     """
     prior = jnp.where(class_seen & (stats.count > 0), priors, 0)
     return linear_discriminant(stats.mean, covariance(stats, shrinkage), prior)

@@ -28,6 +28,8 @@ class Results:
         forwards: passes through a tower in a train step and in a prediction.
         batch_dependence: samples that were `predicted_again` in mixed batches, and how
             many of them came out `differing`.
+        jitter: the most that was added to the diagonal of a matrix that could not be
+            solved as it was, by stage; only those with any.
         refused_steps: whose loss or gradient was not finite, and that were skipped.
         restarts: how often the run was gone on with.
         stages: learnt and scored.
@@ -40,6 +42,7 @@ class Results:
     compilations: dict[str, int]
     forwards: dict[str, int]
     batch_dependence: dict[str, int]
+    jitter: dict[int, float]
     refused_steps: int = 0
     restarts: int = 0
     stages: int = 0
@@ -56,6 +59,7 @@ class Results:
             compilations={},
             forwards={},
             batch_dependence={"predicted_again": 0, "differing": 0},
+            jitter={},
         )
 
     @classmethod
@@ -69,6 +73,7 @@ class Results:
             compilations=value["compilations"],
             forwards=value["forwards"],
             batch_dependence=value["batch_dependence"],
+            jitter={int(stage): most for stage, most in value["jitter"].items()},
             refused_steps=value["refused_steps"],
             restarts=value["restarts"],
             stages=value["stages"],
@@ -111,6 +116,7 @@ class Results:
             },
             "modality_identification": self.identification,
             "batch_dependence": self.batch_dependence,
+            "jitter": {str(stage): most for stage, most in self.jitter.items()},
             "refused_steps": self.refused_steps,
             "restarts": self.restarts,
         }

@@ -73,7 +73,9 @@ def update(
     )
 
 
-def solve(stats: Ridge, regularization: Scalar) -> Float[Array, "d C"]:
+def solve(
+    stats: Ridge, regularization: Scalar
+) -> tuple[Float[Array, "d C"], Float[Array, ""]]:
     """Ridge solution `W = (gram + r I)^-1 cross` with `r = regularization`.
 
     Args:
@@ -82,11 +84,12 @@ def solve(stats: Ridge, regularization: Scalar) -> Float[Array, "d C"]:
             for the precision the least sufficient jitter is added.
 
     Returns:
-        W [d, C]: predictions are `x W`. Zero columns for classes not met.
+        W [d, C]: predictions are `x W`. Zero columns for classes not met. And the
+        jitter, see `gaussians.cholesky_with_jitter`.
 
     >>> stats = init(2, 2)
     >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0]])
-    >>> W = solve(update(stats, x, jnp.eye(2), jnp.ones(2)), 1.0)
+    >>> W, _ = solve(update(stats, x, jnp.eye(2), jnp.ones(2)), 1.0)
     >>> (10 * W).round(4).tolist()
     [[4.0, 2.0], [-2.0, 4.0]]
 
@@ -95,8 +98,8 @@ def solve(stats: Ridge, regularization: Scalar) -> Float[Array, "d C"]:
         Continual Learning", NeurIPS 2023, equation (9).
     """
     identity = jnp.eye(stats.gram.shape[0], dtype=stats.gram.dtype)
-    factor, _ = cholesky_with_jitter(stats.gram + regularization * identity)
-    return cho_solve((factor, True), stats.cross)
+    factor, jitter = cholesky_with_jitter(stats.gram + regularization * identity)
+    return cho_solve((factor, True), stats.cross), jitter
 
 
 def recursive_init(

@@ -173,8 +173,11 @@ def test_moments_of_drawn_samples():
     )
 
     label = jnp.zeros(number, int)
-    drawn, weight = sample(jax.random.key(0), stats, label, 0, 0.0, normalize=False)
+    drawn, weight, jitter = sample(
+        jax.random.key(0), stats, label, 0, 0.0, normalize=False
+    )
     assert np.all(weight == 1)
+    assert jitter == 0
     np.testing.assert_allclose(np.mean(drawn, 0), mean, atol=0.05)
     np.testing.assert_allclose(np.cov(np.asarray(drawn).T), truth, atol=0.15)
 
@@ -264,7 +267,10 @@ def test_log_density_is_scipys():
 def test_drawn_features_have_unit_norm_and_empty_classes_no_weight():
     stats = fit(*samples(dtype=np.float32))
     label = jnp.array([0, 4, 2, 3])
-    drawn, weight = sample(jax.random.key(1), stats, label, jnp.asarray(GROUP), 0.1)
+    drawn, weight, jitter = sample(
+        jax.random.key(1), stats, label, jnp.asarray(GROUP), 0.1
+    )
+    assert jitter == 0
     np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(weight, [1, 0, 1, 1])
 

@@ -154,6 +154,17 @@ def test_mp4_of_gigantic_frames(spec: InputSpec, tmp_path: pathlib.Path) -> None
     assert VIDEO.decode(str(path), spec).shape == (4, 32, 48, 3)
 
 
+def test_mp4_with_a_table_of_gigantic_length(
+    spec: InputSpec, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "a.mp4"
+    helpers.write_video(path)
+    # the length stands behind the name, version and flags
+    length = path.read_bytes().index(b"stts") + 8
+    _patched(path, length, b"\x7f\xff\xff\xff")
+    assert "an impossible size" in helpers.decode_error(VIDEO, path, spec)
+
+
 @pytest.mark.parametrize("limit", ["_MAX_RETURNED_PIXELS", "_MAX_DECODED_PIXELS"])
 def test_frames_are_bounded_together(
     limit: str,

@@ -80,7 +80,7 @@ def test_a_step_that_is_not_finite_changes_nothing(skip: bool, bad: float):
     assert counted == [0, 1, 1]
     assert float(state.memory["steps"]) == 1 + skip
     assert int(state.optimizer[1].count) == 1 + skip
-    assert bool(made.finite(state))
+    assert bool(made.health(state)[0])
 
 
 def test_what_is_learnt_and_remembered_must_be_finite():
@@ -89,4 +89,4 @@ def test_what_is_learnt_and_remembered_must_be_finite():
         state = made.init()
         tree = jax.tree.map(lambda leaf: leaf * jnp.inf, getattr(state, part))
         tree = jax.tree.map(lambda leaf: leaf - leaf, tree)  # NaN
-        assert not bool(made.finite(state.replace(**{part: tree})))
+        assert not bool(made.health(state.replace(**{part: tree}))[0])

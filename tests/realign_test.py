@@ -125,7 +125,7 @@ def test_discriminant_is_the_posterior_of_the_classes_met(unseen):
         )
         assert np.all(np.asarray(found.residual) == 0)
         # Beyond the softmax: equal to the head, whose common constant is documented.
-        A, b = linear_discriminant(*arrays(mean, covariance, prior))
+        A, b, _ = linear_discriminant(*arrays(mean, covariance, prior))
         head = z @ np.asarray(A).T + np.asarray(b)
         np.testing.assert_allclose(logits[:, used], head[:, used], atol=1e-5)
 
@@ -136,7 +136,7 @@ def test_discriminant_is_the_ridge_solution_of_its_definition():
         found = discriminant(
             *arrays(mean, covariance, text, prior), 0.02, residual=False
         )
-        A, _ = linear_discriminant(*arrays(mean, covariance, prior))
+        A, _, _ = linear_discriminant(*arrays(mean, covariance, prior))
         used = prior > 0
         U, A = text[used], np.asarray(A)[used]
         ridge = 0.02 * np.linalg.eigvalsh(U.T @ U).mean()
@@ -199,7 +199,7 @@ def test_equal_texts_do_no_harm(noise, regularization):
     found = discriminant(mean32, covariance32, text32, prior32, regularization)
     z = features(mean, covariance)
     logits = np.asarray(apply(found, jnp.asarray(z, jnp.float32), text32))
-    A, b = linear_discriminant(mean32, covariance32, prior32)
+    A, b, _ = linear_discriminant(mean32, covariance32, prior32)
     head = z @ np.asarray(A).T + np.asarray(b)
     assert np.abs(logits).max() < 3 * np.abs(head).max()
     if regularization and noise < 1e-4:

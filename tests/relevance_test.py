@@ -24,7 +24,7 @@ blend = jax.jit(relevance.blend)
 )
 def test_two_classes_by_hand(prior, at_second, between):
     mean = jnp.array([[0.0, 0.0], [2.0, 0.0]])
-    A, b = linear_discriminant(mean, jnp.eye(2), jnp.array(prior, jnp.float32))
+    A, b, _ = linear_discriminant(mean, jnp.eye(2), jnp.array(prior, jnp.float32))
     query = np.array([[2.0, 0.0], [1.0, 5.0], [1.0, -3.0]])
     probability = softmax(query @ np.asarray(A).T + np.asarray(b), axis=1)[:, 1]
     np.testing.assert_allclose(probability, [at_second, between, between], atol=1e-5)
@@ -36,7 +36,7 @@ def test_logits_are_the_log_posteriors_up_to_a_constant():
         mean, root = rng.normal(size=(4, 3)), rng.normal(size=(3, 3))
         covariance = root @ root.T + np.eye(3)
         prior = np.array([0.1, 0.2, 0.0, 0.7])
-        A, b = linear_discriminant(*map(jnp.asarray, (mean, covariance, prior)))
+        A, b, _ = linear_discriminant(*map(jnp.asarray, (mean, covariance, prior)))
         query = rng.normal(size=(5, 3))
         difference = query[:, None] - mean[[0, 1, 3]]
         inverse = np.linalg.inv(covariance)
@@ -52,7 +52,7 @@ def test_discriminant_leaves_out_unseen_classes_and_those_without_samples():
     label = jnp.array([0, 0, 1, 1, 2, 2])
     stats = update(gaussians.init(4, 1, 2), x, label, jnp.ones(6), 0)
     seen = jnp.array([True, True, False, True])
-    A, b = discriminant(stats, seen, jnp.full(4, 0.25), 0.1)
+    A, b, _ = discriminant(stats, seen, jnp.full(4, 0.25), 0.1)
     assert np.all(np.asarray(A)[2:] == 0)
     assert np.all(np.asarray(b)[2:] < -1e8)
     assert np.all(np.asarray(x @ A.T + b[None]).argmax(1)[:4] == label[:4])
@@ -60,7 +60,7 @@ def test_discriminant_leaves_out_unseen_classes_and_those_without_samples():
 
 def test_discriminant_of_nothing_is_finite():
     stats = gaussians.init(3, 2, 4)
-    A, b = discriminant(stats, jnp.zeros(3, bool), jnp.zeros(3), 0.1)
+    A, b, _ = discriminant(stats, jnp.zeros(3, bool), jnp.zeros(3), 0.1)
     assert np.all(A == 0)
     assert np.all(np.isfinite(b))
     modality = jnp.zeros(3, int)
@@ -263,7 +263,7 @@ def test_ten_gaussian_modalities_reach_the_bayes_rate():
         stats = update(stats, *arguments, jnp.ones(train), index)
     every = jnp.ones(modalities, bool)
     prior = relevance.balanced_prior(every, index, modalities)
-    A, b = discriminant(stats, every, prior, 0.0)
+    A, b, _ = discriminant(stats, every, prior, 0.0)
 
     x, label = draw(test)
     query = jnp.asarray(x, jnp.float32)

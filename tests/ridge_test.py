@@ -7,12 +7,16 @@ import pytest
 
 from mmcl_jax import ridge
 
-update, solve = jax.jit(ridge.update), jax.jit(ridge.solve)
+update, solve_with_jitter = jax.jit(ridge.update), jax.jit(ridge.solve)
 recursive_update = jax.jit(ridge.recursive_update)
 
 FIRST = np.array([[1.0, 0], [1, 1]]), np.eye(2)
 SECOND = np.array([[0.0, 1], [2, 1]]), np.eye(2)
 JOINT = [[0.052632, 0.315789], [0.210526, 0.263158]]
+
+
+def solve(stats, regularization):
+    return solve_with_jitter(stats, regularization)[0]
 
 
 def add(stats, x, y, weight=None):
@@ -120,7 +124,8 @@ def test_too_little_regularization_stays_finite():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5, 50)).astype(np.float32)
     stats = add(ridge.init(50, 5), x, np.eye(5, dtype=np.float32))
-    weights = solve(stats, 0.0)
+    weights, jitter = solve_with_jitter(stats, 0.0)
+    assert jitter > 0
     np.testing.assert_allclose(x @ np.asarray(weights), np.eye(5), atol=1e-2)
 
 

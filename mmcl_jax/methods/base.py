@@ -35,6 +35,9 @@ def _unconstrained(updates: PyTree, params: Params, context: Context) -> PyTree:
 class Method(NamedTuple):
     """A way to learn a stream.
 
+    What `begin_task` or `end_task` had to add to the diagonal of a matrix to solve it
+    they leave in the memory, in entries of the name `jitter`, which are reported.
+
     Attributes:
         init: returns params and memory, of fixed structure for the whole stream.
         loss: the scalar that is minimised, and metrics to log.

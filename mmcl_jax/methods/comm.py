@@ -81,6 +81,7 @@ def comm(
         router = routers.init(options.relevance, classes, num_modalities, width)
         calibration = {
             "temperature": jnp.ones(()),
+            "jitter": jnp.zeros(()),
             "mean_relevance": jnp.eye(num_modalities),
         }
         memory = {
@@ -354,7 +355,7 @@ def _by_gradient(
     key: Key,
 ) -> realign.Realignment:
     label = jnp.repeat(jnp.arange(model.num_classes), options.pseudo_samples)
-    drawn, weight = gaussians.sample(
+    drawn, weight, jitter = gaussians.sample(
         key,
         stats,
         label,
@@ -362,7 +363,7 @@ def _by_gradient(
         options.shrinkage,
         structure=_structure(options),
     )
-    return realign.gradient(
+    solved = realign.gradient(
         drawn,
         label,
         weight,
@@ -371,3 +372,4 @@ def _by_gradient(
         options.realignment_regularization,
         model.logit_scale,
     )
+    return solved._replace(jitter=jitter)

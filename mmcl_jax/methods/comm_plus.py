@@ -66,6 +66,7 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
             "layers": gaussians.init(model.num_classes, m, width),
             "query_precision": jnp.zeros((m, d, d)),
             "layer_precision": jnp.zeros((m, width, width)),
+            "jitter": jnp.zeros(()),
         }
 
     def layer_features(context: Context, batch: Batch) -> Float[Array, "b width"]:
@@ -87,11 +88,12 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
         del key
         memory, modality = context.memory, context.classes.modality
         queries = memory["router"]["queries"]
+        of_queries, jitter = precisions(queries, options.shrinkage, modality)
+        of_layers, other = precisions(memory["layers"], options.shrinkage, modality)
         return params, memory | {
-            "query_precision": precisions(queries, options.shrinkage, modality),
-            "layer_precision": precisions(
-                memory["layers"], options.shrinkage, modality
-            ),
+            "query_precision": of_queries,
+            "layer_precision": of_layers,
+            "jitter": jnp.maximum(jitter, other),
         }
 
     def predict(params: Params, context: Context, batch: Batch) -> Prediction:
@@ -134,16 +136,20 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
 
 def precisions(
     stats: Gaussians, shrinkage: float, class_modality: Array
-) -> Float[Array, "m d d"]:
-    """Returns the inverse of each modality's shrunk within-class covariance."""
+) -> tuple[Float[Array, "m d d"], Float[Array, ""]]:
+    """Returns the inverse of each modality's shrunk within-class covariance.
+
+    And the largest jitter of them, see `gaussians.cholesky_with_jitter`.
+    """
     identity = jnp.eye(stats.mean.shape[1])
 
-    def inverse(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
-        factor, _ = gaussians.cholesky_with_jitter(matrix)
-        return cho_solve((factor, True), identity)
+    def inverse(matrix: Float[Array, "d d"]) -> tuple[Array, Array]:
+        factor, jitter = gaussians.cholesky_with_jitter(matrix)
+        return cho_solve((factor, True), identity), jitter
 
     matrices = gaussians.group_covariances(stats, shrinkage, class_modality)
-    return jax.lax.map(inverse, matrices)
+    inverses, jitters = jax.lax.map(inverse, matrices)
+    return inverses, jitters.max()
 
 
 def log_probabilities(

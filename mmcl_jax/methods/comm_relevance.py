@@ -85,7 +85,7 @@ def router_loss(
     pick, draw = jax.random.split(key)
     # uniform over the classes met; before any, the draws weigh nothing
     label = jax.random.categorical(pick, jnp.log(met + 1e-12), shape=(_REHEARSED,))
-    drawn, weight = gaussians.sample(
+    drawn, weight, _ = gaussians.sample(
         draw, stats, label, classes.modality, options.shrinkage
     )
     own = jnp.full(batch.label.shape, model.modalities.index(batch.modality))
@@ -139,7 +139,7 @@ def fit_router(
     """
     memory, classes = context.memory, context.classes
     stats, num_modalities = memory["queries"], len(model.modalities)
-    drawn, own, weight = routers.pseudo_queries(
+    drawn, own, weight, jitter = routers.pseudo_queries(
         key, stats, classes, options.pseudo_samples, options.shrinkage
     )
     router = {}
@@ -175,4 +175,8 @@ def fit_router(
     )
     share = jax.nn.one_hot(own, num_modalities) * weight[:, None]
     mean = (share / jnp.maximum(share.sum(0), 1)).T @ weights
-    return router | {"temperature": temperature, "mean_relevance": mean}
+    return router | {
+        "temperature": temperature,
+        "mean_relevance": mean,
+        "jitter": jnp.maximum(jitter, router.get("jitter", 0.0)),
+    }

@@ -64,6 +64,7 @@ def diki(
         return stages.init_slots(key, model, adapter), {
             "met": stages.init(model),
             "queries": gaussians.init(model.num_stages, model.num_stages, width),
+            "jitter": jnp.zeros(()),
         }
 
     def route(
@@ -104,8 +105,14 @@ def diki(
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
-        met = stages.meet(model, context.memory["met"], context)
-        return params, context.memory | {"met": met}
+        memory = context.memory
+        covariances = gaussians.group_covariances(
+            memory["queries"], options.shrinkage, of_stage
+        )
+        # those of `route`, which has nowhere to say it
+        _, jitters = jax.vmap(gaussians.cholesky_with_jitter)(covariances)
+        met = stages.meet(model, memory["met"], context)
+        return params, memory | {"met": met, "jitter": jitters.max()}
 
     method = aligned(model, init, embed, train_label_space)
     method = method._replace(

@@ -100,6 +100,7 @@ def closed_form(
             "cross": jnp.zeros((width, model.num_classes)),
             "head": jnp.zeros((width, model.num_classes)),
             "stale": jnp.zeros(num_heads(model, sharing), bool),
+            "jitter": jnp.zeros(num_heads(model, sharing)),
         }
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
@@ -122,25 +123,27 @@ def closed_form(
         del key
         memory = context.memory
 
-        def solve(gram: Array, mine: Array) -> Array:
+        def solve(gram: Array, mine: Array) -> tuple[Array, Array]:
             cross = jnp.where(mine, memory["cross"], 0)
             sums = statistics.Ridge(gram, cross, jnp.zeros(()))
             scale = jnp.trace(gram) / width
             return statistics.solve(sums, regularization * scale)
 
-        def renew(head: Array, part: tuple) -> tuple[Array, None]:
-            gram, i, stale = part
+        def renew(head: Array, part: tuple) -> tuple[Array, Array]:
+            gram, i, stale, before = part
             mine = columns(sharing, context.classes, i)
             # heads that learnt nothing are spared the solve
-            solved = jax.lax.cond(stale, lambda: solve(gram, mine), lambda: head)
-            return jnp.where(mine, solved, head), None
+            solved, jitter = jax.lax.cond(
+                stale, lambda: solve(gram, mine), lambda: (head, before)
+            )
+            return jnp.where(mine, solved, head), jitter
 
         heads = jnp.arange(len(memory["gram"]))
-        head, _ = jax.lax.scan(
-            renew, memory["head"], (memory["gram"], heads, memory["stale"])
-        )
+        parts = memory["gram"], heads, memory["stale"], memory["jitter"]
+        head, jitter = jax.lax.scan(renew, memory["head"], parts)
         return params, memory | {
             "head": head,
+            "jitter": jitter,
             "stale": jnp.zeros_like(memory["stale"]),
         }
 

@@ -57,10 +57,15 @@ def met(classes: Classes, num_modalities: int) -> Bool[Array, " m"]:
 def fit_discriminant(
     stats: Gaussians, classes: Classes, num_modalities: int, shrinkage: float
 ) -> dict:
-    """Returns the discriminant in which every modality has the same prior."""
+    """Returns the discriminant in which every modality has the same prior.
+
+    Its jitter with it.
+    """
     prior = relevance.balanced_prior(classes.seen, classes.modality, num_modalities)
-    direction, offset = relevance.discriminant(stats, classes.seen, prior, shrinkage)
-    return {"direction": direction, "offset": offset}
+    direction, offset, jitter = relevance.discriminant(
+        stats, classes.seen, prior, shrinkage
+    )
+    return {"direction": direction, "offset": offset, "jitter": jitter}
 
 
 def loss(
@@ -99,8 +104,13 @@ def fit_two_stage(
 
 def pseudo_queries(
     key: Array, stats: Gaussians, classes: Classes, draws: int, shrinkage: float
-) -> tuple[Float[Array, "n d"], Array, Float[Array, " n"]]:
-    """Returns draws from the Gaussian of every class, their modality and weight."""
+) -> tuple[Float[Array, "n d"], Array, Float[Array, " n"], Float[Array, ""]]:
+    """Returns draws from the Gaussian of every class, their modality and weight.
+
+    And the largest jitter of a covariance.
+    """
     label = jnp.repeat(jnp.arange(len(classes.modality)), draws)
-    drawn, weight = gaussians.sample(key, stats, label, classes.modality, shrinkage)
-    return drawn, classes.modality[label], weight
+    drawn, weight, jitter = gaussians.sample(
+        key, stats, label, classes.modality, shrinkage
+    )
+    return drawn, classes.modality[label], weight, jitter

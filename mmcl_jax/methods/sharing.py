@@ -113,6 +113,7 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
         classes, width = model.num_classes, model.spec.embedding
         empty: dict[str, Any] = {
             "queries": gaussians.init(classes, num_modalities, width),
+            "jitter": jnp.zeros(()),
             **router.init("discriminant", classes, num_modalities, width),
         }
         return params, memory | {"router": empty}

@@ -91,6 +91,7 @@ def slca(
         return params, {
             "features": gaussians.init(classes, groups, width),
             "task": jnp.zeros(classes, jnp.int32),
+            "jitter": jnp.zeros(()),
         }
 
     def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
@@ -129,11 +130,10 @@ def slca(
 
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         classes = context.classes
-        head = _align(model, sharing, options, params["head"], context, key)
+        head, jitter = _align(model, sharing, options, params["head"], context, key)
         old = jnp.any(classes.seen & ~classes.of_task)
-        return params | {
-            "head": trees.select(old, head, params["head"])
-        }, context.memory
+        head = trees.select(old, head, params["head"])
+        return params | {"head": head}, context.memory | {"jitter": jitter}
 
     plain = aligned(
         model, init, lambda p, context, batch: embed(p, context, batch), "task"
@@ -163,8 +163,11 @@ def _align(
     head: Params,
     context: Context,
     key: Key,
-) -> Params:
-    """Returns the head after steps of Adam on pseudo-features of all seen classes."""
+) -> tuple[Params, Array]:
+    """Returns the head after steps of Adam on pseudo-features of all seen classes.
+
+    And the largest jitter of their covariances.
+    """
     classes, task = context.classes, context.memory["task"]
     stats: Gaussians = context.memory["features"]
     if options.scale_means:
@@ -172,7 +175,9 @@ def _align(
         stats = stats._replace(mean=stats.mean * scale[:, None])
     label = jnp.repeat(jnp.arange(model.num_classes), options.samples_per_class)
     group = _class_group(options, classes)
-    drawn, weight = gaussians.sample(key, stats, label, group, options.shrinkage)
+    drawn, weight, jitter = gaussians.sample(
+        key, stats, label, group, options.shrinkage
+    )
     space = "all_seen" if sharing == SHARED else "modality_seen"
     allowed = label_space(classes, classes.modality[label], space)
 
@@ -183,7 +188,8 @@ def _align(
             logits = logits / (norm * options.logit_norm)
         return losses.cross_entropy(logits, label, weight, allowed)
 
-    return descend(loss, head, options.alignment_steps, options.alignment_rate)
+    head = descend(loss, head, options.alignment_steps, options.alignment_rate)
+    return head, jitter
 
 
 def mean_norm(

@@ -1,10 +1,12 @@
 """Video clips: MP4, AVI and GIF files, uint8 `[f, h, w, 3]`."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
 
 import av
+import av.error
 import numpy as np
 
 from mmcl_jax.modalities import image
@@ -59,7 +61,7 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
     Raises:
         DataError: not a video, no frame, a damaged one, or too large.
     """
-    with reading(path, EXPECTED):
+    with _reading(path):
         count, size = 0, 0
         kept: list[av.VideoFrame] = []
         for frame in _frames(path, spec):
@@ -73,6 +75,18 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
         wanted = evenly(count, spec.frames)
         source = iter(kept) if kept else _frames(path, spec)
         return _chosen(path, source, wanted)
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """As `reading`; FFmpeg's lack of memory is a size in the file that cannot be."""
+    with reading(path, EXPECTED):
+        try:
+            yield
+        except av.error.MemoryError as error:
+            raise DataError(
+                f"{path}: an impossible size in it; expected {EXPECTED}"
+            ) from error
 
 
 def _chosen(

@@ -88,7 +88,7 @@ def _alter_json(data: bytearray, others: object, source: random.Random) -> bytes
     value = parent[key]
     if change == "replace":
         parent[key] = copy.deepcopy(source.choice(_VALUES))
-    elif change == "scale" and isinstance(value, int | float):
+    elif change == "scale" and isinstance(value, int | float) and abs(value) < 2**64:
         parent[key] = source.choice(
             (-value, value * 2, value / 2, value + 1, str(value))
         )
