@@ -1,7 +1,9 @@
 """What each part of COMM is worth: one part changed at a time, three orders each.
 
 `python launch/sweep.py --sweep=configs/sweeps/ablations.py --out=runs/ablations`. Every
-row is `comm` but for the values beside its name; differences are to `comm` itself.
+row is `comm` but for the values beside its name; differences are to `comm` itself. The
+streams are of development concepts, scored by validation draws, so that defaults may
+follow from the table: of the streams that methods are compared on, nothing is seen.
 Behind a colon: `smoke` for a short run of one variant; `groups=` chooses among the keys
 of `ABLATIONS`, with `+` between several.
 """
@@ -63,8 +65,15 @@ ABLATIONS: dict[str, Variants] = {
     }
     | {"low rank": {"method.adapter.kind": "low_rank"}},
 }
-# the order of the tasks is the last of them: `comm` itself is run in these too
-STREAM, OTHER_STREAMS = "interleaved", ("by_modality", "random", "recurring")
+# all 36 development concepts
+STREAM = {
+    "stream.concepts": "development",
+    "stream.evaluate_on": "validation",
+    "stream.tasks": 12,
+    "stream.classes_per_task": 3,
+}
+# the order of the tasks is the last of them: `comm` itself is run in the others too
+ORDER, OTHER_ORDERS = "interleaved", ("by_modality", "random", "recurring")
 
 
 def get_sweep(argument: str = "") -> Sweep:
@@ -81,7 +90,9 @@ def get_sweep(argument: str = "") -> Sweep:
         for name, values in ABLATIONS[group].items():
             variants[name] = ("comm", values)
     seeds = [0] if smoke else [0, 1, 2]
-    runs = grid(WORLD, variants, [STREAM], seeds, variant)
+    values = {} if smoke else STREAM
+    runs = grid(WORLD, variants, [ORDER], seeds, variant, values)
     if not smoke:
-        runs += grid(WORLD, {"comm": variants["comm"]}, OTHER_STREAMS, seeds)
+        comm = {"comm": variants["comm"]}
+        runs += grid(WORLD, comm, OTHER_ORDERS, seeds, variant, STREAM)
     return Sweep(runs)
