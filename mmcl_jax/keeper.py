@@ -65,7 +65,7 @@ class Keeper:
             state: new; it is returned, without results, if nothing has been saved.
 
         Raises:
-            WorkdirError: all that was saved is damaged.
+            WorkdirError: all that was saved is damaged, or of another version.
         """
         at_stages = [
             Position(self._ends[number], self._snapshots, number)
@@ -83,10 +83,18 @@ class Keeper:
         like = _tree(state)
         if newest.store is self._snapshots:
             like = _learnt(state)
-        tree, results = newest.store.restore(newest.number, like)
+        try:
+            tree, stored = newest.store.restore(newest.number, like)
+            results = Results.from_json(stored)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines() or [repr(error)]
+            raise workdirs.WorkdirError(
+                f"{newest.store.path(newest.number)}: whole, but not a state of this "
+                f"method as this version has it ({reason[0]}); go on with the version "
+                "that wrote it, or choose another folder"
+            ) from error
         self._saved_moves = newest.moves
-        state = dataclasses.replace(state, **tree)
-        return state, Results.from_json(results), newest.moves
+        return dataclasses.replace(state, **tree), results, newest.moves
 
     def moved(
         self, moves: int, state: LearnerState, results: Callable[[], Results]

@@ -17,6 +17,8 @@ BRANCH = "branch:"
 DAMAGED = "damaged"
 # where a run is started and how it goes on may differ from one start to the next
 _FREE = ("config.resume",)
+# of many things that are wrong in the same way
+_NAMED = 3
 
 
 class WorkdirError(ValueError):
@@ -117,7 +119,7 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
         return
     there, here = read_json(path), json.loads(json.dumps(stream))
     if different := sorted(_differences(there, here, "stream")):
-        listed = "; ".join(line[:200] for line in different[:3])
+        listed = "; ".join(line[:200] for line in different[:_NAMED])
         raise WorkdirError(
             f"--workdir: {workdir} was made with other data: {listed}. Restore it, or "
             "choose another folder"
@@ -162,10 +164,12 @@ def newest(workdir: pathlib.Path, positions: list[Position]) -> tuple[Any, list[
     stores = [id(position.store) for position, _ in damaged]
     first = all(reason == CUT_OFF for _, reason in damaged)
     if damaged and not (first and len(set(stores)) == len(stores)):
-        listed = "; ".join(f"{p.store.path(p.number)}: {why}" for p, why in damaged)
+        named = damaged[:_NAMED]
+        listed = "; ".join(f"{p.store.path(p.number)}: {why}" for p, why in named)
+        more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         raise WorkdirError(
-            f"--workdir: no state in {workdir} can be used: {listed}. Nothing was "
-            "touched; restore them from a copy, or choose another folder"
+            f"--workdir: no state in {workdir} can be used: {listed}{more}. Nothing "
+            "was touched; restore them from a copy, or choose another folder"
         )
     # a run that was killed early has nothing but the first state that it began to write
     return None, [_set_aside(workdir, *each) for each in damaged]

@@ -7,10 +7,15 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import pytest
 
-from mmcl_jax import config, workdir
+from mmcl_jax import config, experiment, workdir
+from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.zero_shot import zero_shot
 from mmcl_jax.modalities.base import DataError
+from mmcl_jax.models import Model
 from mmcl_jax.preemption import RUN_AGAIN
 from tests import helpers
 
@@ -161,3 +166,34 @@ def test_the_first_signal_saves_and_the_second_leaves_at_once(encoder_folder, tm
     assert done.code == RUN_AGAIN
     assert "asked to leave: saved" in done.errors
     assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_state_of_another_version_is_named(
+    encoder_folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch
+) -> None:
+    made = config.Config(
+        stream=config.World(
+            tasks=2,
+            classes_per_task=2,
+            modalities=("text",),
+            train_per_class=2,
+            test_per_class=2,
+        ),
+        encoder=config.EncoderOptions(str(encoder_folder)),
+        method=config.MethodOptions("zero_shot"),
+    )
+    assert experiment.run(made, tmp_path / "run", stop_after=1) is None
+
+    def newer(model: Model, options: config.Config) -> Method:
+        remembers = {"more": jnp.zeros(3)}
+        return zero_shot(model)._replace(init=lambda key, model: ({}, remembers))
+
+    monkeypatch.setitem(METHODS, "zero_shot", newer)
+    with pytest.raises(workdir.WorkdirError, match="snapshots/000: whole, but not a"):
+        experiment.run(made, tmp_path / "run")
+    monkeypatch.undo()
+    results = {"stages": 1}
+    monkeypatch.setattr("mmcl_jax.results.Results.to_json", lambda self: results)
+    assert experiment.run(made, tmp_path / "other", stop_after=1) is None
+    with pytest.raises(workdir.WorkdirError, match="snapshots/000: whole, but not a"):
+        experiment.run(made, tmp_path / "other")
