@@ -1,6 +1,7 @@
 """Start-up of a run that spans several processes."""
 
 import jax
+from jax.experimental import multihost_utils
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -20,6 +21,12 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
         jax.distributed.initialize()
         return
     jax.distributed.initialize(coordinator, processes, process)
+
+
+def synchronize(name: str) -> None:
+    """Waits until every process of the run has come to the place `name`."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def shard() -> tuple[int, int]:

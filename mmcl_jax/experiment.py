@@ -12,11 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from rich.console import Console
 
 from mmcl_jax import config as configs
-from mmcl_jax import cost, evaluate, rngs, sharding
+from mmcl_jax import cost, distributed, evaluate, rngs, sharding
 from mmcl_jax import learner as learners
 from mmcl_jax import workdir as workdirs
 from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
@@ -76,8 +75,7 @@ def run(
             workdir.mkdir(parents=True, exist_ok=True)
             lock = lock or workdirs.Lock(workdir)
             _fill(workdir, config, describe(assembled))
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("workdir")
+        distributed.synchronize("workdir")
         writer = Writer(workdir, console)
         try:
             with contextlib.closing(

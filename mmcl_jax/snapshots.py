@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from mmcl_jax.distributed import synchronize
 from mmcl_jax.files import write_text
 from mmcl_jax.types import PyTree
 
@@ -54,6 +55,10 @@ class Snapshots:
                 max_to_keep=keep,
                 create=True,
                 enable_async_checkpointing=background,
+                # two managers write at once, and must not meet at the same barrier
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    barrier_sync_key_prefix=self._folder.name
+                ),
             ),
         )
 
@@ -134,12 +139,18 @@ class Snapshots:
         return None
 
     def set_aside(self, number: int, folder: pathlib.Path) -> pathlib.Path:
-        """Moves a state into another folder and returns where it is then."""
-        folder.mkdir(exist_ok=True)
+        """Moves a state into another folder and returns where it is then.
+
+        Of several processes the first one does it, when all have come here.
+        """
         name = f"{self._folder.name}-{self.path(number).name}"
         taken = len(list(folder.glob(f"{name}*")))
         target = folder / (f"{name}-{taken}" if taken else name)
-        self.path(number).rename(target)
+        synchronize(f"before {target}")
+        if jax.process_index() == 0:
+            folder.mkdir(exist_ok=True)
+            self.path(number).rename(target)
+        synchronize(f"behind {target}")
         self._manager.reload()
         return target
 

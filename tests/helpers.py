@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -268,6 +269,17 @@ def start_run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Started:
     """Starts the real command."""
     main = ("-m", "mmcl_jax.main", f"--workdir={workdir}")
     return start(*main, flags=flags, workdir=workdir, devices=devices)
+
+
+def start_together(*flags: str, workdir: pathlib.Path) -> list[Started]:
+    """Starts the real command as two processes of one run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    joined = (f"--coordinator=localhost:{port}", "--processes=2")
+    return [
+        start_run(*flags, *joined, f"--process={i}", workdir=workdir) for i in range(2)
+    ]
 
 
 def run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Finished:

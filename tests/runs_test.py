@@ -1,7 +1,6 @@
 """A run that is stopped, or cut over devices or processes, ends as a whole one."""
 
 import pathlib
-import socket
 
 import pytest
 
@@ -54,15 +53,8 @@ def test_four_devices_report_what_one_reports(
 def test_two_processes_report_what_one_reports(
     whole_run: helpers.Finished, tmp_path: pathlib.Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     workdir = tmp_path / "shared"
-    joined = (f"--coordinator=localhost:{port}", "--processes=2")
-    processes = [
-        helpers.start_run(*whole_run.flags, *joined, f"--process={i}", workdir=workdir)
-        for i in range(2)
-    ]
+    processes = helpers.start_together(*whole_run.flags, workdir=workdir)
     first, second = [process.finish() for process in processes]
     assert_alike(first, whole_run)
     assert second.code == 0, second.errors

@@ -19,8 +19,8 @@ RUN_AGAIN = 75
 _PATIENCE = 600.0  # seconds
 
 
-def flags(encoder: pathlib.Path, every: int) -> tuple[str, ...]:
-    """Returns the flags of a run of six small tasks in two modalities.
+def flags(encoder: pathlib.Path, every: int, tasks: int = TASKS) -> tuple[str, ...]:
+    """Returns the flags of a run of a few small tasks in two modalities.
 
     COMM has all that can be lost: an optimizer, statistics of two passes, a snapshot to
     be held to.
@@ -29,7 +29,7 @@ def flags(encoder: pathlib.Path, every: int) -> tuple[str, ...]:
         "--config=configs/demo.py:smoke",
         f"--config.encoder.path={encoder}",
         "--config.stream.modalities=image,depth",
-        f"--config.stream.tasks={TASKS}",
+        f"--config.stream.tasks={tasks}",
         "--config.stream.classes_per_task=2",
         "--config.train.epochs=4",
         "--config.train.batch_size=4",
@@ -109,9 +109,13 @@ class Run:
 
     def moves(self) -> int:
         """Returns the number of the newest checkpoint."""
-        folder = self.workdir / "checkpoints"
-        names = [path.name for path in folder.glob("*") if path.name.isdigit()]
-        return max(map(int, names), default=0)
+        return moves_of(self.workdir)
+
+
+def moves_of(workdir: pathlib.Path) -> int:
+    """Returns the number of the newest checkpoint, 0 where there is none."""
+    names = [path.name for path in (workdir / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 class Moment(NamedTuple):
@@ -150,10 +154,12 @@ def moments(moves: int, number: int, seed: int) -> list[Moment]:
     ]
 
 
-def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+def differences(
+    one: pathlib.Path, other: pathlib.Path, tasks: int = TASKS
+) -> list[str]:
     """Returns in what two workdirs differ, bitwise, but for times and restarts."""
     found = []
-    for stage in range(TASKS):
+    for stage in range(tasks):
         for what in (helpers.snapshot, helpers.predictions):
             left, right = what(one, stage), what(other, stage)
             if left.keys() != right.keys():
