@@ -49,3 +49,28 @@ def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
     assert "### mine\n\n`--sweep=mine.py`, 5 runs, on jax 1.\n" in text
     assert "#### recurring" in text
     assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
+
+
+def test_the_benchmarks_page_says_what_is_stored() -> None:
+    report = json.loads((ROOT / "docs/results/interleaved.json").read_text("utf-8"))
+    summaries = report["summaries"]["interleaved"]
+    page = (ROOT / "docs" / "benchmark.md").read_text("utf-8")
+    table = page.split("| method | runs |", 1)[1].split("\n\n", 1)[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()[2:]
+    ]
+    assert {row[0].strip("`") for row in rows} == summaries.keys()
+    columns = {
+        2: "given/last_average_accuracy",
+        3: "predicted/last_average_accuracy",
+        5: "predicted/forgetting_chaudhry",
+        6: "predicted/excess_forgetting",
+    }
+    for row in rows:
+        found = summaries[row[0].strip("`")]
+        for column, name in columns.items():
+            mean, deviation = found[name]["mean"], found[name]["deviation"]
+            said = "-" if mean is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+            assert row[column] == said, (row[0], name)
+        assert int(row[1]) == len(found["predicted/last_average_accuracy"]["values"])
