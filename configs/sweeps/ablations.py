@@ -39,7 +39,7 @@ ABLATIONS: dict[str, Variants] = {
     "aggregation": _switch("aggregation", "exponential"),
     "penalty": _switch("self_regularization_form", "distillation", "parameters"),
     "blend": _switch("blend", "none", "hard", "residual", "uniform")
-    | _switch("self_weight", None, 0.5, 0.9)
+    | _switch("self_weight", None, 0.5, 0.7)
     | _switch("weighting", "task")
     | _switch("mix_support", "seen_when_last_trained"),
     "warm start": _switch("warm_start", False),

@@ -60,7 +60,7 @@ class CommOptions:
     residual_share: NonNegative = 0.5
     weighting: Literal["instance", "task"] = "instance"
     mix_support: Literal["seen_now", "seen_when_last_trained"] = "seen_now"
-    self_weight: Fraction | None = 0.7
+    self_weight: Fraction | None = 0.9
     given_route: Literal["raised", "one_hot"] = "raised"
     warm_start: bool = True
     realignment: Literal[
