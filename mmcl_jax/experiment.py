@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from mmcl_jax import config as configs
-from mmcl_jax import cost, distributed, evaluate, rngs, sharding
+from mmcl_jax import cost, distributed, evaluate, heap, rngs, sharding
 from mmcl_jax import learner as learners
 from mmcl_jax import workdir as workdirs
 from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
@@ -143,6 +143,7 @@ class _Loop:
                 state = self._learn(state, index, bar)
                 self._score(state, index)
                 self._keeper.end_stage(index, state, self._counted())
+                heap.trim()
         report = plain(self._report())
         if is_writer():
             workdirs.write_json(self._workdir / "results.json", report)
