@@ -44,7 +44,7 @@ from mmcl_jax.optim import OptimizerOptions
 from mmcl_jax.options import (
     Count,
     NonNegative,
-    NonNegativeInt,
+    Seed,
     Sharing,
 )
 from mmcl_jax.streams.base import ORDERS
@@ -65,9 +65,9 @@ class Seeds:
         data: training draws and their order.
     """
 
-    order: NonNegativeInt = 0
-    init: NonNegativeInt = 0
-    data: NonNegativeInt = 0
+    order: Seed = 0
+    init: Seed = 0
+    data: Seed = 0
 
 
 @dataclasses.dataclass(frozen=True)

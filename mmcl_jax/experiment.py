@@ -74,6 +74,7 @@ def run(
         if is_writer():
             workdir.mkdir(parents=True, exist_ok=True)
             lock = lock or workdirs.Lock(workdir)
+            workdirs.check(workdir, config)  # another run may have come in between
             _fill(workdir, config, describe(assembled))
         distributed.synchronize("workdir")
         writer = Writer(workdir, console)
@@ -216,11 +217,13 @@ class _Loop:
     def _moved(
         self, state: State, check: Callable[[State], None] | None = None, *, bar: Bar
     ) -> State:
-        """Counts a move; what the keeper saves must stand the `check`."""
+        """Counts a move; what the keeper saves must stand the `check` and be finite."""
 
         def results() -> Results:
             if check:
                 check(state)
+            finite, _ = self._run.learner.health(state)
+            self._check_finite(bool(finite), state, self._results.stages, "so far")
             return self._counted()
 
         self._done += 1
@@ -304,6 +307,9 @@ class _Loop:
             self._results.jitter[index] = max(
                 float(jitter), self._results.jitter.get(index, 0.0)
             )
+        self._check_finite(bool(finite), state, index, when)
+
+    def _check_finite(self, finite: bool, state: State, index: int, when: str) -> None:
         if finite:
             return
         learnt = {"params": state.params, "memory": state.memory}
@@ -313,8 +319,8 @@ class _Loop:
             if not bool(jnp.isfinite(leaf).all())
         ]
         raise DivergedError(
-            f"{self._title(index)}, {when}: not finite: {', '.join(names)}. The state "
-            "behind the task before it is saved"
+            f"{self._title(index)}, {when}: not finite: {', '.join(names)}. What was "
+            "saved before is as it was"
         )
 
     def _enumerated(

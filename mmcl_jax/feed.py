@@ -58,8 +58,9 @@ class Feed:
 
     def _embed_part(self, modality: str, rows: Sequence[Record]) -> np.ndarray:
         run = self._run
-        name, stored = features.key(self._producer, modality, rows), None
-        if run.config.data.feature_cache:
+        cached, name = run.config.data.feature_cache, ""
+        if cached:
+            name = features.key(self._producer, modality, rows)
             shape = (len(rows), run.encoder.spec.embedding)
             stored = features.read(self._folder, name, shape)
             # all processes have to embed what one of them lacks
@@ -70,7 +71,7 @@ class Feed:
         placed = (sharding.put_batch(batch, run.mesh) for batch in batches)
         # the rows behind the last sample are padding
         embedded = np.concatenate([self._embed(b) for b in placed])[: len(rows)]
-        if run.config.data.feature_cache:
+        if cached:
             features.write(self._folder, name, embedded)
         return embedded
 

@@ -19,7 +19,7 @@ from mmcl_jax.snapshots import Snapshots
 from mmcl_jax.workdir import Position
 from mmcl_jax.writers import Writer
 
-# moves between two agreements of several processes on whether to save and to leave
+# looks between two agreements of several processes on whether to save and to leave
 _AGREE_EVERY = 8
 _KEPT = 2
 
@@ -57,6 +57,7 @@ class Keeper:
             workdir / "checkpoints", digits=9, keep=_KEPT, background=True
         )
         self._saved_at, self._saved_moves = time.monotonic(), 0
+        self._asked = 0
 
     def start(self, state: LearnerState) -> tuple[LearnerState, Results | None, int]:
         """Returns state, results and moves done of the newest state that is whole.
@@ -144,7 +145,8 @@ class Keeper:
         due |= steps is not None and moves - self._saved_moves >= steps
         wishes = np.array([due, self._interrupt.requested])
         if jax.process_count() > 1:
-            if moves % _AGREE_EVERY:
+            self._asked += 1
+            if self._asked % _AGREE_EVERY:
                 return False, False
             wishes = multihost_utils.process_allgather(wishes).any(0)
         return bool(wishes[0]), bool(wishes[1])

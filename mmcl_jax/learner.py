@@ -42,7 +42,7 @@ class LearnerState:
         memory: remembered; the method's own.
         optimizer: of this task, made anew for each.
         step: steps done in this task.
-        refused: of them, those whose loss or gradient was not finite.
+        refused: of them, those whose loss, gradient or outcome was not finite.
     """
 
     params: Params
@@ -61,8 +61,9 @@ class Learner(NamedTuple):
         prepare: `(state, frozen, classes, task, batch, index) -> state`.
         begin_task: `(state, frozen, classes, task) -> state`.
         train_step: `(state, frozen, classes, task, steps, batch) -> state, metrics`.
-            A step whose loss or gradient is not finite changes nothing but the counts;
-            nor does any step of the task that follows it, unless such are skipped.
+            A step whose loss, gradient or outcome is not finite changes nothing but
+            the counts; nor does any step of the task that follows it, unless such are
+            skipped.
         observe: as `prepare`, with the batch's inputs.
         end_task: as `begin_task`.
         health: `(state) -> whether all that was learnt and is remembered is finite`,
@@ -182,7 +183,7 @@ def make_learner(
         if method.after_step is not None:
             memory = method.after_step(params, at, _clean(batch))
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm) & _finite((params, memory))
         moves = finite & (skip_nonfinite | (state.refused == 0))
         metrics = metrics | {
             "loss": value,
@@ -219,9 +220,7 @@ def make_learner(
         return dataclasses.replace(state, params=params, memory=memory)
 
     def health(state: LearnerState) -> tuple[Bool[Array, ""], Float[Array, ""]]:
-        learnt = jax.tree.leaves((state.params, state.memory))
-        finite = jnp.array([jnp.isfinite(leaf).all() for leaf in learnt]).all()
-        return finite, _largest_jitter(state.memory)
+        return _finite((state.params, state.memory)), _largest_jitter(state.memory)
 
     def predict(state, frozen, classes, task, batch) -> Prediction:
         at = context(state, frozen, classes, task, False)
@@ -275,6 +274,11 @@ def make_classes(
         "modality": np.asarray(modality, np.int32),
     }
     return sharding.put(Classes(**columns), mesh)
+
+
+def _finite(tree: PyTree) -> Bool[Array, ""]:
+    leaves = jax.tree.leaves(tree)
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()
 
 
 def _largest_jitter(memory: Memory) -> Float[Array, ""]:

@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
         sys.exit(RUN_AGAIN)
     except (SaveError, OSError) as error:
         if not isinstance(error, SaveError) and error.errno not in NO_ROOM:
-            raise
+            sys.exit(f"error: {error}")
         sys.exit(
             f"error: {error}. What was saved before is as it was; once this is mended, "
             "the same command goes on"

@@ -40,5 +40,7 @@ Share = Annotated[float, Range(0, 1)]
 Fraction = Annotated[float, Range(0, 1, is_open=True)]
 Count = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
+# JAX takes the lower half of a larger one, so that two of them would be alike
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 Sharing = Literal["shared", "per_modality_given", "per_modality_routed"]

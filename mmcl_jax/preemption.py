@@ -35,8 +35,8 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> Any:
         del frame
+        again, self.requested = self.requested, True
         if self.nothing_to_save:
             sys.exit(RUN_AGAIN)
-        if self.requested and number == signal.SIGINT:
+        if again and number == signal.SIGINT:
             os._exit(_INTERRUPTED)
-        self.requested = True

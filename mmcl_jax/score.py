@@ -37,7 +37,7 @@ class Scorer:
             classes: as they are met then.
             index: of the stage.
             results: is filled.
-            between: called between two test sets.
+            between: called behind each batch.
 
         Returns:
             The predictions, by task.
@@ -55,12 +55,12 @@ class Scorer:
                 records = self._feed.records([i], "test")
                 self._feed.embed_queries([i], "test")
                 predictions = self._predictions(state, classes, index, records)
+                predictions = _paused(predictions, between)
                 predictions = witness.watch(stream.tasks[i].test, predictions)
                 by_task[i] = evaluate.predict_task(stream, i, seen, predictions)
                 scores = evaluate.accuracy(stream, by_task[i])
                 results.accuracy[:, :, seen[-1], i] = scores
                 results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
-                between()
         with results.timed("invariance"):
             self._predict_again(state, classes, index, seen, witness, results)
         true, predicted = evaluate.identification(stream, by_task, seen)
@@ -125,3 +125,11 @@ class Scorer:
         return evaluate.zero_shot_accuracy(
             self._run.stream, task, seen, queries, labels, self._text
         )
+
+
+def _paused(
+    predictions: Iterator[Prediction], between: Callable[[], None]
+) -> Iterator[Prediction]:
+    for prediction in predictions:
+        yield prediction
+        between()

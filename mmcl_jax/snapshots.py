@@ -130,7 +130,10 @@ class Snapshots:
             return CUT_OFF
         except (OSError, ValueError):
             return f"{CHECKSUMS} cannot be read"
-        found = _checksums(folder)
+        try:
+            found = _checksums(folder)
+        except OSError as error:
+            return f"{error.filename} cannot be read ({error.strerror})"
         for name in sorted(wanted.keys() | found.keys()):
             if name not in found:
                 return f"{name} is missing"

@@ -38,13 +38,19 @@ class Lock:
         self._file = path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.seek(0)
             owner = self._file.read().strip() or "another process"
             self._file.close()
             raise WorkdirError(
                 f"--workdir: {workdir} is in use by {owner}; stop it or choose another "
                 "folder"
+            ) from error
+        except OSError as error:
+            self._file.close()
+            raise WorkdirError(
+                f"--workdir: {workdir} is on a file system without locks ({error}), so "
+                "that two runs could write there at once; choose another folder"
             ) from error
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -140,7 +146,9 @@ class Position(NamedTuple):
     number: int
 
 
-def newest(workdir: pathlib.Path, positions: list[Position]) -> tuple[Any, list[str]]:
+def newest(
+    workdir: pathlib.Path, positions: list[Position]
+) -> tuple[Position | None, list[str]]:
     """Returns the newest state that is as it was written, and what was set aside.
 
     Damaged states newer than it are moved to `<workdir>/damaged`.

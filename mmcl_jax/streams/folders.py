@@ -41,6 +41,8 @@ from mmcl_jax.streams.tables import read_table
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+# of classes that are wrong in the same way
+_NAMED = 10
 _MAX_NAME = 255  # of a class; more is a sentence, or a table with its columns mistaken
 
 # The folder that holds a class's samples, or the rows of a table.
@@ -201,7 +203,8 @@ def _open(root: pathlib.Path, path: pathlib.Path, modality: Modality) -> _DataSe
         if lacking:
             raise DataError(
                 f"{path}: in {other!r} but not in {part!r} are the classes "
-                f"{sorted(lacking)}; add samples there or remove these classes"
+                f"{sorted(lacking)[:_NAMED]}{' and more' * (len(lacking) > _NAMED)}; "
+                "add samples there or remove these classes"
             )
     return _DataSet(path.relative_to(root).as_posix(), root, modality, parts)
 

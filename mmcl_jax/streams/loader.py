@@ -1,6 +1,10 @@
 """From records to batches: decoding, a memo of its results, and Grain pipelines."""
 
 import functools
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +32,7 @@ class Decoder:
     """Decodes and preprocesses records, and remembers what it has room for.
 
     Results are keyed by record id, so a memo serves one stream. It may be called from
-    several threads; a copy that was pickled starts with an empty memo.
+    several threads; a copy that was pickled remembers nothing.
 
     Attributes:
         spec: what the encoder wants to be fed.
@@ -45,11 +49,11 @@ class Decoder:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> tuple[InputSpec, int]:
-        """Returns what a copy in another process needs."""
-        return self.spec, self.memory_bytes
+        """Returns what a copy in another process needs, which meets a record once."""
+        return self.spec, 0
 
     def __setstate__(self, state: tuple[InputSpec, int]) -> None:
-        """Restores a copy, with an empty memo."""
+        """Restores a copy."""
         Decoder.__init__(self, *state)
 
     def __call__(self, record: Record, modality: str) -> Inputs:
@@ -248,8 +252,27 @@ def _read(
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers insist on parsed absl flags
     return batches.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
-        grain.MultiprocessingOptions(min(worker_processes, len(batches)))
+        grain.MultiprocessingOptions(min(worker_processes, len(batches))),
+        worker_init_fn=_start_worker,
     )
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Lets a worker end with the run, and only with it.
+
+    A terminal and a cluster's scheduler signal the workers of a run, too; while it
+    finishes its step, it needs them. One whose run was killed has nobody to end it.
+    """
+    del index, count
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if run := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(run,), daemon=True).start()
+
+
+def _end_with(run: multiprocessing.process.BaseProcess) -> None:
+    run.join()
+    os._exit(1)
 
 
 def _lookup(queries: Queries | None, ids: np.ndarray) -> np.ndarray:

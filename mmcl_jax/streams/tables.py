@@ -15,6 +15,8 @@ EXPECTED = "a UTF-8 CSV table with the columns `text` and `label`"
 # A row takes a few hundred bytes of memory, and a column eight, however short it is.
 _MAX_ROWS = 4_000_000
 _MAX_BYTES = 512 * 2**20
+# characters of a first line
+_SHOWN = 200
 
 
 def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Reference]]:
@@ -43,7 +45,7 @@ def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Referen
         if missing:
             raise DataError(
                 f"{path}: no column {' and '.join(sorted(missing))} in its first line "
-                f"{reader.fieldnames}; expected {EXPECTED}"
+                f"{str(reader.fieldnames)[:_SHOWN]}; expected {EXPECTED}"
             )
         line = reader.line_num + 1
         for count, row in enumerate(reader, 1):

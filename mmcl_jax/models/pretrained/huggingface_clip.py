@@ -11,6 +11,7 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from mmcl_jax.files import read_json
@@ -87,6 +88,9 @@ def _check_header(path: pathlib.Path) -> None:
             f"{path}: a header of {size} bytes, more than the limit of "
             f"{_MAX_HEADER_BYTES}"
         )
+    # maps the file, and compares its size to what the header says, before it is read
+    with safetensors.safe_open(path, framework="numpy"):
+        pass
 
 
 def save(
