@@ -1,8 +1,14 @@
 """Batches: shapes, padding, order, shards, threads, processes, errors, the memo."""
 
 import dataclasses
+import itertools
+import os
 import pathlib
 import pickle
+import signal
+import subprocess
+import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -225,3 +231,61 @@ def test_unnamed_errors_are_named(spec: InputSpec, tmp_path: pathlib.Path) -> No
     spec = dataclasses.replace(spec, tokenizer=str(tmp_path / "absent.json"))
     with pytest.raises(DataError, match="^somewhere: .*absent.json: no such file"):
         Decoder(spec, 0)(Record(FileReference(path, "somewhere"), 0, 0), "text")
+
+
+_WITH_WORKER = """
+import multiprocessing, pathlib, sys, time
+from tests import helpers, loader_test as t
+from mmcl_jax.streams.loader import Decoder, epoch
+spec = helpers.make_spec(pathlib.Path(sys.argv[1]), image_size=8)
+records = t._records(range(90))
+batches = epoch(records, "image", Decoder(spec, 0), 1, seed=None, worker_processes=1)
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+sys.stdin.readline()
+print(1 + len(list(batches)), flush=True)
+time.sleep(60)
+"""
+
+
+def _with_worker(folder: pathlib.Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _WITH_WORKER, str(folder)],
+        cwd=helpers.REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_workers_finish_what_a_signal_should_end(tmp_path: pathlib.Path) -> None:
+    with _with_worker(tmp_path) as process:
+        assert process.stdin and process.stdout
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert workers
+        # as a terminal and a scheduler signal all processes of a run
+        for pid, number in itertools.product(workers, (signal.SIGTERM, signal.SIGINT)):
+            os.kill(pid, number)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "90\n"
+        process.kill()
+
+
+def test_workers_of_a_killed_run_end(tmp_path: pathlib.Path) -> None:
+    with _with_worker(tmp_path) as process:
+        assert process.stdout
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    deadline = time.monotonic() + 30
+    while any(map(_lives, workers)):
+        assert time.monotonic() < deadline, "a worker has outlived its run"
+        time.sleep(0.1)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return False
+    return state[0] != "Z"
