@@ -38,10 +38,11 @@ def test_saved_encoder_loads_exactly(
         np.testing.assert_array_equal(tensor, after[name])
 
 
-def test_fingerprint_is_that_of_the_weight_file(
+def test_fingerprint_is_that_of_all_files(
     encoder: Encoder, encoder_folder: pathlib.Path
 ) -> None:
-    data = (encoder_folder / "model.safetensors").read_bytes()
+    names = ("config.json", "tokenizer.json", "model.safetensors")
+    data = b"".join((encoder_folder / name).read_bytes() for name in names)
     assert encoder.fingerprint == hashlib.sha256(data).hexdigest()
 
 

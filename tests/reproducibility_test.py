@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import pytest
@@ -49,6 +50,23 @@ def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
     assert "### mine\n\n`--sweep=mine.py`, 5 runs, on jax 1.\n" in text
     assert "#### recurring" in text
     assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
+
+
+def test_the_readme_says_what_is_stored() -> None:
+    report = json.loads((ROOT / "docs/results/interleaved.json").read_text("utf-8"))
+    summaries = report["summaries"]["interleaved"]
+    table = (ROOT / "README.md").read_text("utf-8").split("\n## Results\n", 1)[1]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
+    rows = [row for row in rows if "±" in row[1]]
+    assert len(rows) > 4
+    for name, *said in rows:
+        keys = "last_average_accuracy", "forgetting_chaudhry"
+        for value, key in zip(said, keys, strict=True):
+            found = summaries[name][f"predicted/{key}"]
+            mean, deviation = found["mean"], found["deviation"]
+            assert value == (
+                "-" if mean is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+            )
 
 
 def test_the_benchmarks_page_says_what_is_stored() -> None:

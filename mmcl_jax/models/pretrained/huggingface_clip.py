@@ -36,7 +36,7 @@ class Encoder(NamedTuple):
         spec: shape of both towers.
         inputs: what it wants to be fed.
         frozen: its weights, NumPy arrays of float32.
-        fingerprint: SHA-256 of the weight file.
+        fingerprint: SHA-256 of its three files, one behind the other.
     """
 
     spec: DualSpec
@@ -65,7 +65,9 @@ def load(folder: str | pathlib.Path) -> Encoder:
         _check_header(path)
         data = path.read_bytes()
         frozen = _from_tensors(safetensors.numpy.load(data), spec, str(path))
-    return Encoder(spec, inputs, frozen, hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(config_path.read_bytes() + tokenizer_path.read_bytes())
+    digest.update(data)
+    return Encoder(spec, inputs, frozen, digest.hexdigest())
 
 
 def _check_tokenizer(path: str, spec: DualSpec) -> None:
