@@ -24,8 +24,8 @@ def _sizes(encoder_folder: pathlib.Path, method: str) -> dict[str, int]:
     [
         ("zero_shot", 0, 0, 0, 0),
         # the Gram matrix of 16 features and a constant; sums and weights of 6 classes;
-        # whether it has grown
-        ("ridge", 0, 4 * (17 * 17 + 2 * 6 * 17) + 1, 4 * 2 * 17, 0),
+        # whether it has grown, and the jitter of its solve
+        ("ridge", 0, 4 * (17 * 17 + 2 * 6 * 17) + 1 + 4, 4 * 2 * 17, 0),
         # 8 prompts, 16 wide, in 2 blocks of 2 towers
         ("sequential", 2 * 2 * 8 * 16, 4 * 2 * 2 * 8 * 16, 0, 0),
     ],
