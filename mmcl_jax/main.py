@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mmcl_jax import config as configs
-from mmcl_jax import distributed, experiment
+from mmcl_jax import distributed, experiment, heap
 from mmcl_jax.experiment import DivergedError
 from mmcl_jax.invariance import BatchDependenceError
 from mmcl_jax.modalities.base import DataError
@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
     that is full, with 1; a run that was asked to leave and should be started again,
     with `RUN_AGAIN`.
     """
+    heap.bound()
     interrupt = Interrupt()
     interrupt.catch()
     if not flags.FLAGS["verbosity"].present:
