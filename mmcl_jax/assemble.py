@@ -16,8 +16,8 @@ from mmcl_jax.methods import METHODS, ON_JOINED_STREAM
 from mmcl_jax.methods.base import Method
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec
-from mmcl_jax.models import Model, dual
-from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.models import Model, pretrained
+from mmcl_jax.models import encoder as encoders
 from mmcl_jax.streams import folders, loader, procedural, verification
 from mmcl_jax.streams.base import Stream, joint, stream_hash
 from mmcl_jax.writers import progress_bar
@@ -43,7 +43,7 @@ class Run(NamedTuple):
     """
 
     config: configs.Config
-    encoder: huggingface_clip.Encoder
+    encoder: pretrained.Encoder
     stream: Stream
     model: Model
     make_method: Callable[[Model], Method]
@@ -55,9 +55,9 @@ class Run(NamedTuple):
     notes: tuple[str, ...]
 
 
-def load_encoder(path: str) -> huggingface_clip.Encoder:
+def load_encoder(path: str) -> pretrained.Encoder:
     """Reads the encoder that the config names."""
-    return huggingface_clip.load(BUILTIN_ENCODER if path == "builtin" else path)
+    return pretrained.load(BUILTIN_ENCODER if path == "builtin" else path)
 
 
 def build_stream(config: configs.Config) -> Stream:
@@ -83,21 +83,18 @@ def input_shapes(
     )
 
 
-def build_model(encoder: huggingface_clip.Encoder, stream: Stream) -> Model:
+def build_model(encoder: pretrained.Encoder, stream: Stream) -> Model:
     """Returns the encoder's static facts, for the modalities of the stream."""
     log_scale = min(float(encoder.frozen["log_scale"]), float(np.log(100.0)))
     return Model(
         spec=encoder.spec,
         modalities=stream.modalities,
-        towers=tuple(MODALITIES[name].tower for name in stream.modalities),
         num_classes=len(stream.classes),
         num_stages=len(stream.stages),
         logit_scale=float(np.exp(log_scale)),
         input_shapes=input_shapes(encoder.inputs, stream.modalities),
-        embed=lambda frozen, inputs, injection: dual.embed(
-            encoder.spec, frozen, inputs, injection
-        ),
-        layer_features=functools.partial(dual.layer_features, encoder.spec),
+        embed=functools.partial(encoders.embed, encoder.spec),
+        layer_features=functools.partial(encoders.layer_features, encoder.spec),
     )
 
 

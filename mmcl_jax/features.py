@@ -23,7 +23,7 @@ from absl import logging
 from jaxtyping import Float
 
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.streams.base import Record
 
 FOLDER_VARIABLE = "MMCL_JAX_FEATURES"

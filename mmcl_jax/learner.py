@@ -142,7 +142,7 @@ def make_learner(
         return started(*method.init(rngs.key(seed, "init"), counted))
 
     def query(frozen: PyTree, batch: Batch) -> Float[Array, "b d"]:
-        return counted.embed(frozen, _clean(batch).inputs, None)
+        return counted.embed(frozen, batch.modality, _clean(batch).inputs, None)
 
     def prepare(state, frozen, classes, task, batch, index) -> LearnerState:
         memory = method.prepare(

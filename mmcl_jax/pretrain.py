@@ -26,8 +26,9 @@ from ml_collections import config_flags
 from mmcl_jax import rngs
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec
-from mmcl_jax.models import dual, tokenizer
-from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models import pretrained, tokenizer
+from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.tower import TowerSpec
 from mmcl_jax.streams.world.concepts import (
     BASE,
@@ -161,7 +162,7 @@ _BLANK = InputSpec(
 
 
 def make_step(
-    spec: dual.DualSpec,
+    spec: EncoderSpec,
     optimizer: optax.GradientTransformation,
     counts: dict[str, int],
     shift: int,
@@ -176,9 +177,9 @@ def make_step(
     manner_of = jnp.array([c.manner for c in BASE])
 
     def loss_fn(weights: PyTree, pixels: Array, label: Array, text: dict) -> tuple:
-        features = dual.embed_visual(spec, weights, pixels[:, None])
+        features = encoders.embed(spec, weights, "image", {"pixels": pixels[:, None]})
         tokens = jnp.concatenate([text["anchors"], text["others"], text["parts"]])
-        embedded = dual.embed_text(spec, weights, tokens)
+        embedded = encoders.embed(spec, weights, "text", {"tokens": tokens})
         sizes = [len(BASE), len(text["others"]), len(SHAPES), len(MANNERS)]
         ends = [sum(sizes[:i]) for i in range(1, len(sizes))]
         anchors, others, shapes, manners = jnp.split(embedded, ends)
@@ -210,10 +211,14 @@ def make_step(
     return step
 
 
-def make_evaluate(spec: dual.DualSpec):
+def make_evaluate(spec: EncoderSpec):
     """Returns `(weights, pools, names) -> zero-shot accuracy by modality`."""
-    embed = jax.jit(lambda w, x: dual.embed_visual(spec, w, x[:, None]))
-    embed_names = jax.jit(lambda w, tokens: dual.embed_text(spec, w, tokens))
+    embed = jax.jit(
+        lambda w, x: encoders.embed(spec, w, "image", {"pixels": x[:, None]})
+    )
+    embed_names = jax.jit(
+        lambda w, ids: encoders.embed(spec, w, "text", {"tokens": ids})
+    )
 
     def evaluate(weights: PyTree, pools: dict, names: np.ndarray) -> dict[str, float]:
         text, result = embed_names(weights, names), {}
@@ -237,7 +242,7 @@ def train(config, output: pathlib.Path) -> None:
     tower = lambda c: TowerSpec(  # noqa: E731
         c.width, c.layers, c.heads, 4 * c.width, "quick_gelu", 1e-5
     )
-    spec = dual.DualSpec(
+    spec = encoders.clip(
         visual=tower(config.visual),
         text=tower(config.text),
         embedding=config.embedding,
@@ -249,8 +254,8 @@ def train(config, output: pathlib.Path) -> None:
     )
     preprocessing = config.preprocessing.to_dict()
     inputs = InputSpec(
-        image_size=spec.image_size,
-        context_length=spec.context_length,
+        image_size=config.image_size,
+        context_length=config.context_length,
         tokenizer=str(output / "tokenizer.json"),
         **preprocessing,
     )
@@ -282,7 +287,7 @@ def train(config, output: pathlib.Path) -> None:
     size = config.batch_size
     counts = {name: round(size * share) for name, share in config.shares.items()}
 
-    weights = dual.init(rngs.key(config.seed, "encoder"), spec)
+    weights = encoders.init(rngs.key(config.seed, "encoder"), spec)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, config.steps
     )
@@ -321,7 +326,7 @@ def train(config, output: pathlib.Path) -> None:
                 }
             )
             logging.info("%s", json.dumps(curve[-1]))
-            huggingface_clip.save(output, spec, weights, preprocessing)
+            pretrained.save(output, spec, weights, preprocessing)
             report = {"config": config.to_dict(), "curve": curve}
             (output / "training.json").write_text(json.dumps(report, indent=1) + "\n")
 

@@ -7,8 +7,8 @@ import pytest
 
 from mmcl_jax.config import AdapterOptions
 from mmcl_jax.methods import make_adapter
-from mmcl_jax.models import adapters, dual
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models import adapters
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import LowRank
 from tests.towers import KINDS, blend, embed, kinds, random_inputs, stack_of, towers
 
@@ -51,7 +51,7 @@ def test_some_new_adapters_are_the_frozen_tower(
 
 def test_every_kind_is_made_from_options() -> None:
     assert sorted(KINDS) == sorted(adapters.ADAPTERS)
-    spec = dual.TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
+    spec = TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
     for kind in adapters.ADAPTERS:
         made = make_adapter(AdapterOptions(kind, length=5, layers=2, rank=3))
         leaves = jax.tree.leaves(made.init(jax.random.key(0), spec))
@@ -110,7 +110,7 @@ def test_blended_updates_are_the_weighted_sum() -> None:
 
 
 def test_fewer_layers_than_asked_for_get_prompts(encoder: Encoder) -> None:
-    spec, key = encoder.spec.visual, jax.random.key(0)
+    spec, key = encoder.spec.tower("visual"), jax.random.key(0)
     shapes = {
         layers: adapters.deep_prompts(4, layers).init(key, spec)["prompts"].shape
         for layers in (None, 1, 2, 9)
@@ -126,7 +126,7 @@ def test_fewer_layers_than_asked_for_get_prompts(encoder: Encoder) -> None:
 
 
 def test_parameter_counts() -> None:
-    large = dual.TowerSpec(768, 12, 12, 3072, "quick_gelu", 1e-5)
+    large = TowerSpec(768, 12, 12, 3072, "quick_gelu", 1e-5)
 
     def count(adapter: adapters.Adapter) -> int:
         shapes = jax.eval_shape(lambda: adapter.init(jax.random.key(0), large))
@@ -145,7 +145,9 @@ def test_parameter_counts() -> None:
 
 def test_new_prompts_are_small_and_random(encoder: Encoder) -> None:
     first, second = (
-        KINDS["deep_prompts"].init(jax.random.key(i), encoder.spec.visual)["prompts"]
+        KINDS["deep_prompts"].init(jax.random.key(i), encoder.spec.tower("visual"))[
+            "prompts"
+        ]
         for i in range(2)
     )
     assert 0.01 < np.std(first) < 0.03

@@ -6,8 +6,9 @@ import numpy as np
 
 from mmcl_jax import gaussians
 from mmcl_jax.methods.comm_plus import log_probabilities, precisions
-from mmcl_jax.models import dual
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models import visual as visuals
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import trunk
 
 
@@ -59,30 +60,33 @@ def _normal(x: np.ndarray, epsilon: float) -> np.ndarray:
 
 def test_layer_features_are_means_of_normalised_tokens(encoder: Encoder):
     spec, weights = encoder.spec, jax.device_put(encoder.frozen["visual"])
-    size = spec.image_size
+    size = spec.reader("visual").image_size[0]
     pixels = np.random.default_rng(2).normal(size=(3, 2, size, size, 3))
     pixels = pixels.astype(np.float32)
-    got = dual.layer_features(
-        spec, jax.device_put(encoder.frozen), {"pixels": jnp.asarray(pixels)}, 9
+    got = encoders.layer_features(
+        spec,
+        jax.device_put(encoder.frozen),
+        "image",
+        {"pixels": jnp.asarray(pixels)},
+        9,
     )
-    tokens, _ = dual._visual_tokens(
-        spec, jax.device_put(encoder.frozen), jnp.asarray(pixels)
-    )
+    visual = spec.tower("visual")
+    tokens, _ = visuals.tokens(spec.reader("visual"), weights, jnp.asarray(pixels))
     rows = []
-    for layers in range(1, spec.visual.layers):
+    for layers in range(1, visual.layers):
         blocks = jax.tree.map(lambda leaf, n=layers: leaf[:n], weights["blocks"])
-        after = np.asarray(trunk(spec.visual, blocks, tokens))
-        mean = _normal(after, spec.visual.norm_epsilon)[:, 1:].mean(1)
+        after = np.asarray(trunk(visual, blocks, tokens))
+        mean = _normal(after, visual.norm_epsilon)[:, 1:].mean(1)
         rows.append(mean.reshape(3, 2, -1).mean(1))
     np.testing.assert_allclose(got, np.concatenate(rows, 1), atol=1e-4)
 
 
 def test_layer_features_of_text_do_not_see_behind_the_end(encoder: Encoder):
     spec = encoder.spec
-    tokens = np.full((2, spec.context_length), 7, np.int32)
-    tokens[:, 4] = spec.end_token
+    tokens = np.full((2, spec.text.context_length), 7, np.int32)
+    tokens[:, 4] = spec.text.end_token
     tokens[1, 5:] = 9
-    left, right = dual.layer_features(
-        spec, jax.device_put(encoder.frozen), {"tokens": jnp.asarray(tokens)}, 1
+    left, right = encoders.layer_features(
+        spec, jax.device_put(encoder.frozen), "text", {"tokens": jnp.asarray(tokens)}, 1
     )
     np.testing.assert_allclose(left, right, atol=1e-5)

@@ -66,9 +66,9 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def encoder(encoder_folder: pathlib.Path):
     """The encoder of `encoder_folder`."""
-    from mmcl_jax.models.pretrained import huggingface_clip
+    from mmcl_jax.models import pretrained
 
-    return huggingface_clip.load(encoder_folder)
+    return pretrained.load(encoder_folder)
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ from mmcl_jax.methods.rail import RailOptions
 from mmcl_jax.methods.ranpac import RanpacOptions
 from mmcl_jax.methods.ridge import RidgeOptions
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.models import Model, dual
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models import Model
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.optim import OptimizerOptions
 from mmcl_jax.types import Batch, Classes
 
@@ -128,15 +128,12 @@ class Bench:
         self.model = Model(
             spec=encoder.spec,
             modalities=self.modalities,
-            towers=tuple(MODALITIES[name].tower for name in modalities),
             num_classes=len(slots),
             num_stages=STAGES,
             logit_scale=scale,
             input_shapes=assemble.input_shapes(encoder.inputs, modalities),
-            embed=lambda frozen, inputs, injection: dual.embed(
-                encoder.spec, frozen, inputs, injection
-            ),
-            layer_features=functools.partial(dual.layer_features, encoder.spec),
+            embed=functools.partial(encoders.embed, encoder.spec),
+            layer_features=functools.partial(encoders.layer_features, encoder.spec),
         )
         self.config = config.Config(
             method=options,
@@ -277,21 +274,21 @@ def _inputs(encoder: Encoder, modality: str, label: np.ndarray, seed: int) -> di
     rng = np.random.default_rng([seed, len(label)])
     spec = encoder.spec
     if MODALITIES[modality].tower == "text":
-        tokens = np.full((len(label), spec.context_length), 0, np.int32)
-        tokens[:, 0], tokens[:, 7] = 2, spec.end_token
+        tokens = np.full((len(label), spec.text.context_length), 0, np.int32)
+        tokens[:, 0], tokens[:, 7] = 2, spec.text.end_token
         tokens[:, 1:4] = 20 + label[:, None]
         tokens[:, 4:7] = rng.integers(50, 300, (len(label), 3))
         return {"tokens": tokens}
     frames = encoder.inputs.frames if modality == "video" else 1
-    shape = (frames, spec.image_size, spec.image_size, 3)
+    shape = (frames, *spec.reader("visual").image_size, 3)
     prototypes = [np.random.default_rng([7, c]).normal(size=shape) for c in label]
     noise = rng.normal(size=(len(label), *shape))
     return {"pixels": (np.stack(prototypes) + 0.5 * noise).astype(np.float32)}
 
 
 @functools.cache
-def _embed(spec: dual.DualSpec):
-    return jax.jit(functools.partial(dual.embed, spec))
+def _embed(spec: encoders.EncoderSpec):
+    return jax.jit(functools.partial(encoders.embed, spec), static_argnums=1)
 
 
 # of the samples of each seed; all cases of an encoder share them
@@ -301,7 +298,9 @@ _QUERIES: dict[tuple, np.ndarray] = {}
 def _queries(encoder: Encoder, modality: str, inputs: dict, seed: int) -> np.ndarray:
     key = (encoder.fingerprint, modality, seed)
     if key not in _QUERIES:
-        _QUERIES[key] = np.asarray(_embed(encoder.spec)(encoder.frozen, inputs))
+        _QUERIES[key] = np.asarray(
+            _embed(encoder.spec)(encoder.frozen, modality, inputs)
+        )
     return _QUERIES[key]
 
 

@@ -12,8 +12,8 @@ import safetensors.numpy
 
 from mmcl_jax import assemble
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.models.pretrained import huggingface_clip
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models import pretrained
+from mmcl_jax.models.pretrained import Encoder
 
 
 def _tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -24,11 +24,9 @@ def test_saved_encoder_loads_exactly(
     encoder: Encoder, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     config = json.loads((encoder_folder / "config.json").read_text())
-    huggingface_clip.save(
-        tmp_path, encoder.spec, encoder.frozen, config["preprocessing"]
-    )
+    pretrained.save(tmp_path, encoder.spec, encoder.frozen, config["preprocessing"])
     shutil.copy(encoder_folder / "tokenizer.json", tmp_path)
-    again = huggingface_clip.load(tmp_path)
+    again = pretrained.load(tmp_path)
     assert again.spec == encoder.spec
     jax.tree.map(np.testing.assert_array_equal, again.frozen, encoder.frozen)
     assert jax.tree.structure(again.frozen) == jax.tree.structure(encoder.frozen)
@@ -81,7 +79,7 @@ def test_damaged_weights_are_named(
     path = tmp_path / "model.safetensors"
     safetensors.numpy.save_file(change(_tensors(encoder_folder)), path)
     with pytest.raises(ValueError, match=message) as caught:
-        huggingface_clip.load(tmp_path)
+        pretrained.load(tmp_path)
     assert str(path) in str(caught.value)
 
 
@@ -92,7 +90,7 @@ def test_missing_files_are_named(
     shutil.copytree(encoder_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).unlink()
     with pytest.raises(ValueError, match=f"{name}: no such file"):
-        huggingface_clip.load(tmp_path)
+        pretrained.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -103,7 +101,7 @@ def test_damaged_files_are_named(
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=name):
-        huggingface_clip.load(tmp_path)
+        pretrained.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,7 @@ def test_fields_of_the_config_are_named(
             config[key] = config[key] | value if key == "vision_config" else value
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message) as caught:
-        huggingface_clip.load(tmp_path)
+        pretrained.load(tmp_path)
     assert str(path) in str(caught.value)
 
 
@@ -142,5 +140,5 @@ def test_builtin_encoder() -> None:
     sentences = ("a spinning star", "", "Ein völlig neuer Satz, 12 Mal.", "star " * 99)
     for sentence in sentences:
         tokens = MODALITIES["text"].preprocess(sentence, builtin.inputs)["tokens"]
-        assert (tokens == builtin.spec.end_token).sum() == 1
-        assert tokens.max() < builtin.spec.vocabulary
+        assert (tokens == builtin.spec.text.end_token).sum() == 1
+        assert tokens.max() < builtin.spec.text.vocabulary

@@ -22,8 +22,7 @@ from PIL import Image
 from tokenizers import models, pre_tokenizers
 
 from mmcl_jax.modalities.base import DataError, InputSpec, Modality
-from mmcl_jax.models import dual, tokenizer
-from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.tower import TowerSpec
 
 
@@ -153,7 +152,7 @@ def make_encoder(folder: pathlib.Path) -> pathlib.Path:
     )
     words = tokenizer.train(["a photo of a spinning red star"], vocabulary=300)
     words.save(str(folder / "tokenizer.json"))
-    spec = dual.DualSpec(
+    spec = encoders.clip(
         visual=tower,
         text=tower,
         embedding=16,
@@ -167,7 +166,7 @@ def make_encoder(folder: pathlib.Path) -> pathlib.Path:
     # zero biases and scales of one would hide a mistaken use of them
     frozen = jax.tree.map(
         lambda w: np.asarray(w + 0.1 * rng.standard_normal(w.shape), np.float32),
-        dual.init(jax.random.key(0), spec),
+        encoders.init(jax.random.key(0), spec),
     )
     preprocessing = {
         "frames": 2,
@@ -179,7 +178,7 @@ def make_encoder(folder: pathlib.Path) -> pathlib.Path:
         "audio_std": 4.0,
         "max_depth": 10.0,
     }
-    huggingface_clip.save(folder, spec, frozen, preprocessing)
+    pretrained.save(folder, spec, frozen, preprocessing)
     return folder
 
 

@@ -18,7 +18,7 @@ from mmcl_jax.modalities.base import (
     DataError,
     InputSpec,
 )
-from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.models import pretrained
 from mmcl_jax.streams.tables import read_table
 from tests import helpers
 
@@ -153,7 +153,7 @@ def folder(encoder_folder: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path
 
 def _load_error(path: pathlib.Path) -> str:
     with pytest.raises(DataError) as caught:
-        huggingface_clip.load(path.parent)
+        pretrained.load(path.parent)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -204,7 +204,7 @@ def test_types_of_weights(folder: pathlib.Path) -> None:
     tensors = safetensors.numpy.load_file(path)
     half = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
     safetensors.numpy.save_file(half, path)
-    assert huggingface_clip.load(folder).frozen["log_scale"].dtype == np.float32
+    assert pretrained.load(folder).frozen["log_scale"].dtype == np.float32
     huge = tensors | {"logit_scale": np.array(1e300)}
     safetensors.numpy.save_file(huge, path)
     assert "'logit_scale' is not finite" in _load_error(path)

@@ -13,7 +13,7 @@ from mmcl_jax.methods.rail import RailOptions, rail
 from mmcl_jax.methods.ranpac import RanpacOptions, ranpac
 from mmcl_jax.methods.ridge import RidgeOptions, ridge
 from mmcl_jax.methods.slca import SlcaOptions, mean_norm, slca
-from mmcl_jax.models import Model, adapters, dual
+from mmcl_jax.models import Model, adapters
 from mmcl_jax.types import Batch, Classes, Context
 
 # two towers; the first two modalities are read by one
@@ -21,11 +21,10 @@ MODALITIES = ("image", "depth", "text")
 STAGES, WIDTH, ROWS = 6, 8, 24
 KEY = jax.random.key(0)
 GIVEN, ROUTED, SHARED = "per_modality_given", "per_modality_routed", "shared"
-TOWER = dual.TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
+TOWER = TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
 MODEL = Model(
-    spec=dual.DualSpec(TOWER, TOWER, WIDTH, 16, 8, 99, 9, 98),
+    spec=encoders.clip(TOWER, TOWER, WIDTH, 16, 8, 99, 9, 98),
     modalities=MODALITIES,
-    towers=("visual", "visual", "text"),
     num_classes=2 * STAGES,
     num_stages=STAGES,
     logit_scale=10.0,

@@ -14,8 +14,7 @@ import pytest
 
 from mmcl_jax import assemble, sharding
 from mmcl_jax.methods import METHODS
-from mmcl_jax.models import dual
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.snapshots import Snapshots
 from mmcl_jax.types import Batch, Context
 from tests import helpers
@@ -276,11 +275,11 @@ def test_all_stays_finite(bench: Bench) -> None:
 @cases
 def test_full_size_is_well_formed(bench: Bench) -> None:
     towers = [
-        dual.TowerSpec(width, 12, width // 64, 4 * width, "quick_gelu", 1e-5)
+        TowerSpec(width, 12, width // 64, 4 * width, "quick_gelu", 1e-5)
         for width in (768, 512)
     ]
-    spec = dual.DualSpec(*towers, 512, 224, 16, 49408, 77, 49407)
-    frozen = jax.eval_shape(lambda: dual.init(jax.random.key(0), spec))
+    spec = encoders.clip(*towers, 512, 224, 16, 49408, 77, 49407)
+    frozen = jax.eval_shape(lambda: encoders.init(jax.random.key(0), spec))
     inputs = dataclasses.replace(
         bench.encoder.inputs, image_size=224, frames=8, context_length=77
     )
@@ -289,8 +288,8 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
     large.model = bench.model._replace(
         spec=spec,
         input_shapes=assemble.input_shapes(inputs, bench.modalities),
-        embed=functools.partial(dual.embed, spec),
-        layer_features=functools.partial(dual.layer_features, spec),
+        embed=functools.partial(encoders.embed, spec),
+        layer_features=functools.partial(encoders.layer_features, spec),
     )
     run = large.make_learner()
     rows = 2

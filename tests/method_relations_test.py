@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmcl_jax import assemble, config
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.streams import base
 from tests.contract import STAGES, assert_near, assert_same
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.models.pretrained import huggingface_clip
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models import pretrained
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import Injection, Prefix
 from tests.towers import (
     KINDS,
@@ -37,7 +37,7 @@ def test_exact_gelu_is_the_slow_one(
     shutil.copytree(encoder_folder, tmp_path, dirs_exist_ok=True)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace("quick_gelu", "gelu"))
-    other, inputs = huggingface_clip.load(tmp_path), random_inputs(encoder, "visual")
+    other, inputs = pretrained.load(tmp_path), random_inputs(encoder, "visual")
     slow = SlowClip(tmp_path).embed(inputs)
     np.testing.assert_allclose(embed(other, inputs), slow, atol=1e-5)
     assert np.abs(embed(encoder, inputs) - slow).max() > 1e-4
@@ -140,8 +140,12 @@ def test_what_follows_the_end_token_is_not_read(
         injection = KINDS[kind].blend(stack, jnp.eye(3))
     other = inputs["tokens"].copy()
     for row in other:
-        end = list(row).index(encoder.spec.end_token)
-        row[end + 1 :] = [7, encoder.spec.end_token, *range(9, 7 + len(row[end + 1 :]))]
+        end = list(row).index(encoder.spec.text.end_token)
+        row[end + 1 :] = [
+            7,
+            encoder.spec.text.end_token,
+            *range(9, 7 + len(row[end + 1 :])),
+        ]
     before, after = (
         embed(encoder, {"tokens": t}, injection) for t in (inputs["tokens"], other)
     )

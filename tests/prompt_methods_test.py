@@ -15,8 +15,7 @@ from mmcl_jax.methods.coda_prompt import (
 from mmcl_jax.methods.dualprompt import (
     reshaped_without_transpose,
 )
-from mmcl_jax.models import dual
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import Injection, Prefix
 from tests.prompted import (
     GIVEN,
@@ -299,13 +298,13 @@ def _marks(injection: Injection):
 def test_untrained_diki_is_the_frozen_encoder(encoder: Encoder) -> None:
     spec = encoder.spec
 
-    def embed(frozen, inputs, injection):
-        return dual.embed(spec, frozen, inputs, injection)
+    def embed(frozen, modality, inputs, injection):
+        return encoders.embed(spec, frozen, modality, inputs, injection)
 
     model = model_of(("image",), spec=spec, embed=embed)
     method = make_diki(model, SHARED)
     params, memory = method.init(jax.random.key(0), model)
-    shape = (2, 1, spec.image_size, spec.image_size, 3)
+    shape = (2, 1, *spec.reader("visual").image_size, 3)
     drawn = np.random.default_rng(0).normal(size=shape)
     pixels = jnp.asarray(drawn, jnp.float32)
     batch = batch_of(np.ones((2, spec.embedding))).replace(inputs={"pixels": pixels})

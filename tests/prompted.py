@@ -18,7 +18,7 @@ from mmcl_jax.methods.dualprompt import (
 )
 from mmcl_jax.methods.l2p import L2POptions, l2p
 from mmcl_jax.methods.s_prompts import SPromptsOptions, s_prompts
-from mmcl_jax.models import Model, adapters, dual
+from mmcl_jax.models import Model, adapters
 from mmcl_jax.models.tower import Injection
 from mmcl_jax.types import Batch, Classes, Context
 
@@ -29,15 +29,17 @@ STAGES = 5
 OF_STAGE = [0, 1, 2, 0, 1]
 
 
-def spec_of(embedding: int = 4, width: int = 16, layers: int = 2) -> dual.DualSpec:
+def spec_of(
+    embedding: int = 4, width: int = 16, layers: int = 2
+) -> encoders.EncoderSpec:
     towers = [
-        dual.TowerSpec(w, layers, 2, 4 * w, "gelu", 1e-5)
+        TowerSpec(w, layers, 2, 4 * w, "gelu", 1e-5)
         for w in (width, width * 2 // 3 if width > 99 else width)
     ]
-    return dual.DualSpec(*towers, embedding, 224, 16, 99, 9, 98)
+    return encoders.clip(*towers, embedding, 224, 16, 99, 9, 98)
 
 
-def reveal(frozen, inputs, injection: Injection | None):
+def reveal(frozen, modality, inputs, injection: Injection | None):
     """An encoder that says what is put into it: the first entries of each token."""
     if injection.prompts is not None:
         tokens = injection.prompts
@@ -50,11 +52,9 @@ def reveal(frozen, inputs, injection: Injection | None):
 def model_of(
     modalities=MODALITIES, num_stages: int = STAGES, spec=None, embed=reveal
 ) -> Model:
-    towers = tuple("text" if m == "text" else "visual" for m in modalities)
     return Model(
         spec=spec or spec_of(),
         modalities=modalities,
-        towers=towers,
         num_classes=2 * num_stages,
         num_stages=num_stages,
         logit_scale=10.0,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmcl_jax.models import adapters, dual
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models import adapters
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import Injection
 
 TOWERS = ("visual", "text")
@@ -30,23 +30,26 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 def random_inputs(encoder: Encoder, tower: str, rows: int = 3, frames: int = 2) -> dict:
     rng, spec = np.random.default_rng(3), encoder.spec
     if tower == "visual":
-        shape = (rows, frames, spec.image_size, spec.image_size, 3)
+        shape = (rows, frames, *spec.reader("visual").image_size, 3)
         return {"pixels": rng.normal(size=shape).astype(np.float32)}
-    tokens = np.full((rows, spec.context_length), 0, np.int32)
+    tokens = np.full((rows, spec.text.context_length), 0, np.int32)
     for row in range(rows):
         length = 3 + 4 * row
-        tokens[row, 0], tokens[row, length] = 2, spec.end_token
-        tokens[row, 1:length] = rng.integers(3, spec.vocabulary, length - 1)
+        tokens[row, 0], tokens[row, length] = 2, spec.text.end_token
+        tokens[row, 1:length] = rng.integers(3, spec.text.vocabulary, length - 1)
     return {"tokens": tokens}
 
 
 @functools.lru_cache(maxsize=2)
-def _compiled(spec: dual.DualSpec):
-    return jax.jit(functools.partial(dual.embed, spec))
+def _compiled(spec: encoders.EncoderSpec):
+    return jax.jit(functools.partial(encoders.embed, spec), static_argnums=1)
 
 
 def embed(encoder: Encoder, inputs: dict, injection: Injection | None = None):
-    return np.asarray(_compiled(encoder.spec)(encoder.frozen, inputs, injection))
+    modality = "text" if "tokens" in inputs else "image"
+    return np.asarray(
+        _compiled(encoder.spec)(encoder.frozen, modality, inputs, injection)
+    )
 
 
 def stack_of(encoder: Encoder, tower: str, kind: str, number: int = 3) -> dict:

@@ -14,8 +14,8 @@ from mmcl_jax.methods.ewc import EwcOptions, ewc
 from mmcl_jax.methods.lwf import LwfOptions, lwf
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.zscl import ZsclOptions, zscl
-from mmcl_jax.models import Model, adapters, dual
-from mmcl_jax.models.pretrained.huggingface_clip import Encoder
+from mmcl_jax.models import Model, adapters
+from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.types import Batch, Classes, Context
 
 MODALITIES = ("image", "depth", "video", "text")
@@ -40,24 +40,19 @@ class Stream:
     """The functions of a method by hand, and tasks of random samples."""
 
     def __init__(self, encoder: Encoder, build, sharing: str = GIVEN) -> None:
-        spec, pixels = encoder.spec, (encoder.spec.image_size,) * 2
+        spec, pixels = encoder.spec, encoder.spec.reader("visual").image_size
         still = {"pixels": jax.ShapeDtypeStruct((1, *pixels, 3), np.float32)}
         clip = {"pixels": jax.ShapeDtypeStruct((2, *pixels, 3), np.float32)}
-        words = jax.ShapeDtypeStruct((spec.context_length,), np.int32)
+        words = jax.ShapeDtypeStruct((spec.text.context_length,), np.int32)
         self.model = Model(
             spec=spec,
             modalities=MODALITIES,
-            towers=("visual", "visual", "visual", "text"),
             num_classes=2 * STAGES,
             num_stages=STAGES,
             logit_scale=10.0,
             input_shapes=(still, still, clip, {"tokens": words}),
-            embed=lambda frozen, inputs, injection: dual.embed(
-                spec, frozen, inputs, injection
-            ),
-            layer_features=lambda frozen, inputs: dual.layer_features(
-                spec, frozen, inputs
-            ),
+            embed=functools.partial(encoders.embed, spec),
+            layer_features=functools.partial(encoders.layer_features, spec),
         )
         self.frozen = jax.tree.map(jnp.asarray, encoder.frozen)
         self.method: Method = build(self.model, sharing)

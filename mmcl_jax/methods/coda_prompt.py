@@ -83,7 +83,7 @@ def coda_prompt(
                 usable(context, batch),
             ),
         )
-        return model.embed(context.frozen, batch.inputs, injection)
+        return model.embed(context.frozen, batch.modality, batch.inputs, injection)
 
     def loss(
         params: Params, context: Context, batch: Batch, key: Key

@@ -22,7 +22,7 @@ from mmcl_jax import gaussians, losses
 from mmcl_jax.gaussians import Gaussians
 from mmcl_jax.methods.base import Method, aligned, text_logits
 from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN, routed, router_scores
-from mmcl_jax.models import Model, dual
+from mmcl_jax.models import Model, encoder
 from mmcl_jax.options import Count, Share
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
@@ -55,7 +55,7 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
     """
     num_modalities = len(model.modalities)
     towers = [model.spec.tower(name) for name in dict.fromkeys(model.towers)]
-    widths = [dual.layer_blocks(t, options.blocks) * t.width for t in towers]
+    widths = [encoder.layer_blocks(t, options.blocks) * t.width for t in towers]
     # classes of a narrower tower leave the last columns empty
     width = max(widths)
 
@@ -70,7 +70,9 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
         }
 
     def layer_features(context: Context, batch: Batch) -> Float[Array, "b width"]:
-        found = model.layer_features(context.frozen, batch.inputs, options.blocks)
+        found = model.layer_features(
+            context.frozen, batch.modality, batch.inputs, options.blocks
+        )
         return jnp.pad(found, ((0, 0), (0, width - found.shape[1])))
 
     def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:

@@ -87,7 +87,7 @@ def diki(
         injection = adapter.blend(stack, jax.nn.one_hot(stage, model.num_stages))
         (prefix,) = injection.prefixes
         injection = injection._replace(prefixes=(prefix._replace(residual=residual),))
-        return model.embed(context.frozen, batch.inputs, injection)
+        return model.embed(context.frozen, batch.modality, batch.inputs, injection)
 
     def trainable(params: Params, context: Context) -> PyTree:
         return stages.trainable_slots(model, context, params)

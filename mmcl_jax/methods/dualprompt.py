@@ -100,7 +100,7 @@ def dualprompt(
         if options.reshape_bug:
             own = reshaped_without_transpose(own)
         injection = Injection(prefixes=(*always, own))
-        return model.embed(context.frozen, batch.inputs, injection)
+        return model.embed(context.frozen, batch.modality, batch.inputs, injection)
 
     def trainable(params: Params, context: Context) -> PyTree:
         shared = stages.trainable_groups(model, sharing, context, params["general"])

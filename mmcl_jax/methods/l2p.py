@@ -100,7 +100,7 @@ def l2p(
         rows, width = chosen.shape[0], pool.shape[-1]
         side_by_side = pool[chosen].reshape(rows, 1, -1, width)
         injection = Injection(prompts=side_by_side)
-        return model.embed(context.frozen, batch.inputs, injection)
+        return model.embed(context.frozen, batch.modality, batch.inputs, injection)
 
     def trainable(params: Params, context: Context) -> PyTree:
         return stages.trainable_groups(model, sharing, context, params, options.pool)

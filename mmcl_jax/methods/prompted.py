@@ -60,7 +60,7 @@ def adapted_features(
     """
     stack = stacks[model.tower_of(batch.modality)]
     injection = adapter.blend(stack, weights)
-    return model.embed(context.frozen, batch.inputs, injection)
+    return model.embed(context.frozen, batch.modality, batch.inputs, injection)
 
 
 def key_pulled(

@@ -5,43 +5,43 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from mmcl_jax.models import dual
+from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.tower import Injection
 from mmcl_jax.types import PyTree
-
-# an image-side tower is shared by every modality but text
-TEXT_TOWER, VISUAL_TOWER = "text", "visual"
 
 
 class Model(NamedTuple):
     """Static facts of the encoder and the stream, and the way to embed.
 
     Attributes:
-        spec: shape of both towers.
+        spec: shape of the encoder.
         modalities: of the stream; a modality's index is its place.
-        towers: tower of each modality.
         num_classes: class slots of the stream.
         num_stages: stages of the stream.
         logit_scale: cosines are multiplied by it.
         input_shapes: of one sample of each modality, a tree of `ShapeDtypeStruct`.
-        embed: `(frozen, inputs, injection or None) -> unit embeddings [b d]`.
-        layer_features: `(frozen, inputs, blocks) -> [b features]`, see
-            `dual.layer_features`.
+        embed: `(frozen, modality, inputs, injection or None) -> unit [b d]`.
+        layer_features: `(frozen, modality, inputs, blocks) -> [b features]`, see
+            `encoder.layer_features`.
     """
 
-    spec: dual.DualSpec
+    spec: EncoderSpec
     modalities: tuple[str, ...]
-    towers: tuple[str, ...]
     num_classes: int
     num_stages: int
     logit_scale: float
     input_shapes: tuple[PyTree, ...]
-    embed: Callable[[PyTree, PyTree, Injection | None], Float[Array, "b d"]]
-    layer_features: Callable[[PyTree, PyTree, int], Float[Array, "b features"]]
+    embed: Callable[[PyTree, str, PyTree, Injection | None], Float[Array, "b d"]]
+    layer_features: Callable[[PyTree, str, PyTree, int], Float[Array, "b features"]]
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """Returns the tower that reads each modality of the stream."""
+        return tuple(self.spec.tower_of(name) for name in self.modalities)
 
     def tower_of(self, modality: str) -> str:
         """Returns the tower that reads `modality`."""
-        return self.towers[self.modalities.index(modality)]
+        return self.spec.tower_of(modality)
 
     def members(self, tower: str) -> tuple[int, ...]:
         """Returns the indices of the modalities that `tower` reads."""

@@ -27,6 +27,11 @@ class TowerSpec:
         mlp_width: width of the hidden layer of the MLP.
         activation: a key of `ACTIVATIONS`.
         norm_epsilon: epsilon of every layer norm.
+        frames: above 1: every block attends over as many frames first, a position of
+            the picture at a time (LanguageBind's video tower).
+        learned_key: every attention has one more key and value, which are weights
+            (ImageBind's audio and depth towers).
+        remat: what the backward pass computes again, a key of `REMAT`.
     """
 
     width: int
@@ -35,6 +40,9 @@ class TowerSpec:
     mlp_width: int
     activation: str
     norm_epsilon: float
+    frames: int = 1
+    learned_key: bool = False
+    remat: str = "nothing"
 
 
 def quick_gelu(x: Array) -> Array:
@@ -47,9 +55,23 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+def gelu_tanh(x: Array) -> Array:
+    """Returns the GELU by its approximation with tanh, that of SigLIP."""
+    return jax.nn.gelu(x, approximate=True)
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": quick_gelu,
     "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+}
+
+# what the backward pass of a block finds stored: all it needs, the outputs of its linear
+# maps (attention is computed again), or nothing but what the block was given
+REMAT: dict[str, Callable[..., bool]] = {
+    "nothing": jax.checkpoint_policies.everything_saveable,
+    "attention": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -110,21 +132,27 @@ def layer_norm(x: Array, norm: PyTree, epsilon: float) -> Array:
     return (normal * norm["scale"] + norm["bias"]).astype(x.dtype)
 
 
-def _linear(
-    x: Array, linear: PyTree, update: LowRank | None, gate: Array | None
+def linear(
+    x: Array,
+    weights: PyTree,
+    update: LowRank | None = None,
+    gate: Array | None = None,
 ) -> Array:
-    y = x @ linear["kernel"] + linear["bias"]
+    """Returns a linear map of the last axis, with its update if there is one."""
+    y = x @ weights["kernel"] + weights["bias"]
     if update is not None and gate is not None:
-        y = y + (x @ update.down * gate[:, None, :]) @ update.up
+        down, up, gate = (part.astype(x.dtype) for part in (*update, gate))
+        y = y + (x @ down * gate[:, None, :]) @ up
     return y
 
 
-def _attend(
+def attend(
     q: Float[Array, "b n h k"],
     k: Float[Array, "b m h k"],
     v: Float[Array, "b m h k"],
     mask: Bool[Array, "n m"] | None,
 ) -> Float[Array, "b n h k"]:
+    """Returns the attention of queries over keys, softmax in float32."""
     scores = jnp.einsum("bnhk,bmhk->bhnm", q, k).astype(jnp.float32)
     scores = scores * q.shape[-1] ** -0.5
     if mask is not None:
@@ -135,9 +163,9 @@ def _attend(
 
 def _attend_with(
     q: Float[Array, "b n h k"],
-    k: Float[Array, "b n h k"],
-    v: Float[Array, "b n h k"],
-    mask: Bool[Array, "n n"] | None,
+    k: Float[Array, "b m h k"],
+    v: Float[Array, "b m h k"],
+    mask: Bool[Array, "n m"] | None,
     prefix: Prefix,
 ) -> Float[Array, "b n h k"]:
     """Attention with a prefix of one block, its keys and values `[b p w]`."""
@@ -152,12 +180,39 @@ def _attend_with(
             free = jnp.ones((tokens, length), bool)
             mask = jnp.concatenate([free, mask], axis=1)
         k, v = jnp.concatenate([keys, k], 1), jnp.concatenate([values, v], 1)
-        return _attend(q, k, v, mask)
-    mixed = _attend(q, k, v, mask)
+        return attend(q, k, v, mask)
+    mixed = attend(q, k, v, mask)
     if length == 0:
         return mixed
     share = prefix.residual[:, None, None, None].astype(q.dtype)
-    return mixed + share * _attend(q, keys, values, None)
+    return mixed + share * attend(q, keys, values, None)
+
+
+def split_heads(spec: TowerSpec, qkv: Float[Array, "b n w3"]) -> list[Array]:
+    """Returns queries, keys and values, each `[b n h k]`."""
+    rows, tokens, width = qkv.shape
+    shape = rows, tokens, 3 * spec.heads, width // 3 // spec.heads
+    return jnp.split(qkv.reshape(shape), 3, 2)
+
+
+def _attend_over_frames(
+    spec: TowerSpec, x: Float[Array, "b n w"], block: PyTree, prompts: slice
+) -> Float[Array, "b n w"]:
+    """Lets each position of a picture read the same one of the clip's other frames.
+
+    Rows are the frames of one clip after another. Prompts are of one frame alone.
+    """
+    native = jnp.concatenate([x[:, : prompts.start], x[:, prompts.stop :]], axis=1)
+    rows, tokens, width = native.shape
+    clips = native.reshape(-1, spec.frames, tokens, width) + block["embedding"][:, None]
+    by_position = clips.swapaxes(1, 2).reshape(-1, spec.frames, width)
+    h = layer_norm(by_position, block["norm"], spec.norm_epsilon)
+    mixed = attend(*split_heads(spec, linear(h, block["qkv"])), None)
+    mixed = linear(mixed.reshape(h.shape), block["out"])
+    mixed = mixed.reshape(-1, tokens, spec.frames, width).swapaxes(1, 2)
+    native = (clips + mixed).reshape(rows, tokens, width)
+    parts = native[:, : prompts.start], x[:, prompts], native[:, prompts.start :]
+    return jnp.concatenate(parts, axis=1)
 
 
 def _block(
@@ -170,19 +225,29 @@ def _block(
     mask: Bool[Array, "n n"] | None,
 ) -> Float[Array, "b n w"]:
     rows, tokens, width = x.shape
-    head_width = width // spec.heads
     h = layer_norm(x, block["norm1"], spec.norm_epsilon)
-    qkv = _linear(h, block["qkv"], low_rank.get("qkv"), gate)
-    q, k, v = jnp.split(qkv.reshape(rows, tokens, 3 * spec.heads, head_width), 3, 2)
+    qkv = linear(h, block["qkv"], low_rank.get("qkv"), gate)
+    q, k, v = split_heads(spec, qkv)
+    if spec.learned_key:
+        k, v = (
+            jnp.concatenate([own, _learned(own, block[name])], axis=1)
+            for own, name in ((k, "learned_key"), (v, "learned_value"))
+        )
     if prefix is None:
-        mixed = _attend(q, k, v, mask)
+        mixed = attend(q, k, v, mask)
     else:
         mixed = _attend_with(q, k, v, mask, prefix)
-    x = x + _linear(mixed.reshape(rows, tokens, width), block["out"], None, None)
+    x = x + linear(mixed.reshape(rows, tokens, width), block["out"])
     h = layer_norm(x, block["norm2"], spec.norm_epsilon)
-    h = _linear(h, block["mlp_in"], low_rank.get("mlp_in"), gate)
+    h = linear(h, block["mlp_in"], low_rank.get("mlp_in"), gate)
     h = ACTIVATIONS[spec.activation](h)
-    return x + _linear(h, block["mlp_out"], None, None)
+    return x + linear(h, block["mlp_out"])
+
+
+def _learned(tokens: Float[Array, "b n h k"], weight: Float[Array, " w"]) -> Array:
+    rows, _, heads, width = tokens.shape
+    one = weight.reshape(1, 1, heads, width).astype(tokens.dtype)
+    return jnp.broadcast_to(one, (rows, 1, heads, width))
 
 
 def trunk(
@@ -191,10 +256,11 @@ def trunk(
     x: Float[Array, "b n w"],
     injection: Injection | None = None,
     causal: bool = False,
+    prompts_at: int = 1,
 ) -> Float[Array, "b n_out w"]:
     """Returns the last tokens of `trunk_with_summaries`."""
     return trunk_with_summaries(
-        spec, blocks, x, injection, causal, summarize=lambda tokens: None
+        spec, blocks, x, injection, causal, prompts_at, summarize=lambda tokens: None
     )[0]
 
 
@@ -204,9 +270,10 @@ def trunk_with_summaries(
     x: Float[Array, "b n w"],
     injection: Injection | None,
     causal: bool,
+    prompts_at: int,
     summarize: Callable[[Array], PyTree],
 ) -> tuple[Float[Array, "b n_out w"], PyTree]:
-    """Runs all blocks; prompts stand behind the first token.
+    """Runs all blocks.
 
     Prompt rows are inserted before the first layer and replaced before each of the
     next ones for which prompts are given (VPT-deep); behind the last of them their
@@ -216,9 +283,10 @@ def trunk_with_summaries(
     Args:
         spec: shape of the tower.
         blocks: weights, stacked by layer.
-        x: tokens, the class or start token first.
+        x: tokens; the frames of a clip are rows that follow each other.
         injection: what an adapter adds, or None for the frozen tower.
         causal: whether a token sees earlier ones only.
+        prompts_at: native tokens that stand in front of the prompts.
         summarize: what is kept of the tokens behind each block.
 
     Returns:
@@ -230,11 +298,11 @@ def trunk_with_summaries(
         residual prefix).
     """
     injection = injection or Injection()
-    prompts, prompted = injection.prompts, 0
+    prompts, prompted, length = injection.prompts, 0, 0
     if prompts is not None:
         _, prompted, length, _ = prompts.shape
         empty = jnp.zeros((x.shape[0], length, x.shape[2]), x.dtype)
-        x = jnp.concatenate([x[:, :1], empty, x[:, 1:]], axis=1)
+        x = jnp.concatenate([x[:, :prompts_at], empty, x[:, prompts_at:]], axis=1)
     mask = None
     if causal:
         mask = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
@@ -243,9 +311,16 @@ def trunk_with_summaries(
         block, low_rank, prompt, prefix = layer
         prefix = None if prefix is None else Prefix(*prefix)
         if prompt is not None:
-            x = jax.lax.dynamic_update_slice(x, prompt.astype(x.dtype), (0, 1, 0))
+            place = (0, prompts_at, 0)
+            x = jax.lax.dynamic_update_slice(x, prompt.astype(x.dtype), place)
+        if spec.frames > 1:
+            rows = slice(prompts_at, prompts_at + length)
+            x = _attend_over_frames(spec, x, block["over_frames"], rows)
         x = _block(spec, x, block, prefix, low_rank, injection.gate, mask)
         return x, summarize(x)
+
+    if spec.remat != "nothing":
+        step = jax.checkpoint(step, policy=REMAT[spec.remat])
 
     def between(tree: PyTree, first: int, last: int) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[first:last], tree)
@@ -281,27 +356,50 @@ def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:
     return layered, list(ends)
 
 
+def block_linears(spec: TowerSpec) -> dict[str, tuple[int, int]]:
+    """Returns width in and out of the linear maps of a block, but those over frames."""
+    width, inner = spec.width, spec.mlp_width
+    return {
+        "qkv": (width, 3 * width),
+        "out": (width, width),
+        "mlp_in": (width, inner),
+        "mlp_out": (inner, width),
+    }
+
+
 def init_blocks(key: Key, spec: TowerSpec) -> PyTree:
     """Returns random blocks with the initial scales of CLIP."""
-    residual_std = (2 * spec.layers * spec.width) ** -0.5
-    shapes = {
-        "qkv": (spec.width, 3 * spec.width, spec.width**-0.5),
-        "out": (spec.width, spec.width, residual_std),
-        "mlp_in": (spec.width, spec.mlp_width, (2 * spec.width) ** -0.5),
-        "mlp_out": (spec.mlp_width, spec.width, residual_std),
-    }
+    layers, width = spec.layers, spec.width
+    residual_std = (2 * layers * width) ** -0.5
+    scales = (width**-0.5, residual_std, (2 * width) ** -0.5, residual_std)
+    linears = block_linears(spec)
     blocks = {
-        name: {
-            "kernel": std * jax.random.normal(k, (spec.layers, fan_in, fan_out)),
-            "bias": jnp.zeros((spec.layers, fan_out)),
-        }
-        for k, (name, (fan_in, fan_out, std)) in zip(
-            jax.random.split(key, len(shapes)), shapes.items(), strict=True
+        name: init_linear(k, (layers, *shape), std)
+        for k, std, (name, shape) in zip(
+            jax.random.split(key, len(linears)), scales, linears.items(), strict=True
         )
     }
     for norm in ("norm1", "norm2"):
-        blocks[norm] = init_norm((spec.layers, spec.width))
+        blocks[norm] = init_norm((layers, width))
+    if spec.frames > 1:
+        keys = jax.random.split(jax.random.fold_in(key, 1), 3)
+        embedding = 0.02 * jax.random.normal(keys[0], (layers, spec.frames, width))
+        blocks["over_frames"] = {
+            "embedding": embedding,
+            "norm": init_norm((layers, width)),
+            "qkv": init_linear(keys[1], (layers, *linears["qkv"]), width**-0.5),
+            "out": init_linear(keys[2], (layers, *linears["out"]), residual_std),
+        }
+    if spec.learned_key:
+        pair = jax.random.normal(jax.random.fold_in(key, 2), (2, layers, width))
+        blocks["learned_key"], blocks["learned_value"] = 0.02 * pair
     return blocks
+
+
+def init_linear(key: Key, shape: tuple[int, ...], std: float) -> PyTree:
+    """Returns a random linear map, `shape` that of its kernel, without a shift."""
+    kernel = std * jax.random.normal(key, shape)
+    return {"kernel": kernel, "bias": jnp.zeros((*shape[:-2], shape[-1]))}
 
 
 def init_norm(shape: tuple[int, ...]) -> PyTree:

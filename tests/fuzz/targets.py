@@ -15,7 +15,7 @@ from mmcl_jax.aggregate import COSTS, METRICS
 from mmcl_jax.evaluate import ROUTES
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.text import load_tokenizer
-from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.models import pretrained
 from mmcl_jax.streams.tables import read_table
 from tests import helpers
 
@@ -126,10 +126,10 @@ def _read_table(folder: pathlib.Path, name: str) -> None:
 def _read_encoder(folder: pathlib.Path, name: str) -> None:
     del name
     load_tokenizer.cache_clear()
-    encoder = huggingface_clip.load(folder)
+    encoder = pretrained.load(folder)
     text = MODALITIES["text"]
     tokens = text.preprocess("a photo of a star", encoder.inputs)["tokens"]
-    assert tokens.max() < encoder.spec.vocabulary
+    assert tokens.max() < encoder.spec.text.vocabulary
 
 
 def _read_config(folder: pathlib.Path, name: str) -> None:

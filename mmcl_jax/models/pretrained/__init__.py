@@ -1,1 +1,5 @@
-"""Readers of published encoders, one file a layout."""
+"""Published encoders: finding, reading and writing them; one file a layout."""
+
+from mmcl_jax.models.pretrained.loading import Encoder as Encoder
+from mmcl_jax.models.pretrained.loading import load as load
+from mmcl_jax.models.pretrained.saving import save as save

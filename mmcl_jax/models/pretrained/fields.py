@@ -1,10 +1,8 @@
-"""What the `config.json` of an encoder says, checked field by field."""
+"""Fields of the JSON files that come with an encoder, checked one by one."""
 
 from typing import Any
 
-from mmcl_jax.modalities.base import InputSpec
-from mmcl_jax.models.dual import DualSpec
-from mmcl_jax.models.tower import ACTIVATIONS, TowerSpec
+from mmcl_jax.models.tower import ACTIVATIONS
 from mmcl_jax.options import Range
 
 Section = dict[str, Any]
@@ -12,78 +10,55 @@ Section = dict[str, Any]
 _WIDTH = Range(1, 2**16)
 _LAYERS = Range(1, 1024)
 _PIXELS = Range(1, 4096)
-_VOCABULARY = Range(3, 2**24)
-_POSITIONS = Range(3, 2**16)
-_EPSILON = Range(0, 1, is_open=True)
 _FRAMES = Range(1, 1024)
-_RATE = Range(1000, 192_000)
-_SECONDS = Range(0.025, 120)  # a frame of the spectrogram at least
+_POSITIONS = Range(3, 2**16)
 _ANY = Range(-1e6, 1e6)
 _SCALE = Range(1e-6, 1e6)
-_DEPTH = Range(0.1, 1e6)
-_MAX_PIXELS = Range(1, 2**32)
-_MAX_SECONDS = Range(0, 1e6, is_open=True)
 
-
-def read_spec(config: Section) -> DualSpec:
-    """Returns the shape of both towers.
-
-    Raises:
-        ValueError: a field is missing, of another type or out of range; names it.
-    """
-    vision, text = section(config, "vision_config"), section(config, "text_config")
-    image_size = _integer(vision, "image_size", _PIXELS)
-    patch_size = _integer(vision, "patch_size", _PIXELS)
-    if image_size % patch_size:
-        raise ValueError(
-            f"field 'patch_size': {patch_size} does not divide image_size {image_size}"
-        )
-    vocabulary = _integer(text, "vocab_size", _VOCABULARY)
-    return DualSpec(
-        visual=_tower(vision),
-        text=_tower(text),
-        embedding=_integer(config, "projection_dim", _WIDTH),
-        image_size=image_size,
-        patch_size=patch_size,
-        vocabulary=vocabulary,
-        context_length=_integer(text, "max_position_embeddings", _POSITIONS),
-        end_token=_integer(text, "eos_token_id", Range(0, vocabulary - 1)),
-    )
-
-
-def read_inputs(config: Section, spec: DualSpec, tokenizer: str) -> InputSpec:
-    """Returns what the encoder wants to be fed.
-
-    Args:
-        config: with a block `preprocessing`.
-        spec: gives the sizes of picture and sentence.
-        tokenizer: path of the `tokenizer.json`.
-
-    Raises:
-        ValueError: a field is unknown, missing, of another type or out of range.
-    """
-    block = section(config, "preprocessing")
-    if unknown := block.keys() - InputSpec.__dataclass_fields__.keys():
-        raise ValueError(f"block 'preprocessing': unknown fields {sorted(unknown)}")
-    limits = {}
-    if "max_pixels" in block:
-        limits["max_pixels"] = _integer(block, "max_pixels", _MAX_PIXELS)
-    if "max_seconds" in block:
-        limits["max_seconds"] = _number(block, "max_seconds", _MAX_SECONDS)
-    return InputSpec(
-        image_size=spec.image_size,
-        context_length=spec.context_length,
-        tokenizer=tokenizer,
-        frames=_integer(block, "frames", _FRAMES),
-        mean=_channels(block, "mean", _ANY),
-        std=_channels(block, "std", _SCALE),
-        sample_rate=_integer(block, "sample_rate", _RATE),
-        audio_seconds=_number(block, "audio_seconds", _SECONDS),
-        audio_mean=_number(block, "audio_mean", _ANY),
-        audio_std=_number(block, "audio_std", _SCALE),
-        max_depth=_number(block, "max_depth", _DEPTH),
-        **limits,
-    )
+RANGES = {
+    "hidden_size": _WIDTH,
+    "width": _WIDTH,
+    "num_hidden_layers": _LAYERS,
+    "layers": _LAYERS,
+    "num_attention_heads": _WIDTH,
+    "heads": _WIDTH,
+    "head_width": _WIDTH,
+    "intermediate_size": _WIDTH,
+    "mlp_ratio": Range(0.1, 64),
+    "projection_dim": _WIDTH,
+    "projection_size": _WIDTH,
+    "embed_dim": _WIDTH,
+    "layer_norm_eps": Range(0, 1, is_open=True),
+    "eps": Range(0, 1, is_open=True),
+    "image_size": _PIXELS,
+    "patch_size": _PIXELS,
+    "num_channels": Range(3, 3),
+    "vocab_size": Range(3, 2**24),
+    "max_position_embeddings": _POSITIONS,
+    "context_length": _POSITIONS,
+    "frames": _FRAMES,
+    "num_frames": _FRAMES,
+    "tube_size": _FRAMES,
+    "num_mel_bins": _PIXELS,
+    "target_length": Range(1, 2**16),
+    "lora_r": Range(0, 4096),
+    "lora_alpha": Range(0, 1e6),
+    "sample_rate": Range(1000, 192_000),
+    "audio_sample_rate": Range(1000, 192_000),
+    # a frame of the spectrogram at least
+    "audio_seconds": Range(0.025, 120),
+    "audio_mean": _ANY,
+    "audio_std": _SCALE,
+    "max_depth": Range(0.1, 1e6),
+    "max_pixels": Range(1, 2**32),
+    "max_seconds": Range(0, 1e6, is_open=True),
+    "mean": _ANY,
+    "image_mean": _ANY,
+    "std": _SCALE,
+    "image_std": _SCALE,
+}
+# by the names that published configs use
+_ACTIVATIONS = {name: name for name in ACTIVATIONS} | {"gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def section(config: Section, name: str) -> Section:
@@ -94,26 +69,69 @@ def section(config: Section, name: str) -> Section:
     return value
 
 
-def _tower(config: Section) -> TowerSpec:
-    activation = _take(config, "hidden_act")
-    if activation not in list(ACTIVATIONS):
-        raise ValueError(
-            f"field hidden_act {activation!r} is not one of {list(ACTIVATIONS)}"
-        )
-    width = _integer(config, "hidden_size", _WIDTH)
-    heads = _integer(config, "num_attention_heads", _WIDTH)
-    if width % heads:
-        raise ValueError(
-            f"field 'num_attention_heads': {heads} does not divide hidden_size {width}"
-        )
-    return TowerSpec(
-        width=width,
-        layers=_integer(config, "num_hidden_layers", _LAYERS),
-        heads=heads,
-        mlp_width=_integer(config, "intermediate_size", _WIDTH),
-        activation=activation,
-        norm_epsilon=_number(config, "layer_norm_eps", _EPSILON),
-    )
+def integer(config: Section, name: str) -> int:
+    """Returns a whole number within the range of its name.
+
+    Raises:
+        ValueError: it is missing, of another type or out of range; so do all below.
+    """
+    return _checked(_take(config, name), (int,), name)
+
+
+def number(config: Section, name: str) -> float:
+    """Returns a number within the range of its name."""
+    return float(_checked(_take(config, name), (int, float), name))
+
+
+def switch(config: Section, name: str) -> bool:
+    """Returns whether a field is true."""
+    value = _take(config, name)
+    if not isinstance(value, bool):
+        raise ValueError(f"field {name!r}: {value!r} is neither true nor false")
+    return value
+
+
+def channels(config: Section, name: str) -> tuple[float, float, float]:
+    """Returns one number for each of three channels."""
+    value = _take(config, name)
+    if not isinstance(value, list) or len(value) != 3:
+        raise ValueError(f"field {name!r}: {value!r} is not a list of three numbers")
+    red, green, blue = (float(_checked(v, (int, float), name)) for v in value)
+    return red, green, blue
+
+
+def width(config: Section, name: str, heads: str) -> int:
+    """Returns a width that the number of heads divides."""
+    value, parts = integer(config, name), integer(config, heads)
+    if value % parts:
+        raise ValueError(f"field {heads!r}: {parts} does not divide {name} {value}")
+    return value
+
+
+def picture(config: Section) -> tuple[int, int]:
+    """Returns the side of a picture and of a patch."""
+    size, patch = integer(config, "image_size"), integer(config, "patch_size")
+    if patch > size:
+        raise ValueError(f"field 'patch_size': {patch} is above image_size {size}")
+    return size, patch
+
+
+def token(config: Section, name: str, vocabulary: int) -> int:
+    """Returns the id of a token."""
+    value = _take(config, name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"field {name!r}: {value!r} is not of type int")
+    if complaint := Range(0, vocabulary - 1).complaint(value):
+        raise ValueError(f"field {name!r}: {complaint}")
+    return value
+
+
+def activation(config: Section, name: str) -> str:
+    """Returns a key of `tower.ACTIVATIONS`."""
+    value = _take(config, name)
+    if not isinstance(value, str) or value not in _ACTIVATIONS:
+        raise ValueError(f"field {name} {value!r} is not one of {list(_ACTIVATIONS)}")
+    return _ACTIVATIONS[value]
 
 
 def _take(config: Section, name: str) -> Any:
@@ -122,27 +140,11 @@ def _take(config: Section, name: str) -> Any:
     return config[name]
 
 
-def _number(config: Section, name: str, allowed: Range) -> float:
-    return float(_checked(_take(config, name), (int, float), name, allowed))
-
-
-def _integer(config: Section, name: str, allowed: Range) -> int:
-    return _checked(_take(config, name), (int,), name, allowed)
-
-
-def _channels(config: Section, name: str, allowed: Range) -> tuple[float, float, float]:
-    value = _take(config, name)
-    if not isinstance(value, list) or len(value) != 3:
-        raise ValueError(f"field {name!r}: {value!r} is not a list of three numbers")
-    red, green, blue = (float(_checked(v, (int, float), name, allowed)) for v in value)
-    return red, green, blue
-
-
-def _checked(value: Any, kinds: tuple[type, ...], name: str, allowed: Range) -> Any:
+def _checked(value: Any, kinds: tuple[type, ...], name: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise ValueError(
             f"field {name!r}: {value!r} is not of type {kinds[-1].__name__}"
         )
-    if complaint := allowed.complaint(value):
+    if complaint := RANGES[name].complaint(value):
         raise ValueError(f"field {name!r}: {complaint}")
     return value

@@ -1,0 +1,237 @@
+"""Encoders in the layout of Hugging Face's `CLIPModel` and `SiglipModel`."""
+
+from mmcl_jax.models.encoder import EncoderSpec, two_towers
+from mmcl_jax.models.pretrained import fields
+from mmcl_jax.models.pretrained.fields import Section
+from mmcl_jax.models.pretrained.layout import (
+    ONE_IN_FRONT,
+    TORCH_LINEAR,
+    TWO_IN_FRONT,
+    BlockNames,
+    Layout,
+    Rule,
+    blocks,
+    linear,
+    norm,
+    patch_form,
+)
+from mmcl_jax.models.text import TextSpec
+from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.models.visual import VisualSpec
+
+BLOCK = BlockNames(
+    norm1="layer_norm1.",
+    norm2="layer_norm2.",
+    qkv=("self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj."),
+    out="self_attn.out_proj.",
+    mlp_in="mlp.fc1.",
+    mlp_out="mlp.fc2.",
+)
+# buffers of older files, and what only the loss of pre-training adds
+UNUSED = ("*embeddings.position_ids", "logit_bias")
+
+# What the classes of the format take for a field that a file leaves out.
+_TRUNK = {"num_hidden_layers": 12, "intermediate_size": 3072, "hidden_size": 768}
+_CLIP_TRUNK = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_SIGLIP_TRUNK = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+_VISION = _TRUNK | {"num_attention_heads": 12, "image_size": 224, "num_channels": 3}
+CLIP_VISION = _VISION | _CLIP_TRUNK | {"patch_size": 32}
+CLIP_TEXT = {
+    **_CLIP_TRUNK,
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+SIGLIP_VISION = _VISION | _SIGLIP_TRUNK | {"patch_size": 16}
+SIGLIP_TEXT = {
+    **_TRUNK,
+    **_SIGLIP_TRUNK,
+    "num_attention_heads": 12,
+    "vocab_size": 32000,
+    "max_position_embeddings": 64,
+    "eos_token_id": 49407,
+}
+# of OpenAI's first configs; the published weights end sentences with the highest id
+_WRONG_END_TOKEN = 2
+
+
+def clip_spec(config: Section) -> EncoderSpec:
+    """Returns the shape that the `config.json` of a `CLIPModel` says.
+
+    Raises:
+        ValueError: a field is of another type or out of range; names it.
+    """
+    vision = CLIP_VISION | fields.section(config, "vision_config")
+    text = CLIP_TEXT | fields.section(config, "text_config")
+    width = fields.integer({"projection_dim": 512} | config, "projection_dim")
+    return two_towers(clip_visual(vision), clip_text(text), width)
+
+
+def clip_visual(config: Section) -> VisualSpec:
+    """Returns the visual tower of a `vision_config` that has all fields."""
+    size, patch = fields.picture(config)
+    channels = fields.integer(config, "num_channels")
+    return VisualSpec(trunk(config), (size, size), patch, patch, channels)
+
+
+def clip_text(config: Section) -> TextSpec:
+    """Returns the text tower of a `text_config` that has all fields."""
+    vocabulary = fields.integer(config, "vocab_size")
+    end = fields.token(config, "eos_token_id", vocabulary)
+    return TextSpec(
+        trunk(config),
+        vocabulary,
+        fields.integer(config, "max_position_embeddings"),
+        end,
+        pool="argmax" if end == _WRONG_END_TOKEN else "end",
+    )
+
+
+def siglip_spec(config: Section) -> EncoderSpec:
+    """Returns the shape that the `config.json` of a `SiglipModel` says.
+
+    Raises:
+        ValueError: a field is of another type or out of range; names it.
+    """
+    vision = SIGLIP_VISION | fields.section(config, "vision_config")
+    text = SIGLIP_TEXT | fields.section(config, "text_config")
+    size, patch = fields.picture(vision)
+    visual_trunk, text_trunk = trunk(vision), trunk(text)
+    embedding = visual_trunk.width
+    projected = fields.integer(
+        {"projection_size": text_trunk.width} | text, "projection_size"
+    )
+    if projected != embedding:
+        raise ValueError(
+            f"field 'projection_size': {projected} is not the width of the visual "
+            f"tower, {embedding}"
+        )
+    return siglip(
+        visual_trunk,
+        text_trunk,
+        (size, size),
+        patch,
+        fields.integer(text, "vocab_size"),
+        fields.integer(text, "max_position_embeddings"),
+    )
+
+
+def siglip(
+    visual: TowerSpec,
+    text: TowerSpec,
+    image_size: tuple[int, int],
+    patch_size: int,
+    vocabulary: int,
+    context_length: int,
+) -> EncoderSpec:
+    """Returns an encoder as SigLIP is made.
+
+    References:
+        Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
+    """
+    return two_towers(
+        VisualSpec(
+            visual,
+            image_size,
+            patch_size,
+            patch_size,
+            class_token=False,
+            patch_bias=True,
+            pre_norm=False,
+            pool="attention",
+        ),
+        TextSpec(
+            text,
+            vocabulary,
+            context_length,
+            end_token=1,
+            causal=False,
+            pool="last",
+            projection_bias=True,
+        ),
+        visual.width,
+    )
+
+
+def trunk(config: Section) -> TowerSpec:
+    """Returns the transformer of a `vision_config` or `text_config`."""
+    return TowerSpec(
+        width=fields.width(config, "hidden_size", "num_attention_heads"),
+        layers=fields.integer(config, "num_hidden_layers"),
+        heads=fields.integer(config, "num_attention_heads"),
+        mlp_width=fields.integer(config, "intermediate_size"),
+        activation=fields.activation(config, "hidden_act"),
+        norm_epsilon=fields.number(config, "layer_norm_eps"),
+    )
+
+
+def clip_layout(spec: EncoderSpec) -> Layout:
+    """Returns the layout of a `CLIPModel`."""
+    return (
+        clip_visual_layout("visual", spec)
+        | clip_text_layout("text")
+        | {"log_scale": Rule(("logit_scale",))}
+    )
+
+
+def clip_visual_layout(ours: str, spec: EncoderSpec) -> Layout:
+    """Returns the layout of a tower as `CLIPVisionModelWithProjection` has it."""
+    reader, at = spec.reader(ours), "vision_model.embeddings."
+    assert isinstance(reader, VisualSpec)
+    return {
+        f"{ours}/patch": Rule((f"{at}patch_embedding.weight",), patch_form(reader)),
+        f"{ours}/class": Rule((f"{at}class_embedding",)),
+        f"{ours}/positions": Rule((f"{at}position_embedding.weight",)),
+        f"{ours}/projection": Rule(("visual_projection.weight",), TORCH_LINEAR),
+        # the layout's own spelling
+        **norm(f"{ours}/pre_norm", "vision_model.pre_layrnorm."),
+        **norm(f"{ours}/post_norm", "vision_model.post_layernorm."),
+        **blocks(ours, "vision_model.encoder.layers.{}.", BLOCK),
+    }
+
+
+def clip_text_layout(ours: str) -> Layout:
+    """Returns the layout of a tower as `CLIPTextModelWithProjection` has it."""
+    return {
+        **_sentences(ours),
+        f"{ours}/projection": Rule(("text_projection.weight",), TORCH_LINEAR),
+    }
+
+
+def siglip_layout(spec: EncoderSpec) -> Layout:
+    """Returns the layout of a `SiglipModel`."""
+    visual = spec.reader("visual")
+    assert isinstance(visual, VisualSpec)
+    at, head = "vision_model.embeddings.", "vision_model.head."
+    positions = f"{at}position_embedding.weight"
+    return {
+        "visual/patch": Rule((f"{at}patch_embedding.weight",), patch_form(visual)),
+        "visual/patch_bias": Rule((f"{at}patch_embedding.bias",)),
+        "visual/positions": Rule((positions,)),
+        **norm("visual/post_norm", "vision_model.post_layernorm."),
+        **blocks("visual", "vision_model.encoder.layers.{}.", BLOCK),
+        "visual/head/probe": Rule((f"{head}probe",), TWO_IN_FRONT),
+        **linear("visual/head/qkv", f"{head}attention.in_proj_"),
+        **linear("visual/head/out", f"{head}attention.out_proj."),
+        **norm("visual/head/norm", f"{head}layernorm."),
+        **linear("visual/head/mlp_in", f"{head}mlp.fc1."),
+        **linear("visual/head/mlp_out", f"{head}mlp.fc2."),
+        **_sentences("text"),
+        "text/projection": Rule(("text_model.head.weight",), TORCH_LINEAR),
+        "text/projection_bias": Rule(("text_model.head.bias",)),
+        "log_scale": Rule(("logit_scale",), ONE_IN_FRONT),
+    }
+
+
+def _sentences(ours: str) -> Layout:
+    at = "text_model.embeddings."
+    return {
+        f"{ours}/tokens": Rule((f"{at}token_embedding.weight",)),
+        f"{ours}/positions": Rule((f"{at}position_embedding.weight",)),
+        **norm(f"{ours}/final_norm", "text_model.final_layer_norm."),
+        **blocks(ours, "text_model.encoder.layers.{}.", BLOCK),
+    }

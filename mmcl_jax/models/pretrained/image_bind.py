@@ -1,0 +1,196 @@
+"""ImageBind's file: towers of several modalities in one state dictionary.
+
+Its weights are licensed CC-BY-NC-SA 4.0, not for commercial use.
+"""
+
+from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
+from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.pretrained.fields import Section
+from mmcl_jax.models.pretrained.language_bind import CLIP_MEAN, CLIP_STD
+from mmcl_jax.models.pretrained.layout import (
+    ONE_IN_FRONT,
+    TORCH_LINEAR,
+    TWO_IN_FRONT,
+    BlockNames,
+    Layout,
+    Rule,
+    Tensors,
+    blocks,
+    norm,
+    patch_form,
+)
+from mmcl_jax.models.text import TextSpec
+from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.models.visual import VisualSpec
+
+LICENSE = "ImageBind: CC-BY-NC-SA 4.0, not for commercial use"
+UNUSED = ("*.thermal.*", "*.imu.*", "*.text.mask", "*.text.tokenizer*")
+UNUSED += ("modality_postprocessors.*",)
+
+_BLOCK = BlockNames(
+    norm1="norm_1.",
+    norm2="norm_2.",
+    qkv=("attn.in_proj_",),
+    out="attn.out_proj.",
+    mlp_in="mlp.fc1.",
+    mlp_out="mlp.fc2.",
+)
+# which no tensor tells
+HEADS = {"vision": 16, "text": 16, "audio": 12, "depth": 8}
+_STRIDES = {"audio": 10}
+_SIZES = {"vision": (224, 224), "audio": (128, 204), "depth": (224, 224)}
+_EPSILON = 1e-6
+_TOWERS = ("vision", "audio", "depth", "text")
+_READERS = {"image": "vision", "video": "vision"} | {n: n for n in _TOWERS[1:]}
+_END_TOKEN = 49407
+
+
+def spec(
+    tensors: Tensors,
+    path: str,
+    config: Section,
+) -> EncoderSpec:
+    """Returns the shape of an encoder, which the shapes of its tensors tell.
+
+    Args:
+        tensors: of the file.
+        path: of it, for messages.
+        config: may hold what no tensor tells, if it is not as in the published file:
+            `heads` and `sizes` (height, width) by tower.
+
+    Raises:
+        DataError: tensors that are needed for that are missing.
+    """
+    heads = HEADS | config.get("heads", {})
+    given = {name: tuple(size) for name, size in config.get("sizes", {}).items()}
+    sizes = _SIZES | given
+    try:
+        words = tensors["modality_preprocessors.text.token_embedding.weight"].shape
+        context = tensors["modality_preprocessors.text.pos_embed"].shape
+        text = TextSpec(
+            _trunk(tensors, "text", heads), words[0], context[1], _END_TOKEN,
+            pool="argmax",
+        )  # fmt: skip
+        readers = [
+            (name, _visual(tensors, name, heads, sizes)) for name in _TOWERS[:-1]
+        ]
+        width = tensors["modality_heads.text.proj.1.weight"].shape[0]
+    except (KeyError, IndexError) as error:
+        raise DataError(
+            f"{path}: not an ImageBind encoder: {error} is missing or has another shape"
+        ) from error
+    towers = (*readers, ("text", text))
+    return EncoderSpec(towers, tuple(_READERS.items()), width)
+
+
+def _trunk(tensors: Tensors, name: str, heads: dict[str, int]) -> TowerSpec:
+    at = f"modality_trunks.{name}.blocks."
+    inner, width = tensors[f"{at}0.mlp.fc1.weight"].shape
+    layers = {n.removeprefix(at).partition(".")[0] for n in tensors if n.startswith(at)}
+    return TowerSpec(
+        width,
+        len(layers),
+        heads[name],
+        inner,
+        "gelu",
+        _EPSILON,
+        learned_key=f"{at}0.attn.bias_k" in tensors,
+    )
+
+
+def _visual(
+    tensors: Tensors,
+    name: str,
+    heads: dict[str, int],
+    sizes: dict[str, tuple[int, int]],
+) -> VisualSpec:
+    kernel = tensors[_patch(name)].shape
+    return VisualSpec(
+        _trunk(tensors, name, heads),
+        sizes[name],
+        kernel[-1],
+        _STRIDES.get(name, kernel[-1]),
+        channels=kernel[1],
+        tube=kernel[2] if len(kernel) == 5 else 1,
+        patch_norm=f"{_stem(name)}.norm_layer.weight" in tensors,
+        pre_norm=f"modality_trunks.{name}.pre_transformer_layer.0.weight" in tensors,
+        unit_frames=True,
+    )
+
+
+def _stem(name: str) -> str:
+    stem = "depth_stem" if name == "depth" else "rgbt_stem"
+    return f"modality_preprocessors.{name}.{stem}"
+
+
+def _patch(name: str) -> str:
+    # a still is made a clip by the first step of the vision stem
+    return f"{_stem(name)}.proj{'.1' if name == 'vision' else ''}.weight"
+
+
+def inputs(spec: EncoderSpec, tokenizer: TokenizerSpec) -> InputSpec:
+    """Returns what an encoder is fed, by the constants of ImageBind's transforms."""
+    audio, vision = spec.reader("audio"), spec.reader("vision")
+    assert isinstance(audio, VisualSpec) and isinstance(vision, VisualSpec)
+    return InputSpec(
+        image_size=vision.image_size[0],
+        frames=vision.tube,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        sample_rate=16000,
+        audio_seconds=2.0,
+        audio_mean=-4.268,
+        audio_std=9.138,
+        max_depth=50.0,
+        context_length=spec.text.context_length,
+        tokenizer=tokenizer,
+        style="imagebind",
+        mel_bands=audio.image_size[0],
+        mel_frames=audio.image_size[1],
+    )
+
+
+def layout(spec: EncoderSpec) -> Layout:
+    """Returns the layout."""
+    at = "modality_preprocessors.text."
+    rules = {
+        "text/tokens": Rule((f"{at}token_embedding.weight",)),
+        "text/positions": Rule((f"{at}pos_embed",), ONE_IN_FRONT),
+        **norm("text/final_norm", "modality_heads.text.proj.0."),
+        **_blocks("text", spec),
+        "text/projection": Rule(("modality_heads.text.proj.1.weight",), TORCH_LINEAR),
+        "log_scale": Rule(("modality_postprocessors.text.1.log_logit_scale",)),
+    }
+    for name in _TOWERS[:-1]:
+        rules |= _pictures(name, spec)
+    return rules
+
+
+def _pictures(name: str, spec: EncoderSpec) -> Layout:
+    visual, at = spec.reader(name), f"modality_preprocessors.{name}."
+    assert isinstance(visual, VisualSpec)
+    positions = f"{at}pos_embedding_helper.pos_embed"
+    rules = {
+        f"{name}/patch": Rule((_patch(name),), patch_form(visual)),
+        f"{name}/class": Rule((f"{at}cls_token",), TWO_IN_FRONT),
+        f"{name}/positions": Rule((positions,), ONE_IN_FRONT),
+        **norm(f"{name}/post_norm", f"modality_heads.{name}.0."),
+        **_blocks(name, spec),
+        f"{name}/projection": Rule((f"modality_heads.{name}.2.weight",), TORCH_LINEAR),
+    }
+    if visual.patch_norm:
+        rules |= norm(f"{name}/patch_norm", f"{_stem(name)}.norm_layer.")
+    if visual.pre_norm:
+        before = f"modality_trunks.{name}.pre_transformer_layer.0."
+        rules |= norm(f"{name}/pre_norm", before)
+    return rules
+
+
+def _blocks(name: str, spec: EncoderSpec) -> Layout:
+    at = f"modality_trunks.{name}.blocks.{{}}."
+    rules = blocks(name, at, _BLOCK)
+    if spec.tower(name).learned_key:
+        for ours, theirs in (("learned_key", "bias_k"), ("learned_value", "bias_v")):
+            name_of = (f"{at}attn.{theirs}",)
+            rules[f"{name}/blocks/{ours}"] = Rule(name_of, TWO_IN_FRONT)
+    return rules

@@ -1,0 +1,147 @@
+"""What an encoder wants to be fed, by the files that come with it."""
+
+import dataclasses
+import pathlib
+from typing import Any, Literal
+
+from mmcl_jax.files import read_json
+from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec, reading
+from mmcl_jax.modalities.tokenization import find_tokenizer, load_tokenizer
+from mmcl_jax.models.pretrained import fields
+from mmcl_jax.models.pretrained.fields import Section
+from mmcl_jax.models.text import TextSpec
+
+Pixels = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+# for encoders that read pictures alone: how clips, sounds and depth are drawn for them
+_DRAWN: Section = {
+    "frames": 8,
+    "sample_rate": 16000,
+    "audio_seconds": 10.0,
+    "audio_mean": -4.2677393,
+    "audio_std": 9.1379948,
+    "max_depth": 10.0,
+}
+_LIMITS = {"max_pixels", "max_seconds"}
+_BICUBIC = 3
+PROCESSOR = "preprocessor_config.json"
+
+
+def drawn(
+    image_size: int,
+    text: TextSpec,
+    tokenizer: TokenizerSpec,
+    pixels: Pixels,
+    resize: Literal["crop", "squash"] = "crop",
+    block: Section | None = None,
+    **changes: Any,
+) -> InputSpec:
+    """Returns what an encoder is fed that takes everything but text for pictures.
+
+    Args:
+        image_size: side of a picture, pixels.
+        text: shape of the text tower.
+        tokenizer: of the text tower.
+        pixels: mean and standard deviation of each channel.
+        resize: how a picture becomes a square.
+        block: the fields `preprocessing` of its `config.json`, if there are any.
+        changes: further fields of `InputSpec`.
+
+    Raises:
+        ValueError: a field of the block is unknown, of another type or out of range.
+    """
+    block = block or {}
+    if unknown := block.keys() - _DRAWN.keys() - _LIMITS - {"mean", "std"}:
+        raise ValueError(f"block 'preprocessing': unknown fields {sorted(unknown)}")
+    values = _DRAWN | block
+    limits: dict[str, Any] = {}
+    if "max_pixels" in values:
+        limits["max_pixels"] = fields.integer(values, "max_pixels")
+    if "max_seconds" in values:
+        limits["max_seconds"] = fields.number(values, "max_seconds")
+    return InputSpec(
+        image_size=image_size,
+        frames=fields.integer(values, "frames"),
+        mean=pixels[0],
+        std=pixels[1],
+        sample_rate=fields.integer(values, "sample_rate"),
+        audio_seconds=fields.number(values, "audio_seconds"),
+        audio_mean=fields.number(values, "audio_mean"),
+        audio_std=fields.number(values, "audio_std"),
+        max_depth=fields.number(values, "max_depth"),
+        context_length=text.context_length,
+        tokenizer=tokenizer,
+        resize=resize,
+        **limits,
+        **changes,
+    )
+
+
+def processor(
+    folder: pathlib.Path, image_size: int
+) -> tuple[Pixels, Literal["crop", "squash"]]:
+    """Reads `preprocessor_config.json`: mean, deviation, and how to make a square.
+
+    Raises:
+        DataError: it is missing, or asks for what would not be done.
+    """
+    path = folder / PROCESSOR
+    config = read_json(path, "how an encoder wants its pictures")
+    with reading(str(path), "how an encoder wants its pictures"):
+        pixels = (
+            fields.channels(config, "image_mean"),
+            fields.channels(config, "image_std"),
+        )
+        size = config.get("size")
+        crops = isinstance(size, int) or (
+            isinstance(size, dict) and "shortest_edge" in size
+        )
+        sides = [size] if isinstance(size, int) else list((size or {}).values())
+        if any(side != image_size for side in sides) or not sides:
+            raise ValueError(
+                f"field 'size': {size!r}; the encoder reads {image_size} pixels"
+            )
+        if config.get("resample", _BICUBIC) != _BICUBIC:
+            raise ValueError(
+                f"field 'resample': {config['resample']!r}; expected 3, bicubic"
+            )
+        return pixels, "crop" if crops else "squash"
+
+
+def clip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
+    """Returns CLIP's tokenizer of a folder."""
+    end = "<|endoftext|>"
+    return TokenizerSpec(find_tokenizer(folder), "<|startoftext|>", end, end, "clip")
+
+
+def siglip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
+    """Returns SigLIP's tokenizer of a folder; sentences are filled with their end."""
+    return TokenizerSpec(find_tokenizer(folder), None, "</s>", "</s>", "siglip")
+
+
+def own_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
+    """Returns the tokenizer of an encoder that this package has trained."""
+    return TokenizerSpec(str(folder / "tokenizer.json"))
+
+
+def check_tokenizer(tokenizer: TokenizerSpec, text: TextSpec) -> None:
+    """Raises `DataError` if a tokenizer's ids are not those of the text tower."""
+    loaded = load_tokenizer(tokenizer)
+    # on a device an id out of range is no error, it takes another word's weights
+    if loaded.highest >= text.vocabulary:
+        raise DataError(
+            f"{tokenizer.path}: ids up to {loaded.highest}; the encoder's vocabulary "
+            f"has {text.vocabulary}"
+        )
+    expected = {"end": text.end_token, "argmax": loaded.highest}.get(text.pool)
+    if expected is not None and loaded.end != expected:
+        raise DataError(
+            f"{tokenizer.path}: the end token {loaded.end}; the encoder takes "
+            f"{expected} for the end of a sentence"
+        )
+
+
+def override(spec: InputSpec, **values: Any) -> InputSpec:
+    """Returns the spec with the values that are not None."""
+    given = {k: tuple(v) for k, v in values.items() if v is not None}
+    return dataclasses.replace(spec, **given)

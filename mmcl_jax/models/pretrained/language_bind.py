@@ -1,0 +1,238 @@
+"""LanguageBind: a checkpoint for each modality, whose text towers are the same one."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
+from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.pretrained import fields, huggingface
+from mmcl_jax.models.pretrained.fields import Section
+from mmcl_jax.models.pretrained.layout import (
+    ONE_IN_FRONT,
+    Layout,
+    Rule,
+    Tensors,
+    linear,
+    norm,
+    patch_form,
+)
+from mmcl_jax.models.visual import VisualSpec
+
+UNUSED = huggingface.UNUSED
+MODALITIES = ("image", "video", "audio", "depth")
+
+_DEFAULTS = huggingface.CLIP_VISION | {
+    "add_time_attn": False,
+    "num_frames": 1,
+    "tube_size": 1,
+    "num_mel_bins": 0,
+    "target_length": 0,
+    "lora_r": 0,
+    "lora_alpha": 16,
+    "audio_sample_rate": 16000,
+    "audio_mean": -4.2677393,
+    "audio_std": 4.5689974,
+    "max_depth": 10.0,
+}
+# constants of its transforms
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight")
+_PEFT = "encoder.base_model.model."
+
+
+def modality_of(config: Section) -> str | None:
+    """Returns what a checkpoint's visual tower reads, by its `model_type`."""
+    name = str(config.get("model_type", "")).lower()
+    if not name.startswith("languagebind"):
+        return None
+    return next((m for m in MODALITIES if m in name), None)
+
+
+def spec(config: Section, modality: str, tensors: Tensors) -> EncoderSpec:
+    """Returns the shape of the towers of one checkpoint.
+
+    Args:
+        config: of its `config.json`.
+        modality: that its visual tower reads.
+        tensors: whose shapes say how many frames a patch is deep.
+
+    Raises:
+        ValueError: a field is of another type or out of range; names it.
+    """
+    vision = _DEFAULTS | fields.section(config, "vision_config")
+    text = huggingface.CLIP_TEXT | fields.section(config, "text_config")
+    trunk, (size, patch) = huggingface.trunk(vision), fields.picture(vision)
+    sides = (size, size)
+    if modality == "audio":
+        sides = (
+            fields.integer(vision, "num_mel_bins"),
+            fields.integer(vision, "target_length"),
+        )
+    tube, classes = 1, 1
+    frames = fields.integer(vision, "num_frames")
+    kernel = tensors["vision_model.embeddings.patch_embedding.weight"].shape
+    if len(kernel) == 5:
+        tube, frames = kernel[2], frames // kernel[2]
+        shape = tensors["vision_model.embeddings.class_embedding"].shape
+        classes = shape[0] if len(shape) == 2 else 1
+    if not fields.switch(vision, "add_time_attn"):
+        frames = 1
+    visual = VisualSpec(
+        dataclasses.replace(trunk, frames=frames),
+        sides,
+        patch,
+        patch,
+        tube=tube,
+        class_frames=classes,
+    )
+    # the code of this family knows no other rule
+    sentences = dataclasses.replace(huggingface.clip_text(text), pool="argmax")
+    return EncoderSpec(
+        ((modality, visual), ("text", sentences)),
+        ((modality, modality), ("text", "text")),
+        fields.integer({"projection_dim": 512} | config, "projection_dim"),
+    )
+
+
+def layout(spec: EncoderSpec, modality: str, tensors: Tensors) -> Layout:
+    """Returns the layout of one checkpoint."""
+    visual = spec.reader(modality)
+    assert isinstance(visual, VisualSpec)
+    name = "vision_model.embeddings.patch_embedding.weight"
+    deep = len(tensors[name].shape) == 5
+    rules = huggingface.clip_visual_layout(modality, spec)
+    rules[f"{modality}/patch"] = Rule((name,), patch_form(visual, tube=deep))
+    if visual.trunk.frames > 1:
+        ours, at = f"{modality}/blocks/over_frames", "vision_model.encoder.layers.{}."
+        parts = (f"{at}temporal_attn.{n}_proj." for n in "qkv")
+        rules |= {
+            f"{ours}/embedding": Rule((f"{at}temporal_embedding",), ONE_IN_FRONT),
+            **norm(f"{ours}/norm", f"{at}temporal_layer_norm1."),
+            **linear(f"{ours}/qkv", *parts),
+            **linear(f"{ours}/out", f"{at}temporal_attn.out_proj."),
+        }
+    text = huggingface.clip_text_layout("text")
+    return rules | text | {"log_scale": Rule(("logit_scale",))}
+
+
+class Folded(Mapping[str, np.ndarray]):
+    """Tensors with their low-rank updates added, under their usual names.
+
+    `W + lora_alpha / lora_r B A`, made when a tensor is taken.
+
+    References:
+        Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021.
+    """
+
+    def __init__(self, tensors: Tensors, config: Section, path: str) -> None:
+        """Keeps the tensors; raises `DataError` if updates are there without a rank."""
+        vision = _DEFAULTS | fields.section(config, "vision_config")
+        self._tensors, self._path = tensors, path
+        self._rank = fields.integer(vision, "lora_r")
+        self._alpha = fields.number(vision, "lora_alpha")
+        self._names = {
+            name.replace(_PEFT, "encoder."): name
+            for name in tensors
+            if not _LORA.fullmatch(name)
+        }
+        self._updated = {
+            match[1] for name in tensors if (match := _LORA.fullmatch(name))
+        }
+        if self._updated and not self._rank:
+            raise DataError(f"{path}: low-rank updates, but the config's lora_r is 0")
+        for name in self._updated:
+            if f"{name}.weight" not in tensors:
+                raise DataError(f"{path}: an update of {name}.weight, which is missing")
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the usual names."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Returns the number of tensors."""
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        """Returns whether there is a tensor of that name; reads nothing."""
+        return name in self._names
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Returns a tensor, float32 where it was updated."""
+        stored = self._names[name]
+        tensor, base = self._tensors[stored], stored.removesuffix(".weight")
+        if not stored.endswith(".weight") or base not in self._updated:
+            return tensor
+        down, up = (
+            self._update(base, part, shape)
+            for part, shape in (
+                ("A", (self._rank, tensor.shape[1])),
+                ("B", (tensor.shape[0], self._rank)),
+            )
+        )
+        return tensor.astype(np.float32) + self._alpha / self._rank * (up @ down)
+
+    def _update(self, base: str, part: str, shape: tuple[int, int]) -> np.ndarray:
+        name = f"{base}.lora_{part}.default.weight"
+        if name not in self._tensors:
+            raise DataError(f"{self._path}: tensor {name!r} is missing")
+        update = self._tensors[name]
+        if update.shape != shape:
+            raise DataError(
+                f"{self._path}: tensor {name!r} has shape {update.shape}, expected "
+                f"{shape}"
+            )
+        return update.astype(np.float32)
+
+
+def inputs(
+    config: Section, modality: str, spec: EncoderSpec, tokenizer: TokenizerSpec
+) -> InputSpec:
+    """Returns what one checkpoint is fed.
+
+    Raises:
+        ValueError: a field is of another type or out of range; names it.
+    """
+    vision = _DEFAULTS | fields.section(config, "vision_config")
+    visual = spec.reader(modality)
+    assert isinstance(visual, VisualSpec)
+    sound = {}
+    if modality == "audio":
+        sound = {
+            "sample_rate": fields.integer(vision, "audio_sample_rate"),
+            "audio_mean": fields.number(vision, "audio_mean"),
+            "audio_std": fields.number(vision, "audio_std"),
+            "mel_bands": visual.image_size[0],
+            "mel_frames": visual.image_size[1],
+        }
+    values = {
+        "image_size": visual.image_size[1],
+        "frames": visual.tube * max(visual.trunk.frames, visual.class_frames),
+        "mean": CLIP_MEAN,
+        "std": CLIP_STD,
+        "sample_rate": 16000,
+        "audio_seconds": 10.0,
+        "audio_mean": 0.0,
+        "audio_std": 1.0,
+        "max_depth": fields.number(vision, "max_depth"),
+        "context_length": spec.text.context_length,
+        "tokenizer": tokenizer,
+        "style": "languagebind",
+    }
+    return InputSpec(**(values | sound))
+
+
+def joined_inputs(fed: InputSpec, other: InputSpec, spec: EncoderSpec) -> InputSpec:
+    """Returns `fed` with what the modalities of another checkpoint add to it."""
+    names = {
+        "audio": ("sample_rate", "audio_mean", "audio_std", "mel_bands", "mel_frames"),
+        "video": ("frames", "image_size"),
+        "image": ("image_size",),
+        "depth": ("max_depth", "image_size"),
+    }
+    read = dict(spec.readers)
+    taken = [field for m, own in names.items() if m in read for field in own]
+    return dataclasses.replace(fed, **{name: getattr(other, name) for name in taken})

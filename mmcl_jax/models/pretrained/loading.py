@@ -1,0 +1,355 @@
+"""From the name of an encoder to its weights and all that must be known to use it."""
+
+import hashlib
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mmcl_jax.files import read_json
+from mmcl_jax.modalities.base import DataError, InputSpec, reading
+from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.pretrained import (
+    big_vision,
+    fields,
+    hub,
+    huggingface,
+    image_bind,
+    inputs,
+    language_bind,
+    open_clip,
+)
+from mmcl_jax.models.pretrained import layout as layouts
+from mmcl_jax.models.pretrained import tensors as tensor_files
+from mmcl_jax.models.pretrained.fields import Section
+from mmcl_jax.models.pretrained.layout import Layout, Place, Tensors
+from mmcl_jax.models.text import TextSpec
+from mmcl_jax.types import PyTree
+
+CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
+_EXPECTED = "the config of an encoder"
+# the first that is there is read
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+)
+_WEIGHT_SUFFIXES = (".npz", ".pth", ".bin", ".safetensors")
+_CHUNK = 2**22
+
+
+class Encoder(NamedTuple):
+    """A frozen encoder and what must be known to use it.
+
+    Attributes:
+        spec: shape of its towers.
+        inputs: what it wants to be fed.
+        frozen: its weights, float32.
+        fingerprint: SHA-256 of its files, one behind the other.
+        summary: lines that say where it is from and what was read.
+    """
+
+    spec: EncoderSpec
+    inputs: InputSpec
+    frozen: PyTree
+    fingerprint: str
+    summary: tuple[str, ...]
+
+
+class _Part(NamedTuple):
+    """One checkpoint, of which no weight has been read."""
+
+    family: str
+    spec: EncoderSpec
+    inputs: InputSpec
+    layout: Layout
+    tensors: Tensors
+    weights: pathlib.Path
+    unused: tuple[str, ...]
+    files: tuple[pathlib.Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def load(name: str | pathlib.Path, place: Place = np.asarray) -> Encoder:
+    """Reads an encoder; every tensor is used and every weight is filled.
+
+    Args:
+        name: a folder, a file of weights, or a repository of a hub, see `hub.resolve`;
+            or several with `+` between them, whose visual towers are joined: their text
+            towers must be the same.
+        place: where each leaf goes as soon as it is made.
+
+    Raises:
+        DataError: a file is missing or does not hold what is expected; the message
+            names the file and the field or the tensors.
+    """
+    names = [str(name)]
+    if not pathlib.Path(name).exists():
+        names = [part.strip() for part in str(name).split("+")]
+    parts, sources = [], []
+    for one in names:
+        located = hub.resolve(one)
+        parts.append(_open(located.path))
+        sources.append(f"{one} {located.revision or ''}".strip())
+    spec = _joined([part.spec for part in parts])
+    leaves: dict[str, np.ndarray | jax.Array] = {}
+    for part in parts:
+        _check_text(part, parts[0])
+        with reading(str(part.weights), "the weights of an encoder"):
+            leaves |= layouts.read(
+                part.spec,
+                part.layout,
+                part.tensors,
+                str(part.weights),
+                place,
+                part.unused,
+                without=leaves.keys(),
+            )
+    first = parts[0]
+    inputs.check_tokenizer(first.inputs.tokenizer, spec.text)
+    digest = hashlib.sha256()
+    for part in parts:
+        for file in part.files:
+            _hash(file, digest)
+    frozen = layouts.tree(spec, leaves)
+    fingerprint = digest.hexdigest()
+    summary = _summary(parts, sources, spec, frozen, fingerprint)
+    return Encoder(spec, _inputs(parts), frozen, fingerprint, summary)
+
+
+def _open(path: pathlib.Path) -> _Part:
+    """Returns the checkpoint in a folder or a file; the files say of which family."""
+    folder = path if path.is_dir() else path.parent
+    weights = _weights(path)
+    with reading(str(weights), "the weights of an encoder"):
+        tensors = tensor_files.read(weights)
+    if weights.suffix == ".npz":
+        return _big_vision(folder, weights, tensors)
+    if "modality_trunks.vision.blocks.0.norm_1.weight" in tensors:
+        return _image_bind(folder, weights, tensors)
+    if (folder / OPEN_CLIP_CONFIG).exists():
+        return _open_clip(folder, weights, tensors)
+    return _huggingface(folder, weights, tensors)
+
+
+def _weights(path: pathlib.Path) -> pathlib.Path:
+    if not path.is_dir():
+        return path
+    named = [path / name for name in _WEIGHTS if (path / name).exists()]
+    others = [p for p in sorted(path.iterdir()) if p.suffix in _WEIGHT_SUFFIXES]
+    if not named and len(others) != 1:
+        found = f"{len(others)} others" if others else "no other file of weights"
+        # the file that most encoders come with
+        raise DataError(
+            f"{path / _WEIGHTS[0]}: no such file, nor {', '.join(_WEIGHTS[1:])}, and "
+            f"{found}; name a file of weights"
+        )
+    return (named or others)[0]
+
+
+def _huggingface(
+    folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors
+) -> _Part:
+    path = folder / CONFIG
+    config = read_json(path, _EXPECTED)
+    with reading(str(path), _EXPECTED):
+        kind = config.get("model_type")
+        modality = language_bind.modality_of(config)
+        if modality:
+            return _language_bind(folder, weights, tensors, config, modality)
+        if kind not in ("clip", "siglip"):
+            raise ValueError(
+                f"field 'model_type': {kind!r} is not 'clip', 'siglip' or one of "
+                "LanguageBind; a tower alone does not do, class names and samples need "
+                "the whole model"
+            )
+        own = config.get("preprocessing")
+        build = huggingface.clip_spec if kind == "clip" else huggingface.siglip_spec
+        spec = build(config)
+        size = _square(spec)
+        if own is not None:
+            block = fields.section(config, "preprocessing")
+            pixels = fields.channels(block, "mean"), fields.channels(block, "std")
+            tokenizer, resize = inputs.own_tokenizer(folder), "crop"
+        else:
+            block = None
+            pixels, resize = inputs.processor(folder, size)
+            find = inputs.clip_tokenizer if kind == "clip" else inputs.siglip_tokenizer
+            tokenizer = find(folder)
+        fed = inputs.drawn(size, spec.text, tokenizer, pixels, resize, block)
+    layout = {"clip": huggingface.clip_layout, "siglip": huggingface.siglip_layout}
+    files = (path, pathlib.Path(tokenizer.path), weights)
+    if own is None:
+        files = (path, folder / inputs.PROCESSOR, *files[1:])
+    return _Part(
+        kind, spec, fed, layout[kind](spec), tensors, weights, huggingface.UNUSED, files
+    )
+
+
+def _language_bind(
+    folder: pathlib.Path,
+    weights: pathlib.Path,
+    tensors: Tensors,
+    config: Section,
+    modality: str,
+) -> _Part:
+    folded = language_bind.Folded(tensors, config, str(weights))
+    spec = language_bind.spec(config, modality, folded)
+    fed = language_bind.inputs(config, modality, spec, inputs.clip_tokenizer(folder))
+    return _Part(
+        "languagebind",
+        spec,
+        fed,
+        language_bind.layout(spec, modality, folded),
+        folded,
+        weights,
+        language_bind.UNUSED,
+        (folder / CONFIG, pathlib.Path(fed.tokenizer.path), weights),
+    )
+
+
+def _open_clip(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) -> _Part:
+    path = folder / OPEN_CLIP_CONFIG
+    config = read_json(path, _EXPECTED)
+    with reading(str(path), _EXPECTED):
+        spec = open_clip.spec(config)
+        pixels, resize = open_clip.pixels(config)
+        siglip = spec.text.pool == "last"
+        find = inputs.siglip_tokenizer if siglip else inputs.clip_tokenizer
+        tokenizer = find(folder)
+        fed = inputs.drawn(_square(spec), spec.text, tokenizer, pixels, resize)
+    stripped = open_clip.without_module(tensors)
+    return _Part(
+        "open_clip",
+        spec,
+        fed,
+        open_clip.layout(spec, stripped),
+        stripped,
+        weights,
+        open_clip.UNUSED,
+        (path, pathlib.Path(tokenizer.path), weights),
+    )
+
+
+def _big_vision(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) -> _Part:
+    spec = big_vision.spec(tensors, str(weights))
+    tokenizer = inputs.siglip_tokenizer(folder)
+    size = _square(spec)
+    fed = inputs.drawn(size, spec.text, tokenizer, big_vision.PIXELS, "squash")
+    return _Part(
+        "big_vision",
+        spec,
+        fed,
+        big_vision.layout(spec, tensors),
+        tensors,
+        weights,
+        big_vision.UNUSED,
+        (pathlib.Path(tokenizer.path), weights),
+    )
+
+
+def _image_bind(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) -> _Part:
+    path = folder / CONFIG
+    config = read_json(path, _EXPECTED) if path.exists() else {}
+    spec = image_bind.spec(tensors, str(weights), config)
+    tokenizer = inputs.clip_tokenizer(folder)
+    fed = image_bind.inputs(spec, tokenizer)
+    files = (pathlib.Path(tokenizer.path), weights)
+    return _Part(
+        "imagebind",
+        spec,
+        fed,
+        image_bind.layout(spec),
+        tensors,
+        weights,
+        image_bind.UNUSED,
+        (path, *files) if config else files,
+        (image_bind.LICENSE,),
+    )
+
+
+def _square(spec: EncoderSpec) -> int:
+    reader = spec.reader("visual")
+    assert not isinstance(reader, TextSpec)
+    return reader.image_size[0]
+
+
+def _joined(specs: list[EncoderSpec]) -> EncoderSpec:
+    """Returns the encoder with the towers of all; the first of a name is taken."""
+    towers = {n: t for spec in reversed(specs) for n, t in spec.towers}
+    readers = {n: t for spec in reversed(specs) for n, t in spec.readers}
+    return EncoderSpec(
+        tuple(towers.items()), tuple(readers.items()), specs[0].embedding
+    )
+
+
+def _check_text(part: _Part, first: _Part) -> None:
+    """Raises `DataError` if two checkpoints do not share a text tower."""
+    if part is first:
+        return
+    same = part.spec.text == first.spec.text
+    for name in ("text_projection.weight", "text_model.final_layer_norm.weight"):
+        pair = (p.tensors[name] if name in p.tensors else None for p in (part, first))
+        one, other = pair
+        same = same and one is not None and np.array_equal(one, other)
+    if not same:
+        raise DataError(
+            f"{part.weights}: its text tower is not that of {first.weights}; only "
+            "encoders that share one can be joined"
+        )
+
+
+def _inputs(parts: list[_Part]) -> InputSpec:
+    """Returns what the joined encoder is fed; sounds and clips as their parts say."""
+    fed = parts[0].inputs
+    for part in parts[1:]:
+        fed = language_bind.joined_inputs(fed, part.inputs, part.spec)
+    return fed
+
+
+def _hash(path: pathlib.Path, digest: "hashlib._Hash") -> None:
+    files = [path]
+    if path.name.endswith(".index.json"):
+        index = read_json(path, "an index of weights")
+        files += sorted({path.parent / name for name in index["weight_map"].values()})
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+
+
+def _summary(
+    parts: list[_Part],
+    sources: list[str],
+    spec: EncoderSpec,
+    frozen: PyTree,
+    fingerprint: str,
+) -> tuple[str, ...]:
+    lines = []
+    for part, source in zip(parts, sources, strict=True):
+        lines.append(f"{part.family}: {source} ({part.weights.name})")
+        lines += part.notes
+    for name, reader in spec.towers:
+        trunk = reader.trunk
+        size = sum(leaf.size for leaf in jax.tree.leaves(frozen[name]))
+        read = [m for m, tower in spec.readers if tower == name]
+        lines.append(
+            f"{name} (reads {', '.join(read)}): {size / 1e6:.1f} M parameters, "
+            f"{trunk.layers} x {trunk.width}, {trunk.heads} heads, {trunk.activation}, "
+            f"epsilon {trunk.norm_epsilon:g}"
+        )
+    fed, text = parts[0].inputs, spec.text
+    lines.append(
+        f"pictures: mean {fed.mean}, deviation {fed.std}, style {fed.style}, "
+        f"{fed.resize}"
+    )
+    lines.append(
+        f"text: {text.context_length} tokens, pooled at {text.pool}, "
+        f"{pathlib.Path(fed.tokenizer.path).name}"
+    )
+    lines.append(f"fingerprint {fingerprint}")
+    return tuple(lines)

@@ -1,0 +1,60 @@
+"""Writing an encoder in the layout of Hugging Face's `CLIPModel`."""
+
+import json
+import pathlib
+
+import safetensors.numpy
+
+from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.pretrained import huggingface, layout
+from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.types import PyTree
+
+
+def save(
+    folder: str | pathlib.Path, spec: EncoderSpec, frozen: PyTree, preprocessing: dict
+) -> None:
+    """Writes `config.json` and `model.safetensors`, which `load` reads.
+
+    Args:
+        folder: made if need be; `tokenizer.json` has to come there too.
+        spec: of an encoder as `encoder.clip` gives them.
+        frozen: its weights.
+        preprocessing: fields of `InputSpec` that the files do not hold otherwise.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _config(spec) | {"preprocessing": preprocessing}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tensors = layout.write(spec, huggingface.clip_layout(spec), frozen)
+    safetensors.numpy.save_file(tensors, str(folder / "model.safetensors"))
+
+
+def _config(spec: EncoderSpec) -> dict:
+    visual, text = spec.reader("visual"), spec.text
+    assert isinstance(visual, VisualSpec)
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": spec.embedding,
+        "vision_config": _trunk(visual.trunk)
+        | {"image_size": visual.image_size[0], "patch_size": visual.patch_size},
+        "text_config": _trunk(text.trunk)
+        | {
+            "vocab_size": text.vocabulary,
+            "max_position_embeddings": text.context_length,
+            "eos_token_id": text.end_token,
+        },
+    }
+
+
+def _trunk(spec: TowerSpec) -> dict:
+    return {
+        "hidden_size": spec.width,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "intermediate_size": spec.mlp_width,
+        "hidden_act": spec.activation,
+        "layer_norm_eps": spec.norm_epsilon,
+    }

@@ -1,0 +1,108 @@
+"""A tower that reads sentences."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mmcl_jax.losses import unit_norm
+from mmcl_jax.models.tower import (
+    Injection,
+    TowerSpec,
+    init_blocks,
+    init_norm,
+    layer_norm,
+    trunk,
+)
+from mmcl_jax.types import Key, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSpec:
+    """Shape of a text tower.
+
+    Attributes:
+        trunk: its transformer.
+        vocabulary: number of token ids.
+        context_length: positions.
+        end_token: id of the token that ends a sentence.
+        causal: whether a token sees earlier ones only. Such a tower begins with a start
+            token, behind which prompts stand; else they stand in front of all.
+        pool: the token that stands for a sentence: the first `end_token`, that of the
+            highest id (the rule of OpenAI's first code, which encoders whose config
+            names a wrong end token rely on), or the last position, padding or not.
+        projection_bias: whether the projection shifts.
+    """
+
+    trunk: TowerSpec
+    vocabulary: int
+    context_length: int
+    end_token: int
+    causal: bool = True
+    pool: Literal["end", "argmax", "last"] = "end"
+    projection_bias: bool = False
+
+    @property
+    def native_first(self) -> int:
+        """Tokens that stand in front of the prompts."""
+        return int(self.causal)
+
+
+def embed(
+    spec: TextSpec,
+    weights: PyTree,
+    ids: Int[Array, "b n"],
+    injection: Injection | None = None,
+) -> Float[Array, "b d"]:
+    """Returns the unit embedding at each sentence's pooled token."""
+    x = tokens(weights, ids)
+    length = x.shape[1]
+    x = trunk(
+        spec.trunk, weights["blocks"], x, injection, spec.causal, spec.native_first
+    )
+    # prompts shift every later position
+    end = _pooled_position(spec, ids) + (x.shape[1] - length)
+    x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+    x = layer_norm(x, weights["final_norm"], spec.trunk.norm_epsilon)
+    x = x.astype(jnp.float32) @ weights["projection"]
+    if spec.projection_bias:
+        x = x + weights["projection_bias"]
+    return unit_norm(x)
+
+
+def tokens(weights: PyTree, ids: Int[Array, "b n"]) -> Float[Array, "b n width"]:
+    """Returns the tokens that enter the blocks."""
+    return weights["tokens"][ids] + weights["positions"][: ids.shape[1]]
+
+
+def words(spec: TextSpec, ids: Int[Array, "b n"]) -> Bool[Array, "b n"]:
+    """Returns where the sentence is: neither its start token nor behind its end."""
+    place = jnp.arange(ids.shape[1])[None, :]
+    end = _pooled_position(spec, ids)[:, None]
+    return (place >= spec.native_first) & (place <= end)
+
+
+def _pooled_position(spec: TextSpec, ids: Int[Array, "b n"]) -> Int[Array, " b"]:
+    if spec.pool == "end":
+        return jnp.argmax(ids == spec.end_token, axis=1)
+    if spec.pool == "argmax":
+        return jnp.argmax(ids, axis=1)
+    return jnp.full(len(ids), ids.shape[1] - 1)
+
+
+def init(key: Key, spec: TextSpec, embedding: int) -> PyTree:
+    """Returns random weights."""
+    keys = jax.random.split(key, 4)
+    width, normal = spec.trunk.width, jax.random.normal
+    weights = {
+        "tokens": 0.02 * normal(keys[0], (spec.vocabulary, width)),
+        "positions": 0.01 * normal(keys[1], (spec.context_length, width)),
+        "blocks": init_blocks(keys[2], spec.trunk),
+        "final_norm": init_norm((width,)),
+        "projection": width**-0.5 * normal(keys[3], (width, embedding)),
+    }
+    if spec.projection_bias:
+        weights["projection_bias"] = jnp.zeros(embedding)
+    return weights

@@ -1,0 +1,220 @@
+"""A tower that reads pictures and clips of them."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax.losses import unit_norm
+from mmcl_jax.models.tower import (
+    ACTIVATIONS,
+    Injection,
+    TowerSpec,
+    attend,
+    block_linears,
+    init_blocks,
+    init_linear,
+    init_norm,
+    layer_norm,
+    linear,
+    split_heads,
+    trunk,
+)
+from mmcl_jax.types import Key, PyTree
+
+_PATCH_NORM_EPSILON = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class VisualSpec:
+    """Shape of a visual tower.
+
+    Attributes:
+        trunk: its transformer.
+        image_size: height and width of a picture, pixels.
+        patch_size: side of a patch, pixels.
+        stride: pixels between two patches.
+        channels: of a picture.
+        tube: frames that a patch is deep. A still is repeated as often.
+        class_token: whether a learned token stands in front of the patches.
+        class_frames: frames that have class tokens of their own, else 1.
+        patch_bias: whether patches are shifted when they become tokens.
+        patch_norm: whether patches are normalised, before positions are added.
+        pre_norm: whether tokens are normalised, after that.
+        pool: what stands for a picture: its class token, or what a learned query
+            attends to among its tokens (SigLIP).
+        unit_frames: whether the embedding of a clip is the mean of unit vectors.
+    """
+
+    trunk: TowerSpec
+    image_size: tuple[int, int]
+    patch_size: int
+    stride: int
+    channels: int = 3
+    tube: int = 1
+    class_token: bool = True
+    class_frames: int = 1
+    patch_bias: bool = False
+    patch_norm: bool = False
+    pre_norm: bool = True
+    pool: Literal["class", "attention"] = "class"
+    unit_frames: bool = False
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches in a column and in a row of a picture; a rest of pixels is left."""
+        rows, columns = (
+            (s - self.patch_size) // self.stride + 1 for s in self.image_size
+        )
+        return rows, columns
+
+    @property
+    def patches(self) -> int:
+        """Patches of one picture."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def native_first(self) -> int:
+        """Tokens that stand in front of the patches."""
+        return int(self.class_token)
+
+
+def tokens(
+    spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b f h w c"]
+) -> tuple[Float[Array, "rows n width"], int]:
+    """Returns the tokens that enter the blocks, frames as rows, and the frames.
+
+    Frames may come in clips, `[b clips f h w c]`, which lie behind each other then.
+    """
+    rows = pixels.shape[0]
+    pixels = pixels.reshape(rows, -1, *pixels.shape[-3:])
+    if pixels.shape[1] == 1:
+        pixels = jnp.repeat(pixels, spec.tube, axis=1)
+    frames = pixels.shape[1] // spec.tube
+    pictures = pixels.reshape(rows * frames, spec.tube, *pixels.shape[2:])
+    kernel = weights["patch"]
+    x = _patchify(pictures, spec).astype(kernel.dtype) @ kernel
+    if spec.patch_bias:
+        x = x + weights["patch_bias"]
+    if spec.patch_norm:
+        x = layer_norm(x, weights["patch_norm"], _PATCH_NORM_EPSILON)
+    if spec.class_token:
+        first = weights["class"].reshape(-1, 1, x.shape[2])
+        first = jnp.tile(first, (x.shape[0] // len(first), 1, 1))
+        x = jnp.concatenate([first, x], axis=1)
+    x = x + weights["positions"]
+    if spec.pre_norm:
+        x = layer_norm(x, weights["pre_norm"], spec.trunk.norm_epsilon)
+    return x, frames
+
+
+def embed(
+    spec: VisualSpec,
+    weights: PyTree,
+    pixels: Float[Array, "b f h w c"],
+    injection: Injection | None = None,
+) -> Float[Array, "b d"]:
+    """Returns unit embeddings: the mean over frames, then normalised.
+
+    A still is a clip of one frame: repeating it changes nothing, so the number of
+    frames tells a method nothing about the modality.
+    """
+    x, frames = tokens(spec, weights, pixels)
+    if injection is not None:
+        injection = injection.repeat(frames)
+    at = spec.native_first
+    length = x.shape[1]
+    x = trunk(spec.trunk, weights["blocks"], x, injection, prompts_at=at)
+    prompts = x.shape[1] - length
+    if spec.pool == "class":
+        x = layer_norm(x[:, 0], weights["post_norm"], spec.trunk.norm_epsilon)
+        x = x.astype(jnp.float32) @ weights["projection"]
+    else:
+        native = jnp.concatenate([x[:, :at], x[:, at + prompts :]], axis=1)
+        x = _attention_pool(spec.trunk, weights, native)
+    if spec.unit_frames:
+        x = unit_norm(x)
+    return unit_norm(x.reshape(pixels.shape[0], frames, -1).mean(1))
+
+
+def _attention_pool(
+    spec: TowerSpec, weights: PyTree, x: Float[Array, "b n w"]
+) -> Float[Array, "b w"]:
+    """The pooling head of SigLIP, in float32; only the query is learned."""
+    head, epsilon = weights["head"], spec.norm_epsilon
+    x = layer_norm(x.astype(jnp.float32), weights["post_norm"], epsilon)
+    probe = jnp.broadcast_to(head["probe"], (len(x), 1, spec.width))
+    query, _, _ = split_heads(spec, linear(probe, head["qkv"]))
+    _, keys, values = split_heads(spec, linear(x, head["qkv"]))
+    pooled = attend(query, keys, values, None).reshape(len(x), spec.width)
+    pooled = linear(pooled, head["out"])
+    h = layer_norm(pooled, head["norm"], epsilon)
+    h = ACTIVATIONS[spec.activation](linear(h, head["mlp_in"]))
+    return pooled + linear(h, head["mlp_out"])
+
+
+def _patchify(
+    pictures: Float[Array, "b t h w c"], spec: VisualSpec
+) -> Float[Array, "b n inputs"]:
+    """Cuts patches; their values are in the order of a PyTorch convolution's kernel."""
+    patch, (rows, columns) = spec.patch_size, spec.grid
+    batch, tube, _, _, channels = pictures.shape
+    if spec.stride != patch:
+        flat = jnp.moveaxis(pictures, 1, -1).reshape(
+            batch, *pictures.shape[2:4], channels * tube
+        )
+        cut = jax.lax.conv_general_dilated_patches(
+            flat,
+            (patch, patch),
+            (spec.stride, spec.stride),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        return cut.reshape(batch, rows * columns, -1)
+    x = pictures[:, :, : rows * patch, : columns * patch]
+    x = x.reshape(batch, tube, rows, patch, columns, patch, channels)
+    x = x.transpose(0, 2, 4, 6, 1, 3, 5)
+    return x.reshape(batch, rows * columns, -1)
+
+
+def init(key: Key, spec: VisualSpec, embedding: int) -> PyTree:
+    """Returns random weights."""
+    keys = jax.random.split(key, 5)
+    trunk, normal = spec.trunk, jax.random.normal
+    width, std = trunk.width, trunk.width**-0.5
+    inputs = spec.channels * spec.tube * spec.patch_size**2
+    count = spec.native_first + spec.patches
+    weights = {
+        "patch": inputs**-0.5 * normal(keys[0], (inputs, width)),
+        "positions": std * normal(keys[2], (count, width)),
+        "blocks": init_blocks(keys[3], trunk),
+        "post_norm": init_norm((width,)),
+    }
+    if spec.class_token:
+        shape = (spec.class_frames, width) if spec.class_frames > 1 else (width,)
+        weights["class"] = std * normal(keys[1], shape)
+    if spec.patch_bias:
+        weights["patch_bias"] = jnp.zeros(width)
+    if spec.patch_norm:
+        weights["patch_norm"] = init_norm((width,))
+    if spec.pre_norm:
+        weights["pre_norm"] = init_norm((width,))
+    if spec.pool == "class":
+        weights["projection"] = std * normal(keys[4], (width, embedding))
+    else:
+        weights["head"] = _init_head(keys[4], trunk)
+    return weights
+
+
+def _init_head(key: Key, spec: TowerSpec) -> PyTree:
+    shapes, std = block_linears(spec), spec.width**-0.5
+    keys = jax.random.split(key, len(shapes) + 1)
+    head = {
+        name: init_linear(k, shape, std)
+        for k, (name, shape) in zip(keys[1:], shapes.items(), strict=True)
+    }
+    probe = std * jax.random.normal(keys[0], (spec.width,))
+    return head | {"probe": probe, "norm": init_norm((spec.width,))}
