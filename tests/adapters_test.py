@@ -9,7 +9,7 @@ from mmcl_jax.config import AdapterOptions
 from mmcl_jax.methods import make_adapter
 from mmcl_jax.models import adapters
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.models.tower import LowRank
+from mmcl_jax.models.tower import LowRank, TowerSpec
 from tests.towers import KINDS, blend, embed, kinds, random_inputs, stack_of, towers
 
 EMPTY = {
@@ -144,6 +144,7 @@ def test_parameter_counts() -> None:
 
 
 def test_new_prompts_are_small_and_random(encoder: Encoder) -> None:
+    spec = encoder.spec.tower("visual")
     first, second = (
         KINDS["deep_prompts"].init(jax.random.key(i), encoder.spec.tower("visual"))[
             "prompts"

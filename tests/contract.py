@@ -21,6 +21,7 @@ from mmcl_jax.methods.ranpac import RanpacOptions
 from mmcl_jax.methods.ridge import RidgeOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import Model
+from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.optim import OptimizerOptions
 from mmcl_jax.types import Batch, Classes

@@ -22,6 +22,7 @@ from PIL import Image
 from tokenizers import models, pre_tokenizers
 
 from mmcl_jax.modalities.base import DataError, InputSpec, Modality
+from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.tower import TowerSpec
 

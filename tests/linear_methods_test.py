@@ -14,6 +14,8 @@ from mmcl_jax.methods.ranpac import RanpacOptions, ranpac
 from mmcl_jax.methods.ridge import RidgeOptions, ridge
 from mmcl_jax.methods.slca import SlcaOptions, mean_norm, slca
 from mmcl_jax.models import Model, adapters
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.tower import TowerSpec
 from mmcl_jax.types import Batch, Classes, Context
 
 # two towers; the first two modalities are read by one

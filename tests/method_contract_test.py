@@ -14,7 +14,9 @@ import pytest
 
 from mmcl_jax import assemble, sharding
 from mmcl_jax.methods import METHODS
+from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.models.tower import TowerSpec
 from mmcl_jax.snapshots import Snapshots
 from mmcl_jax.types import Batch, Context
 from tests import helpers

@@ -15,6 +15,7 @@ from mmcl_jax.methods.coda_prompt import (
 from mmcl_jax.methods.dualprompt import (
     reshaped_without_transpose,
 )
+from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import Injection, Prefix
 from tests.prompted import (

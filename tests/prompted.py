@@ -19,7 +19,8 @@ from mmcl_jax.methods.dualprompt import (
 from mmcl_jax.methods.l2p import L2POptions, l2p
 from mmcl_jax.methods.s_prompts import SPromptsOptions, s_prompts
 from mmcl_jax.models import Model, adapters
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.tower import Injection, TowerSpec
 from mmcl_jax.types import Batch, Classes, Context
 
 MODALITIES = ("image", "video", "text")

@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from mmcl_jax.models import adapters
+from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import Injection
 

@@ -15,6 +15,7 @@ from mmcl_jax.methods.lwf import LwfOptions, lwf
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.zscl import ZsclOptions, zscl
 from mmcl_jax.models import Model, adapters
+from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.types import Batch, Classes, Context
 
