@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models.dual import DualSpec
 from mmcl_jax.models.tower import ACTIVATIONS, TowerSpec
 from mmcl_jax.options import Range
@@ -21,6 +21,18 @@ _SECONDS = Range(0.025, 120)  # a frame of the spectrogram at least
 _ANY = Range(-1e6, 1e6)
 _SCALE = Range(1e-6, 1e6)
 _DEPTH = Range(0.1, 1e6)
+_PREPROCESSING = {
+    "frames",
+    "mean",
+    "std",
+    "sample_rate",
+    "audio_seconds",
+    "audio_mean",
+    "audio_std",
+    "max_depth",
+    "max_pixels",
+    "max_seconds",
+}
 _MAX_PIXELS = Range(1, 2**32)
 _MAX_SECONDS = Range(0, 1e6, is_open=True)
 
@@ -63,7 +75,7 @@ def read_inputs(config: Section, spec: DualSpec, tokenizer: str) -> InputSpec:
         ValueError: a field is unknown, missing, of another type or out of range.
     """
     block = section(config, "preprocessing")
-    if unknown := block.keys() - InputSpec.__dataclass_fields__.keys():
+    if unknown := block.keys() - _PREPROCESSING:
         raise ValueError(f"block 'preprocessing': unknown fields {sorted(unknown)}")
     limits = {}
     if "max_pixels" in block:
@@ -73,7 +85,7 @@ def read_inputs(config: Section, spec: DualSpec, tokenizer: str) -> InputSpec:
     return InputSpec(
         image_size=spec.image_size,
         context_length=spec.context_length,
-        tokenizer=tokenizer,
+        tokenizer=TokenizerSpec(tokenizer),
         frames=_integer(block, "frames", _FRAMES),
         mean=_channels(block, "mean", _ANY),
         std=_channels(block, "std", _SCALE),

@@ -15,8 +15,8 @@ import safetensors
 import safetensors.numpy
 
 from mmcl_jax.files import read_json
-from mmcl_jax.modalities.base import DataError, InputSpec, reading
-from mmcl_jax.modalities.text import load_tokenizer
+from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec, reading
+from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models.dual import DualSpec
 from mmcl_jax.models.pretrained.fields import read_inputs, read_spec
 from mmcl_jax.models.tower import TowerSpec
@@ -71,14 +71,13 @@ def load(folder: str | pathlib.Path) -> Encoder:
 
 
 def _check_tokenizer(path: str, spec: DualSpec) -> None:
-    tokenizer, (_, end, _) = load_tokenizer(path)
+    tokenizer = load_tokenizer(TokenizerSpec(path))
     # on a device an id out of range is no error, it takes another word's weights
-    highest = max(tokenizer.get_vocab().values())
-    if highest >= spec.vocabulary or end != spec.end_token:
+    if tokenizer.highest >= spec.vocabulary or tokenizer.end != spec.end_token:
         raise DataError(
-            f"{path}: ids up to {highest} and the end token {end}; the encoder's "
-            f"config.json says vocab_size {spec.vocabulary} and eos_token_id "
-            f"{spec.end_token}"
+            f"{path}: ids up to {tokenizer.highest} and the end token {tokenizer.end}; "
+            f"the encoder's config.json says vocab_size {spec.vocabulary} and "
+            f"eos_token_id {spec.end_token}"
         )
 
 
