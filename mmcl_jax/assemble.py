@@ -175,7 +175,10 @@ def describe(run: Run) -> dict[str, Any]:
         "hash": stream_hash(stream),
         "encoder": run.encoder.fingerprint,
         "modalities": list(stream.modalities),
-        "preprocessing": {n: MODALITIES[n].version for n in stream.modalities},
+        "preprocessing": {
+            name: MODALITIES[name].version(run.encoder.inputs)
+            for name in stream.modalities
+        },
         "stages": [list(stage) for stage in stream.stages],
         "classes": [dataclasses.asdict(slot) for slot in stream.classes],
         "tasks": describe_tasks(stream),

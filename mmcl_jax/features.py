@@ -22,7 +22,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.tokenization import tokenizer_hash
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.streams.base import Record
 
@@ -46,13 +46,12 @@ def producer(encoder: Encoder, mesh: jax.sharding.Mesh, batch_size: int) -> str:
         batch_size: rows over all devices; so may another shape of a batch.
     """
     inputs = dataclasses.asdict(encoder.inputs)
-    tokenizer = pathlib.Path(inputs.pop("tokenizer")).read_bytes()
+    inputs["tokenizer"] = tokenizer_hash(encoder.inputs.tokenizer)
     device = mesh.devices.flat[0]
     facts = {
         "encoder": encoder.fingerprint,
         "spec": dataclasses.asdict(encoder.spec),
         "inputs": inputs,
-        "tokenizer": hashlib.sha256(tokenizer).hexdigest(),
         "device": [device.platform, device.device_kind, mesh.devices.size],
         "jax": jax.__version__,
         "batch_size": batch_size,
@@ -60,19 +59,20 @@ def producer(encoder: Encoder, mesh: jax.sharding.Mesh, batch_size: int) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def key(producer: str, modality: str, rows: Sequence[Record]) -> str:
+def key(producer: str, modality: str, version: str, rows: Sequence[Record]) -> str:
     """Returns the name of the features of `rows` in their order, 64 hex digits.
 
     Args:
         producer: what the function of this name gives.
         modality: of the samples.
+        version: of its preprocessing, see `Modality.version`.
         rows: samples of one part of one task.
     """
     digest = hashlib.sha256()
     for value in (
         producer,
         modality,
-        MODALITIES[modality].version,
+        version,
         *(row.reference.identity() for row in rows),
     ):
         digest.update(json.dumps(value).encode() + b"\n")

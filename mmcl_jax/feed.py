@@ -60,7 +60,8 @@ class Feed:
         run = self._run
         cached, name = run.config.data.feature_cache, ""
         if cached:
-            name = features.key(self._producer, modality, rows)
+            version = MODALITIES[modality].version(run.encoder.inputs)
+            name = features.key(self._producer, modality, version, rows)
             shape = (len(rows), run.encoder.spec.embedding)
             stored = features.read(self._folder, name, shape)
             # all processes have to embed what one of them lacks

@@ -25,7 +25,7 @@ from ml_collections import config_flags
 
 from mmcl_jax import rngs
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.encoder import EncoderSpec
@@ -151,13 +151,25 @@ def augment(
 
 
 def _encode(path: str, sentences: list[str], length: int) -> np.ndarray:
-    spec = dataclasses.replace(_BLANK, tokenizer=path, context_length=length)
+    spec = dataclasses.replace(
+        _BLANK, tokenizer=TokenizerSpec(path), context_length=length
+    )
     text = MODALITIES["text"]
     return np.stack([text.preprocess(s, spec)["tokens"] for s in sentences])
 
 
 _BLANK = InputSpec(
-    1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 16000, 1.0, 0.0, 1.0, 10.0, 8, ""
+    1,
+    1,
+    (0.0, 0.0, 0.0),
+    (1.0, 1.0, 1.0),
+    16000,
+    1.0,
+    0.0,
+    1.0,
+    10.0,
+    8,
+    TokenizerSpec(""),
 )
 
 
@@ -256,7 +268,7 @@ def train(config, output: pathlib.Path) -> None:
     inputs = InputSpec(
         image_size=config.image_size,
         context_length=config.context_length,
-        tokenizer=str(output / "tokenizer.json"),
+        tokenizer=TokenizerSpec(str(output / "tokenizer.json")),
         **preprocessing,
     )
 
@@ -272,7 +284,7 @@ def train(config, output: pathlib.Path) -> None:
         logging.info("rendered %d samples of %s", len(pools[name][1]), name)
 
     length = config.caption_tokens
-    path = inputs.tokenizer
+    path = inputs.tokenizer.path
     bank = np.stack(
         [
             _encode(path, [captions(c, seed) for c in BASE], length)

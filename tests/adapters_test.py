@@ -146,10 +146,7 @@ def test_parameter_counts() -> None:
 def test_new_prompts_are_small_and_random(encoder: Encoder) -> None:
     spec = encoder.spec.tower("visual")
     first, second = (
-        KINDS["deep_prompts"].init(jax.random.key(i), encoder.spec.tower("visual"))[
-            "prompts"
-        ]
-        for i in range(2)
+        KINDS["deep_prompts"].init(jax.random.key(i), spec)["prompts"] for i in range(2)
     )
     assert 0.01 < np.std(first) < 0.03
     assert not np.array_equal(first, second)

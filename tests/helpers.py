@@ -21,7 +21,12 @@ import tokenizers
 from PIL import Image
 from tokenizers import models, pre_tokenizers
 
-from mmcl_jax.modalities.base import DataError, InputSpec, Modality
+from mmcl_jax.modalities.base import (
+    DataError,
+    InputSpec,
+    Modality,
+    TokenizerSpec,
+)
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.tower import TowerSpec
@@ -57,7 +62,7 @@ def make_spec(folder: pathlib.Path, **changes: object) -> InputSpec:
         "audio_std": 8.0,
         "max_depth": 10.0,
         "context_length": 16,
-        "tokenizer": make_tokenizer(folder / "tokenizer.json"),
+        "tokenizer": TokenizerSpec(make_tokenizer(folder / "tokenizer.json")),
     }
     return InputSpec(**(values | changes))
 

@@ -18,6 +18,7 @@ from mmcl_jax.modalities.base import (
     FileReference,
     InputSpec,
     Modality,
+    TokenizerSpec,
     reading,
 )
 from tests import helpers
@@ -188,11 +189,12 @@ def test_sizes_of_text(
     path = tmp_path / "a.txt"
     path.write_bytes(b"a" * (_MIB + 1))
     assert "more than the limit of 1048576" in helpers.decode_error(TEXT, path, spec)
-    monkeypatch.setattr("mmcl_jax.modalities.text._MAX_TOKENIZER_BYTES", 9)
+    monkeypatch.setattr("mmcl_jax.modalities.tokenization._MAX_BYTES", 9)
     broken = tmp_path / "tokenizer.json"
-    shutil.copy(spec.tokenizer, broken)
+    shutil.copy(spec.tokenizer.path, broken)
     with pytest.raises(DataError, match="tokenizer.json: .* more than the limit of 9"):
-        TEXT.preprocess("a", dataclasses.replace(spec, tokenizer=str(broken)))
+        tokenizer = TokenizerSpec(str(broken))
+        TEXT.preprocess("a", dataclasses.replace(spec, tokenizer=tokenizer))
 
 
 @pytest.mark.parametrize("kind", [IMAGE, VIDEO, AUDIO, DEPTH])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmcl_jax.modalities import TEXT
-from mmcl_jax.modalities.base import DataError, InputSpec
+from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
 from tests import helpers
 
 
@@ -42,12 +42,13 @@ def test_text_file_with_mark(spec: InputSpec, tmp_path: pathlib.Path) -> None:
 def test_tokenizer_without_special_tokens(
     spec: InputSpec, tmp_path: pathlib.Path
 ) -> None:
-    text = pathlib.Path(spec.tokenizer).read_text().replace("<end>", "<stop>")
+    text = pathlib.Path(spec.tokenizer.path).read_text().replace("<end>", "<stop>")
     path = tmp_path / "tokenizer.json"
     path.write_text(text)
-    broken = dataclasses.replace(spec, tokenizer=str(path))
+    broken = dataclasses.replace(spec, tokenizer=TokenizerSpec(str(path)))
     with pytest.raises(DataError, match="special tokens <start>, <end>, <pad>"):
         TEXT.preprocess("a", broken)
-    absent = dataclasses.replace(spec, tokenizer=str(tmp_path / "none.json"))
+    nowhere = TokenizerSpec(str(tmp_path / "none.json"))
+    absent = dataclasses.replace(spec, tokenizer=nowhere)
     with pytest.raises(DataError, match="no such file"):
         TEXT.preprocess("a", absent)

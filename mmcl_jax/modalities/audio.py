@@ -6,11 +6,13 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from mmcl_jax.modalities import imagebind, languagebind
 from mmcl_jax.modalities.base import (
     DataError,
     Inputs,
     InputSpec,
     Modality,
+    Style,
     check_seconds,
     reading,
     still_shapes,
@@ -31,11 +33,11 @@ _STREAMED = (0, 0xFFFFFFFF)  # sizes written by a program that did not know the 
 
 
 def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
-    """Reads a sound as the mean of its channels.
+    """Reads a sound as the mean of its channels; other styles take the first alone.
 
     Args:
         path: a WAV, OGG or FLAC file.
-        spec: bounds the length.
+        spec: bounds the length, gives the style.
 
     Returns:
         float32 `[n]` in [-1, 1], n at least 1, and the sample rate in hertz.
@@ -63,7 +65,8 @@ def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
                 )
             # Memory grows by what is there, not by what the header says.
             blocks = file.blocks(_BLOCK, dtype="float32", always_2d=True)
-            samples = np.concatenate([_mono(path, block) for block in blocks])
+            mean = spec.style == "clip"
+            samples = np.concatenate([_mono(path, block, mean) for block in blocks])
         if len(samples) != count:
             raise DataError(
                 f"{path}: {len(samples)} samples where the header says {count}; the "
@@ -72,13 +75,13 @@ def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
         return samples, rate
 
 
-def _mono(path: str, samples: np.ndarray) -> np.ndarray:
+def _mono(path: str, samples: np.ndarray, mean: bool) -> np.ndarray:
     peak = np.abs(samples).max(initial=0)
     if not np.isfinite(peak):
         raise DataError(f"{path}: samples that are not finite; expected {EXPECTED}")
     if peak > _MAX_PEAK:
         raise DataError(f"{path}: samples up to {peak:.6g}; expected {EXPECTED}")
-    return samples.mean(axis=1)
+    return samples.mean(axis=1) if mean else samples[:, 0]
 
 
 def _check_head(path: str) -> None:
@@ -145,8 +148,10 @@ AUDIO = Modality(
     tower="visual",
     suffixes=(".wav", ".ogg", ".flac"),
     decode=decode,
-    preprocess=preprocess,
-    shapes=still_shapes,
     templates=("the sound of a {}.", "a recording of a {}.", "a voice that says {}."),
-    version="audio-1",
+    styles={
+        "clip": Style(preprocess, still_shapes, "audio-1"),
+        "languagebind": languagebind.AUDIO,
+        "imagebind": imagebind.AUDIO,
+    },
 )

@@ -7,7 +7,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,8 +25,29 @@ class DataError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class TokenizerSpec:
+    """The tokenizer of a text tower, and what it puts around a sentence.
+
+    Tokens are given by their names; what their ids are, the file says.
+
+    Attributes:
+        path: the file that holds it, see `tokenization.load_tokenizer`.
+        start: token in front of a sentence; None: there is none.
+        end: token behind it.
+        pad: token that fills the rest. CLIP's own code fills with `!`, whose id is 0.
+        cleaning: what is done to a sentence first, see `tokenization.clean`.
+    """
+
+    path: str
+    start: str | None = "<start>"
+    end: str = "<end>"
+    pad: str = "<pad>"
+    cleaning: Literal["none", "clip", "siglip"] = "none"
+
+
+@dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """What the encoder wants to be fed; read from the encoder's `config.json`.
+    """What the encoder wants to be fed; read from the files of the encoder.
 
     Attributes:
         image_size: side of the square input, pixels.
@@ -37,11 +58,21 @@ class InputSpec:
         audio_seconds: length of one audio window, seconds.
         audio_mean: mean of the log-mel values.
         audio_std: standard deviation of the log-mel values.
-        max_depth: depth that is mapped to 1, metres.
+        max_depth: depth that is mapped to 1, metres; larger ones are cut to it.
         context_length: tokens of a sentence, start and end included.
-        tokenizer: path of the `tokenizer.json`.
+        tokenizer: of the text tower.
         max_pixels: largest decoded picture or frame, pixels.
         max_seconds: longest decoded clip, seconds.
+        style: whose preprocessing it is, a key of `Modality.styles`.
+        resize: pictures and frames of the style "clip" lose what stands out of a
+            square, or are squashed into it.
+        antialias: whether the other styles, where they shrink, look at every pixel;
+            torchvision did not before 0.17.
+        mel_bands: bands of a spectrogram of the other styles.
+        mel_frames: its length, frames of 10 ms.
+        disparity_scale: disparity times depth for the style "imagebind": the baseline
+            of the depth camera, metres, times its focal length, pixels. The default is
+            the first Kinect's, with which NYU Depth v2 was taken.
     """
 
     image_size: int
@@ -54,9 +85,32 @@ class InputSpec:
     audio_std: float
     max_depth: float
     context_length: int
-    tokenizer: str
+    tokenizer: TokenizerSpec
     max_pixels: int = 64_000_000
     max_seconds: float = 600.0
+    style: Literal["clip", "languagebind", "imagebind"] = "clip"
+    resize: Literal["crop", "squash"] = "crop"
+    antialias: bool = True
+    mel_bands: int = 112
+    mel_frames: int = 1036
+    disparity_scale: float = 0.075 * 518.857901
+
+
+class Style(NamedTuple):
+    """How the encoders of one family want a modality to be prepared.
+
+    Attributes:
+        preprocess: `(media, spec) -> inputs` of one sample, deterministic;
+            `{"pixels": float32 [..., f, h, w, c]}` or `{"tokens": int32 [n]}`.
+        shapes: `spec -> {name: (shape, dtype)}` of what `preprocess` gives.
+        version: changes whenever the numbers that `preprocess` gives change.
+        choices: fields of `InputSpec` that choose between definitions of them.
+    """
+
+    preprocess: Callable[[Media, InputSpec], Inputs]
+    shapes: Callable[[InputSpec], Shapes]
+    version: str
+    choices: tuple[str, ...] = ()
 
 
 class Modality(NamedTuple):
@@ -67,21 +121,37 @@ class Modality(NamedTuple):
         tower: "visual" or "text": which frozen tower reads it.
         suffixes: lower-case file suffixes, with the dot.
         decode: `(path, spec) -> media`; raises `DataError` naming the path.
-        preprocess: `(media, spec) -> inputs` of one sample, deterministic;
-            `{"pixels": float32 [f, s, s, 3]}` or `{"tokens": int32 [n]}`.
-        shapes: `spec -> {name: (shape, dtype)}` of what `preprocess` gives.
         templates: sentences with one `{}` for the class name.
-        version: changes whenever the numbers that `preprocess` gives change.
+        styles: how to prepare it, for each `InputSpec.style`.
     """
 
     name: str
     tower: str
     suffixes: tuple[str, ...]
     decode: Callable[[str, InputSpec], Media]
-    preprocess: Callable[[Media, InputSpec], Inputs]
-    shapes: Callable[[InputSpec], Shapes]
     templates: tuple[str, ...]
-    version: str
+    styles: dict[str, Style]
+
+    def preprocess(self, media: Media, spec: InputSpec) -> Inputs:
+        """Returns the inputs of one sample, see `Style`."""
+        return self.styles[spec.style].preprocess(media, spec)
+
+    def shapes(self, spec: InputSpec) -> Shapes:
+        """Returns `{name: (shape, dtype)}` of what `preprocess` gives."""
+        return self.styles[spec.style].shapes(spec)
+
+    def version(self, spec: InputSpec) -> str:
+        """Returns what changes whenever the numbers of `preprocess` do.
+
+        It is the version of the style, and the choices that are not the default.
+        """
+        style = self.styles[spec.style]
+        changed = [
+            f"{name}={getattr(spec, name)}"
+            for name in style.choices
+            if getattr(spec, name) != getattr(InputSpec, name)
+        ]
+        return " ".join([style.version, *changed])
 
 
 def still_shapes(spec: InputSpec, frames: int = 1) -> Shapes:

@@ -3,16 +3,19 @@
 import numpy as np
 from PIL import Image
 
+from mmcl_jax.modalities import imagebind, languagebind
 from mmcl_jax.modalities.base import (
     DataError,
     Inputs,
     InputSpec,
     Modality,
+    Style,
     check_pixels,
     reading,
     still_shapes,
 )
-from mmcl_jax.modalities.image import crop_box, fitted_shape, in_memory, trim
+from mmcl_jax.modalities.image import in_memory
+from mmcl_jax.modalities.resizing import crop_box, fitted_shape, trim
 
 EXPECTED = "a 16-bit grey PNG of depth in millimetres, 0 = no reading"
 _MIN_DEPTH = 0.01
@@ -109,8 +112,10 @@ DEPTH = Modality(
     tower="visual",
     suffixes=(".png",),
     decode=decode,
-    preprocess=preprocess,
-    shapes=still_shapes,
     templates=("a depth map of a {}.", "a depth photo of a {}.", "the shape of a {}."),
-    version="depth-1",
+    styles={
+        "clip": Style(preprocess, still_shapes, "depth-1"),
+        "languagebind": languagebind.DEPTH,
+        "imagebind": imagebind.DEPTH,
+    },
 )

@@ -7,21 +7,21 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from mmcl_jax.modalities import languagebind
 from mmcl_jax.modalities.base import (
     DataError,
     Inputs,
     InputSpec,
     Modality,
+    Style,
     check_bytes,
     check_pixels,
     reading,
     still_shapes,
 )
+from mmcl_jax.modalities.resizing import crop_box, fitted_shape, trim
 
 EXPECTED = "a JPEG or PNG picture of 8 bits a channel"
-# Wider pictures lose their ends before the resize, which would otherwise allocate
-# without bound for a picture of one row.
-_MAX_ASPECT = 16
 _MAX_BYTES = 512 * 2**20
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -83,36 +83,23 @@ def _orientation(image: Image.Image) -> int | None:
     return None
 
 
-def crop_box(height: int, width: int, size: int) -> tuple[int, int, int, int]:
-    """Returns left, top, right, bottom of the centred square of `size` pixels."""
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return left, top, left + size, top + size
+def fit(picture: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Scales a picture to a square of `image_size` pixels (bicubic, antialiased).
 
-
-def fitted_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Returns height and width after the short side was scaled to `size`."""
-    short = min(height, width)
-    return int(size * height / short), int(size * width / short)
-
-
-def trim(picture: np.ndarray) -> np.ndarray:
-    """Cuts the ends of a picture that is many times longer than it is wide."""
-    height, width = picture.shape[:2]
-    limit = _MAX_ASPECT * min(height, width)
-    top, left = max(0, height - limit) // 2, max(0, width - limit) // 2
-    return picture[top : top + limit, left : left + limit]
-
-
-def fit(picture: np.ndarray, size: int) -> np.ndarray:
-    """Scales the short side to `size` (bicubic, antialiased) and crops the centre.
+    With `resize` "crop" the short side is scaled and the centre is kept, as CLIP's own
+    Pillow transform does; with "squash" both sides are, as SigLIP's does.
 
     Args:
         picture: uint8 `[h, w, 3]`.
-        size: side of the result, pixels.
+        spec: gives size and `resize`.
 
     Returns:
-        uint8 `[size, size, 3]`; equal to what CLIP's own Pillow transform gives.
+        uint8 `[s, s, 3]`; equal to what these transforms give.
     """
+    size = spec.image_size
+    if spec.resize == "squash":
+        image = Image.fromarray(picture)
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
     picture = trim(picture)
     height, width, _ = picture.shape
     height, width = fitted_shape(height, width, size)
@@ -130,16 +117,17 @@ def normalize(pictures: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
     """Returns `{"pixels": float32 [1, s, s, 3]}` of a picture uint8 `[h, w, 3]`."""
-    return {"pixels": normalize(fit(media, spec.image_size)[None], spec)}
+    return {"pixels": normalize(fit(media, spec)[None], spec)}
 
+
+# ImageBind prepares pictures as CLIP does
+_CLIP = Style(preprocess, still_shapes, "image-1", ("resize",))
 
 IMAGE = Modality(
     name="image",
     tower="visual",
     suffixes=(".jpg", ".jpeg", ".png"),
     decode=decode,
-    preprocess=preprocess,
-    shapes=still_shapes,
     templates=("a photo of a {}.", "a picture of a {}.", "an image of a {}."),
-    version="image-1",
+    styles={"clip": _CLIP, "languagebind": languagebind.IMAGE, "imagebind": _CLIP},
 )

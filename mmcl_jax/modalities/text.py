@@ -1,10 +1,8 @@
 """Sentences: str; a file holds one sentence, a table of them is read elsewhere."""
 
-import functools
 import pathlib
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from mmcl_jax.modalities.base import (
     DataError,
@@ -12,15 +10,15 @@ from mmcl_jax.modalities.base import (
     InputSpec,
     Modality,
     Shapes,
+    Style,
     check_bytes,
     reading,
 )
+from mmcl_jax.modalities.tokenization import EXPECTED as EXPECTED_TOKENIZER
+from mmcl_jax.modalities.tokenization import clean, load_tokenizer
 
 EXPECTED = "a text file in UTF-8"
-EXPECTED_TOKENIZER = "a `tokenizer.json` of the tokenizers library"
 _MAX_BYTES = 2**20
-_MAX_TOKENIZER_BYTES = 64 * 2**20
-_SPECIAL = ("<start>", "<end>", "<pad>")
 
 
 def decode(path: str, spec: InputSpec) -> str:
@@ -38,30 +36,6 @@ def decode(path: str, spec: InputSpec) -> str:
         return text
 
 
-@functools.lru_cache(maxsize=8)
-def load_tokenizer(path: str) -> tuple[Tokenizer, tuple[int, int, int]]:
-    """Reads a `tokenizer.json`, once a process and path.
-
-    Returns:
-        The tokenizer, and the ids of its start, end and padding token.
-
-    Raises:
-        DataError: the file is absent or damaged, larger than 64 MiB, or lacks one of
-            these tokens.
-    """
-    with reading(path, EXPECTED_TOKENIZER):
-        check_bytes(path, _MAX_TOKENIZER_BYTES)
-        tokenizer = Tokenizer.from_file(path)
-        start, end, pad = (tokenizer.token_to_id(name) for name in _SPECIAL)
-        if start is None or end is None or pad is None:
-            raise DataError(
-                f"{path}: expected the special tokens {', '.join(_SPECIAL)}"
-            )
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer, (start, end, pad)
-
-
 def preprocess(media: str, spec: InputSpec) -> Inputs:
     """Returns `{"tokens": int32 [context_length]}`: start, words, end, padding.
 
@@ -71,13 +45,13 @@ def preprocess(media: str, spec: InputSpec) -> Inputs:
     Raises:
         DataError: the tokenizer cannot be read, or fails on the sentence.
     """
-    tokenizer, special = load_tokenizer(spec.tokenizer)
-    start, end, pad = special
-    with reading(spec.tokenizer, EXPECTED_TOKENIZER):
-        words = tokenizer.encode(media, add_special_tokens=False).ids
-    words = [word for word in words if word not in special]
-    tokens = np.full(spec.context_length, pad, np.int32)
-    row = [start, *words[: spec.context_length - 2], end]
+    tokenizer = load_tokenizer(spec.tokenizer)
+    with reading(spec.tokenizer.path, EXPECTED_TOKENIZER):
+        words = tokenizer.encode(clean(media, spec.tokenizer))
+    start = [] if tokenizer.start is None else [tokenizer.start]
+    words = [word for word in words if word not in tokenizer.special]
+    row = [*start, *words[: spec.context_length - len(start) - 1], tokenizer.end]
+    tokens = np.full(spec.context_length, tokenizer.pad, np.int32)
     tokens[: len(row)] = row
     return {"tokens": tokens}
 
@@ -87,13 +61,14 @@ def shapes(spec: InputSpec) -> Shapes:
     return {"tokens": ((spec.context_length,), np.int32)}
 
 
+# what families do differently, `InputSpec.tokenizer` says
+_STYLE = Style(preprocess, shapes, "text-1")
+
 TEXT = Modality(
     name="text",
     tower="text",
     suffixes=(".txt",),
     decode=decode,
-    preprocess=preprocess,
-    shapes=shapes,
     templates=("{}", "a sentence about {}.", "this is about {}."),
-    version="text-1",
+    styles={"clip": _STYLE, "languagebind": _STYLE, "imagebind": _STYLE},
 )

@@ -9,13 +9,14 @@ import av
 import av.error
 import numpy as np
 
-from mmcl_jax.modalities import image
+from mmcl_jax.modalities import image, imagebind, languagebind
 from mmcl_jax.modalities.base import (
     DataError,
     Inputs,
     InputSpec,
     Modality,
     Shapes,
+    Style,
     check_pixels,
     check_seconds,
     reading,
@@ -46,17 +47,17 @@ def evenly(count: int, frames: int) -> np.ndarray:
 
 
 def decode(path: str, spec: InputSpec) -> np.ndarray:
-    """Reads `spec.frames` frames spread evenly over a clip.
+    """Reads the frames that the style wants: `spec.frames` evenly, or ImageBind's ten.
 
     Frames are counted by decoding them: what headers say is often wrong. Memory is
     bounded by the frames that are returned and by 64 MiB of raw ones.
 
     Args:
         path: an MP4, AVI or GIF file.
-        spec: bounds frame size and length.
+        spec: gives style and frames, bounds frame size and length.
 
     Returns:
-        uint8 `[spec.frames, h, w, 3]`, RGB, turned the way up that the file says.
+        uint8 `[f, h, w, 3]`, RGB, turned the way up that the file says.
 
     Raises:
         DataError: not a video, no frame, a damaged one, or too large.
@@ -72,7 +73,10 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
                 kept.clear()
         if not count:
             raise DataError(f"{path}: no frame in it; expected {EXPECTED}")
-        wanted = evenly(count, spec.frames)
+        if spec.style == "imagebind":
+            wanted = imagebind.frame_indices(count, _rate(path))
+        else:
+            wanted = evenly(count, spec.frames)
         source = iter(kept) if kept else _frames(path, spec)
         return _chosen(path, source, wanted)
 
@@ -117,6 +121,14 @@ def _check_total(path: str, pixels: int, limit: int, which: str) -> None:
         )
 
 
+def _rate(path: str) -> float:
+    with av.open(f"file:{path}", format=_container(path)) as container:
+        rate = container.streams.video[0].average_rate
+    if not rate:
+        raise DataError(f"{path}: no frame rate in it; expected {EXPECTED}")
+    return float(rate)
+
+
 def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
     with av.open(f"file:{path}", format=_container(path)) as container:
         if not container.streams.video:
@@ -127,13 +139,14 @@ def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
         check_seconds(path, (container.duration or 0) / av.time_base, spec)
         codec.options = {"max_pixels": str(spec.max_pixels)}
         codec.thread_count = 1  # clips are decoded in parallel already
+        kept = imagebind.FRAMES if spec.style == "imagebind" else spec.frames
         decoded = 0
         for count, frame in enumerate(container.decode(stream), 1):
             check_pixels(path, frame.width, frame.height, spec)
             decoded += frame.width * frame.height
             _check_total(path, decoded, _MAX_DECODED_PIXELS, "")
-            returned = frame.width * frame.height * spec.frames
-            _check_total(path, returned, _MAX_RETURNED_PIXELS, f"{spec.frames} ")
+            returned = frame.width * frame.height * kept
+            _check_total(path, returned, _MAX_RETURNED_PIXELS, f"{kept} ")
             # Time stamps may be absent or wrong, the count is not.
             check_seconds(path, max(frame.time or 0, count / _MAX_RATE), spec)
             if frame.is_corrupt:
@@ -166,7 +179,7 @@ def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
     sampled evenly, repeating frames where it is shorter.
     """
     chosen = media[evenly(len(media), spec.frames)]
-    fitted = np.stack([image.fit(frame, spec.image_size) for frame in chosen])
+    fitted = np.stack([image.fit(frame, spec) for frame in chosen])
     return {"pixels": image.normalize(fitted, spec)}
 
 
@@ -180,8 +193,10 @@ VIDEO = Modality(
     tower="visual",
     suffixes=(".mp4", ".avi", ".gif"),
     decode=decode,
-    preprocess=preprocess,
-    shapes=shapes,
     templates=("a video of a {}.", "a clip of a {}.", "a film of a {}."),
-    version="video-1",
+    styles={
+        "clip": Style(preprocess, shapes, "video-1", ("resize",)),
+        "languagebind": languagebind.VIDEO,
+        "imagebind": imagebind.VIDEO,
+    },
 )

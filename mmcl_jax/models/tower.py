@@ -66,8 +66,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": gelu_tanh,
 }
 
-# what the backward pass of a block finds stored: all it needs, what its linear maps gave
-# (attention is computed again), or nothing but what the block was given
+# What the backward pass of a block finds stored: all it needs, what its linear maps
+# gave (attention is computed again), or nothing but what the block was given.
 REMAT: dict[str, Callable[..., bool]] = {
     "nothing": jax.checkpoint_policies.everything_saveable,
     "attention": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,

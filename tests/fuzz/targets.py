@@ -14,7 +14,7 @@ from mmcl_jax import aggregate, config, runs
 from mmcl_jax.aggregate import COSTS, METRICS
 from mmcl_jax.evaluate import ROUTES
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.text import load_tokenizer
+from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import pretrained
 from mmcl_jax.streams.tables import read_table
 from tests import helpers
