@@ -1,0 +1,325 @@
+"""Reads tensors from the zip archives that `torch.save` writes, without torch.
+
+Such an archive holds a file of bytes for each storage, and `data.pkl`: a program for
+the stack machine of Python's pickles, that says which tensors there are. Unpickling
+runs what that program names; here nothing is unpickled. The program is read by a
+machine of its own that knows the instructions that `torch.save` writes, and whose
+values are text, numbers, lists, dictionaries and descriptions of tensors.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mmcl_jax.modalities.base import DataError, reading
+from mmcl_jax.models.pretrained.archives import Entry, read_directory
+from mmcl_jax.models.pretrained.mapped import (
+    MappedTensors,
+    check_growth,
+    span,
+    view,
+)
+
+_EXPECTED = "a file that torch.save wrote"
+_REMEDY = "save its tensors as safetensors, and give that file"
+_MAX_PROGRAM_BYTES = 4 * 2**20  # a thousand tensors take a quarter of a megabyte
+_MAX_AXES = 32
+
+_STORAGES = {
+    f"torch.{name}Storage": np.dtype(dtype)
+    for name, dtype in {
+        "Double": "float64",
+        "Float": "float32",
+        "Half": "float16",
+        "BFloat16": jnp.bfloat16,
+        "Long": "int64",
+        "Int": "int32",
+        "Short": "int16",
+        "Char": "int8",
+        "Byte": "uint8",
+        "Bool": "bool",
+    }.items()
+}
+_GLOBALS = (
+    "collections.OrderedDict",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    *_STORAGES,
+)
+# where checkpoints of a training keep the weights
+_NESTS = ("state_dict", "model")
+
+
+# classes of their own, and no tuples, which a program can make itself
+@dataclasses.dataclass(frozen=True)
+class _Global:
+    """What the program names in a module; never looked up."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """Numbers that tensors consist of; `key` names their entry in the archive."""
+
+    dtype: np.dtype
+    key: str
+    elements: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """A part of a storage, all measured in its elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read(path: pathlib.Path) -> MappedTensors:
+    """Returns the tensors of a state dict; their bytes stay in the file.
+
+    The state dict is what the file holds, or lies in it under "state_dict" or "model".
+    What else a checkpoint holds, such as the number of an epoch, is passed over.
+
+    Raises:
+        DataError: the file is none that `torch.save` wrote with tensors alone, or is
+            damaged; the message names it.
+    """
+    with reading(str(path), _EXPECTED):
+        program, entries = _open(path)
+        try:
+            found = _state_dict(_run(program))
+        except (ValueError, LookupError) as error:
+            raise DataError(f"{path}: data.pkl: {error}") from error
+        takes = {name: _take(path, name, t, entries) for name, t in found.items()}
+        size = sum(
+            math.prod(t.shape) * t.storage.dtype.itemsize for t in found.values()
+        )
+        check_growth(path, size)
+        return MappedTensors(path, takes)
+
+
+def _open(path: pathlib.Path) -> tuple[bytes, Mapping[str, Entry]]:
+    """Returns `data.pkl`, and the entries of the storages by their keys."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            raise DataError(
+                f"{path}: no zip archive; files of torch before 1.6 are not read: "
+                f"{_REMEDY}"
+            )
+    directory = read_directory(path)
+    programs = [name for name in directory if name.split("/")[1:] == ["data.pkl"]]
+    if len(programs) != 1:
+        raise DataError(
+            f"{path}: {len(programs)} entries data.pkl; expected {_EXPECTED}"
+        )
+    root = programs[0].removesuffix("data.pkl")
+    inside = {name.removeprefix(root): entry for name, entry in directory.items()}
+    if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
+        raise DataError(f"{path}: a TorchScript program, which is not run: {_REMEDY}")
+    if "byteorder" in inside and inside["byteorder"].read() != b"little":
+        raise DataError(f"{path}: its numbers are not little-endian: {_REMEDY}")
+    program = inside["data.pkl"]
+    if program.size > _MAX_PROGRAM_BYTES:
+        raise DataError(
+            f"{path}: data.pkl of {program.size} bytes, more than the limit of "
+            f"{_MAX_PROGRAM_BYTES}"
+        )
+    return program.read(), {
+        name.removeprefix("data/"): entry
+        for name, entry in inside.items()
+        if name.startswith("data/")
+    }
+
+
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_LITERALS = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
+_LITERALS += ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+_LITERALS += ("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES")
+
+
+def _run(program: bytes) -> Any:
+    """Returns what the program of a pickle leaves on its stack.
+
+    Raises:
+        ValueError: an instruction or a global that no state dict needs.
+        LookupError: the stack has nothing left, or nothing was stored.
+    """
+    stack, below, memo = [], [], {}
+    for opcode, argument, _ in pickletools.genops(program):
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "MARK":
+                below.append(stack)
+                stack = []
+            case "BINPUT" | "LONG_BINPUT" | "MEMOIZE" as name:
+                index = len(memo) if name == "MEMOIZE" else argument
+                if index is None or index > len(program):  # they are counted up
+                    raise ValueError(f"value {index} of a short program")
+                memo[index] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "TUPLE" | "APPENDS" | "SETITEMS" as name:
+                items, stack = stack, below.pop()
+                _put(stack, name, items)
+            case "TUPLE1" | "TUPLE2" | "TUPLE3" | "APPEND" | "SETITEM" as name:
+                count = {"TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2}.get(name, 1)
+                items = [stack.pop() for _ in range(count)][::-1]
+                _put(stack, name, items)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "GLOBAL":
+                stack.append(_global(str(argument).replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(_global(f"{_text(module)}.{_text(name)}"))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+            case "REDUCE":
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(_call(function, arguments))
+            case "BUILD":
+                stack.pop()  # the versions of modules, which a state dict carries
+                _check_kind(stack[-1], dict)
+            case name if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case name if name in _LITERALS:
+                stack.append(argument)
+            case name:
+                raise ValueError(f"instruction {name} is none of a state dict")
+    raise ValueError("the program has no end")
+
+
+def _put(stack: list[Any], name: str, items: list[Any]) -> None:
+    """Makes a tuple of items, or adds them to the list or dictionary on the stack."""
+    if name.startswith("TUPLE"):
+        stack.append(tuple(items))
+    elif name.startswith("APPEND"):
+        _check_kind(stack[-1], list)
+        stack[-1].extend(items)
+    else:
+        _check_kind(stack[-1], dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # nothing else names a tensor, and it may take long to compare
+            if isinstance(key, str):
+                stack[-1][key] = value
+
+
+def _check_kind(value: Any, kind: type) -> None:
+    if type(value) is not kind:
+        raise ValueError(f"a {type(value).__name__} where a {kind.__name__} belongs")
+
+
+def _text(value: Any) -> str:
+    _check_kind(value, str)
+    return value
+
+
+def _size(value: Any) -> int:
+    _check_kind(value, int)
+    if not 0 <= value < 2**63:
+        raise ValueError("a size that is negative or larger than any file")
+    return value
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    _check_kind(value, tuple)
+    if len(value) > _MAX_AXES:
+        raise ValueError(f"a tensor of {len(value)} axes")
+    return tuple(_size(n) for n in value)
+
+
+def _global(name: str) -> _Global:
+    if name not in _GLOBALS:
+        raise ValueError(
+            f"global {name!r} is none that tensors consist of, and nothing is run: "
+            f"{_REMEDY}"
+        )
+    return _Global(name)
+
+
+def _storage(value: Any) -> _Storage:
+    match value:
+        case ("storage", _Global(kind), str(key), str(_), elements):
+            if kind in _STORAGES:
+                return _Storage(_STORAGES[kind], key, _size(elements))
+    raise ValueError("a reference that is none to a storage")
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    _check_kind(function, _Global)
+    _check_kind(arguments, tuple)
+    match function.name, arguments:
+        # a state dict is an OrderedDict; so are the hooks of a tensor
+        case ("collections.OrderedDict", ()):
+            return {}
+        case (
+            "torch._utils._rebuild_tensor_v2",
+            (_Storage() as storage, offset, shape, strides, _, _, *more),
+        ) if more in ([], [None]):
+            shape, strides = _sizes(shape), _sizes(strides)
+            if len(shape) != len(strides):
+                raise ValueError(f"{len(strides)} strides of a tensor {shape}")
+            return _Tensor(storage, _size(offset), shape, strides)
+        case ("torch._utils._rebuild_parameter", (_Tensor() as tensor, _, _)):
+            return tensor
+    raise ValueError(f"{function.name} with arguments that torch does not give it")
+
+
+def _state_dict(value: Any) -> dict[str, _Tensor]:
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds no state dict: {_REMEDY}")
+    nests = [name for name in _NESTS if isinstance(value.get(name), dict)]
+    if len(nests) > 1:
+        raise ValueError(f"it holds weights as {' and as '.join(nests)}: {_REMEDY}")
+    if nests:
+        value = value[nests[0]]
+    found = {name: t for name, t in value.items() if isinstance(t, _Tensor)}
+    if not found:
+        raise ValueError(f"it holds no tensors by their names: {_REMEDY}")
+    return found
+
+
+def _take(
+    path: pathlib.Path, name: str, tensor: _Tensor, entries: Mapping[str, Entry]
+) -> Callable[[], np.ndarray]:
+    """Returns what reads a tensor that lies inside its storage, and that in its entry.
+
+    Raises:
+        DataError: it does not.
+    """
+    storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
+    culprit = f"{path}: tensor {name!r}"
+    entry = entries.get(storage.key)
+    if entry is None:
+        raise DataError(f"{culprit}: there is no entry data/{storage.key!r}")
+    if entry.is_deflated:
+        raise DataError(f"{culprit}: its entry is compressed, as torch has none")
+    size = storage.dtype.itemsize
+    if storage.elements * size > entry.size:
+        raise DataError(
+            f"{culprit}: a storage of {storage.elements} x {size} bytes in an entry of "
+            f"{entry.size}"
+        )
+    reach = tensor.offset + span(shape, strides)
+    if max(reach, math.prod(shape)) > storage.elements:
+        raise DataError(
+            f"{culprit}: shape {shape}, strides {strides} and offset {tensor.offset} "
+            f"do not fit in its storage of {storage.elements}"
+        )
+    offset = entry.offset + tensor.offset * size
+    return functools.partial(view, path, offset, storage.dtype, shape, strides)
