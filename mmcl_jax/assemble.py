@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
     Attributes:
         config: the experiment.
-        encoder: the frozen encoder; its weights are on the host.
+        encoder: the frozen encoder; its weights are on the devices.
         stream: what is learnt.
         model: the encoder as the method sees it.
         make_method: builds the way it is learnt around a model.
@@ -55,9 +55,24 @@ class Run(NamedTuple):
     notes: tuple[str, ...]
 
 
-def load_encoder(path: str) -> pretrained.Encoder:
-    """Reads the encoder that the config names."""
-    return pretrained.load(BUILTIN_ENCODER if path == "builtin" else path)
+def load_encoder(
+    options: configs.EncoderOptions, mesh: jax.sharding.Mesh | None = None
+) -> pretrained.Encoder:
+    """Reads the encoder that the config names.
+
+    Args:
+        options: say which, and how it computes.
+        mesh: where its weights go, each as soon as it is read; None: they stay in
+            float32 on the host.
+    """
+
+    def place(path: str, leaf: np.ndarray) -> jax.Array:
+        dtype = encoders.leaf_dtype(path, options.dtype)
+        return sharding.put(leaf.astype(dtype), mesh)
+
+    name = BUILTIN_ENCODER if options.path == "builtin" else options.path
+    encoder = pretrained.load(name, place if mesh else pretrained.on_host)
+    return encoder._replace(spec=encoders.with_remat(encoder.spec, options.remat))
 
 
 def build_stream(config: configs.Config) -> Stream:
@@ -83,6 +98,16 @@ def input_shapes(
     )
 
 
+def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
+    read = dict(encoder.spec.readers)
+    if missing := [name for name in stream.modalities if name not in read]:
+        raise configs.ConfigError(
+            f"config.encoder.path: the encoder reads {', '.join(read)}; the stream has "
+            f"{', '.join(missing)} too. Leave it out of the stream, or add an encoder "
+            "for it with '+'"
+        )
+
+
 def build_model(encoder: pretrained.Encoder, stream: Stream) -> Model:
     """Returns the encoder's static facts, for the modalities of the stream."""
     log_scale = min(float(encoder.frozen["log_scale"]), float(np.log(100.0)))
@@ -104,7 +129,6 @@ def assemble(config: configs.Config, console: Console) -> Run:
     Raises:
         ValueError: naming what cannot be read, or what does not fit together.
     """
-    encoder = load_encoder(config.encoder.path)
     stream = build_stream(config)
     mesh = sharding.make_mesh()
     rows, devices = config.train.batch_size, mesh.devices.size
@@ -113,6 +137,8 @@ def assemble(config: configs.Config, console: Console) -> Run:
             f"config.train.batch_size: {rows} rows cannot be cut evenly over {devices} "
             "devices"
         )
+    encoder = load_encoder(config.encoder, mesh)
+    _check_modalities(encoder, stream)
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
     failures, notes = {}, []
     if config.data.verify and isinstance(config.stream, configs.Folders):

@@ -72,14 +72,21 @@ class Seeds:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderOptions:
-    """The frozen encoder.
+    """The frozen encoder, see `docs/encoders.md`.
 
     Attributes:
-        path: folder with `config.json`, `tokenizer.json` and `model.safetensors`, or
-            "builtin" for the one in the package.
+        path: "builtin" for the one in the package; else a folder, a file of weights or
+            `org/name` of a repository; or several with `+` between them, one for each
+            modality.
+        dtype: what the towers compute in; layer norms, softmax, projections and all
+            that is trained stay float32.
+        remat: what the backward pass of a block computes again to save memory:
+            `nothing`, its `attention`, or the whole of `blocks`.
     """
 
     path: str = "builtin"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["nothing", "attention", "blocks"] = "nothing"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,6 +76,8 @@ def run(
             lock = lock or workdirs.Lock(workdir)
             workdirs.check(workdir, config)  # another run may have come in between
             _fill(workdir, config, describe(assembled))
+            summary = "\n".join(assembled.encoder.summary)
+            write_text(workdir / "encoder.txt", summary + "\n")
         distributed.synchronize("workdir")
         writer = Writer(workdir, console)
         try:
@@ -111,7 +113,7 @@ class _Loop:
     ) -> None:
         self._run, self._workdir = run, workdir
         self._writer, self._interrupt = writer, interrupt
-        self._frozen = sharding.put(run.encoder.frozen, run.mesh)
+        self._frozen = run.encoder.frozen
         self._feed = Feed(run, self._frozen)
         self._results = Results.start(len(run.stream.tasks))
         stages = range(len(run.stream.stages))
@@ -128,7 +130,7 @@ class _Loop:
 
     def run(self, stop_after: int | None) -> dict[str, Any] | None:
         stages = self._run.stream.stages
-        for line in (level_of_knowledge(self._run.stream), *self._run.notes):
+        for line in (level_of_knowledge(self._run.model), *self._run.notes):
             self._writer.say(line)
         state, first = self._start()
         with self._results.timed("text"):
@@ -392,7 +394,7 @@ class _Loop:
             "method": run.config.method.name,
             "seeds": dataclasses.asdict(run.config.seeds),
             "environment": environment(run.mesh),
-            "knowledge": level_of_knowledge(run.stream),
+            "knowledge": level_of_knowledge(run.model),
             "modalities": run.stream.modalities,
             "tasks": describe_tasks(run.stream),
             "skipped_samples": run.skipped_samples,

@@ -52,6 +52,7 @@ def producer(encoder: Encoder, mesh: jax.sharding.Mesh, batch_size: int) -> str:
         "encoder": encoder.fingerprint,
         "spec": dataclasses.asdict(encoder.spec),
         "inputs": inputs,
+        "dtype": sorted({str(x.dtype) for x in jax.tree.leaves(encoder.frozen)}),
         "device": [device.platform, device.device_kind, mesh.devices.size],
         "jax": jax.__version__,
         "batch_size": batch_size,

@@ -142,17 +142,21 @@ class _Timer:
         self._seconds[self._part] = self._seconds.get(self._part, 0.0) + spent
 
 
-def level_of_knowledge(stream: Stream) -> str:
+def level_of_knowledge(model: Model) -> str:
     """Says what a prediction may know, from most to least.
 
     L0: modality and task. L1: the modality. L2: neither, but towers differ by modality.
-    L3: neither, and one tower serves all. Text has its own tower here, so a stream with
-    text and others is L3 among the image-side modalities only.
+    L3: neither, and one tower serves all. Where modalities have towers of their own, a
+    prediction is L3 at best among those that share one.
     """
-    shared = [name for name in stream.modalities if name != "text"]
+    groups = [
+        ", ".join(model.modalities[i] for i in model.members(tower))
+        for tower in dict.fromkeys(model.towers)
+    ]
     agnostic = "L3"
-    if "text" in stream.modalities and shared:
-        agnostic = f"L3 among {', '.join(shared)}; L2 between these and text"
+    if len(groups) > 1:
+        shared = [f"L3 among {group}; " for group in groups if "," in group]
+        agnostic = f"{''.join(shared)}L2 between {' | '.join(groups)}"
     return (
         "level of knowledge: task labels and given modality L0, modality labels and "
         f"given modality L1, union labels and predicted modality {agnostic}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmcl_jax import assemble
+from mmcl_jax import assemble, config
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import pretrained
 from mmcl_jax.models.pretrained import Encoder
@@ -50,7 +50,7 @@ def _without(tensors: dict, name: str) -> dict:
 
 _FC1, _SCALE = "text_model.encoder.layers.1.mlp.fc1.weight", "logit_scale"
 DAMAGES = {
-    "missing": (lambda t: _without(t, _FC1), rf"tensor '{_FC1}' is missing"),
+    "missing": (lambda t: _without(t, _FC1), rf"tensors missing: '{_FC1}'"),
     "extra": (
         lambda t: t | {"spare.bias": np.zeros(2)},
         r"without a use.*'spare.bias'",
@@ -83,13 +83,22 @@ def test_damaged_weights_are_named(
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_missing_files_are_named(
     name: str, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     shutil.copytree(encoder_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / name).unlink()
     with pytest.raises(ValueError, match=f"{name}: no such file"):
+        pretrained.load(tmp_path)
+
+
+def test_a_folder_without_weights(
+    encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(encoder_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=f"{tmp_path}: no file of weights"):
         pretrained.load(tmp_path)
 
 
@@ -107,9 +116,9 @@ def test_damaged_files_are_named(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"projection_dim": None}, "projection_dim"),
-        ({"preprocessing": None}, "preprocessing"),
-        ({"preprocessing": {"frames": 2}}, "mean"),
+        ({"projection_dim": "16"}, "projection_dim"),
+        ({"model_type": "bert"}, "model_type"),
+        ({"preprocessing": {"mean": 2}}, "mean"),
         ({"vision_config": {"hidden_act": "relu"}}, "hidden_act 'relu'"),
     ],
 )
@@ -120,10 +129,7 @@ def test_fields_of_the_config_are_named(
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
     for key, value in change.items():
-        if value is None:
-            del config[key]
-        else:
-            config[key] = config[key] | value if key == "vision_config" else value
+        config[key] = config[key] | value if isinstance(value, dict) else value
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message) as caught:
         pretrained.load(tmp_path)
@@ -132,7 +138,7 @@ def test_fields_of_the_config_are_named(
 
 def test_builtin_encoder() -> None:
     folder = assemble.BUILTIN_ENCODER
-    builtin = assemble.load_encoder("builtin")
+    builtin = assemble.load_encoder(config.EncoderOptions())
     parameters = sum(leaf.size for leaf in jax.tree.leaves(builtin.frozen))
     assert 2e6 < parameters < 5e6
     size = sum(path.stat().st_size for path in folder.iterdir())

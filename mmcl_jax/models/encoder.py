@@ -1,11 +1,10 @@
 """The frozen encoder: towers that read modalities, and one joint space."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float
 
 from mmcl_jax.models import text, visual
 from mmcl_jax.models.text import TextSpec
@@ -21,7 +20,6 @@ from mmcl_jax.types import Key, PyTree
 ReaderSpec = VisualSpec | TextSpec
 PICTURES = ("image", "video", "audio", "depth")
 
-# computed in float32 whatever the rest is, or outside the towers
 _FLOAT32 = ("norm", "projection", "head", "scale")
 
 
@@ -178,14 +176,25 @@ def init(key: Key, spec: EncoderSpec) -> PyTree:
     return weights | {"log_scale": jnp.log(1 / 0.07)}
 
 
-def cast(frozen: Mapping, dtype: DTypeLike) -> PyTree:
-    """Returns weights for towers that compute in `dtype`.
+def leaf_dtype(path: str, dtype: str) -> str:
+    """Returns the type of a weight in an encoder that computes in `dtype`.
 
-    Layer norms, softmax, pooling heads and projections compute in float32 all the same.
+    Layer norms, pooling heads and projections compute in float32 all the same, as every
+    softmax does.
+
+    Args:
+        path: of the leaf, with `/` between names.
+        dtype: "float32" or "bfloat16".
     """
+    return "float32" if any(name in path for name in _FLOAT32) else dtype
 
-    def one(path: tuple, leaf: Array) -> Array:
-        names = jax.tree_util.keystr(path)
-        return leaf if any(n in names for n in _FLOAT32) else leaf.astype(dtype)
 
-    return jax.tree_util.tree_map_with_path(one, frozen)
+def with_remat(spec: EncoderSpec, remat: str) -> EncoderSpec:
+    """Returns the shape with every backward pass computing `remat` again."""
+
+    def changed(reader: ReaderSpec) -> ReaderSpec:
+        trunk = dataclasses.replace(reader.trunk, remat=remat)
+        return dataclasses.replace(reader, trunk=trunk)
+
+    towers = tuple((name, changed(reader)) for name, reader in spec.towers)
+    return dataclasses.replace(spec, towers=towers)

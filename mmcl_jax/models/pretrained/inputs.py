@@ -1,6 +1,5 @@
 """What an encoder wants to be fed, by the files that come with it."""
 
-import dataclasses
 import pathlib
 from typing import Any, Literal
 
@@ -86,8 +85,13 @@ def processor(
         DataError: it is missing, or asks for what would not be done.
     """
     path = folder / PROCESSOR
-    config = read_json(path, "how an encoder wants its pictures")
-    with reading(str(path), "how an encoder wants its pictures"):
+    expected = (
+        "how an encoder wants its pictures, for instance "
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], '
+        f'"size": {{"shortest_edge": {image_size}}}}}'
+    )
+    config = read_json(path, expected)
+    with reading(str(path), expected):
         pixels = (
             fields.channels(config, "image_mean"),
             fields.channels(config, "image_std"),
@@ -139,9 +143,3 @@ def check_tokenizer(tokenizer: TokenizerSpec, text: TextSpec) -> None:
             f"{tokenizer.path}: the end token {loaded.end}; the encoder takes "
             f"{expected} for the end of a sentence"
         )
-
-
-def override(spec: InputSpec, **values: Any) -> InputSpec:
-    """Returns the spec with the values that are not None."""
-    given = {k: tuple(v) for k, v in values.items() if v is not None}
-    return dataclasses.replace(spec, **given)

@@ -20,7 +20,7 @@ from mmcl_jax.types import PyTree
 
 Tensors = Mapping[str, np.ndarray]
 Shape = tuple[int, ...]
-Place = Callable[[np.ndarray], jax.Array | np.ndarray]
+Place = Callable[[str, np.ndarray], jax.Array | np.ndarray]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _BLOCKS = "blocks"
@@ -128,7 +128,7 @@ def read(
     layout: Layout,
     tensors: Tensors,
     path: str,
-    place: Place = np.asarray,
+    place: Place,
     unused: Iterable[str] = (),
     without: Collection[str] = (),
 ) -> dict[str, np.ndarray | jax.Array]:
@@ -139,7 +139,7 @@ def read(
         layout: a rule for each leaf.
         tensors: of the file; each is taken when its leaf is made, one after another.
         path: of the file, for messages.
-        place: where a finished leaf goes, for instance on devices.
+        place: `(path, leaf) -> array`: where a finished leaf goes.
         unused: patterns of names that are no weights.
         without: leaves that another file has given.
 
@@ -164,7 +164,7 @@ def read(
         if found:
             raise DataError(f"{path}: tensors {what}: {_listed(sorted(found))}")
     return {
-        leaf: place(_fill(layout[leaf], leaf, shape, tensors, path))
+        leaf: place(leaf, _fill(layout[leaf], leaf, shape, tensors, path))
         for leaf, shape in leaves.items()
         if leaf not in without
     }

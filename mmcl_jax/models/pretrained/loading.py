@@ -29,16 +29,6 @@ from mmcl_jax.types import PyTree
 
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 _EXPECTED = "the config of an encoder"
-# the first that is there is read
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "open_clip_pytorch_model.bin",
-)
-_WEIGHT_SUFFIXES = (".npz", ".pth", ".bin", ".safetensors")
 _CHUNK = 2**22
 
 
@@ -74,14 +64,20 @@ class _Part(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def load(name: str | pathlib.Path, place: Place = np.asarray) -> Encoder:
+def on_host(path: str, leaf: np.ndarray) -> np.ndarray:
+    """Leaves a weight where it was read."""
+    del path
+    return leaf
+
+
+def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
     """Reads an encoder; every tensor is used and every weight is filled.
 
     Args:
         name: a folder, a file of weights, or a repository of a hub, see `hub.resolve`;
             or several with `+` between them, whose visual towers are joined: their text
             towers must be the same.
-        place: where each leaf goes as soon as it is made.
+        place: where each leaf goes as soon as it is made, by its path in the tree.
 
     Raises:
         DataError: a file is missing or does not hold what is expected; the message
@@ -92,9 +88,13 @@ def load(name: str | pathlib.Path, place: Place = np.asarray) -> Encoder:
         names = [part.strip() for part in str(name).split("+")]
     parts, sources = [], []
     for one in names:
-        located = hub.resolve(one)
-        parts.append(_open(located.path))
-        sources.append(f"{one} {located.revision or ''}".strip())
+        if pathlib.Path(one).is_file():
+            parts.append(_open(pathlib.Path(one)))
+            sources.append(one)
+        else:
+            located = hub.resolve(one)
+            parts.append(_open(hub.find_weights(located.folder)))
+            sources.append(f"{located.source} {located.revision or ''}".strip())
     spec = _joined([part.spec for part in parts])
     leaves: dict[str, np.ndarray | jax.Array] = {}
     for part in parts:
@@ -121,12 +121,9 @@ def load(name: str | pathlib.Path, place: Place = np.asarray) -> Encoder:
     return Encoder(spec, _inputs(parts), frozen, fingerprint, summary)
 
 
-def _open(path: pathlib.Path) -> _Part:
-    """Returns the checkpoint in a folder or a file; the files say of which family."""
-    folder = path if path.is_dir() else path.parent
-    weights = _weights(path)
-    with reading(str(weights), "the weights of an encoder"):
-        tensors = tensor_files.read(weights)
+def _open(weights: pathlib.Path) -> _Part:
+    """Returns the checkpoint of a file; it and those beside it say of which family."""
+    folder, tensors = weights.parent, tensor_files.read(weights)
     if weights.suffix == ".npz":
         return _big_vision(folder, weights, tensors)
     if "modality_trunks.vision.blocks.0.norm_1.weight" in tensors:
@@ -134,21 +131,6 @@ def _open(path: pathlib.Path) -> _Part:
     if (folder / OPEN_CLIP_CONFIG).exists():
         return _open_clip(folder, weights, tensors)
     return _huggingface(folder, weights, tensors)
-
-
-def _weights(path: pathlib.Path) -> pathlib.Path:
-    if not path.is_dir():
-        return path
-    named = [path / name for name in _WEIGHTS if (path / name).exists()]
-    others = [p for p in sorted(path.iterdir()) if p.suffix in _WEIGHT_SUFFIXES]
-    if not named and len(others) != 1:
-        found = f"{len(others)} others" if others else "no other file of weights"
-        # the file that most encoders come with
-        raise DataError(
-            f"{path / _WEIGHTS[0]}: no such file, nor {', '.join(_WEIGHTS[1:])}, and "
-            f"{found}; name a file of weights"
-        )
-    return (named or others)[0]
 
 
 def _huggingface(

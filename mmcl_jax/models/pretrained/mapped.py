@@ -44,6 +44,10 @@ class MappedTensors(Mapping[str, np.ndarray]):
         with reading(str(self._path), f"tensor {name!r}"):
             return take()
 
+    def __contains__(self, name: object) -> bool:
+        """Says whether there is a tensor of that name; reads nothing."""
+        return name in self._takes
+
     def __iter__(self) -> Iterator[str]:
         """Goes through the names; reads nothing."""
         return iter(self._takes)
