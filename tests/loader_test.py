@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl_jax.modalities.base import DataError, FileReference, InputSpec, Modality
+from mmcl_jax.modalities.base import (
+    DataError,
+    FileReference,
+    InputSpec,
+    Modality,
+    TokenizerSpec,
+)
 from mmcl_jax.streams.base import Record
 from mmcl_jax.streams.loader import Decoder, epoch, num_batches
 from mmcl_jax.types import Batch
@@ -228,7 +234,8 @@ def test_memo_stays_in_its_room_and_renews(spec: InputSpec) -> None:
 
 def test_unnamed_errors_are_named(spec: InputSpec, tmp_path: pathlib.Path) -> None:
     path = helpers.write(tmp_path, "text")
-    spec = dataclasses.replace(spec, tokenizer=str(tmp_path / "absent.json"))
+    absent = TokenizerSpec(str(tmp_path / "absent.json"))
+    spec = dataclasses.replace(spec, tokenizer=absent)
     with pytest.raises(DataError, match="^somewhere: .*absent.json: no such file"):
         Decoder(spec, 0)(Record(FileReference(path, "somewhere"), 0, 0), "text")
 

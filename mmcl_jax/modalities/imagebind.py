@@ -83,7 +83,7 @@ def video(media: np.ndarray, spec: InputSpec) -> Inputs:
     size = spec.image_size
     chosen = np.linspace(0, len(media) - 1, FRAMES, dtype=int)
     clip = np.stack([trim(media[i]) for i in chosen])
-    height, width = scaled_shape(*clip.shape[1:3], size)
+    height, width = scaled_shape(clip.shape[1], clip.shape[2], size)
     whole = (0, 0, width, height)
     values = resize_as_torch(clip, (height, width), whole, "linear", antialias=False)
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
@@ -168,11 +168,10 @@ def depth(media: np.ndarray, spec: InputSpec) -> Inputs:
     metres = np.clip(metres, _MIN_DEPTH, spec.max_depth)
     disparity = np.float32(spec.disparity_scale) / metres
     part = np.clip(disparity, _MIN_DISPARITY, _MAX_DISPARITY) / _MAX_DISPARITY
-    height, width = fitted_shape(*part.shape, spec.image_size)
-    box = crop_box(height, width, spec.image_size)
-    values = resize_as_torch(
-        part[None, ..., None], (height, width), box, "linear", spec.antialias
-    )
+    shape = fitted_shape(part.shape[0], part.shape[1], spec.image_size)
+    box = crop_box(*shape, spec.image_size)
+    part = part[None, ..., None]
+    values = resize_as_torch(part, shape, box, "linear", spec.antialias)
     return {"pixels": (values - _DISPARITY_MEAN) / _DISPARITY_STD}
 
 

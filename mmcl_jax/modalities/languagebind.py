@@ -76,9 +76,9 @@ def video(media: np.ndarray, spec: InputSpec) -> Inputs:
     """
     chosen = np.linspace(0, len(media) - 1, spec.frames, dtype=int)
     clip = np.stack([trim(media[i]) for i in chosen])
-    height, width = scaled_shape(*clip.shape[1:3], spec.image_size)
-    box = crop_box(height, width, spec.image_size)
-    values = resize_as_torch(clip, (height, width), box, "linear", antialias=False)
+    shape = scaled_shape(clip.shape[1], clip.shape[2], spec.image_size)
+    box = crop_box(*shape, spec.image_size)
+    values = resize_as_torch(clip, shape, box, "linear", antialias=False)
     return {"pixels": _normalize(values / 255, spec)}
 
 
@@ -146,9 +146,9 @@ def video_shapes(spec: InputSpec) -> Shapes:
 
 
 def _resize_and_crop(picture: np.ndarray, spec: InputSpec) -> np.ndarray:
-    height, width = fitted_shape(*picture.shape[:2], spec.image_size)
-    box = crop_box(height, width, spec.image_size)
-    return resize_as_torch(picture[None], (height, width), box, "cubic", spec.antialias)
+    shape = fitted_shape(picture.shape[0], picture.shape[1], spec.image_size)
+    box = crop_box(*shape, spec.image_size)
+    return resize_as_torch(picture[None], shape, box, "cubic", spec.antialias)
 
 
 def _normalize(values: np.ndarray, spec: InputSpec) -> np.ndarray:

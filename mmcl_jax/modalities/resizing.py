@@ -89,7 +89,10 @@ def resampling_matrix(
     scale = size_in / size_out
     stretch = max(scale, 1.0) if antialias else 1.0
     reach = _REACH[kernel] * stretch
-    places = (np.arange(size_out)[rows] + 0.5) * scale - 0.5
+    # rounded to single precision where torch rounds: some 1e-5 of a pixel
+    places = (np.arange(size_out)[rows] + 0.5) * float(np.float32(scale))
+    shift = 0.0 if antialias else 0.5
+    places = (places - shift).astype(np.float32).astype(float) - (0.5 - shift)
     taps = np.floor(places - reach).astype(int)[:, None]
     taps = taps + np.arange(math.ceil(2 * reach) + 2)
     weights = _kernel(np.abs(taps - places[:, None]) / stretch, kernel, a)
