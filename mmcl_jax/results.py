@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mmcl_jax import __version__, evaluate, metrics
-from mmcl_jax.streams.base import Stream
+from mmcl_jax.models import Model
 
 
 @dataclasses.dataclass

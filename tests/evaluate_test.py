@@ -12,6 +12,7 @@ from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.results import Results, level_of_knowledge, plain
 from mmcl_jax.streams.base import Stream, TaskDraft, build_stream
 from mmcl_jax.types import Prediction
+from tests.prompted import model_of
 
 
 def _stream(*tasks: tuple[str, str], test: int = 2) -> Stream:
@@ -296,15 +297,18 @@ def test_plain_knows_no_nan_and_no_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tasks", "level"),
+    ("modalities", "level"),
     [
-        ((("image", "a b"), ("audio", "c d")), "predicted modality L3"),
-        ((("text", "a b"),), "predicted modality L3"),
+        (("image", "audio"), "predicted modality L3"),
+        (("text",), "predicted modality L3"),
+        (("image", "text"), "predicted modality L2 between image | text"),
         (
-            (("image", "a b"), ("text", "c d")),
-            "predicted modality L3 among image; L2 between these and text",
+            ("image", "text", "video"),
+            "predicted modality L3 among image, video; L2 between image, video | text",
         ),
     ],
 )
-def test_level_of_knowledge_depends_on_the_towers(tasks: tuple, level: str) -> None:
-    assert level_of_knowledge(_stream(*tasks)).endswith(level)
+def test_level_of_knowledge_depends_on_the_towers(
+    modalities: tuple, level: str
+) -> None:
+    assert level_of_knowledge(model_of(modalities)).endswith(level)
