@@ -1,7 +1,7 @@
 """Inputs as the references prepare them, by torch, Pillow and plain formulas.
 
-`python -m tests.input_references` stores them in `tests/fixtures/inputs.npz`, for machines
-without torch and transformers.
+`python -m tests.input_references` stores them in `tests/fixtures/inputs.npz`, for
+machines without torch and transformers.
 """
 
 import math

@@ -34,7 +34,6 @@ def _learner(skip: bool) -> learner.Learner:
     model = Model(
         spec=nothing,
         modalities=("image",),
-        towers=("visual",),
         num_classes=1,
         num_stages=1,
         logit_scale=1.0,

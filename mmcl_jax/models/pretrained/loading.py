@@ -19,6 +19,7 @@ from mmcl_jax.models.pretrained import (
     inputs,
     language_bind,
     open_clip,
+    random_weights,
 )
 from mmcl_jax.models.pretrained import layout as layouts
 from mmcl_jax.models.pretrained import tensors as tensor_files
@@ -75,14 +76,18 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
 
     Args:
         name: a folder, a file of weights, or a repository of a hub, see `hub.resolve`;
-            or several with `+` between them, whose visual towers are joined: their text
-            towers must be the same.
+            several with `+` between them, whose visual towers are joined: their text
+            towers must be the same; or `random:SIZE`, see `sizes.SIZES`.
         place: where each leaf goes as soon as it is made, by its path in the tree.
 
     Raises:
         DataError: a file is missing or does not hold what is expected; the message
             names the file and the field or the tensors.
     """
+    if str(name).startswith(random_weights.PREFIX):
+        spec, fed, frozen, fingerprint = random_weights.load(str(name), place)
+        lines = (f"{name}: random weights", *_towers(spec, frozen), fingerprint)
+        return Encoder(spec, fed, frozen, fingerprint, lines)
     names = [str(name)]
     if not pathlib.Path(name).exists():
         names = [part.strip() for part in str(name).split("+")]
@@ -315,15 +320,7 @@ def _summary(
     for part, source in zip(parts, sources, strict=True):
         lines.append(f"{part.family}: {source} ({part.weights.name})")
         lines += part.notes
-    for name, reader in spec.towers:
-        trunk = reader.trunk
-        size = sum(leaf.size for leaf in jax.tree.leaves(frozen[name]))
-        read = [m for m, tower in spec.readers if tower == name]
-        lines.append(
-            f"{name} (reads {', '.join(read)}): {size / 1e6:.1f} M parameters, "
-            f"{trunk.layers} x {trunk.width}, {trunk.heads} heads, {trunk.activation}, "
-            f"epsilon {trunk.norm_epsilon:g}"
-        )
+    lines += _towers(spec, frozen)
     fed, text = parts[0].inputs, spec.text
     lines.append(
         f"pictures: mean {fed.mean}, deviation {fed.std}, style {fed.style}, "
@@ -335,3 +332,17 @@ def _summary(
     )
     lines.append(f"fingerprint {fingerprint}")
     return tuple(lines)
+
+
+def _towers(spec: EncoderSpec, frozen: PyTree) -> list[str]:
+    lines = []
+    for name, reader in spec.towers:
+        trunk = reader.trunk
+        size = sum(leaf.size for leaf in jax.tree.leaves(frozen[name]))
+        read = [m for m, tower in spec.readers if tower == name]
+        lines.append(
+            f"{name} (reads {', '.join(read)}): {size / 1e6:.1f} M parameters, "
+            f"{trunk.layers} x {trunk.width}, {trunk.heads} heads, {trunk.activation}, "
+            f"epsilon {trunk.norm_epsilon:g}"
+        )
+    return lines

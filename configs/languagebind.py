@@ -1,0 +1,56 @@
+"""LanguageBind's towers, one a modality, on a stream from your own files, with COMM.
+
+`python -m mmcl_jax.main --config=configs/languagebind.py:weights=A+B+C+D
+--config.stream.root=DATA --workdir=runs/languagebind`. `weights=` are folders or
+repositories with `+` between them, one for each modality of the stream but text, such as
+`LanguageBind/LanguageBind_Image+LanguageBind/LanguageBind_Video_FT`; without it the
+weights are random. Further: `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
+`smoke` is a tiny random encoder of the same make on a short procedural stream.
+
+Each modality has a tower of its own, so the level of knowledge is L2 at best: a sample's
+modality decides its tower before anything is predicted.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from mmcl_jax.arguments import parse_argument, with_arguments
+from mmcl_jax.config import (
+    Config,
+    EncoderOptions,
+    Folders,
+    OptimizerOptions,
+    TrainOptions,
+    World,
+    to_config_dict,
+)
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Returns the config."""
+    variant, pairs = parse_argument(argument)
+    weights = pairs.pop("weights", "")
+    config = with_arguments(Config(stream=Folders()), pairs)
+    if variant == "smoke":
+        config = dataclasses.replace(
+            config,
+            encoder=EncoderOptions(weights or "random:languagebind_tiny"),
+            stream=World(
+                tasks=5, classes_per_task=2, train_per_class=8, test_per_class=8
+            ),
+            train=TrainOptions(epochs=1, batch_size=16),
+        )
+        return to_config_dict(config)
+    config = dataclasses.replace(
+        config,
+        encoder=EncoderOptions(
+            weights or "random:languagebind", dtype="bfloat16", remat="attention"
+        ),
+        train=TrainOptions(
+            epochs=10,
+            batch_size=64,
+            optimizer=OptimizerOptions(learning_rate=1e-3),
+        ),
+    )
+    return to_config_dict(config)

@@ -1,0 +1,79 @@
+"""Encoders of a published size with random weights, to try what needs no knowledge."""
+
+import dataclasses
+import difflib
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+
+from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.pretrained import image_bind, inputs, language_bind
+from mmcl_jax.models.pretrained.layout import Place
+from mmcl_jax.models.sizes import SIZES
+from mmcl_jax.types import PyTree
+
+PREFIX = "random:"
+# no tokenizer of a published encoder comes with the package
+_FOLDER = pathlib.Path(__file__).parents[1] / "assets"
+_END_TOKEN = 1
+_HALF = (0.5, 0.5, 0.5)
+
+
+def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
+    """Returns shape, inputs, weights and fingerprint of `random:SIZE`.
+
+    Sentences are cut by the tokenizer of the built-in encoder.
+
+    Raises:
+        DataError: no such size; names the nearest.
+    """
+    size = name.removeprefix(PREFIX)
+    if size not in SIZES:
+        near = difflib.get_close_matches(size, SIZES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{name}: {size!r} is not one of {', '.join(SIZES)}{hint}")
+    spec = _with_own_words(SIZES[size])
+    weights = jax.jit(encoders.init, static_argnums=1)(jax.random.key(0), spec)
+    frozen = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: place(
+            jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)
+        ),
+        weights,
+    )
+    tokenizer = inputs.own_tokenizer(_FOLDER)
+    fingerprint = hashlib.sha256(name.encode()).hexdigest()
+    return spec, _inputs(spec, tokenizer), frozen, fingerprint
+
+
+def _with_own_words(spec: EncoderSpec) -> EncoderSpec:
+    text = dataclasses.replace(spec.text, end_token=_END_TOKEN)
+    if text.pool == "argmax":
+        text = dataclasses.replace(text, pool="end")
+    towers = tuple(
+        (name, text if reader is spec.text else reader) for name, reader in spec.towers
+    )
+    return dataclasses.replace(spec, towers=towers)
+
+
+def _inputs(spec: EncoderSpec, tokenizer: TokenizerSpec) -> InputSpec:
+    towers = [name for name, _ in spec.towers]
+    if "visual" in towers:
+        visual = spec.reader("visual")
+        assert isinstance(visual, encoders.VisualSpec)
+        pixels = (_HALF, _HALF)
+        resize = "crop" if visual.class_token else "squash"
+        size = visual.image_size[0]
+        return inputs.drawn(size, spec.text, tokenizer, pixels, resize)
+    if "vision" in towers:
+        return image_bind.inputs(spec, tokenizer)
+    config = {"vision_config": {}}
+    fed = language_bind.inputs(config, "image", spec, tokenizer)
+    for modality in ("video", "audio", "depth"):
+        other = language_bind.inputs(config, modality, spec, tokenizer)
+        only = dataclasses.replace(spec, readers=((modality, modality),))
+        fed = language_bind.joined_inputs(fed, other, only)
+    return fed
