@@ -75,7 +75,7 @@ def resolve(name: str, revision: str | None = None) -> Source:
     if at and revision not in (None, named):
         raise DataError(f"{name}: another revision than {revision!r}; name one of them")
     wanted = named if at else revision
-    if wanted is not None and not _REVISION.fullmatch(wanted):
+    if wanted is not None and (not _REVISION.fullmatch(wanted) or ".." in wanted):
         raise DataError(f"{name}: {wanted!r} is no name of a revision")
     folder = _fetch(repository, wanted)
     return Source(folder, f"{_SCHEME}{repository}", folder.name)

@@ -30,6 +30,7 @@ from mmcl_jax.models.pretrained.mapped import (
 _EXPECTED = "a file that torch.save wrote"
 _REMEDY = "save its tensors as safetensors, and give that file"
 _MAX_PROGRAM_BYTES = 4 * 2**20  # a thousand tensors take a quarter of a megabyte
+_MAX_INSTRUCTIONS = 500_000  # fifty a tensor
 _MAX_AXES = 32
 
 _STORAGES = {
@@ -155,7 +156,9 @@ def _run(program: bytes) -> Any:
         LookupError: the stack has nothing left, or nothing was stored.
     """
     stack, below, memo = [], [], {}
-    for opcode, argument, _ in pickletools.genops(program):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+        if count == _MAX_INSTRUCTIONS:
+            raise ValueError(f"more than {_MAX_INSTRUCTIONS} instructions")
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
@@ -175,8 +178,8 @@ def _run(program: bytes) -> Any:
                 items, stack = stack, below.pop()
                 _put(stack, name, items)
             case "TUPLE1" | "TUPLE2" | "TUPLE3" | "APPEND" | "SETITEM" as name:
-                count = {"TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2}.get(name, 1)
-                items = [stack.pop() for _ in range(count)][::-1]
+                taken = {"TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2}.get(name, 1)
+                items = [stack.pop() for _ in range(taken)][::-1]
                 _put(stack, name, items)
             case "EMPTY_DICT":
                 stack.append({})
