@@ -70,7 +70,8 @@ def resolve(name: str, revision: str | None = None) -> Source:
             )
         return Source(folder, name, None)
     repository, at, named = name.removeprefix(_SCHEME).partition("@")
-    if not _REPOSITORY.fullmatch(repository) or (at and not name.startswith(_SCHEME)):
+    is_repository = _REPOSITORY.fullmatch(repository) and not folder.is_file()
+    if not is_repository or (at and not name.startswith(_SCHEME)):
         raise DataError(f"{name}: {_explain(name)}")
     if at and revision not in (None, named):
         raise DataError(f"{name}: another revision than {revision!r}; name one of them")

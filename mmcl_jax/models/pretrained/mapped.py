@@ -19,12 +19,15 @@ DTYPES = tuple(
     )
 )
 
+MAX_AXES = 32
+
 # trained numbers hardly compress, and no more than a few tensors share a storage
 _MAX_GROWTH = 16
 _FREE_BYTES = 64 * 2**20  # small files of zeros may grow more than that
 
 
-class MappedTensors(Mapping[str, np.ndarray]):
+# of no types, which a checker at run time would look for in a tensor that it takes
+class MappedTensors(Mapping):
     """Tensors by their name, each read when it is taken, and again the next time.
 
     Taking one raises `DataError` naming the file and the tensor if its bytes cannot be

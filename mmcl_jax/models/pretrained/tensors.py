@@ -5,7 +5,6 @@ import io
 import json
 import math
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from mmcl_jax.models.pretrained import torch_archive
 from mmcl_jax.models.pretrained.archives import Entry, read_directory
 from mmcl_jax.models.pretrained.mapped import (
     DTYPES,
+    MAX_AXES,
     MappedTensors,
     check_growth,
     view,
@@ -35,7 +35,7 @@ _NPY_HEADER_BYTES = 12 + 10_000  # that NumPy reads at most
 _INDEX = ".index.json"
 
 
-def read(path: str | pathlib.Path) -> Mapping[str, np.ndarray]:
+def read(path: str | pathlib.Path) -> MappedTensors:
     """Returns the tensors of a file by their names.
 
     Which format it is says the suffix: `.safetensors`, `.bin`, `.pth` or `.pt` for what
@@ -137,7 +137,7 @@ def _read_npz(path: pathlib.Path) -> MappedTensors:
             name = file.removesuffix(".npy")
             try:
                 offset, dtype, shape, is_fortran = _npy_header(entry)
-            except (ValueError, MemoryError) as error:  # which deep nesting raises
+            except Exception as error:  # what Python's parser raises is a long list
                 raise DataError(f"{path}: tensor {name!r}: {error!r}") from error
             size = math.prod(shape) * dtype.itemsize
             if file == name or offset + size != entry.size:
@@ -168,7 +168,7 @@ def _npy_header(entry: Entry) -> tuple[int, np.dtype, tuple[int, ...], bool]:
         dtype = np.dtype(jnp.bfloat16)
     if dtype not in DTYPES:
         raise ValueError(f"numbers of type {dtype}")
-    if any(n < 0 for n in shape):
+    if len(shape) > MAX_AXES or any(n < 0 for n in shape):
         raise ValueError(f"shape {shape}")
     return file.tell(), dtype, shape, is_fortran
 

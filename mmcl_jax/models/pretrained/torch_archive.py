@@ -21,6 +21,7 @@ import numpy as np
 from mmcl_jax.modalities.base import DataError, reading
 from mmcl_jax.models.pretrained.archives import Entry, read_directory
 from mmcl_jax.models.pretrained.mapped import (
+    MAX_AXES,
     MappedTensors,
     check_growth,
     span,
@@ -31,7 +32,6 @@ _EXPECTED = "a file that torch.save wrote"
 _REMEDY = "save its tensors as safetensors, and give that file"
 _MAX_PROGRAM_BYTES = 4 * 2**20  # a thousand tensors take a quarter of a megabyte
 _MAX_INSTRUCTIONS = 500_000  # fifty a tensor
-_MAX_AXES = 32
 
 _STORAGES = {
     f"torch.{name}Storage": np.dtype(dtype)
@@ -241,7 +241,7 @@ def _size(value: Any) -> int:
 
 def _sizes(value: Any) -> tuple[int, ...]:
     _check_kind(value, tuple)
-    if len(value) > _MAX_AXES:
+    if len(value) > MAX_AXES:
         raise ValueError(f"a tensor of {len(value)} axes")
     return tuple(_size(n) for n in value)
 
