@@ -130,6 +130,7 @@ HEADERS = {
     "backwards": ({"a": _entry(places=(8, 0))}, "SafetensorError"),
     "far": ({"aa": _entry(places=(2**62, 2**62 + 8))}, "`aa`"),
     "type": ({"aa": _entry("F8_E4M3", (8,))}, "'aa' is of type F8_E4M3"),
+    "axes": ({"aa": _entry(shape=(2,) + (1,) * 99)}, "'aa' has 100 axes"),
     "no type": ({"a": _entry("X")}, "SafetensorError"),
     "list": ([1], "SafetensorError"),
     "text": ('{"a"', "SafetensorError"),

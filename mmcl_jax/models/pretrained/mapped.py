@@ -65,7 +65,8 @@ def view(
 ) -> np.ndarray:
     """Maps a tensor into memory, read-only; its bytes are read when they are used.
 
-    A map of its own, so that what was read is given back with the array.
+    A map of its own, so that what was read is given back with the array. As with every
+    map, who uses it after the file was cut is killed.
 
     Args:
         path: of the file.

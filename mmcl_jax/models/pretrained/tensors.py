@@ -76,24 +76,26 @@ def _read_safetensors(path: pathlib.Path) -> MappedTensors:
         tensors.pop("__metadata__", None)
         takes = {}
         for name, tensor in tensors.items():
-            code = tensor["dtype"]
+            code, shape = tensor["dtype"], tuple(tensor["shape"])
+            if len(shape) > MAX_AXES:
+                raise DataError(f"{path}: tensor {name!r} has {len(shape)} axes")
             if code not in _CODES:
                 raise DataError(
                     f"{path}: tensor {name!r} is of type {code}, expected one of "
                     f"{', '.join(_CODES)}"
                 )
             offset = 8 + size + tensor["data_offsets"][0]
-            dtype, shape = np.dtype(_CODES[code]), tuple(tensor["shape"])
+            dtype = np.dtype(_CODES[code])
             takes[name] = functools.partial(view, path, offset, dtype, shape)
         return MappedTensors(path, takes)
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} twice")
+    found = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} twice")
+        found[name] = value
     return found
 
 

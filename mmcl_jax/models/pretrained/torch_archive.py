@@ -127,7 +127,7 @@ def _open(path: pathlib.Path) -> tuple[bytes, Mapping[str, Entry]]:
     inside = {name.removeprefix(root): entry for name, entry in directory.items()}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         raise DataError(f"{path}: a TorchScript program, which is not run: {_REMEDY}")
-    if "byteorder" in inside and inside["byteorder"].read() != b"little":
+    if "byteorder" in inside and inside["byteorder"].start(9) != b"little":
         raise DataError(f"{path}: its numbers are not little-endian: {_REMEDY}")
     program = inside["data.pkl"]
     if program.size > _MAX_PROGRAM_BYTES:
