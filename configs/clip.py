@@ -2,8 +2,8 @@
 
 `python -m mmcl_jax.main --config=configs/clip.py:b16,weights=PATH_OR_REPOSITORY
 --config.stream.root=DATA --workdir=runs/clip`. In front stands the size of the encoder:
-`b32`, `b16`, `l14`, `h14`, `siglip_b16` or `siglip_so400m`; `weights=` is a folder or a
-repository, such as `openai/clip-vit-base-patch16`, without which the weights are random.
+`b32`, `b16`, `l14`, `h14`, `siglip_b16` or `siglip_so400m`; `weights=` is a folder or
+a repository, such as `openai/clip-vit-base-patch16`; without it the weights are random.
 Further: `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`. `smoke` is a tiny random
 CLIP on a short procedural stream. Memory and time: docs/encoders.md.
 """

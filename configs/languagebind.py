@@ -2,13 +2,13 @@
 
 `python -m mmcl_jax.main --config=configs/languagebind.py:weights=A+B+C+D
 --config.stream.root=DATA --workdir=runs/languagebind`. `weights=` are folders or
-repositories with `+` between them, one for each modality of the stream but text, such as
-`LanguageBind/LanguageBind_Image+LanguageBind/LanguageBind_Video_FT`; without it the
+repositories with `+` between them, one for each modality of the stream but text, such
+as `LanguageBind/LanguageBind_Image+LanguageBind/LanguageBind_Video_FT`; without it the
 weights are random. Further: `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
 `smoke` is a tiny random encoder of the same make on a short procedural stream.
 
-Each modality has a tower of its own, so the level of knowledge is L2 at best: a sample's
-modality decides its tower before anything is predicted.
+Each modality has a tower of its own, so the level of knowledge is L2 at best: the
+modality of a sample decides its tower before anything is predicted.
 """
 
 import dataclasses

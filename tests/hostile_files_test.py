@@ -215,7 +215,7 @@ def test_types_of_weights(folder: pathlib.Path) -> None:
     [
         ("projection_dim", 10**12),
         ("projection_dim", True),
-        ("vision_config.patch_size", 5),
+        ("vision_config.patch_size", 17),
         ("vision_config.num_attention_heads", 3),
         ("vision_config.num_hidden_layers", 0),
         ("vision_config.hidden_act", ["gelu"]),

@@ -31,8 +31,8 @@ MODEL = Model(
     num_stages=STAGES,
     logit_scale=10.0,
     input_shapes=({}, {}, {}),
-    embed=lambda frozen, inputs, injection: inputs["features"],
-    layer_features=lambda frozen, inputs: inputs["features"],
+    embed=lambda frozen, modality, inputs, injection: inputs["features"],
+    layer_features=lambda frozen, modality, inputs: inputs["features"],
 )
 OF = np.repeat(np.arange(STAGES), 2)
 

@@ -70,7 +70,7 @@ def test_parameter_counts_are_the_published_ones() -> None:
 def test_chosen_prompts_stand_side_by_side() -> None:
     told = []
 
-    def embed(frozen, inputs, injection):
+    def embed(frozen, modality, inputs, injection):
         told.append(injection.prompts)
         return reveal(frozen, inputs, injection)
 
@@ -276,7 +276,7 @@ def test_a_sample_takes_the_stage_that_it_resembles(make) -> None:
         ),
         params,
     )
-    model = model_of(embed=lambda frozen, inputs, injection: _marks(injection))
+    model = model_of(embed=lambda *inputs: _marks(inputs[-1]))
     method = make(model, SHARED)
     context = context_at(memory, STAGES - 1, False)
     for stage in (0, 1, 3):
@@ -328,7 +328,7 @@ def test_untrained_diki_is_the_frozen_encoder(encoder: Encoder) -> None:
 def test_diki_is_as_strong_as_the_sample_is_familiar() -> None:
     told = []
 
-    def embed(frozen, inputs, injection):
+    def embed(frozen, modality, inputs, injection):
         told.append(injection.prefixes[0].residual)
         return jnp.ones((len(told[-1]), 4)) / 2
 

@@ -61,7 +61,7 @@ def model_of(
         logit_scale=10.0,
         input_shapes=(),
         embed=embed,
-        layer_features=lambda frozen, inputs: inputs,
+        layer_features=lambda frozen, modality, inputs: inputs,
     )
 
 

@@ -53,8 +53,8 @@ def _outcome(decoder: str, folder: pathlib.Path, name: str) -> tuple[str, str]:
     try:
         TARGETS[decoder].read(folder, name)
     except (DataError, ConfigError) as error:
-        # an encoder is a folder whose files have to fit together
-        named = str(folder) if decoder == "encoder" else name
+        # folders whose files have to fit together
+        named = str(folder) if decoder in ("encoder", "shards") else name
         message = str(error)[:500]
         return ("rejected", "") if named in str(error) else ("unnamed", message)
     except MemoryError as error:

@@ -1,10 +1,13 @@
 """Damage done to files: a few random changes, and checksums made right again."""
 
 import copy
+import io
 import json
 import random
 import re
 import struct
+import warnings
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -44,6 +47,10 @@ def mutate(data: bytes, others: Sequence[bytes], source: random.Random) -> bytes
         change = source.choice(_CHANGES)
         if data[:1] == b"{" and source.random() < 0.75:
             change = _alter_json  # other changes hardly ever leave it one
+        if data[8:9] == b"{" and source.random() < 0.5:
+            change = _alter_header
+        if data[:2] == b"PK" and source.random() < 0.75:
+            change = _alter_entry  # of others the checksum tells
         data = change(bytearray(data), others, source)
     return repair(data) if source.random() < 0.5 else data
 
@@ -98,6 +105,34 @@ def _alter_json(data: bytearray, others: object, source: random.Random) -> bytes
     else:
         del parent[key]
     return json.dumps(tree).encode()
+
+
+def _alter_header(data: bytearray, others: object, source: random.Random) -> bytes:
+    """Changes a value in the header of a safetensors file."""
+    behind = 8 + int.from_bytes(data[:8], "little")
+    header = _alter_json(data[8:behind], others, source)
+    return struct.pack("<Q", len(header)) + header + data[behind:]
+
+
+def _alter_entry(data: bytearray, others: object, source: random.Random) -> bytes:
+    """Changes what is in an entry of a zip archive, and packs it again."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = [(each, archive.read(each)) for each in archive.infolist()]
+    except Exception:  # a change before this one has damaged it
+        return _flip(data, others, source)
+    # the first one says what is in the others
+    chosen = source.choice((0, source.randrange(len(entries) or 1)))
+    contents = [content for _, content in entries]
+    packed = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):  # of two entries of a name
+        with zipfile.ZipFile(packed, "w") as archive:
+            for i, (entry, content) in enumerate(entries):
+                if i == chosen:
+                    change = source.choice(_CHANGES)
+                    content = change(bytearray(content), contents, source)
+                archive.writestr(entry.filename, content, entry.compress_type)
+    return packed.getvalue()
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:

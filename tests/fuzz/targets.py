@@ -3,10 +3,13 @@
 import json
 import pathlib
 import shutil
+import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 import soundfile
 from PIL import Image
 
@@ -16,8 +19,12 @@ from mmcl_jax.evaluate import ROUTES
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import pretrained
+from mmcl_jax.models.pretrained import tensors
+from mmcl_jax.models.pretrained.mapped import DTYPES
 from mmcl_jax.streams.tables import read_table
-from tests import helpers
+from tests import helpers, torch_archive_test
+
+_INDEX = "model.safetensors.index.json"
 
 
 class Target(NamedTuple):
@@ -83,6 +90,37 @@ def _encoder(folder: pathlib.Path) -> None:
     helpers.make_encoder(folder)
 
 
+def _shards(folder: pathlib.Path) -> None:
+    shard_of = {}
+    for i, dtype in enumerate(("float32", jnp.bfloat16, "int64")):
+        name = f"model-{i}.safetensors"
+        values = {f"layers.{i}.w": np.ones((9, 9), dtype), f"b{i}": np.zeros(4, dtype)}
+        safetensors.numpy.save_file(values, folder / name)
+        shard_of |= dict.fromkeys(values, name)
+    (folder / _INDEX).write_text(json.dumps({"weight_map": shard_of}))
+
+
+def _torch_archives(folder: pathlib.Path) -> None:
+    written = torch_archive_test.FIXTURE
+    shutil.copy(written, folder / "torch.pt")
+    with zipfile.ZipFile(folder / "hand.pt", "w") as archive:
+        values = {"w": torch_archive_test.tensor(), "n": torch_archive_test.number(7)}
+        program = torch_archive_test.program(torch_archive_test.state(**values))
+        archive.writestr("hand/data.pkl", program)
+        archive.writestr("hand/data/0", bytes(24))
+
+
+def _arrays(folder: pathlib.Path) -> None:
+    values = {
+        "params/img/kernel": np.arange(99.0).reshape(9, 11),
+        "params/t": np.float32(2),
+        "params/txt/b": np.ones(5, jnp.bfloat16),
+        "params/f": np.asfortranarray(np.ones((2, 3), np.int32)),
+    }
+    np.savez(folder / "stored.npz", **values)
+    np.savez_compressed(folder / "deflated.npz", **values)
+
+
 def _configs(folder: pathlib.Path) -> None:
     text = config.to_json(config.Config())
     (folder / "config.json").write_text(text)
@@ -132,6 +170,17 @@ def _read_encoder(folder: pathlib.Path, name: str) -> None:
     assert tokens.max() < encoder.spec.text.vocabulary
 
 
+def _read_tensors(folder: pathlib.Path, name: str) -> None:
+    for tensor in tensors.read(folder / name).values():
+        assert tensor.dtype in DTYPES
+        assert len(tensor.tobytes()) == tensor.nbytes
+
+
+def _read_shards(folder: pathlib.Path, name: str) -> None:
+    del name
+    _read_tensors(folder, _INDEX)
+
+
 def _read_config(folder: pathlib.Path, name: str) -> None:
     config.to_json(config.load(folder / name))
 
@@ -159,6 +208,9 @@ TARGETS = {
     "text": Target(_sentences, _media("text")),
     "table": Target(_tables, _read_table),
     "encoder": Target(_encoder, _read_encoder),
+    "shards": Target(_shards, _read_shards),
+    "torch": Target(_torch_archives, _read_tensors),
+    "npz": Target(_arrays, _read_tensors),
     "config": Target(_configs, _read_config),
     "results": Target(_results, _read_results),
 }

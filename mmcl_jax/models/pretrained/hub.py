@@ -70,12 +70,13 @@ def resolve(name: str, revision: str | None = None) -> Source:
             )
         return Source(folder, name, None)
     repository, at, named = name.removeprefix(_SCHEME).partition("@")
-    if not _REPOSITORY.fullmatch(repository) or (at and not name.startswith(_SCHEME)):
+    is_repository = _REPOSITORY.fullmatch(repository) and not folder.is_file()
+    if not is_repository or (at and not name.startswith(_SCHEME)):
         raise DataError(f"{name}: {_explain(name)}")
     if at and revision not in (None, named):
         raise DataError(f"{name}: another revision than {revision!r}; name one of them")
     wanted = named if at else revision
-    if wanted is not None and not _REVISION.fullmatch(wanted):
+    if wanted is not None and (not _REVISION.fullmatch(wanted) or ".." in wanted):
         raise DataError(f"{name}: {wanted!r} is no name of a revision")
     folder = _fetch(repository, wanted)
     return Source(folder, f"{_SCHEME}{repository}", folder.name)

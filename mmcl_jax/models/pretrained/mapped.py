@@ -19,12 +19,15 @@ DTYPES = tuple(
     )
 )
 
+MAX_AXES = 32
+
 # trained numbers hardly compress, and no more than a few tensors share a storage
 _MAX_GROWTH = 16
 _FREE_BYTES = 64 * 2**20  # small files of zeros may grow more than that
 
 
-class MappedTensors(Mapping[str, np.ndarray]):
+# of no types, which a checker at run time would look for in a tensor that it takes
+class MappedTensors(Mapping):
     """Tensors by their name, each read when it is taken, and again the next time.
 
     Taking one raises `DataError` naming the file and the tensor if its bytes cannot be
@@ -66,7 +69,8 @@ def view(
 ) -> np.ndarray:
     """Maps a tensor into memory, read-only; its bytes are read when they are used.
 
-    A map of its own, so that what was read is given back with the array.
+    A map of its own, so that what was read is given back with the array. As with every
+    map, who uses it after the file was cut is killed.
 
     Args:
         path: of the file.

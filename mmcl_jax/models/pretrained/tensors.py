@@ -5,7 +5,6 @@ import io
 import json
 import math
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from mmcl_jax.models.pretrained import torch_archive
 from mmcl_jax.models.pretrained.archives import Entry, read_directory
 from mmcl_jax.models.pretrained.mapped import (
     DTYPES,
+    MAX_AXES,
     MappedTensors,
     check_growth,
     view,
@@ -35,7 +35,7 @@ _NPY_HEADER_BYTES = 12 + 10_000  # that NumPy reads at most
 _INDEX = ".index.json"
 
 
-def read(path: str | pathlib.Path) -> Mapping[str, np.ndarray]:
+def read(path: str | pathlib.Path) -> MappedTensors:
     """Returns the tensors of a file by their names.
 
     Which format it is says the suffix: `.safetensors`, `.bin`, `.pth` or `.pt` for what
@@ -76,24 +76,26 @@ def _read_safetensors(path: pathlib.Path) -> MappedTensors:
         tensors.pop("__metadata__", None)
         takes = {}
         for name, tensor in tensors.items():
-            code = tensor["dtype"]
+            code, shape = tensor["dtype"], tuple(tensor["shape"])
+            if len(shape) > MAX_AXES:
+                raise DataError(f"{path}: tensor {name!r} has {len(shape)} axes")
             if code not in _CODES:
                 raise DataError(
                     f"{path}: tensor {name!r} is of type {code}, expected one of "
                     f"{', '.join(_CODES)}"
                 )
             offset = 8 + size + tensor["data_offsets"][0]
-            dtype, shape = np.dtype(_CODES[code]), tuple(tensor["shape"])
+            dtype = np.dtype(_CODES[code])
             takes[name] = functools.partial(view, path, offset, dtype, shape)
         return MappedTensors(path, takes)
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} twice")
+    found = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} twice")
+        found[name] = value
     return found
 
 
@@ -137,7 +139,7 @@ def _read_npz(path: pathlib.Path) -> MappedTensors:
             name = file.removesuffix(".npy")
             try:
                 offset, dtype, shape, is_fortran = _npy_header(entry)
-            except (ValueError, MemoryError) as error:  # which deep nesting raises
+            except Exception as error:  # what Python's parser raises is a long list
                 raise DataError(f"{path}: tensor {name!r}: {error!r}") from error
             size = math.prod(shape) * dtype.itemsize
             if file == name or offset + size != entry.size:
@@ -168,7 +170,7 @@ def _npy_header(entry: Entry) -> tuple[int, np.dtype, tuple[int, ...], bool]:
         dtype = np.dtype(jnp.bfloat16)
     if dtype not in DTYPES:
         raise ValueError(f"numbers of type {dtype}")
-    if any(n < 0 for n in shape):
+    if len(shape) > MAX_AXES or any(n < 0 for n in shape):
         raise ValueError(f"shape {shape}")
     return file.tell(), dtype, shape, is_fortran
 

@@ -21,6 +21,7 @@ import numpy as np
 from mmcl_jax.modalities.base import DataError, reading
 from mmcl_jax.models.pretrained.archives import Entry, read_directory
 from mmcl_jax.models.pretrained.mapped import (
+    MAX_AXES,
     MappedTensors,
     check_growth,
     span,
@@ -30,7 +31,7 @@ from mmcl_jax.models.pretrained.mapped import (
 _EXPECTED = "a file that torch.save wrote"
 _REMEDY = "save its tensors as safetensors, and give that file"
 _MAX_PROGRAM_BYTES = 4 * 2**20  # a thousand tensors take a quarter of a megabyte
-_MAX_AXES = 32
+_MAX_INSTRUCTIONS = 500_000  # fifty a tensor
 
 _STORAGES = {
     f"torch.{name}Storage": np.dtype(dtype)
@@ -126,7 +127,7 @@ def _open(path: pathlib.Path) -> tuple[bytes, Mapping[str, Entry]]:
     inside = {name.removeprefix(root): entry for name, entry in directory.items()}
     if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
         raise DataError(f"{path}: a TorchScript program, which is not run: {_REMEDY}")
-    if "byteorder" in inside and inside["byteorder"].read() != b"little":
+    if "byteorder" in inside and inside["byteorder"].start(9) != b"little":
         raise DataError(f"{path}: its numbers are not little-endian: {_REMEDY}")
     program = inside["data.pkl"]
     if program.size > _MAX_PROGRAM_BYTES:
@@ -155,7 +156,9 @@ def _run(program: bytes) -> Any:
         LookupError: the stack has nothing left, or nothing was stored.
     """
     stack, below, memo = [], [], {}
-    for opcode, argument, _ in pickletools.genops(program):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+        if count == _MAX_INSTRUCTIONS:
+            raise ValueError(f"more than {_MAX_INSTRUCTIONS} instructions")
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
@@ -175,8 +178,8 @@ def _run(program: bytes) -> Any:
                 items, stack = stack, below.pop()
                 _put(stack, name, items)
             case "TUPLE1" | "TUPLE2" | "TUPLE3" | "APPEND" | "SETITEM" as name:
-                count = {"TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2}.get(name, 1)
-                items = [stack.pop() for _ in range(count)][::-1]
+                taken = {"TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2}.get(name, 1)
+                items = [stack.pop() for _ in range(taken)][::-1]
                 _put(stack, name, items)
             case "EMPTY_DICT":
                 stack.append({})
@@ -238,7 +241,7 @@ def _size(value: Any) -> int:
 
 def _sizes(value: Any) -> tuple[int, ...]:
     _check_kind(value, tuple)
-    if len(value) > _MAX_AXES:
+    if len(value) > MAX_AXES:
         raise ValueError(f"a tensor of {len(value)} axes")
     return tuple(_size(n) for n in value)
 
