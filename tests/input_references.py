@@ -323,10 +323,10 @@ CASES = {
         _LOUD,
     ),
     "imagebind wide video": Case(
-        "video", _IMAGEBIND | {"image_size": 6}, _noise(10, 14, 23, 3), _imagebind_video
+        "video", _IMAGEBIND | {"image_size": 4}, _noise(10, 14, 23, 3), _imagebind_video
     ),
     "imagebind tall video": Case(
-        "video", _IMAGEBIND | {"image_size": 6}, _noise(10, 27, 14, 3), _imagebind_video
+        "video", _IMAGEBIND | {"image_size": 4}, _noise(10, 27, 14, 3), _imagebind_video
     ),
     "imagebind short audio": Case(
         "audio",

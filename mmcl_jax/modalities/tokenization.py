@@ -110,7 +110,8 @@ def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
         if end is None or pad is None or (start is None and spec.start is not None):
             wanted = ", ".join(name for name in names if name is not None)
             raise DataError(f"{spec.path}: expected the special tokens {wanted}")
-        special = frozenset({start, end, *special} - {None})
+        # a special token for what is unknown is a word; padding may be one, as "!" is
+        special = frozenset({start, end, *({pad} & special)} - {None})
         return Tokenizer(encode, start, end, pad, special, max(vocabulary.values()))
 
 
