@@ -98,7 +98,8 @@ def sources(case: Case, folder: pathlib.Path) -> dict[str, tuple[str, tuple[str,
     if not case.repositories:
         return {"whole": (str(folder), case.modalities)}
     paths = {m: str(folder / name) for m, name in case.repositories.items()}
-    apart = {case.repositories[m]: (path, (m, "text")) for m, path in paths.items()}
     if len(paths) == 1:
-        return apart
+        ((modality, path),) = paths.items()
+        return {case.repositories[modality]: (path, (modality, "text"))}
+    apart = {case.repositories[m]: (path, (m,)) for m, path in paths.items()}
     return apart | {"joined": (JOINED.join(paths.values()), case.modalities)}

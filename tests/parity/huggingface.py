@@ -6,7 +6,6 @@ import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 import transformers
 
 from tests.parity import observing, tokenizers_of

@@ -2,7 +2,7 @@
 
 Its own code needs packages that do not install beside today's. It is short: a stem, a
 trunk, a head and a scale for each modality. Repository facebookresearch/ImageBind,
-commit 53680b0, `imagebind/models/*.py`; the weights are published under CC-BY-NC-SA 4.0.
+commit 53680b0, `imagebind/models/*.py`; its weights are under CC-BY-NC-SA 4.0.
 """
 
 import json

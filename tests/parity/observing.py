@@ -158,9 +158,7 @@ def observe_pixels(
     # or else a comparison would say little
     assert (moved - unit(raw)).norm() > 0.01 and prompts.grad.norm() > 0.01
     inputs = {"pixels": pixels}
-    return _rounded(
-        inputs, raw, unit(raw), prompts, moved, cotangent, prompts.grad
-    )
+    return _rounded(inputs, raw, unit(raw), prompts, moved, cotangent, prompts.grad)
 
 
 def _rounded(inputs: dict[str, np.ndarray], *values: torch.Tensor) -> Expected:
