@@ -2,16 +2,21 @@
 
 import functools
 import pathlib
+import resource
+import time
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mmcl_jax.models.tower import Injection
+from tests.parity import cases
 from tests.parity.cases import Case, Expected
 
 UNIT = 2e-6  # of each coordinate of a unit embedding
 RELATIVE = 1e-5  # of all of them, and of a gradient, in the Frobenius norm
+COLUMNS = ("modality", "max abs", "L2 max abs", "relative", "gradient", "load s")
+COLUMNS += ("peak MiB",)
 # between the folders of a family that publishes one for each modality
 JOINED = "+"
 
@@ -103,3 +108,38 @@ def sources(case: Case, folder: pathlib.Path) -> dict[str, tuple[str, tuple[str,
         return {case.repositories[modality]: (path, (modality, "text"))}
     apart = {case.repositories[m]: (path, (m,)) for m, path in paths.items()}
     return apart | {"joined": (JOINED.join(paths.values()), case.modalities)}
+
+
+def table(case: Case, folder: pathlib.Path) -> list[tuple[str, ...]]:
+    """Returns a row of `COLUMNS` for each modality, all of them by one loaded encoder.
+
+    "max abs" is of embeddings at their own lengths: unit vectors of ours are brought to
+    the reference's. Peak memory is that of the process so far.
+    """
+    from mmcl_jax.models import pretrained
+
+    path, modalities = list(sources(case, folder).values())[-1]
+    expected = cases.read(cases.expectations(folder))
+    start = time.perf_counter()
+    encoder = pretrained.load(path)
+    seconds = time.perf_counter() - start
+    rows = []
+    for modality in modalities:
+        said = expected[modality]
+        errors = compare(encoder.spec, encoder.frozen, modality, said)
+        unit = embed(encoder.spec, encoder.frozen, modality, said)
+        lengths = (said.raw * said.unit).sum(-1, keepdims=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        gradient = "" if errors.gradient is None else f"{errors.gradient:.1e}"
+        rows.append(
+            (
+                modality,
+                f"{abs(unit * lengths - said.raw).max():.1e}",
+                f"{errors.unit:.1e}",
+                f"{errors.relative:.1e}",
+                gradient,
+                f"{seconds:.1f}",
+                f"{peak:.0f}",
+            )
+        )
+    return rows
