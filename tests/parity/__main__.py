@@ -28,6 +28,10 @@ def main() -> None:
     parser.add_argument("--size", default="tiny", help="tiny, b16, l14, l16 or huge")
     given = parser.parse_args()
     case = cases.CASES[names[given.family]]
+    if given.size not in cases.sizes(case):
+        parser.error(f"{case.name} has the sizes {', '.join(cases.sizes(case))}")
+    if reason := cases.missing(case):
+        parser.error(reason)
     with tempfile.TemporaryDirectory() as made:
         folder = pathlib.Path(made) / "encoder"
         build = ["-m", "tests.parity.references", case.name]

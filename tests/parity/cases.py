@@ -94,6 +94,21 @@ CASES = {
     )
 }
 
+# in which a family's references can be built
+SIZES = {
+    "clip": ("tiny", "b16", "l14"),
+    "siglip": ("tiny", "b16", "l16"),
+    "open_clip": ("tiny", "b16", "l14"),
+    "open_clip/siglip": ("tiny", "b16", "l16"),
+    "languagebind": ("tiny", "l14"),
+    "imagebind": ("tiny", "huge"),
+}
+
+
+def sizes(case: Case) -> tuple[str, ...]:
+    """Returns the sizes in which the reference of a case can be built."""
+    return SIZES.get(case.name) or SIZES[case.family]
+
 
 def missing(case: Case) -> str | None:
     """Returns why its reference cannot be built here, or None."""

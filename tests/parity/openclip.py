@@ -150,7 +150,8 @@ def siglip(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
     observing.randomize(model, name)
     folder.mkdir(parents=True, exist_ok=True)
     # no published trunk is tiny: its name says the patches and pictures it is for
-    vision["timm_model_name"] = f"vit_base_patch{sizes.patch}_siglip_{sizes.image}"
+    kind = "large" if size == "l16" else "base"
+    vision["timm_model_name"] = f"vit_{kind}_patch{sizes.patch}_siglip_{sizes.image}"
     tensors = model.state_dict()
     safetensors.torch.save_file(tensors, folder / "open_clip_model.safetensors")
     squashed = {"interpolation": "bicubic", "resize_mode": "squash"}
