@@ -1,0 +1,1 @@
+"""Frozen towers against the models that published them."""
