@@ -72,7 +72,7 @@ def test_chosen_prompts_stand_side_by_side() -> None:
 
     def embed(frozen, modality, inputs, injection):
         told.append(injection.prompts)
-        return reveal(frozen, inputs, injection)
+        return reveal(frozen, modality, inputs, injection)
 
     model = model_of(embed=embed)
     method = make_l2p(model, SHARED, top_k=2)
@@ -310,7 +310,7 @@ def test_untrained_diki_is_the_frozen_encoder(encoder: Encoder) -> None:
     pixels = jnp.asarray(drawn, jnp.float32)
     batch = batch_of(np.ones((2, spec.embedding))).replace(inputs={"pixels": pixels})
     text = jnp.eye(2 * STAGES, spec.embedding)
-    plain = 10 * embed(encoder.frozen, batch.inputs, None) @ text.T
+    plain = 10 * embed(encoder.frozen, "image", batch.inputs, None) @ text.T
 
     def logits(params, train: bool):
         context = context_at(memory, 0, train, encoder.frozen)

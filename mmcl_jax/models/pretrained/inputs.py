@@ -134,8 +134,8 @@ def check_tokenizer(tokenizer: TokenizerSpec, text: TextSpec) -> None:
     # on a device an id out of range is no error, it takes another word's weights
     if loaded.highest >= text.vocabulary:
         raise DataError(
-            f"{tokenizer.path}: ids up to {loaded.highest}; the encoder's vocab_size is "
-            f"{text.vocabulary}"
+            f"{tokenizer.path}: ids up to {loaded.highest}; the encoder's vocab_size "
+            f"is {text.vocabulary}"
         )
     expected = {"end": text.end_token, "argmax": loaded.highest}.get(text.pool)
     if expected is not None and loaded.end != expected:
