@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 DECODERS = ("image", "video", "audio", "depth", "text", "table")
-DECODERS += ("encoder", "config", "results")
+DECODERS += ("encoder", "tokenizer", "config", "results")
 
 
 class Work(NamedTuple):
