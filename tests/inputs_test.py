@@ -160,6 +160,18 @@ def test_imagebind_reads_its_frames(tmp_path: pathlib.Path) -> None:
     np.testing.assert_array_equal(media, np.stack(frames)[chosen])
 
 
+def test_frames_of_imagebind_are_bounded(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, "video"))
+    spec = dataclasses.replace(references.SPEC, style="imagebind")
+    limit = "mmcl_jax.modalities.video._MAX_RETURNED_PIXELS"
+    monkeypatch.setattr(limit, 10 * 48 * 32)
+    assert VIDEO.decode(str(path), spec).shape == (10, 32, 48, 3)
+    monkeypatch.setattr(limit, 10 * 48 * 32 - 1)
+    assert "10 frames of" in helpers.decode_error(VIDEO, path, spec)
+
+
 def test_references_hear_the_first_channel(tmp_path: pathlib.Path) -> None:
     import soundfile
 

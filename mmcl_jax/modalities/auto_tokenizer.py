@@ -35,7 +35,9 @@ def load(folder: pathlib.Path) -> Loaded:
         str(folder), trust_remote_code=False, local_files_only=True
     )
     return Loaded(
-        lambda sentence: tokenizer.encode(sentence, add_special_tokens=False),
+        lambda sentence: tokenizer.encode(
+            sentence, add_special_tokens=False, verbose=False
+        ),
         tokenizer.get_vocab(),
         set(tokenizer.all_special_ids),
     )

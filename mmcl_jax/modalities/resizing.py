@@ -14,7 +14,7 @@ _REACH = {"linear": 1, "cubic": 2}
 _MAX_ASPECT = 16
 # Rows of a product that are computed together: neighbours look at nearly the same
 # pixels, and most of a matrix is zero.
-_BLOCK = 16
+_BLOCK = 8
 
 
 def crop_box(height: int, width: int, size: int) -> Box:

@@ -45,6 +45,9 @@ _BESIDE = {
     ),
 }
 _MAX_BYTES = 64 * 2**20
+# Mending takes seconds for a megabyte; no sentence that is read to its end is longer.
+_MAX_CHARACTERS = 2**16
+_MAX_ID = 2**31 - 1
 _CLIP_START, _CLIP_END = "<|startoftext|>", "<|endoftext|>"
 _CLIP_MERGES = 48894  # that are used; the table goes on behind them
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -112,7 +115,10 @@ def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
             raise DataError(f"{spec.path}: expected the special tokens {wanted}")
         # a special token for what is unknown is a word; padding may be one, as "!" is
         special = frozenset({start, end, *({pad} & special)} - {None})
-        return Tokenizer(encode, start, end, pad, special, max(vocabulary.values()))
+        highest = max(vocabulary.values())
+        if highest > _MAX_ID:
+            raise DataError(f"{spec.path}: id {highest}, more than {_MAX_ID}")
+        return Tokenizer(encode, start, end, pad, special, highest)
 
 
 def tokenizer_hash(spec: TokenizerSpec) -> str:
@@ -138,9 +144,12 @@ def clean(sentence: str, spec: TokenizerSpec) -> str:
       of white space, and lower-cases, as the code of CLIP and OpenCLIP.
     - "siglip": lower-cases, drops ASCII punctuation and makes one blank of white space,
       as the code of SigLIP.
+
+    What is cleaned is cut to 65,536 characters first.
     """
     if spec.cleaning == "none":
         return sentence
+    sentence = sentence[:_MAX_CHARACTERS]
     if spec.cleaning == "clip":
         sentence = html.unescape(html.unescape(ftfy.fix_text(sentence))).lower()
     else:

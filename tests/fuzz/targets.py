@@ -1,5 +1,6 @@
 """What is fuzzed: how valid files are made, and what reads them."""
 
+import gzip
 import json
 import pathlib
 import shutil
@@ -17,8 +18,9 @@ from mmcl_jax import aggregate, config, runs
 from mmcl_jax.aggregate import COSTS, METRICS
 from mmcl_jax.evaluate import ROUTES
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import TokenizerSpec
 from mmcl_jax.modalities.tokenization import load_tokenizer
-from mmcl_jax.models import pretrained
+from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.pretrained import tensors
 from mmcl_jax.models.pretrained.mapped import DTYPES
 from mmcl_jax.streams.tables import read_table
@@ -146,11 +148,12 @@ def _media(modality: str) -> Callable[[pathlib.Path, str], None]:
     def read(folder: pathlib.Path, name: str) -> None:
         place = folder.parent / "spec"
         place.mkdir(exist_ok=True)
-        spec = helpers.make_spec(place)
-        inputs = kind.preprocess(kind.decode(str(folder / name), spec), spec)
-        for key, (shape, dtype) in kind.shapes(spec).items():
-            assert (inputs[key].shape, inputs[key].dtype) == (shape, dtype)
-            assert np.isfinite(inputs[key]).all()
+        for style in kind.styles:
+            spec = helpers.make_spec(place, style=style, mel_frames=60)
+            inputs = kind.preprocess(kind.decode(str(folder / name), spec), spec)
+            for key, (shape, dtype) in kind.shapes(spec).items():
+                assert (inputs[key].shape, inputs[key].dtype) == (shape, dtype)
+                assert np.isfinite(inputs[key]).all()
 
     return read
 
@@ -179,6 +182,31 @@ def _read_tensors(folder: pathlib.Path, name: str) -> None:
 def _read_shards(folder: pathlib.Path, name: str) -> None:
     del name
     _read_tensors(folder, _INDEX)
+
+
+def _tokenizers(folder: pathlib.Path) -> None:
+    """Writes CLIP's three forms, with a table of 40 merges."""
+    words = tokenizer.train(["a photo of a red star"], vocabulary=300)
+    merges = json.loads(words.to_str())["model"]["merges"]
+    lines = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges[:40]), ""])
+    (folder / "table.txt").write_text(lines, encoding="utf-8")
+    (folder / "table.txt.gz").write_bytes(gzip.compress(lines.encode()))
+    (folder / "merges.txt").write_text(lines, encoding="utf-8")
+    vocabulary = words.get_vocab() | {"<|startoftext|>": 300, "<|endoftext|>": 301}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+
+
+def _read_tokenizer(folder: pathlib.Path, name: str) -> None:
+    load_tokenizer.cache_clear()
+    name = "vocab.json" if name == "merges.txt" else name
+    path = str(folder / name)
+    form = TokenizerSpec(path, "<|startoftext|>", "<|endoftext|>", "!", "clip")
+    place = folder.parent / "spec"
+    place.mkdir(exist_ok=True)
+    spec = helpers.make_spec(place, tokenizer=form)
+    tokens = MODALITIES["text"].preprocess("a photo of a star", spec)["tokens"]
+    assert 0 <= tokens.min()
+    assert tokens.max() <= load_tokenizer(form).highest
 
 
 def _read_config(folder: pathlib.Path, name: str) -> None:
@@ -211,6 +239,7 @@ TARGETS = {
     "shards": Target(_shards, _read_shards),
     "torch": Target(_torch_archives, _read_tensors),
     "npz": Target(_arrays, _read_tensors),
+    "tokenizer": Target(_tokenizers, _read_tokenizer),
     "config": Target(_configs, _read_config),
     "results": Target(_results, _read_results),
 }
