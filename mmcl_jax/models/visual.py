@@ -82,7 +82,7 @@ class VisualSpec:
 
 
 def tokens(
-    spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b f h w c"]
+    spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
 ) -> tuple[Float[Array, "rows n width"], int]:
     """Returns the tokens that enter the blocks, frames as rows, and the frames.
 
@@ -113,7 +113,7 @@ def tokens(
 def embed(
     spec: VisualSpec,
     weights: PyTree,
-    pixels: Float[Array, "b f h w c"],
+    pixels: Float[Array, "b *frames h w c"],
     injection: Injection | None = None,
 ) -> Float[Array, "b d"]:
     """Returns unit embeddings: the mean over frames, then normalised.

@@ -8,7 +8,7 @@ that has no use are errors.
 import fnmatch
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from mmcl_jax.types import PyTree
 
 Tensors = Mapping[str, np.ndarray]
 Shape = tuple[int, ...]
-Place = Callable[[str, np.ndarray], jax.Array | np.ndarray]
+Place = Callable[[str, np.ndarray], Any]
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _BLOCKS = "blocks"
@@ -131,7 +131,7 @@ def read(
     place: Place,
     unused: Iterable[str] = (),
     without: Collection[str] = (),
-) -> dict[str, np.ndarray | jax.Array]:
+) -> dict[str, Any]:
     """Returns the weights in a file by their place in the tree, float32.
 
     Args:
@@ -170,7 +170,7 @@ def read(
     }
 
 
-def tree(spec: EncoderSpec, leaves: Mapping[str, np.ndarray | jax.Array]) -> PyTree:
+def tree(spec: EncoderSpec, leaves: Mapping[str, Any]) -> PyTree:
     """Returns weights as the towers take them, of what `read` has given."""
     names, structure = _leaves(spec)
     return jax.tree.unflatten(structure, [leaves[name] for name in names])

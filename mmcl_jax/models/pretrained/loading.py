@@ -2,14 +2,14 @@
 
 import hashlib
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import DataError, InputSpec, reading
-from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.encoder import EncoderSpec, ReaderSpec
 from mmcl_jax.models.pretrained import (
     big_vision,
     fields,
@@ -101,7 +101,7 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
             parts.append(_open(hub.find_weights(located.folder)))
             sources.append(f"{located.source} {located.revision or ''}".strip())
     spec = _joined([part.spec for part in parts])
-    leaves: dict[str, np.ndarray | jax.Array] = {}
+    leaves: dict[str, Any] = {}
     for part in parts:
         _check_text(part, parts[0])
         with reading(str(part.weights), "the weights of an encoder"):
@@ -267,8 +267,11 @@ def _square(spec: EncoderSpec) -> int:
 
 def _joined(specs: list[EncoderSpec]) -> EncoderSpec:
     """Returns the encoder with the towers of all; the first of a name is taken."""
-    towers = {n: t for spec in reversed(specs) for n, t in spec.towers}
-    readers = {n: t for spec in reversed(specs) for n, t in spec.readers}
+    towers: dict[str, ReaderSpec] = {}
+    readers: dict[str, str] = {}
+    for spec in specs:
+        towers = dict(spec.towers) | towers
+        readers = dict(spec.readers) | readers
     return EncoderSpec(
         tuple(towers.items()), tuple(readers.items()), specs[0].embedding
     )
