@@ -6,13 +6,12 @@ import pathlib
 import re
 import sys
 
-import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mmcl_jax import config as configs
-from mmcl_jax import distributed, experiment, heap
+from mmcl_jax import distributed, experiment, heap, learner
 from mmcl_jax.experiment import DivergedError
 from mmcl_jax.invariance import BatchDependenceError
 from mmcl_jax.modalities.base import DataError
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> None:
             )
         _check_processes()
         config = _config(_CONFIG.value, _WORKDIR.value)
-        _keep_compiled_programs()
+        learner.keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt)
     except (configs.ConfigError, WorkdirError, DataError) as error:
@@ -90,14 +89,6 @@ def _check_processes() -> None:
             f"--coordinator={_COORDINATOR.value}: needs --processes and a lower "
             f"--process; they are {processes} and {process}"
         )
-
-
-def _keep_compiled_programs() -> None:
-    """Lets a second start skip compiling; JAX_COMPILATION_CACHE_DIR has its say."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = pathlib.Path.home() / ".cache" / "mmcl_jax" / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Config:
