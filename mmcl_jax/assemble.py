@@ -185,21 +185,21 @@ def _verify(
         )
 
 
-def classes_after(run: Run, text: np.ndarray, index: int) -> Classes:
-    """Returns the class slots as they are met in a stage, on the devices.
+def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
+    """Returns the class slots as they are met in a stage, on the devices of the run.
 
     Args:
         run: whose stream it is.
-        text: unit text embeddings of all slots `[C d]`.
-        index: of the stage.
+        text: unit text embeddings `[C d]`.
+        stage: counted from 0.
     """
     stream = run.stream
     slots = [[c for i in s for c in stream.tasks[i].classes] for s in stream.stages]
     return learner.make_classes(
         text,
         [stream.modalities.index(slot.modality) for slot in stream.classes],
-        seen=sum(slots[: index + 1], []),
-        of_task=slots[index],
+        seen=sum(slots[: stage + 1], []),
+        of_task=slots[stage],
         mesh=run.mesh,
     )
 

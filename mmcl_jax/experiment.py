@@ -21,7 +21,7 @@ from mmcl_jax import workdir as workdirs
 from mmcl_jax.assemble import (
     Run,
     assemble,
-    classes_after,
+    classes_at,
     describe,
     describe_tasks,
 )
@@ -356,7 +356,7 @@ class _Loop:
         return f"[{index + 1}/{total}] {name}"
 
     def _classes(self, index: int) -> Classes:
-        return classes_after(self._run, self._text, index)
+        return classes_at(self._run, self._text, index)
 
     def _score(self, state: State, index: int) -> None:
         """Fills the accuracy row of a stage; what is left half done is done anew."""
