@@ -78,6 +78,7 @@ class Classifier:
         temperatures: that logits are divided by, by route; None: the run has stored
             none, and 1 is taken.
         notes: what a user should know of how it came to be.
+        frozen: weights of the encoder, on the device.
     """
 
     run: Run
@@ -86,8 +87,8 @@ class Classifier:
     snapshot: int
     temperatures: dict[str, float] | None
     notes: tuple[str, ...]
+    frozen: PyTree
     _feed: Feed
-    _frozen: PyTree
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -131,7 +132,7 @@ class Classifier:
         As `predict`, but a file that cannot be read gives its error and stops no other,
         and no more samples are held in memory than a few batches.
         """
-        self._check_modality(modality)
+        self.check_modality(modality)
         rest = iter(samples)
         while window := list(itertools.islice(rest, _AHEAD * self._batch_size)):
             references = [_reference(sample) for sample in window]
@@ -211,7 +212,8 @@ class Classifier:
     def _batch_size(self) -> int:
         return self.run.config.train.batch_size
 
-    def _check_modality(self, modality: str | None) -> None:
+    def check_modality(self, modality: str | None) -> None:
+        """Raises `ConfigError` for a modality that there is not, or not yet."""
         if modality is None:
             return
         configs.check_name("modality", modality, MODALITIES)
@@ -238,7 +240,7 @@ class Classifier:
         self, paths: Sequence[Sample], modality: str | None
     ) -> Iterator[_Group]:
         """Yields all samples in groups; a file that cannot be read is an error."""
-        self._check_modality(modality)
+        self.check_modality(modality)
         size = _AHEAD * self._batch_size
         for start in range(0, len(paths), size):
             references = [_reference(path) for path in paths[start : start + size]]
@@ -309,7 +311,7 @@ class Classifier:
 
     def _said(self, batch: Batch) -> Prediction:
         return self.run.learner.predict(
-            self.state, self._frozen, self.slots, np.int32(self.snapshot), batch
+            self.state, self.frozen, self.slots, np.int32(self.snapshot), batch
         )
 
     def _labels(

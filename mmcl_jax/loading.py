@@ -65,7 +65,7 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
     feed = Feed(run, frozen)
     slots = assemble.classes_at(run, feed.embed_class_names(), number)
     return Classifier(
-        run, state, slots, number, temperatures, tuple(notes), feed, frozen
+        run, state, slots, number, temperatures, tuple(notes), frozen, feed
     )
 
 
