@@ -75,7 +75,7 @@ def test_commands_run(block: str, tmp_path: pathlib.Path):
         (tmp_path / folder).symlink_to(ROOT / folder)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     told = commands(block)
-    if told[0][2:3] and told[0][2] in USES:  # of a run that another block has made
+    if set(told[0]) & set(USES):  # of a run that another block has made
         run = ["--config=configs/folders.py", "--config.stream.root=DATA"]
         run.append(f"--workdir={flag(told[0], '--workdir')}")
         told.insert(0, ["python", "-m", MAIN, *run])
