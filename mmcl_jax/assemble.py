@@ -19,7 +19,8 @@ from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.streams import folders, loader, procedural, verification
-from mmcl_jax.streams.base import Stream, joint, stream_hash
+from mmcl_jax.streams.base import ClassSlot, Stream, Task, joint, stream_hash
+from mmcl_jax.types import Classes
 from mmcl_jax.writers import progress_bar
 
 BUILTIN_ENCODER = pathlib.Path(__file__).parent / "models" / "assets"
@@ -146,6 +147,19 @@ def assemble(config: configs.Config, console: Console) -> Run:
         stream = verification.without(stream, failures)
         notes = [f"skipped: {failure}" for failure in failures.values()]
         notes += verification.describe_leaks(verification.leaks(stream))
+    return compose(config, encoder, stream, mesh, decoder, len(failures), tuple(notes))
+
+
+def compose(
+    config: configs.Config,
+    encoder: huggingface_clip.Encoder,
+    stream: Stream,
+    mesh: jax.sharding.Mesh,
+    decoder: loader.Decoder,
+    skipped_samples: int = 0,
+    notes: tuple[str, ...] = (),
+) -> Run:
+    """Builds model, method and learner around what was read; compiles nothing."""
     model = build_model(encoder, stream)
     factory = METHODS[config.method.name]
 
@@ -171,8 +185,8 @@ def assemble(config: configs.Config, console: Console) -> Run:
         mesh,
         compiled,
         decoder,
-        len(failures),
-        tuple(notes),
+        skipped_samples,
+        notes,
     )
 
 
@@ -194,6 +208,25 @@ def _verify(
         )
 
 
+def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
+    """Returns the class slots as they are met in a stage, on the devices of the run.
+
+    Args:
+        run: whose stream it is.
+        text: unit text embeddings `[C d]`.
+        stage: counted from 0.
+    """
+    stream = run.stream
+    slots = [[c for i in s for c in stream.tasks[i].classes] for s in stream.stages]
+    return learner.make_classes(
+        text,
+        [stream.modalities.index(slot.modality) for slot in stream.classes],
+        seen=sum(slots[: stage + 1], []),
+        of_task=slots[stage],
+        mesh=run.mesh,
+    )
+
+
 def describe(run: Run) -> dict[str, Any]:
     """Returns what `stream.json` holds: order, classes, counts, hashes."""
     stream = run.stream
@@ -209,6 +242,34 @@ def describe(run: Run) -> dict[str, Any]:
         "classes": [dataclasses.asdict(slot) for slot in stream.classes],
         "tasks": describe_tasks(stream),
     }
+
+
+def stored_stream(description: dict[str, Any]) -> Stream:
+    """Returns the stream that `describe` has described, without its samples.
+
+    The slots of a task are not stored, but follow from their names: slots are numbered
+    as they are met.
+
+    Raises:
+        KeyError, TypeError, ValueError: the description is none.
+    """
+    slots = tuple(ClassSlot(**slot) for slot in description["classes"])
+    tasks: list[Task] = []
+    newest: dict[tuple[str, str], int] = {}
+    met = 0
+    for task in description["tasks"]:
+        own = []
+        for name in task["classes"]:
+            key = (name, task["modality"])
+            if [(slot.name, slot.modality) for slot in slots[met : met + 1]] == [key]:
+                newest[key] = met
+                met += 1
+            own.append(newest[key])
+        tasks.append(Task(task["name"], task["modality"], tuple(own), (), ()))
+    if met != len(slots):
+        raise ValueError(f"{len(slots)} classes, of which tasks have {met}")
+    stages = tuple(tuple(stage) for stage in description["stages"])
+    return Stream(slots, tuple(tasks), tuple(description["modalities"]), stages)
 
 
 def describe_tasks(stream: Stream) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from mmcl_jax import distributed, features, rngs, sharding
 from mmcl_jax.assemble import Run
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import Inputs
 from mmcl_jax.streams import loader
 from mmcl_jax.streams.base import Record
 from mmcl_jax.types import Batch, PyTree
@@ -131,7 +132,7 @@ class Feed:
             "label": np.array([row.label for row in rows], np.int32),
             "id": np.array([row.id for row in rows], np.int32),
         }
-        yield from self._cut(columns, len(rows), modality)
+        yield from self.cut({}, columns, len(rows), modality)
 
     def embed_class_names(self) -> np.ndarray:
         """Returns unit text embeddings `[C d]` of all class slots.
@@ -149,9 +150,7 @@ class Feed:
         tokens = np.stack(
             [text.preprocess(s, run.encoder.inputs)["tokens"] for _, s in sentences]
         )
-        batches = self._cut({"tokens": tokens}, len(tokens), "text")
-        embedded = np.concatenate([self._embed(batch) for batch in batches])
-        embedded = embedded[: len(tokens)]
+        embedded = self.embed({"tokens": tokens}, len(tokens), "text")
         sums = np.zeros((len(run.stream.classes), embedded.shape[1]), np.float32)
         np.add.at(sums, owner, embedded)
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
@@ -159,10 +158,33 @@ class Feed:
     def _embed(self, batch: Batch) -> np.ndarray:
         return np.asarray(self._run.learner.query(self._frozen, batch))
 
-    def _cut(
-        self, columns: dict[str, np.ndarray], total: int, modality: str
+    def embed(self, inputs: Inputs, total: int, modality: str) -> np.ndarray:
+        """Returns the unit features `[n d]` that the frozen tower gives.
+
+        Args:
+            inputs: `[n ...]` of all samples, by name; see `Batch.inputs`.
+            total: n.
+            modality: of the samples.
+        """
+        batches = self.cut(inputs, {}, total, modality)
+        return np.concatenate([self._embed(batch) for batch in batches])[:total]
+
+    def cut(
+        self,
+        inputs: Inputs,
+        columns: dict[str, np.ndarray],
+        total: int,
+        modality: str,
     ) -> Iterator[Batch]:
-        """Yields columns in padded batches; `tokens` are inputs, none are needed."""
+        """Yields samples that are at hand in padded batches on the devices.
+
+        Args:
+            inputs: `[n ...]` by name; empty where no method reads them.
+            columns: `query`, `label` and `id` `[n ...]`; absent ones are zero.
+            total: n, at least 1.
+            modality: of the samples; its index in the stream is the hint, -1 if it has
+                none.
+        """
         size, (index, count) = self._run.config.train.batch_size, distributed.shard()
         hint = (
             self._run.stream.modalities.index(modality)
@@ -174,10 +196,11 @@ class Feed:
             rows = rows[index * size // count : (index + 1) * size // count]
             real = rows < total
             # padding borrows the last row for its shapes; its weight is 0
-            part = {k: v[np.minimum(rows, total - 1)] for k, v in columns.items()}
+            rows = np.minimum(rows, total - 1)
+            part = {name: values[rows] for name, values in columns.items()}
             zeros = np.zeros(len(rows), np.int32)
             fields: dict[str, Any] = {
-                "inputs": {"tokens": part["tokens"]} if "tokens" in part else {},
+                "inputs": {name: values[rows] for name, values in inputs.items()},
                 "query": part.get("query", np.zeros((len(rows), 0), np.float32)),
                 "label": part.get("label", zeros) * real,
                 "weight": real.astype(np.float32),

@@ -88,12 +88,8 @@ class Keeper:
             tree, stored = newest.store.restore(newest.number, like)
             results = Results.from_json(stored)
         except (KeyError, TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines() or [repr(error)]
-            raise workdirs.WorkdirError(
-                f"{newest.store.path(newest.number)}: whole, but not a state of this "
-                f"method as this version has it ({reason[0]}); go on with the version "
-                "that wrote it, or choose another folder"
-            ) from error
+            path = newest.store.path(newest.number)
+            raise workdirs.foreign(path, error) from error
         self._saved_moves = newest.moves
         return dataclasses.replace(state, **tree), results, newest.moves
 

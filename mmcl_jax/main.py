@@ -1,4 +1,7 @@
-"""`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`."""
+"""`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`.
+
+Instead of a file, `--config` may name one that comes with the package: `demo`.
+"""
 
 import errno
 import os
@@ -6,13 +9,12 @@ import pathlib
 import re
 import sys
 
-import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mmcl_jax import config as configs
-from mmcl_jax import distributed, experiment, heap
+from mmcl_jax import distributed, experiment, heap, learner
 from mmcl_jax.experiment import DivergedError
 from mmcl_jax.invariance import BatchDependenceError
 from mmcl_jax.modalities.base import DataError
@@ -33,6 +35,8 @@ _COORDINATOR = flags.DEFINE_string(
 _PROCESSES = flags.DEFINE_integer("processes", None, "Processes of the run.", 1)
 _PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", 0)
 
+# in a clone, a link to the folder of the repository
+CONFIGS = pathlib.Path(__file__).parent / "configs"
 USAGE_ERROR = 2
 # of a disk that is full, a quota, a limit of a file's size
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -59,7 +63,7 @@ def main(argv: list[str]) -> None:
             )
         _check_processes()
         config = _config(_CONFIG.value, _WORKDIR.value)
-        _keep_compiled_programs()
+        learner.keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt)
     except (configs.ConfigError, WorkdirError, DataError) as error:
@@ -92,14 +96,6 @@ def _check_processes() -> None:
         )
 
 
-def _keep_compiled_programs() -> None:
-    """Lets a second start skip compiling; JAX_COMPILATION_CACHE_DIR has its say."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = pathlib.Path.home() / ".cache" / "mmcl_jax" / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-
-
 def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Config:
     if given:
         return configs.resolve(given)
@@ -114,11 +110,21 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
 
 def _parse(argv: list[str]) -> list[str]:
     """Parses flags; whatever is wrong with them or the config file is one message."""
-    for flag, value in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, path = flag.partition("=")
-        path = (path if equals else value).partition(":")[0]
-        if name in ("--config", "-config") and not pathlib.Path(path).is_file():
-            sys.exit(_complain(configs.ConfigError(f"--config: no file {path!r}")))
+    argv = list(argv)
+    for i, flag in enumerate(argv):
+        name, equals, value = flag.partition("=")
+        if name not in ("--config", "-config") or i + 1 == len(argv) and not equals:
+            continue
+        at, start = (i, f"{name}=") if equals else (i + 1, "")
+        value = value if equals else argv[at]
+        path, colon, argument = value.partition(":")
+        if path in _shipped():
+            path = str(CONFIGS / f"{path}.py")
+            argv[at] = f"{start}{path}{colon}{argument}"
+        if not pathlib.Path(path).is_file():
+            names = ", ".join(_shipped())
+            message = f"--config: no file {path!r}, and none of {names}"
+            sys.exit(_complain(configs.ConfigError(message)))
     try:
         return flags.FLAGS(argv)
     except (KeyError, AttributeError) as error:
@@ -127,6 +133,11 @@ def _parse(argv: list[str]) -> list[str]:
         # what a config file raises arrives as a traceback inside a message
         _, ours, message = str(error).rpartition(f"{configs.ConfigError.__name__}: ")
         sys.exit(_complain(configs.ConfigError(message.strip()) if ours else error))
+
+
+def _shipped() -> list[str]:
+    """Returns the names of the configs that come with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.py"))
 
 
 def _unknown_field(error: Exception, argv: list[str]) -> str:
@@ -146,5 +157,10 @@ def _complain(error: Exception) -> int:
     return USAGE_ERROR
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     app.run(main, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    cli()

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from mmcl_jax import evaluate, invariance, metrics, rngs
+from mmcl_jax import calibration, evaluate, invariance, metrics, rngs
 from mmcl_jax.assemble import Run
+from mmcl_jax.calibration import ROUTES, SAMPLES
 from mmcl_jax.feed import Feed, Records
 from mmcl_jax.learner import LearnerState
 from mmcl_jax.results import Results
@@ -68,6 +69,41 @@ class Scorer:
             true, predicted, len(stream.modalities)
         )._asdict()
         return by_task
+
+    def temperatures(
+        self, state: LearnerState, classes: Classes, index: int
+    ) -> dict[str, float | None]:
+        """Returns the temperature of each route on a stage's own training samples.
+
+        Args:
+            state: behind the stage.
+            classes: as they are met then.
+            index: of the stage, whose queries have been embedded.
+
+        Returns:
+            What `calibration.temperature` gives: among the classes of the modality
+            where it is given, else among all that were met.
+        """
+        stream = self._run.stream
+        seed = rngs.host_seed(self._run.config.seeds.data, "calibration", index)
+        order = np.random.default_rng(seed)
+        seen, modality = np.asarray(classes.seen), np.asarray(classes.modality)
+        logits, allowed, label = [], [], []
+        for name, rows in self._feed.records(stream.stages[index], "train").items():
+            rows = [rows[i] for i in order.permutation(len(rows))[:SAMPLES]]
+            predictions = self._predictions(state, classes, index, {name: rows})
+            found = [np.asarray(prediction.logits) for prediction in predictions]
+            found = np.concatenate(found, axis=1)[:, : len(rows)]
+            logits.append(found[[0, -1]])  # a method without a hint has one route
+            own = seen & (modality == stream.modalities.index(name))
+            spaces = np.stack([own, seen])[:, None]
+            allowed.append(np.broadcast_to(spaces, logits[-1].shape))
+            label += [row.label for row in rows]
+        logits, allowed = np.concatenate(logits, 1), np.concatenate(allowed, 1)
+        return {
+            route: calibration.temperature(logits[r], np.array(label), allowed[r])
+            for r, route in enumerate(ROUTES)
+        }
 
     def _witness(self, tasks: Sequence[int], index: int) -> invariance.Witness:
         """Chooses the test samples that are predicted twice, a batch a modality."""

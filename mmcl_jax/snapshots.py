@@ -36,6 +36,7 @@ class Snapshots:
         digits: int = 3,
         keep: int | None = None,
         background: bool = False,
+        create: bool = True,
     ) -> None:
         """Opens a folder, which is made with the first state.
 
@@ -44,6 +45,7 @@ class Snapshots:
             digits: of their names.
             keep: older ones than so many are removed; None: all are kept.
             background: whether `save` returns before the state is on disk.
+            create: whether the folder is made; without, it has to be there.
         """
         self._folder = pathlib.Path(folder).resolve()
         self._digits, self._unsealed = digits, None
@@ -53,7 +55,7 @@ class Snapshots:
             options=ocp.CheckpointManagerOptions(
                 step_format_fixed_length=digits,
                 max_to_keep=keep,
-                create=True,
+                create=create,
                 enable_async_checkpointing=background,
                 # two managers write at once, and must not meet at the same barrier
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -162,7 +164,8 @@ class Snapshots:
 
         Args:
             number: which.
-            like: a tree of the same structure; its arrays' shardings are taken.
+            like: a tree of the same structure, of arrays or of what `jax.eval_shape`
+                gives with shardings, which are taken.
 
         Raises:
             ValueError: it holds another structure.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mmcl_jax import config as configs
+from mmcl_jax.calibration import CALIBRATION
 from mmcl_jax.files import read_json, write_text
 from mmcl_jax.snapshots import CUT_OFF, Snapshots
 
@@ -107,6 +108,8 @@ def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) 
     if theirs != json.loads(json.dumps(stream)):
         raise configs.ConfigError(f"{path}: it learns another stream")
     shutil.copytree(source / "predictions", workdir / "predictions", dirs_exist_ok=True)
+    if (source / CALIBRATION).exists():
+        shutil.copy(source / CALIBRATION, workdir)
     # last, and at once: it is what says that the copy is whole
     shutil.copytree(source / "snapshots", workdir / "snapshots.tmp", dirs_exist_ok=True)
     (workdir / "snapshots.tmp").replace(workdir / "snapshots")
@@ -181,6 +184,15 @@ def newest(
         )
     # a run that was killed early has nothing but the first state that it began to write
     return None, [_set_aside(workdir, *each) for each in damaged]
+
+
+def foreign(path: pathlib.Path, error: Exception) -> WorkdirError:
+    """Returns the error of a state that is whole, but not restored for an `error`."""
+    reason = str(error).strip().splitlines() or [repr(error)]
+    return WorkdirError(
+        f"{path}: whole, but not a state of this method as this version has it "
+        f"({reason[0]}); go on with the version that wrote it, or choose another folder"
+    )
 
 
 def _set_aside(workdir: pathlib.Path, position: Position, reason: str) -> str:

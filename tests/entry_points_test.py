@@ -137,6 +137,7 @@ def test_a_run_speaks_to_the_point(whole_run: helpers.Finished) -> None:
 def test_a_run_leaves_what_is_promised(whole_run: helpers.Finished) -> None:
     workdir = whole_run.workdir
     assert {path.name for path in workdir.iterdir()} == {
+        "calibration.json",
         "checkpoints",
         "config.json",
         "lock",

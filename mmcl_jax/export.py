@@ -1,0 +1,57 @@
+"""`python -m mmcl_jax.export --workdir=DIR --out=DIR [flags]`.
+
+Writes what a run has learnt for use without this package.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from mmcl_jax import config as configs
+from mmcl_jax import heap, loading, release
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write; made, or empty.")
+_SNAPSHOT = flags.DEFINE_integer(
+    "snapshot", None, "Which, counted from 0; without it the newest.", 0
+)
+_MODALITY = flags.DEFINE_string(
+    "modality", None, "Of the classifier; without it the first that the run has met."
+)
+
+USAGE_ERROR = 2
+
+
+def main(argv: list[str]) -> None:
+    """Writes the files and names them; what is wrong ends with exit code 2."""
+    heap.bound()
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)
+    try:
+        if len(argv) > 1:
+            raise configs.ConfigError(f"unexpected argument {argv[1]!r}")
+        if not _WORKDIR.value or not _OUT.value:
+            raise configs.ConfigError(
+                "--workdir, --out: missing; give the folder of a run and one to write"
+            )
+        folder = pathlib.Path(_OUT.value)
+        classifier = loading.load(_WORKDIR.value, _SNAPSHOT.value)
+        for note in classifier.notes:
+            print(f"note: {note}", file=sys.stderr)
+        modality = _MODALITY.value or classifier.modalities[0]
+        release.write(classifier, folder, modality)
+    except (ValueError, OSError) as error:  # so are those of config, data and workdir
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    for path in sorted(folder.iterdir()):
+        print(path)
+
+
+def cli() -> None:
+    """Runs the program."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    cli()

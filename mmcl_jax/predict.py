@@ -1,0 +1,158 @@
+"""`python -m mmcl_jax.predict --workdir=DIR [flags] FILE|FOLDER|- ...`.
+
+Labels ordinary files, or sentences, by what a run has learnt.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+from rich.console import Console
+
+from mmcl_jax import config as configs
+from mmcl_jax import heap, learner, loading
+from mmcl_jax.classifier import Labelled, Sample
+from mmcl_jax.modalities.base import DataError, TextReference
+from mmcl_jax.workdir import WorkdirError
+from mmcl_jax.writers import progress_bar
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_SNAPSHOT = flags.DEFINE_integer(
+    "snapshot", None, "Which, counted from 0; without it the newest.", 0
+)
+_MODALITY = flags.DEFINE_string(
+    "modality",
+    None,
+    "What all files are: read as this, told to the model, and its classes alone win. "
+    "Without it each file is read as what it is, and the model is told nothing.",
+)
+_TOP = flags.DEFINE_integer("top", 5, "Classes shown of each file.", 1)
+_JSON = flags.DEFINE_bool("json", False, "One JSON object a line.")
+_TEXT = flags.DEFINE_multi_string("text", [], "A sentence; may be given several times.")
+
+USAGE_ERROR = 2
+# shorter lists are done before a bar is of use
+_LONG = 64
+
+
+def main(argv: list[str]) -> None:
+    """Labels what is named.
+
+    A file that cannot be read is a line on standard error and ends with exit code 1,
+    when all others are labelled; a run that cannot be used, with 2.
+    """
+    heap.bound()
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.ERROR)
+    try:
+        samples = _samples(argv[1:])
+        if not _WORKDIR.value:
+            raise configs.ConfigError("--workdir: missing; give the folder of a run")
+        if not samples:
+            raise configs.ConfigError(
+                "no files: name some, or a folder, or - for a list on standard input; "
+                "or give --text=SENTENCE"
+            )
+        learner.keep_compiled_programs()
+        sys.exit(_label(_WORKDIR.value, samples))
+    except (configs.ConfigError, WorkdirError, DataError) as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    except BrokenPipeError:
+        # whoever reads has seen enough; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _label(workdir: str, samples: Sequence[Sample]) -> int:
+    """Prints what is said of each sample; returns the exit code."""
+    classifier = loading.load(workdir, _SNAPSHOT.value)
+    for note in classifier.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    console = Console(stderr=True, quiet=len(samples) < _LONG)
+    # a bar takes hold of standard output, which is right on a terminal alone
+    output, failed = sys.stdout, False
+    with progress_bar(console) as bars:
+        line = bars.add_task("labelling", total=len(samples))
+        for source, said in classifier.predict_each(
+            samples, _MODALITY.value, _TOP.value
+        ):
+            target = sys.stdout if output.isatty() else output
+            if isinstance(said, DataError):
+                failed = True
+                print(f"error: {printable(str(said))}", file=sys.stderr)
+                if _JSON.value:
+                    row = {"source": source, "error": str(said)}
+                    print(json.dumps(row), file=target)
+            else:
+                print(_json(said) if _JSON.value else _shown(said), file=target)
+            bars.advance(line)
+    output.flush()
+    return int(failed)
+
+
+def _samples(names: Sequence[str]) -> list[Sample]:
+    sentences = [TextReference(s, "--text", i) for i, s in enumerate(_TEXT.value, 1)]
+    listed: list[str] = []
+    for name in names:
+        listed += sys.stdin.read().splitlines() if name == "-" else [name]
+    return [*sentences, *(p for name in listed if name for p in _files(name))]
+
+
+def _files(path: str) -> Iterator[str]:
+    """Yields a file, or all files below a folder but hidden ones, sorted."""
+    if not os.path.isdir(path):
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.join(folder, name)
+
+
+def _json(said: Labelled) -> str:
+    row: dict[str, Any] = said._asdict()
+    return json.dumps(row | {"labels": [label._asdict() for label in said.labels]})
+
+
+def _shown(said: Labelled) -> str:
+    took = "" if said.taken_for == said.modality else f", taken for {said.taken_for}"
+    lines = [f"{printable(said.source)}: {said.modality}{took}"]
+    lines += [f"  {100 * p:5.1f} %  {printable(name)}" for name, p in said.labels]
+    return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    r"""Returns text that does nothing to a terminal: control characters are escaped.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(
+        c
+        if c.isprintable()
+        else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in text
+    )
+
+
+def _parse(argv: list[str]) -> list[str]:
+    flags.FLAGS.set_gnu_getopt()  # flags may stand behind files
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+
+
+def cli() -> None:
+    """Runs the program."""
+    app.run(main, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    cli()
