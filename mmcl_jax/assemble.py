@@ -67,12 +67,14 @@ def load_encoder(
             float32 on the host.
     """
 
-    def place(path: str, leaf: np.ndarray) -> jax.Array:
+    def place(path: str, leaf: np.ndarray) -> np.ndarray | jax.Array:
+        if mesh is None:
+            return leaf
         dtype = encoders.leaf_dtype(path, options.dtype)
         return sharding.put(leaf.astype(dtype), mesh)
 
     name = BUILTIN_ENCODER if options.path == "builtin" else options.path
-    encoder = pretrained.load(name, place if mesh else pretrained.on_host)
+    encoder = pretrained.load(name, place)
     return encoder._replace(spec=encoders.with_remat(encoder.spec, options.remat))
 
 
@@ -152,7 +154,7 @@ def assemble(config: configs.Config, console: Console) -> Run:
 
 def compose(
     config: configs.Config,
-    encoder: huggingface_clip.Encoder,
+    encoder: pretrained.Encoder,
     stream: Stream,
     mesh: jax.sharding.Mesh,
     decoder: loader.Decoder,

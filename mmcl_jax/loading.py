@@ -47,9 +47,9 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
     store = Snapshots(workdir / "snapshots", create=False)
     with contextlib.closing(store):
         number, notes = _choose(store, workdir, snapshot)
-        encoder = assemble.load_encoder(config.encoder.path)
         # one device: files come in any number
         mesh = sharding.make_mesh(jax.local_devices()[:1])
+        encoder = assemble.load_encoder(config.encoder, mesh)
         decoder = Decoder(encoder.inputs, 0)
         run = assemble.compose(config, encoder, stream, mesh, decoder)
         _check_same(workdir, description, run)
@@ -61,7 +61,7 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
     temperatures = calibration.read(workdir / calibration.CALIBRATION, number)
     if temperatures is None:
         notes.append("the run has stored no temperature: probabilities may be far off")
-    frozen = sharding.put(encoder.frozen, mesh)
+    frozen = encoder.frozen
     feed = Feed(run, frozen)
     slots = assemble.classes_at(run, feed.embed_class_names(), number)
     return Classifier(

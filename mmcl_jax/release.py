@@ -88,7 +88,7 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
         rows, inputs = values.shape[0], {name: values}
         batch = Batch(
             inputs=inputs,
-            query=run.model.embed(context.frozen, inputs, None),
+            query=run.model.embed(context.frozen, modality, inputs, None),
             label=jnp.zeros(rows, jnp.int32),
             weight=jnp.ones(rows),
             id=jnp.full(rows, -1, jnp.int32),
@@ -158,7 +158,7 @@ def describe(
         ],
         "classifier": {
             "modality": modality,
-            "preprocessing": MODALITIES[modality].version,
+            "preprocessing": MODALITIES[modality].version(run.encoder.inputs),
             "input": {
                 name: {
                     "shape": ["b", *shape.shape],

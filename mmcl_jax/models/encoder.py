@@ -167,12 +167,12 @@ def layer_features(
 def init(key: Key, spec: EncoderSpec) -> PyTree:
     """Returns random weights of all towers and the logarithm of the logit scale."""
     keys = jax.random.split(key, len(spec.towers))
-    weights = {
-        name: (text.init if isinstance(reader, TextSpec) else visual.init)(
-            k, reader, spec.embedding
-        )
-        for k, (name, reader) in zip(keys, spec.towers, strict=True)
-    }
+    weights = {}
+    for k, (name, reader) in zip(keys, spec.towers, strict=True):
+        if isinstance(reader, TextSpec):
+            weights[name] = text.init(k, reader, spec.embedding)
+        else:
+            weights[name] = visual.init(k, reader, spec.embedding)
     return weights | {"log_scale": jnp.log(1 / 0.07)}
 
 

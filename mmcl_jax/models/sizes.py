@@ -28,6 +28,12 @@ def _trunk(
     return TowerSpec(width, layers, heads, inner, activation, epsilon)
 
 
+def _sentences(trunk: TowerSpec) -> TextSpec:
+    words = TextSpec(trunk, _WORDS["vocabulary"], _WORDS["context_length"], 0)
+    end = _WORDS["end_token"]
+    return dataclasses.replace(words, end_token=end, pool="argmax")
+
+
 def _clip(
     visual: TowerSpec, text: TowerSpec, embedding: int, patch: int, size: int = 224
 ) -> EncoderSpec:
@@ -63,7 +69,7 @@ def _languagebind(
         ("video", tower(dataclasses.replace(trunk, frames=frames), (size, size))),
         ("audio", tower(trunk, sound)),
         ("depth", tower(trunk, (size, size))),
-        ("text", TextSpec(text, *_WORDS.values(), pool="argmax")),
+        ("text", _sentences(text)),
     )
     return EncoderSpec(towers, tuple((name, name) for name, _ in towers), embedding)
 
@@ -90,7 +96,7 @@ def _imagebind(
         ),
         ("audio", VisualSpec(keyed("audio"), sound, audio, stride, **stem)),
         ("depth", VisualSpec(keyed("depth"), (size, size), depth, depth, **stem)),
-        ("text", TextSpec(trunks["text"], *_WORDS.values(), pool="argmax")),
+        ("text", _sentences(trunks["text"])),
     )
     readers = {"image": "vision", "video": "vision"}
     readers |= {name: name for name in ("audio", "depth", "text")}

@@ -207,7 +207,8 @@ def _attend_over_frames(
     clips = native.reshape(-1, spec.frames, tokens, width) + block["embedding"][:, None]
     by_position = clips.swapaxes(1, 2).reshape(-1, spec.frames, width)
     h = layer_norm(by_position, block["norm"], spec.norm_epsilon)
-    mixed = attend(*split_heads(spec, linear(h, block["qkv"])), None)
+    q, k, v = split_heads(spec, linear(h, block["qkv"]))
+    mixed = attend(q, k, v, None)
     mixed = linear(mixed.reshape(h.shape), block["out"])
     mixed = mixed.reshape(-1, tokens, spec.frames, width).swapaxes(1, 2)
     native = (clips + mixed).reshape(rows, tokens, width)

@@ -13,6 +13,7 @@ from mmcl_jax.models.pretrained.layout import (
     Tensors,
 )
 from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.models.visual import VisualSpec
 
 UNUSED = ("params/b",)
 # pixels between -1 and 1
@@ -34,10 +35,12 @@ def spec(tensors: Tensors, path: str) -> EncoderSpec:
         positions = tensors["params/img/pos_embedding"].shape
         words = tensors["params/txt/Embed_0/embedding"].shape
         context = tensors["params/txt/pos_embedding"].shape
-        trunks = [_trunk(tensors, at) for at in (_IMAGE, _TEXT)]
+        visual, text = _trunk(tensors, _IMAGE), _trunk(tensors, _TEXT)
         patch, side = kernel[0], round(positions[1] ** 0.5)
         size = patch * side
-        return huggingface.siglip(*trunks, (size, size), patch, words[0], context[1])
+        return huggingface.siglip(
+            visual, text, (size, size), patch, words[0], context[1]
+        )
     except (KeyError, IndexError, ValueError) as error:
         raise DataError(
             f"{path}: not a SigLIP encoder of big_vision: {error} is missing or has "
@@ -98,7 +101,9 @@ def layout(spec: EncoderSpec, tensors: Tensors) -> Layout:
 
 
 def _patch_form(spec: EncoderSpec) -> Form:
-    patch = spec.reader("visual").patch_size
+    visual = spec.reader("visual")
+    assert isinstance(visual, VisualSpec)
+    patch = visual.patch_size
     return Form(lambda leaf: (patch, patch, 3, leaf[1]), (2, 0, 1, 3))
 
 

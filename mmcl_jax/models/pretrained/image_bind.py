@@ -109,7 +109,7 @@ def _visual(
         _trunk(tensors, name, heads),
         sizes[name],
         kernel[-1],
-        _STRIDES.get(name, kernel[-1]),
+        _STRIDES.get(name) or kernel[-1],
         channels=kernel[1],
         tube=kernel[2] if len(kernel) == 5 else 1,
         patch_norm=f"{_stem(name)}.norm_layer.weight" in tensors,

@@ -283,9 +283,8 @@ def _check_text(part: _Part, first: _Part) -> None:
         return
     same = part.spec.text == first.spec.text
     for name in ("text_projection.weight", "text_model.final_layer_norm.weight"):
-        pair = (p.tensors[name] if name in p.tensors else None for p in (part, first))
-        one, other = pair
-        same = same and one is not None and np.array_equal(one, other)
+        both = [p.tensors[name] for p in (part, first) if name in p.tensors]
+        same = same and len(both) == 2 and np.array_equal(*both)
     if not same:
         raise DataError(
             f"{part.weights}: its text tower is not that of {first.weights}; only "
