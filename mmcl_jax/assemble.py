@@ -20,6 +20,7 @@ from mmcl_jax.models import Model, dual
 from mmcl_jax.models.pretrained import huggingface_clip
 from mmcl_jax.streams import folders, loader, procedural, verification
 from mmcl_jax.streams.base import Stream, joint, stream_hash
+from mmcl_jax.types import Classes
 from mmcl_jax.writers import progress_bar
 
 BUILTIN_ENCODER = pathlib.Path(__file__).parent / "models" / "assets"
@@ -169,6 +170,25 @@ def _verify(
             worker_processes=options.worker_processes,
             collect=options.on_error == "skip",
         )
+
+
+def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
+    """Returns the class slots as they are met in a stage, on the devices of the run.
+
+    Args:
+        run: whose stream it is.
+        text: unit text embeddings `[C d]`.
+        stage: counted from 0.
+    """
+    stream = run.stream
+    slots = [[c for i in s for c in stream.tasks[i].classes] for s in stream.stages]
+    return learner.make_classes(
+        text,
+        [stream.modalities.index(slot.modality) for slot in stream.classes],
+        seen=sum(slots[: stage + 1], []),
+        of_task=slots[stage],
+        mesh=run.mesh,
+    )
 
 
 def describe(run: Run) -> dict[str, Any]:

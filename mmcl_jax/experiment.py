@@ -18,7 +18,7 @@ from mmcl_jax import config as configs
 from mmcl_jax import cost, distributed, evaluate, heap, rngs, sharding
 from mmcl_jax import learner as learners
 from mmcl_jax import workdir as workdirs
-from mmcl_jax.assemble import Run, assemble, describe, describe_tasks
+from mmcl_jax.assemble import Run, assemble, classes_at, describe, describe_tasks
 from mmcl_jax.feed import Feed, Records
 from mmcl_jax.files import write_text
 from mmcl_jax.keeper import Keeper
@@ -349,15 +349,7 @@ class _Loop:
         return f"[{index + 1}/{total}] {name}"
 
     def _classes(self, index: int) -> Classes:
-        stream = self._run.stream
-        slots = [[c for i in s for c in stream.tasks[i].classes] for s in stream.stages]
-        return learners.make_classes(
-            self._text,
-            [stream.modalities.index(slot.modality) for slot in stream.classes],
-            seen=sum(slots[: index + 1], []),
-            of_task=slots[index],
-            mesh=self._run.mesh,
-        )
+        return classes_at(self._run, self._text, index)
 
     def _score(self, state: State, index: int) -> None:
         """Fills the accuracy row of a stage; what is left half done is done anew."""
