@@ -18,10 +18,10 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import Model, dual
 from mmcl_jax.models.pretrained import huggingface_clip
+from mmcl_jax.progress import Bar
 from mmcl_jax.streams import folders, loader, procedural, verification
 from mmcl_jax.streams.base import Stream, joint, stream_hash
 from mmcl_jax.types import Classes
-from mmcl_jax.writers import progress_bar
 
 BUILTIN_ENCODER = pathlib.Path(__file__).parent / "models" / "assets"
 
@@ -160,12 +160,11 @@ def _verify(
     options: configs.DataOptions,
     console: Console,
 ) -> dict[int, str]:
-    with progress_bar(console) as bars:
-        line = bars.add_task("reading every file once", total=None)
+    with Bar(console, "reading every file once", None) as bar:
         return verification.verify(
             decoder,
             stream,
-            lambda done, total: bars.update(line, completed=done, total=total),
+            bar.reach,
             threads=options.threads,
             worker_processes=options.worker_processes,
             collect=options.on_error == "skip",

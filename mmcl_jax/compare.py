@@ -130,14 +130,14 @@ def _runs_table(found: dict[str, Any]) -> Table:
         "classes met, modality predicted",
         caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact",
     )
-    columns = ["n", "first", "second", "difference", "p", "alike", "kappa"]
-    for title in ("task", "modality", *columns):
-        table.add_column(title, justify="right" if title in columns else "left")
+    table.add_column("task")
+    for title in ("n", "first", "second", "difference", "p", "alike", "kappa"):
+        table.add_column(title, justify="right", no_wrap=True)
     cells = found["spaces"][SPACE][ROUTE]
     for row in cells["tasks"]:
-        table.add_row(Text(row["name"]), row["modality"], *_runs_cells(row))
+        table.add_row(Text(row["name"]), *_runs_cells(row))
     table.add_section()
-    table.add_row("all", "", *_runs_cells(cells["all"]))
+    table.add_row("all", *_runs_cells(cells["all"]))
     return table
 
 
@@ -175,7 +175,8 @@ def _show_snapshots(found: dict[str, Any], console: Console) -> None:
     title = f"{_name(found['run'])}: snapshot {i} to {j}"
     for kind in ("params", "memory"):
         if found[kind]:
-            console.print(_drift_table(found[kind], f"{title}, {kind}"))
+            parts = ("modality", "layer", "stage") if kind == "params" else ()
+            console.print(_drift_table(found[kind], f"{title}, {kind}", parts))
     if found["embeddings"] is not None:
         table = Table(title=f"{title}, embeddings of test samples seen by {i}")
         table.add_column("modality")
@@ -207,15 +208,15 @@ def _show_snapshots(found: dict[str, Any], console: Console) -> None:
         console.print(Text(note), soft_wrap=True)
 
 
-def _drift_table(arrays: dict[str, Any], title: str) -> Table:
+def _drift_table(arrays: dict[str, Any], title: str, kinds: tuple[str, ...]) -> Table:
     table = Table(title=title)
     table.add_column("array")
-    table.add_column("part")
+    table.add_column("part" if kinds else "")
     for name in ("norm", "change", "relative", "cosine"):
         table.add_column(name, justify="right")
     for path, entry in arrays.items():
         table.add_row(Text(path), "", *_drift_cells(entry))
-        for kind in ("modality", "layer", "stage"):
+        for kind in kinds:
             parts = entry.get(kind, {})
             for name, part in parts.items() if len(parts) > 1 else ():
                 table.add_row("", f"{kind} {name}", *_drift_cells(part))
