@@ -203,12 +203,12 @@ class LoggingOptions:
     """Who is told of a run besides its workdir.
 
     Attributes:
-        wandb_project: of Weights & Biases; None: nobody is told. WANDB_MODE=offline
+        wandb_project: of Weights & Biases; "": nobody is told. WANDB_MODE=offline
             keeps everything in the workdir, else it is sent where that program is set
             to send.
     """
 
-    wandb_project: str | None = None
+    wandb_project: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,12 @@ _PLAIN_SECONDS = 60.0
 
 
 def samples_per_second(task: Task) -> str:
-    """Returns the rate of the last seconds, or a dash before the first sample."""
-    return f"{task.speed:.0f} samples/s" if task.speed else "- samples/s"
+    """Returns the rate of the last seconds, or else since the line began.
+
+    A dash before the first sample.
+    """
+    rate = task.speed or _mean_rate(task)
+    return f"{rate:.0f} samples/s" if rate else "- samples/s"
 
 
 def time_left(task: Task) -> str:
@@ -33,13 +37,18 @@ def time_left(task: Task) -> str:
     in cost (read, trained on, scored), and a mean over all of them is steadier than the
     rate of the last seconds.
     """
-    done = task.completed - task.fields["before"]
+    rate = _mean_rate(task)
     if task.finished:
         return "0:00:00"
-    if not done or not task.elapsed or task.total is None:
+    if not rate or task.total is None:
         return "-:--:--"
-    seconds = task.elapsed * (task.total - task.completed) / done
+    seconds = (task.total - task.completed) / rate
     return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _mean_rate(task: Task) -> float:
+    done = task.completed - task.fields["before"]
+    return done / task.elapsed if task.elapsed else 0.0
 
 
 class _Column(ProgressColumn):

@@ -3,6 +3,7 @@
 Only process 0 writes.
 """
 
+import contextlib
 import functools
 import itertools
 import json
@@ -103,7 +104,9 @@ class Writer:
         try:
             call()
         except Exception as error:
-            self._loggers.pop(name, None)
+            if failed := self._loggers.pop(name, None):
+                with contextlib.suppress(Exception):
+                    failed.close()
             reason = str(error).strip().splitlines() or [repr(error)]
             self.say(f"warning: {name} fails and is told no more: {reason[0]}")
 
@@ -170,8 +173,8 @@ class Writer:
 
     def close(self) -> None:
         """Closes the files and the loggers."""
-        for name, told in list(self._loggers.items()):
-            self._guarded(name, told.close)
+        for name in list(self._loggers):
+            self._guarded(name, self._loggers.pop(name).close)
         if self._metrics:
             self._metrics.close()
         if self._handler:
