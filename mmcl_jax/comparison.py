@@ -152,7 +152,10 @@ def _check_streams(first: StoredRun, second: StoredRun) -> None:
         raise ComparisonError(f"{first.workdir}: twice the same run")
     if first.hash == second.hash:
         return
-    tasks = zip(first.stream.tasks, second.stream.tasks, strict=False)
+    names = [
+        zip(run.stream.tasks, run.class_names, strict=True) for run in (first, second)
+    ]
+    tasks = zip(*names, strict=False)
     where = next(
         (
             f"task {k} differs"

@@ -22,7 +22,8 @@ class StoredRun(NamedTuple):
     Attributes:
         workdir: of the run.
         config: it was made with.
-        stream: its classes, tasks and stages; the tasks have no samples.
+        stream: its classes, tasks and stages; the tasks have neither samples nor slots.
+        class_names: of each task.
         hash: of the stream, samples included.
         encoder: fingerprint of the encoder.
         stages: learnt and scored so far, from the first.
@@ -31,6 +32,7 @@ class StoredRun(NamedTuple):
     workdir: pathlib.Path
     config: configs.Config
     stream: Stream
+    class_names: tuple[tuple[str, ...], ...]
     hash: str
     encoder: str
     stages: int
@@ -67,29 +69,23 @@ def read_run(workdir: str | pathlib.Path) -> StoredRun:
     with reading(str(path), "the stream of a run"):
         stored = read_json(path)
         stream = _stream(stored)
+        names = tuple(tuple(task["classes"]) for task in stored["tasks"])
         known = stored["hash"], stored["encoder"]
         if not all(isinstance(value, str) for value in known):
             raise ValueError("a hash that is no text")
     stages = 0
     while (workdir / "predictions" / f"{stages:03d}.npz").is_file():
         stages += 1
-    return StoredRun(workdir, config, stream, *known, min(stages, len(stream.stages)))
+    stages = min(stages, len(stream.stages))
+    return StoredRun(workdir, config, stream, names, *known, stages)
 
 
 def _stream(stored: dict) -> Stream:
     classes = tuple(ClassSlot(**slot) for slot in stored["classes"])
     if not all(0 <= slot.canonical < len(classes) for slot in classes):
         raise ValueError("a canonical class that there is not")
-    slots = {(slot.modality, slot.name): i for i, slot in enumerate(classes)}
     tasks = tuple(
-        Task(
-            task["name"],
-            task["modality"],
-            tuple(slots[task["modality"], name] for name in task["classes"]),
-            (),
-            (),
-        )
-        for task in stored["tasks"]
+        Task(task["name"], task["modality"], (), (), ()) for task in stored["tasks"]
     )
     stages = tuple(tuple(stage) for stage in stored["stages"])
     if sorted(i for stage in stages for i in stage) != list(range(len(tasks))):

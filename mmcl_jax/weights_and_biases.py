@@ -28,7 +28,7 @@ class WeightsAndBiases:
 
     def __init__(self, workdir: pathlib.Path, config: Config) -> None:
         """Begins the run, or goes on with the one of the workdir."""
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         folder = workdir / "wandb"
         folder.mkdir(exist_ok=True)
