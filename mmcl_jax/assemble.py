@@ -18,10 +18,10 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.progress import Bar
 from mmcl_jax.streams import folders, loader, procedural, verification
 from mmcl_jax.streams.base import ClassSlot, Stream, Task, joint, stream_hash
 from mmcl_jax.types import Classes
-from mmcl_jax.writers import progress_bar
 
 BUILTIN_ENCODER = pathlib.Path(__file__).parent / "models" / "assets"
 
@@ -198,12 +198,11 @@ def _verify(
     options: configs.DataOptions,
     console: Console,
 ) -> dict[int, str]:
-    with progress_bar(console) as bars:
-        line = bars.add_task("reading every file once", total=None)
+    with Bar(console, "reading every file once", None) as bar:
         return verification.verify(
             decoder,
             stream,
-            lambda done, total: bars.update(line, completed=done, total=total),
+            bar.reach,
             threads=options.threads,
             worker_processes=options.worker_processes,
             collect=options.on_error == "skip",
@@ -270,8 +269,15 @@ def stored_stream(description: dict[str, Any]) -> Stream:
         tasks.append(Task(task["name"], task["modality"], tuple(own), (), ()))
     if met != len(slots):
         raise ValueError(f"{len(slots)} classes, of which tasks have {met}")
+    if not all(0 <= slot.canonical < len(slots) for slot in slots):
+        raise ValueError("a canonical class that there is not")
     stages = tuple(tuple(stage) for stage in description["stages"])
-    return Stream(slots, tuple(tasks), tuple(description["modalities"]), stages)
+    if sorted(i for stage in stages for i in stage) != list(range(len(tasks))):
+        raise ValueError("stages that do not hold each task once")
+    modalities = tuple(description["modalities"])
+    if not {slot.modality for slot in slots} <= set(modalities):
+        raise ValueError("a class of a modality that is not listed")
+    return Stream(slots, tuple(tasks), modalities, stages)
 
 
 def describe_tasks(stream: Stream) -> list[dict[str, Any]]:

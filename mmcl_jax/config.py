@@ -206,6 +206,19 @@ class EvaluationOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoggingOptions:
+    """Who is told of a run besides its workdir.
+
+    Attributes:
+        wandb_project: of Weights & Biases; "": nobody is told. WANDB_MODE=offline
+            keeps everything in the workdir, else it is sent where that program is set
+            to send.
+    """
+
+    wandb_project: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One experiment.
 
@@ -218,6 +231,7 @@ class Config:
         train: how each task is trained.
         evaluation: how predictions are checked.
         checkpoint: how often state is saved.
+        logging: who is told of the run.
         resume: "": a workdir is gone on with under the config it was made with alone.
             "branch:DIR": a new workdir goes on from the snapshots of another one, whose
             config may be another but for the stream.
@@ -231,6 +245,7 @@ class Config:
     train: TrainOptions = TrainOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
+    logging: LoggingOptions = LoggingOptions()
     resume: str = ""
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from mmcl_jax import calibration, cost, distributed, evaluate, heap, rngs, sharding
 from mmcl_jax import config as configs
 from mmcl_jax import learner as learners
+from mmcl_jax import weights_and_biases as wandb
 from mmcl_jax import workdir as workdirs
 from mmcl_jax.assemble import (
     Run,
@@ -30,10 +31,11 @@ from mmcl_jax.feed import Feed, Records
 from mmcl_jax.files import write_text
 from mmcl_jax.keeper import Keeper
 from mmcl_jax.preemption import Interrupt
+from mmcl_jax.progress import Bar
 from mmcl_jax.results import Results, environment, level_of_knowledge, plain
 from mmcl_jax.score import Scorer
 from mmcl_jax.types import Batch, Classes, Metrics
-from mmcl_jax.writers import Bar, Writer, is_writer, results_table
+from mmcl_jax.writers import Writer, is_writer, make_loggers, results_table
 
 State = learners.LearnerState
 
@@ -71,6 +73,7 @@ def run(
     workdir = pathlib.Path(workdir)
     interrupt = interrupt or Interrupt()
     workdirs.check(workdir, config)
+    wandb.check(config)
     lock = workdirs.Lock(workdir) if is_writer() and workdir.exists() else None
     try:
         console = Console(quiet=not is_writer())
@@ -126,6 +129,10 @@ class _Loop:
         stages = range(len(run.stream.stages))
         # cumulative moves, see `Keeper`; a stage starts where the one before it ends
         self._ends = list(itertools.accumulate(self._moves(i) for i in stages))
+        steps = [self._steps(self._train_records(i)) for i in stages]
+        writer.tell(make_loggers(workdir, run.config), steps)
+        # samples that have gone through the encoder or the method by the end of a stage
+        self._samples = list(itertools.accumulate(sum(self._work(i)) for i in stages))
         self._keeper = Keeper(
             workdir, run.config.checkpoint, interrupt, self._ends, writer
         )
@@ -144,14 +151,14 @@ class _Loop:
             self._text = self._feed.embed_class_names()
         self._scorer = Scorer(self._run, self._feed, self._frozen, self._text)
         self._interrupt.nothing_to_save = False
-        with self._writer.progress("training", self._ends[-1]) as bar:
-            bar.advance(steps=self._done)
+        with self._writer.progress("starting", self._samples[-1]) as bar:
+            bar.begin(self._samples_done(first))
             for index in range(first, len(stages)):
                 if stop_after is not None and index >= stop_after:
                     self._writer.say(f"stopped after stage {index} of {len(stages)}")
                     return None
                 state = self._learn(state, index, bar)
-                self._score(state, index)
+                self._score(state, index, bar)
                 self._keeper.end_stage(index, state, self._counted())
                 heap.trim()
         report = plain(self._report())
@@ -189,6 +196,28 @@ class _Loop:
         batches = self._feed.num_batches(records)
         return batches + 1 + self._steps(records) + method.observes * batches + 1
 
+    def _work(self, index: int) -> tuple[int, int]:
+        """Returns how many samples a stage learns from, and how many it is scored by.
+
+        Each counts as often as it is gone through.
+        """
+        method, epochs = self._run.method, self._run.config.train.epochs
+        passes = 1 + method.trains * epochs + method.observes
+        count = sum(len(rows) for rows in self._train_records(index).values())
+        stages = self._run.stream.stages[: index + 2]
+        tests = sum(len(self._run.stream.tasks[i].test) for s in stages for i in s)
+        return passes * count, tests
+
+    def _samples_done(self, index: int) -> float:
+        """Returns the samples of all stages before this one, and of its moves done."""
+        if index == len(self._ends):
+            return self._samples[-1]
+        started, before = (
+            sums[index - 1] if index else 0 for sums in (self._ends, self._samples)
+        )
+        share = (self._done - started) / (self._ends[index] - started)
+        return before + share * self._work(index)[0]
+
     def _learn(self, state: State, index: int, bar: Bar) -> State:
         """Prepares, trains, observes and closes one stage, but for the moves done."""
         learner, method = self._run.learner, self._run.method
@@ -196,8 +225,9 @@ class _Loop:
         at = (self._frozen, self._classes(index), np.int32(index))
         batches, steps = self._feed.num_batches(records), self._steps(records)
         skipped = self._done - (self._ends[index - 1] if index else 0)
-        moved = functools.partial(self._moved, bar=bar)
-        bar.advance(f"training {self._title(index)}", 0)
+        rows = sum(len(of) for of in records.values()) / max(batches, 1)
+        moved = functools.partial(self._moved, bar=bar, samples=rows)
+        bar.describe(self._title(index))
         with timed("queries"):
             self._feed.embed_queries(self._run.stream.stages[index], "train")
         with timed("prepare"):
@@ -206,7 +236,7 @@ class _Loop:
             if skipped <= batches:
                 state = jax.block_until_ready(learner.begin_task(state, *at))
                 self._check(state, index, "when it began")
-                state = moved(state)
+                state = moved(state, samples=0)
         skipped = max(skipped - batches - 1, 0)
         if method.trains:
             with timed("train"):
@@ -220,11 +250,16 @@ class _Loop:
                 state = jax.block_until_ready(learner.end_task(state, *at))
                 self._check(state, index, "when it ended")
                 self._results.refused_steps += int(state.refused)
-                state = moved(state)
+                state = moved(state, samples=0)
         return state
 
     def _moved(
-        self, state: State, check: Callable[[State], None] | None = None, *, bar: Bar
+        self,
+        state: State,
+        check: Callable[[State], None] | None = None,
+        *,
+        bar: Bar,
+        samples: float,
     ) -> State:
         """Counts a move; what the keeper saves must stand the `check` and be finite."""
 
@@ -236,7 +271,7 @@ class _Loop:
             return self._counted()
 
         self._done += 1
-        bar.advance()
+        bar.advance(samples)
         self._keeper.moved(self._done, state, results)
         return state
 
@@ -360,15 +395,21 @@ class _Loop:
     def _classes(self, index: int) -> Classes:
         return classes_at(self._run, self._text, index)
 
-    def _score(self, state: State, index: int) -> None:
+    def _score(self, state: State, index: int, bar: Bar) -> None:
         """Fills the accuracy row of a stage; what is left half done is done anew."""
         before, results = self._counted(), copy.deepcopy(self._results)
+        bar.describe(f"{self._title(index)}, scored")
+
+        def scored() -> None:
+            bar.advance(self._run.config.train.batch_size)
+            self._keeper.moved(self._done, state, lambda: before)
+
         by_task = self._scorer.score(
             state,
             self._classes(index),
             index,
             results,
-            between=lambda: self._keeper.moved(self._done, state, lambda: before),
+            between=scored,
         )
         with results.timed("calibrate"):
             found = self._scorer.temperatures(state, self._classes(index), index)
@@ -381,10 +422,14 @@ class _Loop:
         own = np.mean(
             [results.accuracy[0, 0, seen[-1], i] for i in stream.stages[index]]
         )
-        union = results.accuracy[evaluate.SPACES.index("union"), 1, seen[-1], seen]
+        union = results.accuracy[evaluate.SPACES.index("union"), :, seen[-1]]
+        given, predicted = union[:, seen].mean(-1)
+        self._writer.scores(index, results.scalars(stream, index))
+        bar.reach(self._samples[index])
+        bar.accuracies(given, predicted)
         self._writer.say(
             f"{self._title(index)}: {100 * own:.1f} % among its own classes; all seen "
-            f"{100 * union.mean():.1f} % among all classes, modality predicted"
+            f"{100 * predicted:.1f} % among all classes, modality predicted{bar.left()}"
         )
         results.stages = index + 1
         self._results = results

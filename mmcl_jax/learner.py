@@ -263,6 +263,38 @@ def keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def make_embed(
+    make_method: Callable[[Model], Method], model: Model
+) -> Callable[..., Float[Array, "b d"]]:
+    """Returns what looks into a prediction: the embedding that it is made from.
+
+    Args:
+        make_method: builds the method around a model.
+        model: the frozen encoder's static facts.
+
+    Returns:
+        `(params, memory, frozen, classes, task, batch) -> unit embeddings [b d]`, what
+        the tower gives with the adapters that `predict` chooses under `batch.hint`; the
+        frozen features for a method that predicts from these alone.
+    """
+    given: list[Array] = []
+
+    def watched(*args):
+        given.append(model.embed(*args))
+        return given[-1]
+
+    method = make_method(model._replace(embed=watched))
+
+    def embed(params, memory, frozen, classes, task, batch):
+        batch = _clean(batch)
+        method.predict(params, Context(frozen, memory, task, classes, False), batch)
+        embedding = given[-1] if given else batch.query
+        given.clear()  # tracers must not outlive their trace
+        return embedding
+
+    return jax.jit(embed)
+
+
 def make_classes(
     text: Any, modality: Any, seen: Any, of_task: Any, mesh: Mesh
 ) -> Classes:

@@ -16,8 +16,8 @@ from mmcl_jax import config as configs
 from mmcl_jax import heap, learner, loading
 from mmcl_jax.classifier import Labelled, Sample
 from mmcl_jax.modalities.base import DataError, TextReference
+from mmcl_jax.progress import Bar
 from mmcl_jax.workdir import WorkdirError
-from mmcl_jax.writers import progress_bar
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SNAPSHOT = flags.DEFINE_integer(
@@ -75,8 +75,7 @@ def _label(workdir: str, samples: Sequence[Sample]) -> int:
     console = Console(stderr=True, quiet=len(samples) < _LONG)
     # a bar takes hold of standard output, which is right on a terminal alone
     output, failed = sys.stdout, False
-    with progress_bar(console) as bars:
-        line = bars.add_task("labelling", total=len(samples))
+    with Bar(console, "labelling", len(samples)) as bar:
         for source, said in classifier.predict_each(
             samples, _MODALITY.value, _TOP.value
         ):
@@ -89,7 +88,7 @@ def _label(workdir: str, samples: Sequence[Sample]) -> int:
                     print(json.dumps(row), file=target)
             else:
                 print(_json(said) if _JSON.value else _shown(said), file=target)
-            bars.advance(line)
+            bar.advance(1)
     output.flush()
     return int(failed)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcl_jax import __version__, evaluate, metrics
 from mmcl_jax.models import Model
+from mmcl_jax.streams.base import Stream
 
 
 @dataclasses.dataclass
@@ -96,6 +97,27 @@ class Results:
         for name in ("train_step", "predict"):
             if name in forwards:
                 self.forwards[name] = forwards[name]
+
+    def scalars(self, stream: Stream, stage: int) -> dict[str, float]:
+        """Returns what the test sets met so far have come to behind a stage.
+
+        Args:
+            stream: that is learnt.
+            stage: counted from 0.
+
+        Returns:
+            `accuracy/<route>/<task>` among all classes met, and the mean over tasks
+            `average/<label space>/<route>`; only what is defined.
+        """
+        seen = [i for stage in stream.stages[: stage + 1] for i in stage]
+        row = self.accuracy[:, :, seen[-1], seen]
+        union, found = evaluate.SPACES.index("union"), {}
+        for r, route in enumerate(evaluate.ROUTES):
+            for task, value in zip(seen, row[union, r], strict=True):
+                found[f"accuracy/{route}/{stream.tasks[task].name}"] = float(value)
+            for s, space in enumerate(evaluate.SPACES):
+                found[f"average/{space}/{route}"] = float(row[s, r].mean())
+        return {name: value for name, value in found.items() if np.isfinite(value)}
 
     def report(self) -> dict[str, Any]:
         """Returns the accuracy matrices and metrics by label space and route."""

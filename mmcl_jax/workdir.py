@@ -16,8 +16,8 @@ from mmcl_jax.snapshots import CUT_OFF, Snapshots
 
 BRANCH = "branch:"
 DAMAGED = "damaged"
-# where a run is started and how it goes on may differ from one start to the next
-_FREE = ("config.resume",)
+# how a run goes on and who is told may differ from one start to the next
+_FREE = ("config.resume", "config.logging")
 # of many things that are wrong in the same way
 _NAMED = 3
 

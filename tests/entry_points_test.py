@@ -147,6 +147,7 @@ def test_a_run_leaves_what_is_promised(whole_run: helpers.Finished) -> None:
         "results.json",
         "snapshots",
         "stream.json",
+        "tensorboard",
     }
     stages = [f"{i:03d}" for i in range(3)]
     stored = sorted(path.name for path in (workdir / "predictions").iterdir())

@@ -284,7 +284,7 @@ def _check_text(part: _Part, first: _Part) -> None:
     same = part.spec.text == first.spec.text
     for name in ("text_projection.weight", "text_model.final_layer_norm.weight"):
         both = [p.tensors[name] for p in (part, first) if name in p.tensors]
-        same = same and len(both) == 2 and np.array_equal(*both)
+        same = same and len(both) == 2 and np.array_equal(both[0], both[1])
     if not same:
         raise DataError(
             f"{part.weights}: its text tower is not that of {first.weights}; only "

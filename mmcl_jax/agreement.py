@@ -1,0 +1,251 @@
+"""How two sets of predictions of the same samples differ: pure NumPy.
+
+NaN is what is not defined, such as the kappa of two constants.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+_LEVEL = 0.95
+_RESAMPLES = 10_000
+
+
+def share_equal(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> float:
+    """Returns the share of samples that are predicted alike; NaN without samples.
+
+    >>> share_equal(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2]))
+    0.75
+    """
+    return float(np.mean(first == second)) if len(first) else float("nan")
+
+
+def cohen_kappa(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> float:
+    """Returns the agreement beyond what chance gives two such predictors.
+
+    `(p_o - p_e) / (1 - p_e)`, where `p_o` is the share of samples predicted alike and
+    `p_e = sum_k p_first(k) p_second(k)` that of two which draw from their shares of the
+    classes without a look at the sample. NaN where `p_e` is 1, or without samples.
+
+    Args:
+        first: predicted class of each sample.
+        second: of the other predictor.
+
+    References:
+        J. Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
+
+    >>> cohen_kappa(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
+    0.5
+    """
+    if not len(first):
+        return float("nan")
+    names, index = np.unique(np.concatenate([first, second]), return_inverse=True)
+    shares = [
+        np.bincount(part, minlength=len(names)) / len(first)
+        for part in (index[: len(first)], index[len(first) :])
+    ]
+    chance = float(shares[0] @ shares[1])
+    if len(names) == 1:
+        return float("nan")
+    return (share_equal(first, second) - chance) / (1 - chance)
+
+
+class McNemar(NamedTuple):
+    """Whether one of two predictors is right more often.
+
+    Attributes:
+        only_first: samples that the first alone has right.
+        only_second: samples that the second alone has right.
+        p_value: exact and two-sided; 1 where there are none of either.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(
+    first_right: Bool[np.ndarray, " n"], second_right: Bool[np.ndarray, " n"]
+) -> McNemar:
+    """Returns McNemar's exact test on the samples that one predictor alone has right.
+
+    If both are right equally often, each of these `n` samples is the first one's with
+    probability 1/2, so `p = min(1, 2 P[Binomial(n, 1/2) <= min(n_first, n_second)])`.
+
+    References:
+        Q. McNemar, "Note on the sampling error of the difference between correlated
+        proportions or percentages", 1947. T. G. Dietterich, "Approximate Statistical
+        Tests for Comparing Supervised Classification Learning Algorithms", 1998.
+
+    >>> first, second = np.array([1, 1, 1, 1, 0], bool), np.array([0, 0, 0, 1, 1], bool)
+    >>> mcnemar(first, second)
+    McNemar(only_first=3, only_second=1, p_value=0.625)
+    """
+    only_first = int(np.sum(first_right & ~second_right))
+    only_second = int(np.sum(second_right & ~first_right))
+    total, fewer = only_first + only_second, min(only_first, only_second)
+    if only_first == only_second:
+        return McNemar(only_first, only_second, 1.0)
+    term = cases = 1  # `total` over k; whole numbers neither round nor overflow
+    for k in range(fewer):
+        term = term * (total - k) // (k + 1)
+        cases += term
+    return McNemar(only_first, only_second, min(1.0, 2 * cases / 2**total))
+
+
+class Difference(NamedTuple):
+    """How much more often one of two predictors is right.
+
+    Attributes:
+        first: accuracy, as a mean over tasks.
+        second: of the other.
+        difference: `second - first`.
+        low: of the 95 % interval of the difference; NaN without samples.
+        high: the other end.
+    """
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+
+
+def paired_difference(
+    first_right: Sequence[Bool[np.ndarray, " n"]],
+    second_right: Sequence[Bool[np.ndarray, " n"]],
+) -> Difference:
+    """Returns the difference of mean accuracies over tasks, on the same samples.
+
+    The interval is the percentile bootstrap over samples, paired: a sample is drawn
+    with what both predictors made of it, as many from each task as it has, and 10,000
+    times over, with a fixed seed. It says what other test samples would have changed;
+    not what other seeds, orders or tasks would have.
+
+    Of a sample only `d = second - first` in -1, 0, 1 counts, so the counts of a draw of
+    n samples are multinomial with the shares of these three: they are drawn directly.
+
+    Args:
+        first_right: whether each sample is right, one array a task.
+        second_right: of the other predictor, in the same order.
+
+    References:
+        B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+
+    >>> right, wrong = np.ones(5, bool), np.zeros(5, bool)
+    >>> paired_difference([wrong], [right])
+    Difference(first=0.0, second=1.0, difference=1.0, low=1.0, high=1.0)
+    """
+    if not first_right or not all(len(rows) for rows in first_right):
+        return Difference(*[float("nan")] * 5)
+    rng = np.random.default_rng(0)
+    drawn = np.zeros(_RESAMPLES)
+    for one, other in zip(first_right, second_right, strict=True):
+        change = other.astype(np.int8) - one
+        shares = np.array([np.mean(change == value) for value in (-1, 0, 1)])
+        counts = rng.multinomial(len(change), shares, size=_RESAMPLES)
+        drawn += (counts[:, 2] - counts[:, 0]) / len(change)
+    first, second = (
+        float(np.mean([np.mean(rows) for rows in part]))
+        for part in (first_right, second_right)
+    )
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(drawn / len(first_right), [tail, 1 - tail])
+    return Difference(first, second, second - first, float(low), float(high))
+
+
+class Displacement(NamedTuple):
+    """How far an array has moved; NaN where it is not defined.
+
+    Attributes:
+        norm: L2 norm of what it was.
+        change: L2 norm of the difference.
+        relative: `change / norm`; NaN where `norm` is 0.
+        cosine: between before and after; NaN where one of them is 0.
+    """
+
+    norm: float
+    change: float
+    relative: float
+    cosine: float
+
+
+def displacement(before: np.ndarray, after: np.ndarray) -> Displacement:
+    """Returns how far `after` is from `before`, which has the same shape.
+
+    >>> displacement(np.array([3.0, 4.0]), np.array([3.0, 0.0]))
+    Displacement(norm=5.0, change=4.0, relative=0.8, cosine=0.6)
+    """
+    # whole numbers and masks count as numbers
+    first, second = (np.asarray(x, np.float64).ravel() for x in (before, after))
+    norm, other = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+    change = float(np.linalg.norm(second - first))
+    undefined = float("nan")
+    if np.array_equal(first, second):
+        cosine = 1.0 if norm else undefined  # without the rounding
+    else:
+        cosine = float(first @ second) / (norm * other) if norm * other else undefined
+    return Displacement(norm, change, change / norm if norm else undefined, cosine)
+
+
+def hsic(k: Float[np.ndarray, "n n"], l: Float[np.ndarray, "n n"]) -> float:  # noqa: E741
+    """Returns the unbiased estimate of the Hilbert-Schmidt independence criterion.
+
+    With the diagonals of the Gram matrices K and L set to 0,
+
+        (tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 1'K L1 / (n - 2)) / (n (n - 3)).
+
+    Args:
+        k: Gram matrix of the samples in one space.
+        l: in the other.
+
+    Raises:
+        ValueError: fewer than four samples.
+
+    References:
+        L. Song et al., "Feature Selection via Dependence Maximization", JMLR 2012,
+        equation (5).
+    """
+    n = len(k)
+    if n < 4:
+        raise ValueError(f"{n} samples; the estimate needs at least 4")
+    k, l = (x * (1 - np.eye(n)) for x in (k, l))  # noqa: E741
+    total = np.sum(k * l) + k.sum() * l.sum() / ((n - 1) * (n - 2))
+    return float(total - 2 * k.sum(0) @ l.sum(0) / (n - 2)) / (n * (n - 3))
+
+
+def linear_cka(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n e"], debiased: bool = True
+) -> float:
+    """Returns how alike two spaces place the same samples: linear CKA.
+
+    `HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with `K = X X'` and `L = Y Y'`. It is 1
+    for spaces that differ by a rotation and a scale. With the unbiased `hsic` it is
+    about 0 for independent ones, and may fall below; the biased form (Gram matrices of
+    centred features) grows with the number of dimensions over that of samples.
+
+    Args:
+        x: a row a sample.
+        y: the same samples in another space, which may have another width.
+        debiased: which estimate of HSIC.
+
+    Returns:
+        CKA; NaN where the samples of a space lie at one point, or too close together
+        for its estimate to be above 0.
+
+    References:
+        S. Kornblith et al., "Similarity of Neural Network Representations Revisited",
+        ICML 2019. T. Nguyen, M. Raghu, S. Kornblith, "Do Wide and Deep Networks Learn
+        the Same Things?", ICLR 2021, equation (3) (the unbiased estimate).
+    """
+    # neither form sees the mean, but the sums round less without it
+    x, y = (np.asarray(z, np.float64) - np.mean(z, 0, np.float64) for z in (x, y))
+    grams = x @ x.T, y @ y.T
+    estimate = hsic if debiased else lambda k, l: float(np.sum(k * l))  # noqa: E741
+    own = [estimate(gram, gram) for gram in grams]
+    if min(own) <= 0:
+        return float("nan")
+    # apart, since a product of two small numbers may be 0
+    return estimate(*grams) / (np.sqrt(own[0]) * np.sqrt(own[1]))

@@ -1,0 +1,252 @@
+"""`python -m mmcl_jax.compare --workdirs=A,B [--snapshots=I,J] [--json=FILE]`."""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmcl_jax.comparison import (
+    ROUTE,
+    SPACE,
+    ComparisonError,
+    compare_pairs,
+    compare_runs,
+)
+from mmcl_jax.files import write_text
+from mmcl_jax.snapshot_comparison import SAMPLES, compare_snapshots
+
+_WORKDIRS = flags.DEFINE_multi_string(
+    "workdirs",
+    [],
+    "Runs over one stream, with commas: all are compared to the first. Given several "
+    "times: pairs of runs, over whose differences there is an interval.",
+)
+_SNAPSHOTS = flags.DEFINE_list(
+    "snapshots", [], "Of one run: I,J; of several: I. Counted from 1."
+)
+_JSON = flags.DEFINE_string("json", None, "File for all that was found.")
+_NO_EMBEDDINGS = flags.DEFINE_bool(
+    "no-embeddings", False, "Do not embed samples again, which needs the data."
+)
+_SAMPLES = flags.DEFINE_integer(
+    "samples", SAMPLES, "Samples of a modality that are embedded, at most.", 4
+)
+
+USAGE_ERROR = 2
+# of samples on the console; the file has all
+_SHOWN = 10
+
+
+def main(argv: list[str]) -> None:
+    """Compares, shows tables and writes the file; bad input ends with exit code 2."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        if len(argv) > 1:
+            raise ComparisonError(f"unexpected argument {argv[1]!r}")
+        groups = [[w for w in text.split(",") if w] for text in _WORKDIRS.value]
+        found = compare(groups, _stages(_SNAPSHOTS.value))
+        if _JSON.value:
+            write_text(pathlib.Path(_JSON.value), json.dumps(found, indent=1) + "\n")
+    except (ValueError, OSError) as error:  # ours name what is wrong
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    show(found, Console())
+
+
+def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
+    """Returns what the flags ask for.
+
+    Args:
+        groups: workdirs, a list for each `--workdirs`.
+        stages: of `--snapshots`.
+
+    Raises:
+        ComparisonError: they do not fit together.
+        ValueError: a workdir cannot be read.
+    """
+    sizes = {len(group) for group in groups}
+    if sizes == {1} and len(groups) == 1:
+        if len(stages) != 2:
+            raise ComparisonError(
+                "--snapshots: one run is compared with itself; give two, for instance "
+                "--snapshots=1,5"
+            )
+        with_embeddings = not _NO_EMBEDDINGS.value
+        return compare_snapshots(
+            groups[0][0],
+            *stages,
+            with_embeddings=with_embeddings,
+            samples=_SAMPLES.value,
+        )
+    if len(stages) > 1:
+        raise ComparisonError("--snapshots: several runs are compared at one stage")
+    if len(sizes) != 1 or sizes <= {0, 1}:
+        raise ComparisonError(
+            "--workdirs: give one run, or two and more with commas between them, and "
+            f"each time as many; given were {', '.join(map(str, groups)) or 'none'}"
+        )
+    stage = stages[0] if stages else None
+    (size,) = sizes
+    found = [
+        compare_pairs([(group[0], group[k]) for group in groups], stage)
+        if len(groups) > 1
+        else compare_runs(groups[0][0], groups[0][k], stage)
+        for k in range(1, size)
+    ]
+    return found[0] if len(found) == 1 else {"kind": "several", "comparisons": found}
+
+
+def _stages(values: list[str]) -> list[int]:
+    if not all(value.isdecimal() for value in values):
+        raise ComparisonError(f"--snapshots: {','.join(values)!r} are not numbers")
+    return [int(value) for value in values]
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """Shows what was found, of all runs or of one."""
+    if found["kind"] == "several":
+        for each in found["comparisons"]:
+            show(each, console)
+    elif found["kind"] == "pairs":
+        for pair in found["pairs"]:
+            console.print(_runs_table(pair))
+        console.print(_pairs_table(found))
+    elif found["kind"] == "runs":
+        console.print(_runs_table(found))
+    else:
+        _show_snapshots(found, console)
+
+
+def _runs_table(found: dict[str, Any]) -> Table:
+    first, second = found["first"], found["second"]
+    table = Table(
+        title=f"{_name(second)} less {_name(first)}: accuracy in percent among all "
+        "classes met, modality predicted",
+        caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact",
+    )
+    table.add_column("task")
+    for title in ("n", "first", "second", "difference", "p", "alike", "kappa"):
+        table.add_column(title, justify="right", no_wrap=True)
+    cells = found["spaces"][SPACE][ROUTE]
+    for row in cells["tasks"]:
+        table.add_row(Text(row["name"]), *_runs_cells(row))
+    table.add_section()
+    table.add_row("all", *_runs_cells(cells["all"]))
+    return table
+
+
+def _runs_cells(row: dict[str, Any]) -> list[Any]:
+    return [
+        str(row["samples"]),
+        _percent(row["first"]),
+        _percent(row["second"]),
+        _interval(row, row["difference"]),
+        f"{row['mcnemar']['p_value']:.2g}",
+        _percent(row["predicted_alike"]),
+        _short(row["kappa"]),
+    ]
+
+
+def _pairs_table(found: dict[str, Any]) -> Table:
+    pair = found["pairs"][0]
+    table = Table(
+        title=f"{pair['second']['method']} less {pair['first']['method']}: mean "
+        "accuracy over tasks, in percent",
+        caption=f"[95 % interval] {found['intervals']}; they differ in "
+        f"{', '.join(found['over'])}",
+    )
+    for title in ("label space", "modality"):
+        table.add_column(title)
+    table.add_column("difference", justify="right")
+    for space, routes in found["differences"].items():
+        for route, row in routes.items():
+            table.add_row(space, route, _interval(row, row["mean"]))
+    return table
+
+
+def _show_snapshots(found: dict[str, Any], console: Console) -> None:
+    i, j = found["snapshots"]
+    title = f"{_name(found['run'])}: snapshot {i} to {j}"
+    for kind in ("params", "memory"):
+        if found[kind]:
+            parts = ("modality", "layer", "stage") if kind == "params" else ()
+            console.print(_drift_table(found[kind], f"{title}, {kind}", parts))
+    if found["embeddings"] is not None:
+        table = Table(title=f"{title}, embeddings of test samples seen by {i}")
+        table.add_column("modality")
+        for name in ("n", "CKA", "cosine"):
+            table.add_column(name, justify="right")
+        for modality, row in found["embeddings"].items():
+            cells = (_short(row["cka"]), _short(row["cosine"]))
+            table.add_row(modality, str(row["samples"]), *cells)
+        console.print(table)
+    kinds = ("forgotten", "recovered", "right", "wrong")
+    table = Table(title=f"{title}, samples among all classes met, modality predicted")
+    table.add_column("task")
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for row in found["counts"][SPACE][ROUTE]:
+        table.add_row(Text(row["name"]), *(str(row[kind]) for kind in kinds))
+    console.print(table)
+    for kind in ("forgotten", "recovered"):
+        for row in found[kind][:_SHOWN]:
+            before, after = (
+                f"{row[at]['class']} ({row[at]['modality']})"
+                for at in ("before", "after")
+            )
+            line = f"{kind}: {row['sample'] or row['id']}: {row['class']}, taken for "
+            console.print(Text(f"{line}{before}, then for {after}"), soft_wrap=True)
+        if (more := len(found[kind]) - _SHOWN) > 0:
+            console.print(f"and {more} more {kind}")
+    for note in found["notes"]:
+        console.print(Text(note), soft_wrap=True)
+
+
+def _drift_table(arrays: dict[str, Any], title: str, kinds: tuple[str, ...]) -> Table:
+    table = Table(title=title)
+    table.add_column("array")
+    table.add_column("part" if kinds else "")
+    for name in ("norm", "change", "relative", "cosine"):
+        table.add_column(name, justify="right")
+    for path, entry in arrays.items():
+        table.add_row(Text(path), "", *_drift_cells(entry))
+        for kind in kinds:
+            parts = entry.get(kind, {})
+            for name, part in parts.items() if len(parts) > 1 else ():
+                table.add_row("", f"{kind} {name}", *_drift_cells(part))
+    return table
+
+
+def _drift_cells(entry: dict[str, Any]) -> list[str]:
+    return [
+        *(f"{entry[name]:.3g}" for name in ("norm", "change")),
+        *(_short(entry[name]) for name in ("relative", "cosine")),
+    ]
+
+
+def _name(run: dict[str, Any]) -> str:
+    # brackets in the name of a folder are no markup
+    return f"{run['method']} ({run['workdir']})".replace("[", "\\[")
+
+
+def _interval(row: dict[str, Any], value: float | None) -> Text:
+    ends = f"{_percent(row['low'], '+')}, {_percent(row['high'], '+')}"
+    return Text(f"{_percent(value, '+')} [{ends}]")
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{100 * value:{sign}.1f}"
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    app.run(main)

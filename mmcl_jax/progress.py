@@ -1,0 +1,164 @@
+"""How far a run is: a live line on a terminal, plain lines elsewhere."""
+
+import datetime
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+# between two plain lines
+_PLAIN_SECONDS = 60.0
+
+
+def samples_per_second(task: Task) -> str:
+    """Returns the rate of the last seconds, or else since the line began.
+
+    A dash before the first sample.
+    """
+    rate = task.speed or _mean_rate(task)
+    return f"{rate:.0f} samples/s" if rate else "- samples/s"
+
+
+def time_left(task: Task) -> str:
+    """Returns hours, minutes and seconds, or dashes before the first sample.
+
+    They follow from the mean rate since the line began: the samples of a stage differ
+    in cost (read, trained on, scored), and a mean over all of them is steadier than the
+    rate of the last seconds.
+    """
+    rate = _mean_rate(task)
+    if task.finished:
+        return "0:00:00"
+    if not rate or task.total is None:
+        return "-:--:--"
+    seconds = (task.total - task.completed) / rate
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _mean_rate(task: Task) -> float:
+    done = task.completed - task.fields["before"]
+    return done / task.elapsed if task.elapsed else 0.0
+
+
+class _Column(ProgressColumn):
+    """A text that is made from the state of a line."""
+
+    def __init__(self, make: Callable[[Task], str]) -> None:
+        super().__init__()
+        self._make = make
+
+    def render(self, task: Task) -> Text:
+        """Returns the text."""
+        return Text(self._make(task))
+
+
+class Bar:
+    """One line of progress over samples.
+
+    On a terminal it is shown all the time. Elsewhere `say` gets it once a minute.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        description: str,
+        total: float | None,
+        say: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begins the line.
+
+        Args:
+            console: where it is shown, if that is a terminal.
+            description: of what is done.
+            total: samples; None: not known yet.
+            say: gets plain lines; None: there are none.
+            clock: seconds.
+        """
+        self._say, self._clock, self._said = say, clock, clock()
+        self._live = console.is_terminal
+        self._bars = Progress(
+            SpinnerColumn(),
+            # the name of a folder is not to be taken for markup
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            _Column(samples_per_second),
+            TimeElapsedColumn(),
+            _Column(lambda task: f"{time_left(task)} left"),
+            TextColumn("{task.fields[last]}", markup=False),
+            console=console,
+            disable=not self._live,
+            transient=True,
+            get_time=clock,
+        )
+        self._id = self._bars.add_task(description, total=total, before=0, last="")
+
+    def __enter__(self) -> "Bar":
+        """Shows the line."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Takes the line away."""
+        self._bars.stop()
+
+    def begin(self, samples: float) -> None:
+        """Says what was done before, which does not count for the rate."""
+        # all fields are given anew
+        fields = {"before": samples, "last": ""}
+        self._bars.reset(self._id, completed=round(samples), **fields)
+
+    def describe(self, description: str) -> None:
+        """Says what is done now."""
+        self._bars.update(self._id, description=description)
+
+    def reach(self, samples: float, total: float | None = None) -> None:
+        """Says how many samples are done, and of how many if that was not known."""
+        self._bars.update(self._id, completed=samples, total=total)
+        self._speak()
+
+    def advance(self, samples: float) -> None:
+        """Says that more samples are done."""
+        self._bars.update(self._id, advance=samples)
+        self._speak()
+
+    def accuracies(self, given: float, predicted: float) -> None:
+        """Shows the last mean accuracies, in 0 to 1, by route."""
+        last = f"given {100 * given:.1f} %, predicted {100 * predicted:.1f} %"
+        self._bars.update(self._id, last=last)
+
+    def line(self) -> str:
+        """Returns what the live line says, in words."""
+        task = self._bars.tasks[0]
+        parts = [
+            f"{task.percentage:.0f} % of all samples",
+            samples_per_second(task),
+            f"{time_left(task)} left",
+            task.fields["last"],
+        ]
+        return f"{task.description}: {', '.join(filter(None, parts))}"
+
+    def left(self) -> str:
+        """Returns the time left for the end of a plain line; nothing on a terminal."""
+        if self._live or self._bars.finished:
+            return ""
+        return f"; {time_left(self._bars.tasks[0])} left"
+
+    def _speak(self) -> None:
+        if self._live or self._say is None:
+            return
+        if self._clock() - self._said >= _PLAIN_SECONDS:
+            self._said = self._clock()
+            self._say(self.line())
