@@ -15,8 +15,9 @@ from mmcl_jax.snapshots import CUT_OFF, Snapshots
 
 BRANCH = "branch:"
 DAMAGED = "damaged"
-# where a run is started and how it goes on may differ from one start to the next
-_FREE = ("config.resume",)
+# where a run is started, how it goes on and what is drawn of it may differ from one
+# start to the next
+_FREE = ("config.resume", "config.report")
 # of many things that are wrong in the same way
 _NAMED = 3
 

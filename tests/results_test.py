@@ -64,6 +64,7 @@ def test_results_have_all_their_keys(whole_run: helpers.Finished) -> None:
         "observe",
         "evaluate",
         "invariance",
+        "report",
     }
 
 
