@@ -277,7 +277,8 @@ def most_confused(
         np.stack([label[wrong], chosen[wrong]], axis=1), axis=0, return_counts=True
     )
     order = np.argsort(-times, kind="stable")[:count]
-    return [(int(a), int(b), int(n)) for (a, b), n in zip(pairs[order], times[order])]
+    found = zip(pairs[order].tolist(), times[order].tolist(), strict=True)
+    return [(own, other, number) for (own, other), number in found]
 
 
 def relative_change(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:

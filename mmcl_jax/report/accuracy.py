@@ -27,7 +27,7 @@ from mmcl_jax.results import of_stream
 
 Groups = dict[str, list[RunData]]
 # what a page shows of a stream, so that it stays small whatever the stream
-_STOPS, _CLASSES, _CELLS = 200, 12, 16_000
+_STOPS, _CLASSES = 200, 12
 _OVERALL, _FROZEN = Mark("ink", "o"), Mark("muted", "")
 _TITLES = {
     "last_average_accuracy": "last average",
@@ -38,6 +38,7 @@ _TITLES = {
     "backward_transfer": "backward transfer",
     "forward_transfer": "forward transfer",
 }
+# orders of tasks that are shown
 _FEW = 5
 
 
@@ -48,7 +49,9 @@ def so_far(run: RunData, space: str, route: str) -> dict[str, float]:
     return of_stream(cut, run.zero_shot(space)[:size, :size])
 
 
-def summary(runs: Sequence[RunData], space: str, route: str, name: str):
+def summary(
+    runs: Sequence[RunData], space: str, route: str, name: str
+) -> statistics.Summary:
     """Returns mean and interval of a metric over runs."""
     return statistics.summary([so_far(run, space, route)[name] for run in runs])
 
@@ -76,6 +79,13 @@ def cards(run: RunData) -> Cards:
 def _card(title: str, found: dict, given: dict, name: str) -> Card:
     note = f"modality given: {tables.percent(given[name]).text}"
     return Card(title, tables.percent(found[name]).text, note)
+
+
+def describe(run: RunData) -> str:
+    """Returns a line on what a run learns."""
+    listed = ", ".join(map(shown, run.modalities))
+    tasks, classes = len(run.tasks), len(run.stream["classes"])
+    return f"{tasks} tasks, {classes} classes; {listed}"
 
 
 def stream(groups: Groups) -> Section:
@@ -119,8 +129,9 @@ def _timeline(run: RunData, name: str) -> Timeline:
                 i <= run.rows[-1],
             )
         )
-    counts = f"{len(run.tasks)} tasks, {len(run.stream['classes'])} classes"
-    return Timeline(name, counts, tuple(stops), len(run.tasks) - len(stops))
+    return Timeline(
+        name, shown(describe(run), 200), tuple(stops), len(run.tasks) - len(stops)
+    )
 
 
 def matrices(run: RunData) -> Section:
@@ -156,11 +167,6 @@ def matrices(run: RunData) -> Section:
         about,
         (Switch("space", tuple(found)), _metrics_table(run)),
     )
-
-
-def fits(matrix: Matrix, room: int) -> bool:
-    """Returns whether a page has room for a matrix."""
-    return len(matrix.rows_are) * len(matrix.columns_are) <= room
 
 
 def _metrics_table(run: RunData) -> Table:
@@ -301,9 +307,7 @@ def _curves_by_method(groups: Groups) -> tuple[Panels, ...]:
         by_modality.append(
             Lines(name, title, "average accuracy", tuple(series), (0, 1))
         )
-    return Panels(_with_limits(overall), legend), Panels(
-        _with_limits(by_modality), legend
-    )
+    return tuple(Panels(_with_limits(c), legend) for c in (overall, by_modality))
 
 
 def _series(
@@ -357,9 +361,9 @@ def _with_limits(charts: list[Lines]) -> tuple[Lines, ...]:
 def knowing(groups: Groups) -> Section:
     """Returns what it costs not to be told the modality, for labels and for routes."""
     about = (
-        "Last average accuracy. To the right, classes of other modalities may win, too; "
-        "downwards, the method has to find the modality itself. The order of the two "
-        "steps matters, hence two numbers for each."
+        "Last average accuracy. To the right, classes of other modalities may win, "
+        "too; downwards, the method has to find the modality itself. The order of the "
+        "two steps matters, hence two numbers for each."
     )
     blocks: list[Block] = []
     if len(groups) == 1:
@@ -421,7 +425,7 @@ def _square(runs: list[RunData]) -> Square:
 
 
 def _knowing_table(groups: Groups) -> Table:
-    body = []
+    body, several = [], len(groups) > 1
     for name, runs in groups.items():
         found = _over(runs)
         for space in SPACES:
@@ -433,15 +437,16 @@ def _knowing_table(groups: Groups) -> Table:
             ]
             body.append(
                 (
-                    tables.word(shown(name)),
+                    *([tables.word(shown(name))] if several else []),
                     tables.word(space),
                     *(tables.summarized(value) for value in pair),
                     tables.summarized(statistics.summary(costs), signed=True),
                 )
             )
-    head = ("method", "labels", "modality given", "predicted", "cost of not knowing")
+    head = ("labels", "modality given", "predicted", "cost of not knowing")
+    head = ("method", *head) if several else head
     title = "Last average accuracy by label space and route, in percent"
-    return Table("knowing", title, head, tuple(body), 2)
+    return Table("knowing", title, head, tuple(body), 1 + several)
 
 
 def identification(groups: Groups) -> Section:

@@ -14,9 +14,9 @@ _JOINER = "\u200d"
 
 
 def shown(text: Any, limit: int = 60) -> str:
-    """Returns a name from data as it is shown: one line, no control characters, cut.
+    r"""Returns a name from data as it is shown: one line, no control characters, cut.
 
-    >>> shown("a\\tvery\\u202e long name", limit=8)
+    >>> shown("a\tvery\u202e long name", limit=8)
     'a very…'
     """
     # what is cut anyway is not looked at
@@ -120,6 +120,11 @@ class Matrix(NamedTuple):
     values: tuple[tuple[float, ...], ...]
     shares: tuple[tuple[float, ...], ...] = ()
     counts: bool = False
+
+    @property
+    def short(self) -> bool:
+        """Returns whether the titles of the columns need no turning."""
+        return all(len(label.text) <= 3 for label in self.columns_are)
 
     def cells(self) -> list[list[tuple[str, int | None]]]:
         """Returns the text of each value and its level on the ramp, None without."""

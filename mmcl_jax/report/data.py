@@ -183,7 +183,11 @@ def _check(results: dict[str, Any], stream: dict[str, Any]) -> tuple[int, ...]:
         if np.array(results["zero_shot"][space], np.float64).shape != shape:
             raise DataError(f"results: zero_shot is not of shape {shape}")
     for task in results["tasks"]:
-        str(task["name"]), str(task["modality"]), list(task["classes"])
+        texts = [task["name"], task["modality"], *task["classes"]]
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError("results: a task with names that are no text")
+        if task["modality"] not in results["modalities"]:
+            raise DataError(f"results: no modality {task['modality']!r}")
     identified = results["modality_identification"]
     if (
         identified

@@ -151,9 +151,12 @@ def _picture(pixels: np.ndarray) -> str:
     if pixels.ndim == 2:
         pixels = _grey(pixels)
     frames = pixels if pixels.ndim == 4 else pixels[None]
+    last, count = len(frames) - 1, min(len(frames), _FRAMES)
+    frames = frames[np.linspace(0, last, count, dtype=int)]
     small = [_small(Image.fromarray(frame)) for frame in frames]
     width = sum(picture.width for picture in small) + 2 * (len(small) - 1)
-    strip = Image.new("RGB", (width, small[0].height), "white")
+    # what lies between frames shows the page
+    strip = Image.new("RGBA", (width, small[0].height))
     left = 0
     for picture in small:
         strip.paste(picture, (left, 0))
@@ -164,7 +167,7 @@ def _picture(pixels: np.ndarray) -> str:
 
 
 def _small(picture: Image.Image) -> Image.Image:
-    """Returns a picture whose longer side has at most so many pixels, and is visible."""
+    """Returns a picture of at most `_SIDE` pixels a side; a tiny one is enlarged."""
     scale = min(_SIDE / max(picture.size), 2.0)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     return picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)

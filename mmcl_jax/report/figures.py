@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
@@ -16,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mmcl_jax.report import theme
 from mmcl_jax.report.charts import Chart, Lines, Matrix, Points, Timeline
@@ -27,7 +28,7 @@ _DPI = 200
 _INK, _MUTED, _LINE, _SURFACE = (
     theme.COLOURS[name][0] for name in ("ink", "muted", "line", "surface")
 )
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mmcl_jax",
     # what stands between dollars in a class name is no formula
@@ -111,7 +112,7 @@ def _panel() -> tuple[Figure, Axes]:
     figure = Figure(figsize=_PANEL)
     width, height = _PANEL
     # margins in inches, so that labels have room whatever they say
-    left, right, bottom, top = 0.52, 0.1, 0.46, 0.14
+    left, right, bottom, top = 0.5, 0.08, 0.46, 0.1
     return figure, figure.add_axes(
         (
             left / width,
@@ -144,14 +145,20 @@ def _lines(chart: Lines, legend: bool) -> Figure:
         )
     axes.set_ylim(*chart.limits)
     axes.set_xlabel(chart.x_label)
-    axes.set_ylabel(chart.y_label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     if legend:
+        # a page has them above the panel
+        axes.set_ylabel(chart.y_label)
         axes.set_title(chart.title, loc="left")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02))
     return figure
+
+
+def _percent(share: float, place: int) -> str:
+    del place
+    return f"{round(100 * share, 6):g} %".replace("-", "−")
 
 
 def _points(chart: Points, legend: bool) -> Figure:

@@ -82,7 +82,7 @@ class History:
             self.relevance[number] = relevance
         else:
             self.absent["relevance"] = (
-                "this method does not blend prompts by relevance: its snapshots have no "
+                "this method does not blend prompts by relevance: its snapshots lack "
                 f"{_RELEVANCE}"
             )
         self._note_drift(number, tree, modalities, left_out)

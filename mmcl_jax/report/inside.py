@@ -17,6 +17,7 @@ from mmcl_jax.report.data import RunData
 from mmcl_jax.report.examples import confusions
 
 _POINTS = 600
+_RIDGE = 1e-4
 
 
 def relevance(run: RunData) -> Section:
@@ -110,14 +111,15 @@ def embeddings(run: RunData) -> Section:
     geometry, text = run.history.geometry, arrays["text"].astype(np.float64)
     if {"mean", "count", "matrix"} <= geometry.keys():
         about += (
-            "Then the class means of adapted features, as the newest snapshot has them, "
-            "before and after the re-alignment, with a line to the text of their class."
+            "Then the class means of adapted features, as the newest snapshot has "
+            "them, before and after the re-alignment, with a line to their class text; "
+            "here in coordinates in which the texts are uncorrelated, which leaves the "
+            "products of features and texts as they are, and less their means."
         )
         charts += _means(run, geometry, text)
     else:
-        about += (
-            f"Nothing is shown behind a re-alignment: {run.history.absent['geometry']}."
-        )
+        reason = run.history.absent["geometry"]
+        about += f"No panel shows a re-alignment: {reason}."
     marks = theme.of_modalities(run.modalities)
     legend = tuple(Key(m, marks[m]) for m in run.modalities)
     return Section("embeddings", title, about, (Panels(tuple(charts), legend),))
@@ -148,15 +150,19 @@ def _means(
         names = [slot["modality"] for slot in run.stream["classes"]]
         own = [run.modalities.index(names[c]) for c in used]
         moved = moved + geometry["shift"][own]
-    charts = []
+    root, inverse = _roots(text[used])
+    texts, charts = text[used] @ inverse, []
     for name, title, features in (
         ("before", "Class means before re-alignment", mean),
         ("after", "Class means after re-alignment", moved),
     ):
-        places = _plane(_unit(np.concatenate([features, text[used]])))
+        places = _plane(
+            np.concatenate([_unit(_centred(features @ root)), _unit(_centred(texts))])
+        )
         here, there = places[: len(used)], places[len(used) :]
         links = tuple(
-            (tuple(a), tuple(b)) for a, b in zip(here.tolist(), there.tolist())
+            (tuple(a), tuple(b))
+            for a, b in zip(here.tolist(), there.tolist(), strict=True)
         )
         clouds = _clouds(run, used, here, used, there)
         charts.append(Points(f"embeddings-{name}", title, clouds, links))
@@ -198,12 +204,26 @@ def _clouds(
 
 def _plane(vectors: np.ndarray) -> np.ndarray:
     """Returns the first two principal components `[n 2]`, of a sign that is fixed."""
-    centred = vectors - vectors.mean(0)
+    centred = _centred(vectors)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     axes = np.pad(axes[:2], ((0, max(0, 2 - len(axes))), (0, 0)))
     largest = np.abs(axes).argmax(1)
     signs = np.where(axes[np.arange(2), largest] < 0, -1, 1)
     return centred @ (axes * signs[:, None]).T
+
+
+def _roots(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the symmetric root of `U^T U`, with a small ridge, and its inverse.
+
+    Features times the one and texts U times the other have the products they had.
+    """
+    size, axes = np.linalg.eigh(text.T @ text)
+    size = np.sqrt(np.maximum(size, 0) + _RIDGE * max(size.sum() / len(text), 1e-12))
+    return (axes * size) @ axes.T, (axes / size) @ axes.T
+
+
+def _centred(vectors: np.ndarray) -> np.ndarray:
+    return vectors - vectors.mean(0)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import jinja2
 
 from mmcl_jax.files import write_text
 from mmcl_jax.report import accuracy, figures, inside, provenance, tables, theme
-from mmcl_jax.report.blocks import Cards, Panels, Section, Switch
+from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
 from mmcl_jax.report.charts import Chart, Lines, Matrix, Points, Timeline, shown, to_csv
 from mmcl_jax.report.data import RunData, group
 from mmcl_jax.report.tables import Table
@@ -71,16 +71,18 @@ def render(runs: Sequence[RunData], parts: Sequence[Section]) -> str:
         names = list(group(list(runs)))
         title = f"{len(runs)} runs of {', '.join(names[:3])}"
         title += " and more" if len(names) > 3 else ""
-        state = ""
+        state, subtitle = "", ""
     else:
         title = first.method
         state = "finished" if first.finished else f"{learnt} of {stages} stages learnt"
+        subtitle = accuracy.describe(first)
     return _template().render(
         title=shown(title, 90),
         state=state,
+        subtitle=subtitle,
         cards=cards.cards,
         sections=_bounded(parts),
-        warned=len([s for s in parts if s.name == "warnings" and not s.absent]),
+        warned=any(isinstance(b, Remarks) for s in parts for b in s.blocks),
         colours=theme.css(),
     )
 

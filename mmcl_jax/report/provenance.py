@@ -6,10 +6,10 @@ from typing import Any
 from mmcl_jax import aggregate, statistics
 from mmcl_jax.report import tables
 from mmcl_jax.report.accuracy import Groups
-from mmcl_jax.report.blocks import Block, Facts, Remarks, Section
+from mmcl_jax.report.blocks import Block, Facts, Remarks, Section, Text
 from mmcl_jax.report.charts import shown
 from mmcl_jax.report.data import RunData, flat
-from mmcl_jax.report.tables import Table
+from mmcl_jax.report.tables import Cell, Table
 
 _LINES = 40
 
@@ -23,27 +23,34 @@ def cost(groups: Groups) -> Section:
         for part in run.results["cost"]["seconds"]
     )
     body = []
-    for name, runs in groups.items():
-        for part in parts:
-            values = [run.results["cost"]["seconds"].get(part, 0.0) for run in runs]
-            body.append(_row(name, f"seconds: {part}", values, 1))
-        for key, title in aggregate.COSTS.items():
-            if key != "seconds":
-                values = [run.results["cost"].get(key, math.nan) for run in runs]
-                body.append(_row(name, title, values, 0))
-    title = "Cost, mean over runs" if max(map(len, groups.values())) > 1 else "Cost"
-    table = Table("cost", title, ("method", "of", "amount"), tuple(body), 2)
+    for part in parts:
+        values = [
+            [run.results["cost"]["seconds"].get(part, 0.0) for run in runs]
+            for runs in groups.values()
+        ]
+        body.append(_row(f"{part}, seconds", values, 1))
+    for key, title in aggregate.COSTS.items():
+        if key != "seconds":
+            values = [
+                [run.results["cost"].get(key, math.nan) for run in runs]
+                for runs in groups.values()
+            ]
+            body.append(_row(title, values, 0))
+    head = ("", *map(shown, groups)) if len(groups) > 1 else ("", "amount")
+    title = "Ledger, mean over runs" if max(map(len, groups.values())) > 1 else "Ledger"
+    table = Table("cost", title, head, tuple(body))
     about = (
         "Wall-clock seconds of each part of the loop; the report's own are not counted "
-        "in any other part. Bytes are of all that a snapshot holds, and by how much they "
-        "grow with a class or a task. Forwards are passes through a tower."
+        "in any other part. Bytes are of all that a snapshot holds, and by how much "
+        "they grow with a class or a task. Forwards are passes through a tower."
     )
     return Section("cost", "Cost", about, (table,))
 
 
-def _row(name: str, what: str, values: list[float], digits: int):
-    mean = statistics.summary(values).mean
-    return tables.word(shown(name)), tables.word(what), tables.number(mean, digits)
+def _row(what: str, values: list[list[float]], digits: int) -> tuple[Cell, ...]:
+    """Returns what is counted, and its mean over the runs of each method."""
+    means = [statistics.summary(of_runs).mean for of_runs in values]
+    return tables.word(shown(what)), *(tables.number(mean, digits) for mean in means)
 
 
 def setup(groups: Groups) -> Section:
@@ -102,10 +109,8 @@ def remarks(groups: Groups) -> Section:
     if more := len(lines) - _LINES:
         lines = [*lines[:_LINES], f"and {more} more lines"] if more > 0 else lines
     about = "Skipped samples, leaks, jitter, refused steps, restarts, unfinished runs."
-    absent = "" if lines else "nothing to warn of"
-    return Section(
-        "warnings", "Warnings", about, (Remarks(tuple(lines)),) if lines else (), absent
-    )
+    block = Remarks(tuple(lines)) if lines else Text("There is nothing to warn of.")
+    return Section("warnings", "Warnings", about, (block,))
 
 
 def _remarks(run: RunData) -> list[str]:

@@ -72,7 +72,8 @@ def percent(value: float, signed: bool = False) -> Cell:
     """
     if math.isnan(value):
         return Cell(NONE, value)
-    return Cell(_minus(f"{100 * value:{'+' if signed else ''}.1f}"), value)
+    text = f"{100 * value:{'+' if signed else ''}.1f}"
+    return Cell(_minus("0.0" if float(text) == 0 else text), value)
 
 
 def number(value: float | None, digits: int = 0) -> Cell:
