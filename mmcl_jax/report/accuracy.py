@@ -106,7 +106,8 @@ def stream(groups: Groups) -> Section:
             timeline = timeline._replace(title=title)
         blocks.append(timeline)
     if len(orders) > len(timelines):
-        blocks.append(Text(f"and {len(orders) - len(timelines)} more orders of tasks"))
+        others = len(orders) - len(timelines)
+        blocks.append(Text(f"Orders of tasks that are not listed: {others}."))
     about = "Tasks in the order they were met, with their new classes."
     return Section("stream", "The stream", about, tuple(blocks))
 
@@ -302,7 +303,7 @@ def _curves_by_method(groups: Groups) -> tuple[Panels, ...]:
             )
             for group, runs in groups.items()
         ]
-        title = f"Average accuracy on {shown(modality)}, modality predicted"
+        title = f"On {shown(modality)}, modality predicted"
         name = f"average-{shown(modality)}"
         by_modality.append(
             Lines(name, title, "average accuracy", tuple(series), (0, 1))
@@ -352,9 +353,10 @@ def _with_limits(charts: list[Lines]) -> tuple[Lines, ...]:
             if not math.isnan(y)
         ]
         low, high = min(values, default=0.0), max(values, default=1.0)
-        limits = (math.floor(low * 10) / 10, max(math.ceil(high * 10), 1) / 10)
-        margin = 0.02 * (limits[1] - limits[0])
-        found.append(chart._replace(limits=(limits[0] - margin, limits[1] + margin)))
+        bottom = math.floor(low * 10) / 10
+        top = max(math.ceil(high * 10) / 10, bottom + 0.1)
+        margin = 0.02 * (top - bottom)
+        found.append(chart._replace(limits=(bottom - margin, top + margin)))
     return tuple(found)
 
 
@@ -369,7 +371,7 @@ def knowing(groups: Groups) -> Section:
     if len(groups) == 1:
         (runs,) = groups.values()
         blocks.append(_square(runs))
-    blocks.append(_knowing_table(groups))
+    blocks += [_knowing_table(groups), _gap_table(groups)]
     return Section("knowing", "What knowing is worth", about, tuple(blocks))
 
 
@@ -447,6 +449,24 @@ def _knowing_table(groups: Groups) -> Table:
     head = ("method", *head) if several else head
     title = "Last average accuracy by label space and route, in percent"
     return Table("knowing", title, head, tuple(body), 1 + several)
+
+
+def _gap_table(groups: Groups) -> Table:
+    """Returns the gap between all and nothing known, split along both paths."""
+    parts = {
+        "gap": "all of it",
+        "labels/given": "labels, modality given",
+        "labels/predicted": "labels, predicted",
+        "route/modality": "route, own classes",
+        "route/union": "route, all classes",
+    }
+    body = []
+    for name, runs in groups.items():
+        found = _over(runs)
+        cells = [tables.summarized(found[part], signed=True) for part in parts]
+        body.append((tables.word(shown(name)), *cells))
+    title = "What is lost from all known to nothing known, in percent"
+    return Table("gap", title, ("method", *parts.values()), tuple(body))
 
 
 def identification(groups: Groups) -> Section:

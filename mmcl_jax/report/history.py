@@ -63,7 +63,7 @@ class History:
                 reason = (str(error).strip() or repr(error)).splitlines()[0]
                 reason = f"snapshot {number} cannot be read: {reason}"
                 self.absent |= dict.fromkeys(("relevance", "drift", "geometry"), reason)
-        if not self.stages:
+        if not self.stages and not new:
             reason = "there is no snapshot in the workdir"
             self.absent |= dict.fromkeys(("relevance", "drift", "geometry"), reason)
 

@@ -16,7 +16,7 @@ from mmcl_jax.report.tables import Table
 NAME = "report.html"
 # numbers of all matrices of a page; a streams of 40 tasks has 12,800
 _CELLS = 16_000
-_ONE_AT_A_TIME = "it is of one run at a time; make the page of that run alone"
+_ONE_AT_A_TIME = "one run at a time is shown; make the page of that run alone"
 
 
 def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
@@ -24,7 +24,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
     groups = group(list(runs))
     several = len(runs) > 1
     if several:
-        first = (accuracy.comparison(groups), accuracy.stream(groups))
+        first, last = (accuracy.comparison(groups),), (accuracy.stream(groups),)
         inner = [
             Section(name, title, "", absent=_ONE_AT_A_TIME)
             for name, title in (
@@ -38,7 +38,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
         matrices, *details = inner
     else:
         (run,) = runs
-        first = (accuracy.stream(groups),)
+        first, last = (accuracy.stream(groups),), ()
         matrices = accuracy.matrices(run)
         details = [
             section(run)
@@ -56,6 +56,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
         accuracy.knowing(groups),
         accuracy.identification(groups),
         *details,
+        *last,
         provenance.cost(groups),
         provenance.setup(groups),
         provenance.remarks(groups),

@@ -108,6 +108,11 @@ def remarks(groups: Groups) -> Section:
         lines += [shown(where + line, 300) for line in _remarks(run)]
     if more := len(lines) - _LINES:
         lines = [*lines[:_LINES], f"and {more} more lines"] if more > 0 else lines
+    learnt = [{str(run.stream.get("hash")) for run in of} for of in groups.values()]
+    if any(hashes != learnt[0] for hashes in learnt):
+        lines.insert(
+            0, "the methods were not run over the same streams; compare with care"
+        )
     about = "Skipped samples, leaks, jitter, refused steps, restarts, unfinished runs."
     block = Remarks(tuple(lines)) if lines else Text("There is nothing to warn of.")
     return Section("warnings", "Warnings", about, (block,))

@@ -29,7 +29,7 @@ COLOURS = {
     "method-1": ("#ab4152", "#f58b9b"),
     "method-2": ("#117734", "#63cf85"),
     "method-3": ("#7a6a10", "#dccb6b"),
-    "method-4": ("#2b7c8f", "#86d3e6"),
+    "method-4": ("#256f80", "#86d3e6"),
     "method-5": ("#882256", "#ea86bf"),
     "method-6": ("#6b6b6c", "#bdbdbe"),
     "method-7": ("#a3541c", "#f0a878"),
@@ -40,7 +40,7 @@ MARKERS = "osD^vP*X"
 GLYPHS = dict(zip(MARKERS, "●■◆▲▼✚★✖", strict=True)) | {"": ""}
 LEVELS = 21
 # of the ramp of matrices, from 0 to 1: light, dark
-_RAMP = ((("#fefefe", "#0d4f92")), (("#171b21", "#8fc7ff")))
+_RAMP = (("#fefefe", "#0d4f92"), ("#171b21", "#8fc7ff"))
 
 
 class Mark(NamedTuple):
