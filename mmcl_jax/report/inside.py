@@ -205,11 +205,10 @@ def _clouds(
 def _plane(vectors: np.ndarray) -> np.ndarray:
     """Returns the first two principal components `[n 2]`, of a sign that is fixed."""
     centred = _centred(vectors)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = np.pad(axes[:2], ((0, max(0, 2 - len(axes))), (0, 0)))
-    largest = np.abs(axes).argmax(1)
-    signs = np.where(axes[np.arange(2), largest] < 0, -1, 1)
-    return centred @ (axes * signs[:, None]).T
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, :2]
+    largest = np.abs(axes).argmax(0)
+    return centred @ (axes * np.sign(axes[largest, [0, 1]]))
 
 
 def _roots(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
