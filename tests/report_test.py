@@ -13,10 +13,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmcl_jax import config, evaluate, metrics, statistics
 from mmcl_jax.modalities.base import DataError
-from mmcl_jax.report import accuracy, data, live, page, tables, theme
+from mmcl_jax.report import accuracy, curves, data, figures, live, page, tables, theme
 from mmcl_jax.report.charts import shown
 from mmcl_jax.report.history import History
 from mmcl_jax.results import Results, plain
@@ -242,17 +243,17 @@ def test_files_beside_the_page(example: pathlib.Path) -> None:
 
 def test_curves_are_those_of_the_matrix_so_far(tmp_path: pathlib.Path) -> None:
     run = data.load(make_run(tmp_path / "run", EXAMPLE))
-    assert accuracy.curve(
+    assert curves.curve(
         run, metrics.last_average_accuracy, "union", "given"
     ) == pytest.approx([0.8, 0.8, 2.2 / 3])
     # image: tasks 1 and 3; audio: task 2
     image, audio = (
-        accuracy.curve(run, metrics.last_average_accuracy, "union", "given", m)
+        curves.curve(run, metrics.last_average_accuracy, "union", "given", m)
         for m in ("image", "audio")
     )
     assert image == pytest.approx([0.8, 0.9, 0.725])
     np.testing.assert_allclose(audio, [np.nan, 0.7, 0.75])
-    forgetting = accuracy.curve(run, metrics.forgetting_chaudhry, "union", "given")
+    forgetting = curves.curve(run, metrics.forgetting_chaudhry, "union", "given")
     np.testing.assert_allclose(forgetting, [np.nan, -0.1, 0.0], atol=1e-12)
 
 
@@ -317,6 +318,11 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     check_page(text)
     assert "Left out, so that the page stays small" in text
     assert heat(text, "accuracy-union-predicted")[-1] == [50.0] * tasks
+    # what is left out of the page has its files, of a size that can be opened
+    matrix = next(c for c in page._charts(page.sections([run])) if "task" in c.name)
+    figures.save(matrix, tmp_path)
+    with Image.open(tmp_path / f"{matrix.name}.png") as picture:
+        assert max(picture.size) < 4000
 
 
 def test_several_runs_have_the_intervals_of_statistics(tmp_path: pathlib.Path) -> None:
@@ -476,6 +482,8 @@ BAD = {
     "results without a matrix": ("results.json", '{"tasks": []}'),
     "a broken stream": ("stream.json", '{"stages": 3}'),
     "predictions that are none": ("predictions/002.npz", "PK"),
+    "a class without a modality": ("stream.json", '{"stages": [[0]], "classes": [{}]}'),
+    "a stage of no task": ("stream.json", '{"stages": [[9]], "classes": []}'),
 }
 
 
@@ -487,6 +495,19 @@ def test_a_damaged_workdir_is_refused_by_name(case: str, tmp_path) -> None:
     if content is not None:
         (folder / name).write_text(content)
     with pytest.raises(DataError, match=re.escape(str(folder))):
+        data.load(folder)
+
+
+@pytest.mark.parametrize("name", ["embeddings.npz", "predictions/002.npz"])
+@pytest.mark.parametrize(
+    "label", [np.array([7]), np.array([-1]), np.zeros((2, 2), int)]
+)
+def test_arrays_of_another_stream_are_refused(name, label, tmp_path) -> None:
+    folder = make_run(tmp_path / "run", EXAMPLE)
+    with np.load(folder / name) as stored:
+        arrays = dict(stored) | {"label": label}
+    np.savez(folder / name, **arrays)
+    with pytest.raises(DataError, match=re.escape(str(folder / name))):
         data.load(folder)
 
 

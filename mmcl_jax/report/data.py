@@ -19,6 +19,8 @@ from mmcl_jax.streams.base import Stream
 
 _MAX_ARRAY_BYTES = 256 * 2**20
 _MAX_LOG_BYTES = 2**20
+# column of `predictions/`: classes among all met, modality not told
+CHOSEN = "chosen/union/predicted"
 # of config, what does not make two runs of one method two methods
 _NO_VARIANT = ("seeds", "resume", "report", "checkpoint", "data")
 
@@ -126,6 +128,14 @@ def load(
         newest = f"{len(rows) - 1:03d}.npz"
     history = history or History(workdir)
     history.follow(tuple(results["modalities"]))
+    predictions = _arrays(
+        workdir / "predictions" / newest,
+        len(stream["classes"]),
+        ("id", "label", CHOSEN),
+    )
+    embeddings = _arrays(
+        workdir / "embeddings.npz", len(stream["classes"]), ("id", "label"), ("query",)
+    )
     return RunData(
         workdir=workdir,
         config=config,
@@ -134,8 +144,8 @@ def load(
         finished=len(rows) == len(stages),
         rows=rows,
         history=history,
-        predictions=_arrays(workdir / "predictions" / newest),
-        embeddings=_arrays(workdir / "embeddings.npz"),
+        predictions=predictions,
+        embeddings=embeddings,
         source=source or _source(config, stream),
         log=_warnings(workdir / "log.txt"),
     )
@@ -194,6 +204,11 @@ def _check(results: dict[str, Any], stream: dict[str, Any]) -> tuple[int, ...]:
         and np.shape(identified["confusion"]) != (len(results["modalities"]),) * 2
     ):
         raise DataError("results: a confusion of other modalities")
+    for slot in stream["classes"]:
+        if slot["modality"] not in results["modalities"]:
+            raise DataError(f"stream: no modality {slot['modality']!r}")
+        if not {"name", "canonical"} <= slot.keys():
+            raise DataError("stream: a class without a name")
     learnt = np.array(results["accuracy"]["task"]["given"], np.float64)
     rows = [int(stage[-1]) for stage in stream["stages"]]
     found = tuple(row for row in rows if not np.isnan(learnt[row]).all())
@@ -202,8 +217,20 @@ def _check(results: dict[str, Any], stream: dict[str, Any]) -> tuple[int, ...]:
     return found
 
 
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """Reads an `.npz` of plain arrays; None: there is none."""
+def _arrays(
+    path: pathlib.Path,
+    classes: int,
+    columns: tuple[str, ...],
+    features: tuple[str, ...] = (),
+) -> dict[str, np.ndarray] | None:
+    """Reads an `.npz` of plain arrays; None: there is none.
+
+    Args:
+        path: of the file.
+        classes: slots of the stream.
+        columns: arrays of whole numbers, one a sample; `label` is below `classes`.
+        features: arrays of vectors, one a sample; then there is `text`, one a class.
+    """
     if not path.is_file():
         return None
     with reading(str(path), "an .npz of plain arrays"):
@@ -212,10 +239,22 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray] | None:
         if size > _MAX_ARRAY_BYTES:
             raise DataError(f"{path}: {size} bytes of arrays; expected fewer")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
         except MemoryError as error:
             raise DataError(f"{path}: an impossible size in it") from error
+        label = arrays["label"]
+        shapes = {arrays[name].shape for name in columns}
+        fits = shapes == {(len(label),)} and (
+            not len(label) or 0 <= label.min() <= label.max() < classes
+        )
+        for name in features:
+            width = arrays["text"].shape[1]
+            fits &= arrays["text"].shape == (classes, width)
+            fits &= arrays[name].shape == (len(label), width)
+        if not fits:
+            raise DataError(f"{path}: arrays of another stream or version")
+        return arrays
 
 
 def _source(config: dict[str, Any], stream: dict[str, Any]) -> Source | str:

@@ -15,7 +15,7 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.report import theme
 from mmcl_jax.report.charts import shown
-from mmcl_jax.report.data import RunData
+from mmcl_jax.report.data import CHOSEN, RunData
 from mmcl_jax.streams.base import Record
 
 PAIRS, SAMPLES = 6, 3
@@ -24,7 +24,6 @@ MAX_BYTES = 1_200_000
 _SIDE, _FRAMES, _SECONDS, _LETTERS = 128, 4, 3.0, 280
 # of MP3, hertz
 _RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-_COLUMN = "chosen/union/predicted"
 
 
 class Example(NamedTuple):
@@ -70,7 +69,7 @@ class Confusion(NamedTuple):
 def confusions(run: RunData) -> tuple[Confusion, ...]:
     """Returns the most frequent mistakes among all classes met, modality predicted."""
     columns, slots = run.predictions or {}, run.stream["classes"]
-    label, chosen = columns["label"], columns[_COLUMN]
+    label, chosen = columns["label"], columns[CHOSEN]
     canonical = np.array([slot["canonical"] for slot in slots])
     marks = theme.of_modalities(run.modalities)
     room, found = MAX_BYTES, []

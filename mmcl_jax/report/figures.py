@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -25,6 +26,9 @@ from mmcl_jax.report.charts import Chart, Lines, Matrix, Points, Timeline
 # inches; a panel is as wide as a phone, and several stand side by side on a screen
 _PANEL = (3.7, 2.5)
 _DPI = 200
+# numbers of a matrix that are written into it; a larger one shows colours alone
+_WRITTEN = 3600
+_NAMED = 60
 _INK, _MUTED, _LINE, _SURFACE = (
     theme.COLOURS[name][0] for name in ("ink", "muted", "line", "surface")
 )
@@ -190,13 +194,22 @@ def _points(chart: Points, legend: bool) -> Figure:
 
 def _matrix(chart: Matrix) -> Figure:
     rows, columns = len(chart.rows_are), len(chart.columns_are)
-    figure = Figure(figsize=(1.2 + 0.42 * columns, 0.8 + 0.26 * rows))
+    large = rows * columns > _WRITTEN
+    figure = Figure(
+        figsize=(10, 10) if large else (1.2 + 0.42 * columns, 0.8 + 0.26 * rows)
+    )
     axes = figure.add_axes((0, 0, 1, 1))
     axes.grid(visible=False)
     axes.set_xlim(0, columns)
     axes.set_ylim(rows, 0)
     ramp = theme.ramp()
-    for i, row in enumerate(chart.cells()):
+    if large:
+        colours = [
+            [(1, 1, 1) if level is None else to_rgb(ramp[level][0]) for _, level in row]
+            for row in chart.cells()
+        ]
+        axes.imshow(colours, extent=(0, columns, rows, 0), interpolation="nearest")
+    for i, row in enumerate([] if large else chart.cells()):
         for j, (text, level) in enumerate(row):
             if level is None:
                 continue
@@ -204,10 +217,13 @@ def _matrix(chart: Matrix) -> Figure:
             axes.add_patch(Rectangle((j, i), 1, 1, fc=background, ec="white", lw=0.8))
             place = (j + 0.5, i + 0.5)
             axes.text(*place, text, ha="center", va="center", color=ink, size=8)
-    axes.set_xticks([j + 0.5 for j in range(columns)])
-    axes.set_xticklabels([c.text for c in chart.columns_are], rotation=60, ha="right")
-    axes.set_yticks([i + 0.5 for i in range(rows)])
-    axes.set_yticklabels([r.text for r in chart.rows_are])
+    # of a large one every so many rows and columns have a name
+    across, down = (n // _NAMED + 1 for n in (columns, rows))
+    axes.set_xticks([j + 0.5 for j in range(0, columns, across)])
+    names = [label.text for label in chart.columns_are[::across]]
+    axes.set_xticklabels(names, rotation=60, ha="right")
+    axes.set_yticks([i + 0.5 for i in range(0, rows, down)])
+    axes.set_yticklabels([label.text for label in chart.rows_are[::down]])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

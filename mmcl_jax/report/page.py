@@ -7,14 +7,23 @@ from collections.abc import Sequence
 import jinja2
 
 from mmcl_jax.files import write_text
-from mmcl_jax.report import accuracy, figures, inside, provenance, tables, theme
+from mmcl_jax.report import (
+    accuracy,
+    curves,
+    figures,
+    inside,
+    knowing,
+    provenance,
+    tables,
+    theme,
+)
 from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
 from mmcl_jax.report.charts import Chart, Lines, Matrix, Points, Timeline, shown, to_csv
 from mmcl_jax.report.data import RunData, group
 from mmcl_jax.report.tables import Table
 
 NAME = "report.html"
-# numbers of all matrices of a page; a streams of 40 tasks has 12,800
+# numbers of all matrices of a page; a stream of 40 tasks has 12,800
 _CELLS = 16_000
 _ONE_AT_A_TIME = "one run at a time is shown; make the page of that run alone"
 
@@ -52,9 +61,9 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
     return (
         *first,
         matrices,
-        accuracy.curves(groups),
-        accuracy.knowing(groups),
-        accuracy.identification(groups),
+        curves.curves(groups),
+        knowing.knowing(groups),
+        knowing.identification(groups),
         *details,
         *last,
         provenance.cost(groups),
