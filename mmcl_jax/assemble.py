@@ -73,9 +73,13 @@ def load_encoder(
         dtype = encoders.leaf_dtype(path, options.dtype)
         return sharding.put(leaf.astype(dtype), mesh)
 
-    name = BUILTIN_ENCODER if options.path == "builtin" else options.path
-    encoder = pretrained.load(name, place)
+    encoder = pretrained.load(encoder_name(options), place)
     return encoder._replace(spec=encoders.with_remat(encoder.spec, options.remat))
+
+
+def encoder_name(options: configs.EncoderOptions) -> str:
+    """Returns the name that `pretrained` knows an encoder by."""
+    return str(BUILTIN_ENCODER) if options.path == "builtin" else options.path
 
 
 def build_stream(config: configs.Config) -> Stream:
@@ -235,6 +239,7 @@ def describe(run: Run) -> dict[str, Any]:
         "hash": stream_hash(stream),
         "encoder": run.encoder.fingerprint,
         "modalities": list(stream.modalities),
+        "towers": dict(zip(run.model.modalities, run.model.towers, strict=True)),
         "preprocessing": {
             name: MODALITIES[name].version(run.encoder.inputs)
             for name in stream.modalities

@@ -9,7 +9,7 @@ import jax
 from mmcl_jax import rngs
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
-from mmcl_jax.snapshots import by_path
+from mmcl_jax.states import by_path
 
 Shape = tuple[int, ...]
 
@@ -43,7 +43,7 @@ def find(
         model: knows the modalities and stages of the stream.
 
     Returns:
-        For each array, by its path as in `snapshots.by_path`, the axes that one thing
+        For each array, by its path as in `states.by_path`, the axes that one thing
         alone changes.
     """
 

@@ -248,5 +248,10 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     app.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -235,6 +235,9 @@ class Config:
         resume: "": a workdir is gone on with under the config it was made with alone.
             "branch:DIR": a new workdir goes on from the snapshots of another one, whose
             config may be another but for the stream.
+        report: when `report.html` is written: at the end and after `each_task`, which
+            is left out while that has taken more than a twentieth of the time; at the
+            `end` alone; never (`off`).
     """
 
     stream: World | Folders = World()
@@ -247,6 +250,7 @@ class Config:
     checkpoint: CheckpointOptions = CheckpointOptions()
     logging: LoggingOptions = LoggingOptions()
     resume: str = ""
+    report: Literal["each_task", "end", "off"] = "each_task"
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:

@@ -13,7 +13,7 @@ from mmcl_jax import learner, sharding
 from mmcl_jax.assemble import Run, assemble, classes_at, describe
 from mmcl_jax.feed import Feed
 from mmcl_jax.modalities.base import DataError
-from mmcl_jax.snapshots import by_path
+from mmcl_jax.states import by_path
 from mmcl_jax.stored import StoredRun
 from mmcl_jax.types import PyTree
 
@@ -64,7 +64,7 @@ def embed(
 
     Args:
         run: what the states are of.
-        states: stage, counted from 0, and arrays by their path, see `snapshots.read`.
+        states: stage, counted from 0, and arrays by their path, see `states.read`.
         tasks: whose test samples are taken.
         samples: of each modality at most, the same number from each of its tasks, laid
             evenly over them.

@@ -5,15 +5,19 @@ Per-sample predictions are kept, so that everything can be computed again.
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.types import Prediction
 
+# of all samples, and of a class
+MAX_EMBEDDED = 2000
+_EMBEDDED = 10
 SPACES = ("task", "modality", "union", "universe")
 ROUTES = ("given", "predicted")
 
@@ -165,8 +169,43 @@ def save_predictions(path: pathlib.Path, by_task: dict[int, TaskPredictions]) ->
                 for name in ("chosen", "margin"):
                     values = getattr(predictions, name)[s, r]
                     columns.setdefault(f"{name}/{space}/{route}", []).append(values)
-    arrays: dict[str, Any] = {k: np.concatenate(v) for k, v in columns.items()}
-    # at once, so that a reader never finds half of it
+    _save_arrays(path, {k: np.concatenate(v) for k, v in columns.items()})
+
+
+def save_embeddings(
+    path: pathlib.Path,
+    text: np.ndarray,
+    records: Sequence[Record],
+    queries: np.ndarray,
+) -> None:
+    """Writes what the frozen encoder makes of class names and of some test samples.
+
+    Args:
+        path: of the `.npz` of plain arrays: `text [C d]`, and `id [n]`, `label [n]` and
+            `query [n d]` of up to ten samples a class, of which there are at most
+            `MAX_EMBEDDED` together.
+        text: unit text embeddings of the class slots `[C d]`.
+        records: the samples of the seen test sets, in order.
+        queries: their unit features `[m d]`.
+    """
+    of_class: dict[int, list[int]] = {}
+    for row, record in enumerate(records):
+        of_class.setdefault(record.label, []).append(row)
+    # the first of every class, then the second ones
+    turns = itertools.zip_longest(*(rows[:_EMBEDDED] for rows in of_class.values()))
+    flat = [row for turn in turns for row in turn if row is not None]
+    rows = np.array(sorted(flat[:MAX_EMBEDDED]), np.int64)
+    arrays = {
+        "text": text.astype(np.float16),
+        "id": np.array([records[row].id for row in rows], np.int32),
+        "label": np.array([records[row].label for row in rows], np.int32),
+        "query": queries[rows].astype(np.float16),
+    }
+    _save_arrays(path, arrays)
+
+
+def _save_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
+    """Writes an `.npz` at once, so that a reader never finds half of it."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

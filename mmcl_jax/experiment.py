@@ -32,6 +32,7 @@ from mmcl_jax.files import write_text
 from mmcl_jax.keeper import Keeper
 from mmcl_jax.preemption import Interrupt
 from mmcl_jax.progress import Bar
+from mmcl_jax.report.live import Reporter
 from mmcl_jax.results import Results, environment, level_of_knowledge, plain
 from mmcl_jax.score import Scorer
 from mmcl_jax.types import Batch, Classes, Metrics
@@ -136,6 +137,7 @@ class _Loop:
         self._keeper = Keeper(
             workdir, run.config.checkpoint, interrupt, self._ends, writer
         )
+        self._reporter = Reporter(workdir, run, writer.say)
         self._done = 0
 
     def close(self) -> None:
@@ -160,10 +162,14 @@ class _Loop:
                 state = self._learn(state, index, bar)
                 self._score(state, index, bar)
                 self._keeper.end_stage(index, state, self._counted())
+                if index + 1 < len(stages):
+                    with self._results.timed("report"):
+                        self._reporter.after_stage(lambda: plain(self._report()))
                 heap.trim()
         report = plain(self._report())
         if is_writer():
             workdirs.write_json(self._workdir / "results.json", report)
+        self._reporter.at_end(report)
         self._writer.table(results_table(report))
         return report
 
@@ -413,12 +419,16 @@ class _Loop:
         )
         with results.timed("calibrate"):
             found = self._scorer.temperatures(state, self._classes(index), index)
+        stream = self._run.stream
+        seen = [i for stage in stream.stages[: index + 1] for i in stage]
         if is_writer():
             path = self._workdir / "predictions" / f"{index:03d}.npz"
             evaluate.save_predictions(path, by_task)
             calibration.write(self._workdir / CALIBRATION, index, found)
-        stream = self._run.stream
-        seen = [i for stage in stream.stages[: index + 1] for i in stage]
+            rows = [row for i in seen for row in stream.tasks[i].test]
+            path = self._workdir / "embeddings.npz"
+            queries = self._feed.queries(rows)
+            evaluate.save_embeddings(path, self._text, rows, queries)
         own = np.mean(
             [results.accuracy[0, 0, seen[-1], i] for i in stream.stages[index]]
         )

@@ -23,6 +23,7 @@ References:
     for Rehearsal-Free Continual Learning", CVPR 2023.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -247,6 +248,54 @@ def label_space_violations(
         Their indices [k]; empty if all is well.
     """
     return np.flatnonzero(correct_in_larger & ~correct_in_smaller)
+
+
+def most_confused(
+    label: Int[np.ndarray, " n"],
+    chosen: Int[np.ndarray, " n"],
+    canonical: Int[np.ndarray, " C"],
+    count: int,
+) -> list[tuple[int, int, int]]:
+    """The mistakes that were made most often.
+
+    Args:
+        label: class slots of the samples [n].
+        chosen: predicted class slots [n]; those below 0 are left out.
+        canonical: equal for class slots that are no mistake for each other [C].
+        count: of pairs at most.
+
+    Returns:
+        Label, predicted slot and number of samples; the most frequent first, and then
+        those of the lowest slots.
+
+    >>> label, chosen = np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0])
+    >>> most_confused(label, chosen, np.arange(3), 5)
+    [(0, 1, 2), (2, 0, 1)]
+    """
+    wrong = (chosen >= 0) & (canonical[chosen] != canonical[label])
+    pairs, times = np.unique(
+        np.stack([label[wrong], chosen[wrong]], axis=1), axis=0, return_counts=True
+    )
+    order = np.argsort(-times, kind="stable")[:count]
+    found = zip(pairs[order].tolist(), times[order].tolist(), strict=True)
+    return [(own, other, number) for (own, other), number in found]
+
+
+def relative_change(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
+    """How far arrays have moved: `|after - before| / |before|`, over all together.
+
+    Returns:
+        NaN if `before` has norm 0: it has not been anywhere yet.
+
+    >>> relative_change([np.array([3.0, 4.0])], [np.array([3.0, 5.0])])
+    0.2
+    """
+    moved = sum(
+        float(np.sum(np.square(new.astype(np.float64) - old)))
+        for old, new in zip(before, after, strict=True)
+    )
+    size = sum(float(np.sum(np.square(old.astype(np.float64)))) for old in before)
+    return float(np.sqrt(moved / size)) if size else float("nan")
 
 
 def mean_and_deviation(values: Shaped[np.ndarray, " n"]) -> tuple[float, float]:

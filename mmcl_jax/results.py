@@ -1,7 +1,10 @@
 """What is known of a run so far, and what `results.json` says of it at the end."""
 
 import dataclasses
+import functools
+import pathlib
 import platform
+import subprocess
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -131,7 +134,7 @@ class Results:
             "zero_shot": {space: self.zero_shot[s] for s, space in enumerate(spaces)},
             "metrics": {
                 space: {
-                    route: _metrics(accuracy[space][route], self.zero_shot[s])
+                    route: of_stream(accuracy[space][route], self.zero_shot[s])
                     for route in routes
                 }
                 for s, space in enumerate(spaces)
@@ -144,7 +147,8 @@ class Results:
         }
 
 
-def _metrics(accuracy: np.ndarray, zero_shot: np.ndarray) -> dict[str, float]:
+def of_stream(accuracy: np.ndarray, zero_shot: np.ndarray) -> dict[str, float]:
+    """Returns every metric of a matrix `[T, T]`, given the frozen encoder's."""
     before = np.append(np.nan, np.diagonal(zero_shot, offset=1))
     return {name: metric(accuracy) for name, metric in metrics.METRICS.items()} | {
         "forward_transfer": metrics.forward_transfer(accuracy, before),
@@ -190,12 +194,32 @@ def environment(mesh: jax.sharding.Mesh) -> dict[str, Any]:
     device = mesh.devices.flat[0]
     return {
         "mmcl_jax": __version__,
+        "commit": commit(),
         "jax": jax.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": device.device_kind,
         "devices": mesh.devices.size,
     }
+
+
+@functools.cache
+def commit() -> str | None:
+    """Returns the commit of this code, `-dirty` behind it if files differ from it.
+
+    None where it is not in a checkout of its own.
+    """
+    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        # an installed copy may lie in the checkout of something else
+        for command in (["ls-files", "--error-unmatch", "__init__.py"], describe):
+            done = subprocess.run(
+                git + command, capture_output=True, text=True, check=True, timeout=10
+            )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from mmcl_jax.comparison import (
 from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.methods import METHODS
 from mmcl_jax.results import plain
-from mmcl_jax.snapshots import read
+from mmcl_jax.states import read
 from mmcl_jax.stored import StoredRun, read_predictions, read_run, seen_tasks
 from mmcl_jax.streams.base import Stream, stream_hash
 

@@ -1,22 +1,16 @@
 """States of a run on disk, by Orbax: whole or not there, and as they were written."""
 
-import contextlib
 import hashlib
 import json
-import math
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from mmcl_jax.distributed import synchronize
 from mmcl_jax.files import write_text
-from mmcl_jax.modalities.base import DataError, reading
 from mmcl_jax.types import PyTree
 
 CHECKSUMS = "checksums.json"
@@ -133,7 +127,7 @@ class Snapshots:
 
     def damage(self, number: int) -> str | None:
         """Says what is wrong with a state; None: nothing."""
-        return _damage(self.path(number))
+        return damage(self.path(number))
 
     def set_aside(self, number: int, folder: pathlib.Path) -> pathlib.Path:
         """Moves a state into another folder and returns where it is then.
@@ -186,71 +180,8 @@ class Snapshots:
             self._manager.close()
 
 
-def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads one state as it is, without the method that it is of.
-
-    Nothing is written, so it may be one of a run that is on its way.
-
-    Args:
-        folder: of the state, for instance `runs/demo/snapshots/000`.
-
-    Returns:
-        Its arrays by their path, such as `params/adapters/visual/prompts`.
-
-    Raises:
-        DataError: it is absent, damaged, or says that it holds more than 16 GiB.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such state")
-    if reason := _damage(folder):
-        raise DataError(f"{folder}: {reason}")
-    number, handlers = int(folder.name), {"state": ocp.PyTreeCheckpointHandler()}
-    with reading(str(folder / CHECKSUMS), "a state of a run"), _without_warnings():
-        options = ocp.CheckpointManagerOptions(
-            step_format_fixed_length=len(folder.name), read_only=True
-        )
-        with ocp.CheckpointManager(
-            folder.parent.resolve(), options=options, item_handlers=handlers
-        ) as manager:
-            tree = manager.item_metadata(number)["state"].tree
-            size = sum(
-                math.prod(leaf.shape) * leaf.dtype.itemsize
-                for leaf in jax.tree.leaves(tree)
-            )
-            if size > _MAX_BYTES:
-                raise DataError(f"{folder}: {size} bytes; the limit is {_MAX_BYTES}")
-            as_stored = jax.tree.map(
-                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree
-            )
-            args = ocp.args.PyTreeRestore(restore_args=as_stored)
-            restored = manager.restore(number, args=ocp.args.Composite(state=args))
-    return by_path(restored["state"])
-
-
-def by_path(tree: PyTree) -> dict[str, Any]:
-    """Returns the leaves of a tree by their path.
-
-    >>> by_path({"params": {"visual": 1.0}, "memory": (2.0,)})
-    {'memory/0': 2.0, 'params/visual': 1.0}
-    """
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keeps Orbax from saying what `read_only` implies."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _damage(folder: pathlib.Path) -> str | None:
+def damage(folder: pathlib.Path) -> str | None:
+    """Says what is wrong with the state in a folder; None: nothing."""
     try:
         wanted = json.loads((folder / CHECKSUMS).read_text())
     except FileNotFoundError:

@@ -16,8 +16,8 @@ from mmcl_jax.snapshots import CUT_OFF, Snapshots
 
 BRANCH = "branch:"
 DAMAGED = "damaged"
-# how a run goes on and who is told may differ from one start to the next
-_FREE = ("config.resume", "config.logging")
+# how a run goes on, who is told and what is drawn of it may differ between its starts
+_FREE = ("config.resume", "config.logging", "config.report")
 # of many things that are wrong in the same way
 _NAMED = 3
 

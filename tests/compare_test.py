@@ -355,10 +355,10 @@ def test_embeddings_are_those_that_predict(trained):
     first = found["embeddings"]
     (modality,) = first
     assert first[modality]["cosine"] < 1 - 1e-6
-    from mmcl_jax import embeddings, snapshots
+    from mmcl_jax import embeddings, states
 
     run = stored.read_run(trained["sequential"])
-    state = snapshots.read(trained["sequential"] / "snapshots" / "002")
+    state = states.read(trained["sequential"] / "snapshots" / "002")
     assembled = embeddings.assembled(run)
     embedded = embeddings.embed(assembled, [(2, state), (2, state)], [0, 1, 2], 1000)
     feed_ids = {}

@@ -27,7 +27,7 @@ PAGES = {
 RUN_BY_CI = ("bash launch/test.sh",)
 MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
-PROGRAMS = (MAIN, "mmcl_jax.pretrain", "mmcl_jax.compare", *USES)
+PROGRAMS = (MAIN, "mmcl_jax.pretrain", "mmcl_jax.compare", "mmcl_jax.report", *USES)
 BANKING = ("balance", "bill", "card", "loan")
 
 

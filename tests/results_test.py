@@ -65,6 +65,7 @@ def test_results_have_all_their_keys(whole_run: helpers.Finished) -> None:
         "evaluate",
         "invariance",
         "calibrate",
+        "report",
     }
 
 

@@ -2,5 +2,5 @@
 
 from mmcl_jax.models.pretrained.loading import Encoder as Encoder
 from mmcl_jax.models.pretrained.loading import load as load
-from mmcl_jax.models.pretrained.loading import on_host as on_host
+from mmcl_jax.models.pretrained.loading import read_inputs as read_inputs
 from mmcl_jax.models.pretrained.saving import save as save

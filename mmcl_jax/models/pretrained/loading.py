@@ -88,18 +88,7 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
         spec, fed, frozen, fingerprint = random_weights.load(str(name), place)
         lines = (f"{name}: random weights", *_towers(spec, frozen), fingerprint)
         return Encoder(spec, fed, frozen, fingerprint, lines)
-    names = [str(name)]
-    if not pathlib.Path(name).exists():
-        names = [part.strip() for part in str(name).split("+")]
-    parts, sources = [], []
-    for one in names:
-        if pathlib.Path(one).is_file():
-            parts.append(_open(pathlib.Path(one)))
-            sources.append(one)
-        else:
-            located = hub.resolve(one)
-            parts.append(_open(hub.find_weights(located.folder)))
-            sources.append(f"{located.source} {located.revision or ''}".strip())
+    parts, sources = _find(name)
     spec = _joined([part.spec for part in parts])
     leaves: dict[str, Any] = {}
     for part in parts:
@@ -124,6 +113,34 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
     fingerprint = digest.hexdigest()
     summary = _summary(parts, sources, spec, frozen, fingerprint)
     return Encoder(spec, _inputs(parts), frozen, fingerprint, summary)
+
+
+def read_inputs(name: str | pathlib.Path) -> InputSpec:
+    """Returns what an encoder wants to be fed; reads no weights.
+
+    Raises:
+        DataError: as `load`, but for the weights.
+    """
+    if str(name).startswith(random_weights.PREFIX):
+        return random_weights.describe(str(name))[1]
+    return _inputs(_find(name)[0])
+
+
+def _find(name: str | pathlib.Path) -> tuple[list[_Part], list[str]]:
+    """Returns the checkpoints of a name, and where each was found."""
+    names = [str(name)]
+    if not pathlib.Path(name).exists():
+        names = [part.strip() for part in str(name).split("+")]
+    parts, sources = [], []
+    for one in names:
+        if pathlib.Path(one).is_file():
+            parts.append(_open(pathlib.Path(one)))
+            sources.append(one)
+        else:
+            located = hub.resolve(one)
+            parts.append(_open(hub.find_weights(located.folder)))
+            sources.append(f"{located.source} {located.revision or ''}".strip())
+    return parts, sources
 
 
 def _open(weights: pathlib.Path) -> _Part:

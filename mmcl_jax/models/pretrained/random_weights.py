@@ -26,6 +26,23 @@ _HALF = (0.5, 0.5, 0.5)
 def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
     """Returns shape, inputs, weights and fingerprint of `random:SIZE`.
 
+    Raises:
+        DataError: no such size; names the nearest.
+    """
+    spec, fed = describe(name)
+    weights = jax.jit(encoders.init, static_argnums=1)(jax.random.key(0), spec)
+    frozen = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: place(
+            jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)
+        ),
+        weights,
+    )
+    return spec, fed, frozen, hashlib.sha256(name.encode()).hexdigest()
+
+
+def describe(name: str) -> tuple[EncoderSpec, InputSpec]:
+    """Returns shape and inputs of `random:SIZE`.
+
     Sentences are cut by the tokenizer of the built-in encoder.
 
     Raises:
@@ -37,16 +54,7 @@ def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"{name}: {size!r} is not one of {', '.join(SIZES)}{hint}")
     spec = _with_own_words(SIZES[size])
-    weights = jax.jit(encoders.init, static_argnums=1)(jax.random.key(0), spec)
-    frozen = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: place(
-            jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)
-        ),
-        weights,
-    )
-    tokenizer = inputs.own_tokenizer(_FOLDER)
-    fingerprint = hashlib.sha256(name.encode()).hexdigest()
-    return spec, _inputs(spec, tokenizer), frozen, fingerprint
+    return spec, _inputs(spec, inputs.own_tokenizer(_FOLDER))
 
 
 def _with_own_words(spec: EncoderSpec) -> EncoderSpec:

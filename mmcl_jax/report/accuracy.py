@@ -1,0 +1,206 @@
+"""The stream, accuracy matrices and metrics; every number is of `metrics`."""
+
+import math
+from collections.abc import Sequence
+
+from mmcl_jax import aggregate, statistics
+from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax.report import tables, theme
+from mmcl_jax.report.blocks import (
+    Block,
+    Card,
+    Cards,
+    Section,
+    Switch,
+    Text,
+)
+from mmcl_jax.report.charts import Label, Matrix, Stop, Timeline, shown
+from mmcl_jax.report.data import RunData
+from mmcl_jax.report.tables import Table
+from mmcl_jax.results import of_stream
+
+Groups = dict[str, list[RunData]]
+# what a page shows of a stream, so that it stays small whatever the stream
+_STOPS, _CLASSES = 200, 12
+_TITLES = {
+    "last_average_accuracy": "last average",
+    "average_incremental_accuracy": "average incremental",
+    "learning_accuracy": "just learnt",
+    "forgetting_chaudhry": "forgetting",
+    "excess_forgetting": "excess forgetting",
+    "backward_transfer": "backward transfer",
+    "forward_transfer": "forward transfer",
+}
+# orders of tasks that are shown
+_FEW = 5
+
+
+def so_far(run: RunData, space: str, route: str) -> dict[str, float]:
+    """Returns every metric over the tasks learnt so far; of a whole run, its own."""
+    size = run.rows[-1] + 1
+    cut = run.accuracy(space, route)[:size, :size]
+    return of_stream(cut, run.zero_shot(space)[:size, :size])
+
+
+def summary(
+    runs: Sequence[RunData], space: str, route: str, name: str
+) -> statistics.Summary:
+    """Returns mean and interval of a metric over runs."""
+    return statistics.summary([so_far(run, space, route)[name] for run in runs])
+
+
+def cards(run: RunData) -> Cards:
+    """Returns the first numbers of a run."""
+    found = so_far(run, "union", "predicted")
+    given = so_far(run, "union", "given")
+    identified = run.results["modality_identification"]
+    return Cards(
+        (
+            _card("last average accuracy", found, given, "last_average_accuracy"),
+            _card("average incremental", found, given, "average_incremental_accuracy"),
+            _card("forgetting", found, given, "forgetting_chaudhry"),
+            _card("of it, excess", found, given, "excess_forgetting"),
+            Card(
+                "modality told apart",
+                tables.percent(_float(identified.get("accuracy"))).text,
+                "of the test samples",
+            ),
+        )
+    )
+
+
+def _card(title: str, found: dict, given: dict, name: str) -> Card:
+    note = f"modality given: {tables.percent(given[name]).text}"
+    return Card(title, tables.percent(found[name]).text, note)
+
+
+def describe(run: RunData) -> str:
+    """Returns a line on what a run learns."""
+    listed = ", ".join(map(shown, run.modalities))
+    tasks, classes = len(run.tasks), len(run.stream["classes"])
+    return f"{tasks} tasks, {classes} classes; {listed}"
+
+
+def stream(groups: Groups) -> Section:
+    """Returns the tasks in order, once for each order among the runs."""
+    timelines: dict[str, Timeline] = {}
+    orders: dict[str, list[str]] = {}
+    for name, runs in groups.items():
+        for run in runs:
+            key = str(run.stream.get("hash"))
+            orders.setdefault(key, []).append(name)
+            if key not in timelines and len(timelines) < _FEW:
+                number = f"-{len(timelines) + 1}" if timelines else ""
+                timelines[key] = _timeline(run, f"stream{number}")
+    blocks: list[Block] = []
+    for key, timeline in timelines.items():
+        if len(orders) > 1:
+            title = f"{timeline.title}; {len(orders[key])} of the runs"
+            timeline = timeline._replace(title=title)
+        blocks.append(timeline)
+    if len(orders) > len(timelines):
+        others = len(orders) - len(timelines)
+        blocks.append(Text(f"Orders of tasks that are not listed: {others}."))
+    about = "Tasks in the order they were met, with their new classes."
+    return Section("stream", "The stream", about, tuple(blocks))
+
+
+def _timeline(run: RunData, name: str) -> Timeline:
+    marks = theme.of_modalities(run.modalities)
+    stops = []
+    for i, task in enumerate(run.tasks[:_STOPS]):
+        classes = [shown(text, 40) for text in task["classes"][:_CLASSES]]
+        if more := len(task["classes"]) - len(classes):
+            classes.append(f"and {more} more")
+        modality = str(task["modality"])
+        stops.append(
+            Stop(
+                i + 1,
+                shown(task["name"], 40),
+                modality,
+                marks[modality].colour,
+                tuple(classes),
+                i <= run.rows[-1],
+            )
+        )
+    return Timeline(
+        name, shown(describe(run), 200), tuple(stops), len(run.tasks) - len(stops)
+    )
+
+
+def matrices(run: RunData) -> Section:
+    """Returns the accuracy matrix of every label space and route."""
+    marks = theme.of_modalities(run.modalities)
+    names = [shown(task["name"], 24) for task in run.tasks]
+    colours = [marks[str(task["modality"])].colour for task in run.tasks]
+    rows = tuple(Label(f"after {row + 1}", colours[row]) for row in run.rows)
+    columns = tuple(map(Label, names, colours))
+    about = (
+        "Accuracy in percent on the test set of each task (columns) after each task "
+        "(rows). Below the diagonal stands what was kept, above it the task that comes "
+        "next. The columns' colours are the modalities'."
+    )
+    found = []
+    order = sorted(SPACES, key=lambda space: space != "union")
+    for space in order:
+        for route in reversed(ROUTES):
+            values = run.accuracy(space, route)[list(run.rows)]
+            title = f"Accuracy, {space} labels, modality {route}"
+            matrix = Matrix(
+                f"accuracy-{space}-{route}",
+                title,
+                "after task, on test set",
+                rows,
+                columns,
+                tuple(map(tuple, values.tolist())),
+            )
+            found.append((f"{space}, {route}", matrix))
+    return Section(
+        "accuracy",
+        "Accuracy matrices",
+        about,
+        (Switch("space", tuple(found)), _metrics_table(run)),
+    )
+
+
+def _metrics_table(run: RunData) -> Table:
+    body = []
+    for space in SPACES:
+        for route in ROUTES:
+            found = so_far(run, space, route)
+            cells = [tables.percent(found[name]) for name in _TITLES]
+            body.append((tables.word(space), tables.word(route), *cells))
+    head = ("labels", "modality", *_TITLES.values())
+    return Table("metrics", "Metrics of the stream, in percent", head, tuple(body), 2)
+
+
+def comparison(groups: Groups) -> Section:
+    """Returns a table of all methods with intervals."""
+    body = []
+    for route in reversed(ROUTES):
+        for name, runs in groups.items():
+            cells = [
+                tables.summarized(summary(runs, aggregate.SPACE, route, metric))
+                for metric in aggregate.METRICS
+            ]
+            body.append(
+                (
+                    tables.word(shown(name)),
+                    tables.word(route),
+                    tables.number(len(runs)),
+                    *cells,
+                )
+            )
+    head = ("method", "modality", "n", *aggregate.METRICS.values())
+    title = "Among all classes met, in percent"
+    about = (
+        "Mean ± sample deviation over runs, each with an order and seeds of its own, "
+        "and the 95 % bootstrap interval of the mean. n is the number of runs; of few "
+        "runs intervals are too narrow."
+    )
+    table = Table("comparison", title, head, tuple(body), 2)
+    return Section("comparison", "Methods", about, (table,))
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else float(value)

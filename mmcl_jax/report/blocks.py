@@ -1,0 +1,129 @@
+"""What the sections of a page are made of, besides charts and tables."""
+
+from typing import NamedTuple
+
+from mmcl_jax.report.charts import Lines, Matrix, Points, Timeline
+from mmcl_jax.report.examples import Confusion
+from mmcl_jax.report.tables import Cell, Table
+from mmcl_jax.report.theme import Mark
+
+
+class Card(NamedTuple):
+    """One number that a reader looks for first."""
+
+    title: str
+    text: str
+    note: str
+
+
+class Cards(NamedTuple):
+    """The first numbers of a page."""
+
+    cards: tuple[Card, ...]
+
+
+class Key(NamedTuple):
+    """An entry of a legend."""
+
+    name: str
+    mark: Mark
+    dashed: bool = False
+    hollow: bool = False
+
+
+class Panels(NamedTuple):
+    """Small figures side by side under one legend."""
+
+    charts: tuple[Lines | Points, ...]
+    legend: tuple[Key, ...]
+
+
+class Switch(NamedTuple):
+    """Matrices of which one is looked at.
+
+    Attributes:
+        name: of the control.
+        matrices: by what is chosen; the first is shown at first.
+    """
+
+    name: str
+    matrices: tuple[tuple[str, Matrix], ...]
+
+
+class Square(NamedTuple):
+    """A 2x2 table and what lies between its cells.
+
+    Attributes:
+        columns: titles.
+        lines: titles.
+        cells: the four numbers, line by line, with their levels on the ramp.
+        across: what a step to the right costs, in each line.
+        down: what a step down costs, in each column.
+        gap: from the first cell to the last.
+    """
+
+    columns: tuple[str, str]
+    lines: tuple[str, str]
+    cells: tuple[tuple[Cell, int | None], ...]
+    across: tuple[Cell, Cell]
+    down: tuple[Cell, Cell]
+    gap: Cell
+
+
+class Mistakes(NamedTuple):
+    """Pairs of classes that are taken for each other, with samples."""
+
+    pairs: tuple[Confusion, ...]
+
+
+class Facts(NamedTuple):
+    """Names and values, folded away if there are many."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    folded: bool = False
+
+
+class Remarks(NamedTuple):
+    """Lines that a reader should not miss."""
+
+    lines: tuple[str, ...]
+
+
+class Text(NamedTuple):
+    """A paragraph."""
+
+    text: str
+
+
+Block = (
+    Cards
+    | Facts
+    | Matrix
+    | Mistakes
+    | Panels
+    | Remarks
+    | Square
+    | Switch
+    | Table
+    | Text
+    | Timeline
+)
+
+
+class Section(NamedTuple):
+    """A part of a page.
+
+    Attributes:
+        name: its anchor.
+        title: its heading.
+        about: a sentence or two on how to read it.
+        blocks: what it shows.
+        absent: why it shows nothing; "": it does.
+    """
+
+    name: str
+    title: str
+    about: str
+    blocks: tuple[Block, ...] = ()
+    absent: str = ""

@@ -1,0 +1,166 @@
+"""Sections on accuracy and forgetting over time: every number is of `metrics`."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from mmcl_jax import aggregate, metrics, statistics
+from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.report import theme
+from mmcl_jax.report.accuracy import Groups
+from mmcl_jax.report.blocks import Key, Panels, Section
+from mmcl_jax.report.charts import Lines, Series, shown
+from mmcl_jax.report.data import RunData
+from mmcl_jax.report.theme import Mark
+
+_OVERALL, _FROZEN = Mark("ink", "o"), Mark("muted", "")
+Metric = Callable[[np.ndarray], float]
+
+
+def curve(
+    run: RunData, metric: Metric, space: str, route: str, modality: str | None = None
+) -> list[float]:
+    """Returns a metric after each learnt stage, over all tasks or those of a modality.
+
+    Args:
+        run: whose accuracy.
+        metric: of a matrix that is cut to the tasks learnt by then.
+        space: label space.
+        route: whether the modality is given; "zero_shot" is the frozen encoder.
+        modality: whose test sets count; None: all.
+    """
+    frozen = route == "zero_shot"
+    whole = run.zero_shot(space) if frozen else run.accuracy(space, route)
+    keep = np.array([modality in (None, task["modality"]) for task in run.tasks])
+    found = []
+    for row in run.rows:
+        cut = metrics.columns(whole[: row + 1, : row + 1], keep[: row + 1])
+        found.append(metric(cut))
+    return found
+
+
+_CURVES: dict[str, tuple[str, Metric]] = {
+    "average": ("average accuracy", metrics.last_average_accuracy),
+    "forgetting": ("forgetting", metrics.forgetting_chaudhry),
+}
+
+
+def curves(groups: Groups) -> Section:
+    """Returns average accuracy and forgetting over time."""
+    about = (
+        "Over all tasks met by then, among all classes met (union). Forgetting is the "
+        "mean drop from the best earlier accuracy (Chaudhry et al.). "
+    )
+    if len(groups) == 1:
+        (runs,) = groups.values()
+        panels = _curves_by_modality(runs)
+        about += "Dashed: the frozen encoder, whose accuracy falls as classes join."
+    else:
+        panels = _curves_by_method(groups)
+    several = max(map(len, groups.values())) > 1
+    if several:
+        about += " Bands are 95 % bootstrap intervals of the mean over runs."
+    return Section("curves", "Over time", about, panels)
+
+
+def _curves_by_modality(runs: list[RunData]) -> tuple[Panels, ...]:
+    modalities = list(dict.fromkeys(m for run in runs for m in run.modalities))
+    marks = theme.of_modalities(modalities)
+    charts = []
+    for name, (title, metric) in _CURVES.items():
+        for route in reversed(ROUTES):
+            series = [_series(m, marks[m], runs, metric, route, m) for m in modalities]
+            series.append(_series("all", _OVERALL, runs, metric, route))
+            frozen = _series("frozen encoder", _FROZEN, runs, metric, "zero_shot")
+            series.append(frozen._replace(dashed=True, low=(), high=()))
+            text = f"{title.capitalize()}, modality {route}"
+            charts.append(Lines(f"{name}-{route}", text, title, tuple(series), (0, 1)))
+    legend = [Key("all", _OVERALL), *(Key(m, marks[m]) for m in modalities)]
+    legend.append(Key("frozen encoder", _FROZEN, dashed=True))
+    return (Panels(_with_limits(charts), tuple(legend)),)
+
+
+def _curves_by_method(groups: Groups) -> tuple[Panels, ...]:
+    marks = theme.of_methods(groups)
+    legend = tuple(Key(shown(name), mark) for name, mark in marks.items())
+    overall = []
+    for name, (title, metric) in _CURVES.items():
+        for route in reversed(ROUTES):
+            series = [
+                _series(shown(group), marks[group], runs, metric, route)
+                for group, runs in groups.items()
+            ]
+            text = f"{title.capitalize()}, modality {route}"
+            overall.append(Lines(f"{name}-{route}", text, title, tuple(series), (0, 1)))
+    modalities = dict.fromkeys(
+        m for runs in groups.values() for run in runs for m in run.modalities
+    )
+    by_modality = []
+    for modality in modalities:
+        series = [
+            _series(
+                shown(group),
+                marks[group],
+                runs,
+                metrics.last_average_accuracy,
+                "predicted",
+                modality,
+            )
+            for group, runs in groups.items()
+        ]
+        title = f"On {shown(modality)}, modality predicted"
+        name = f"average-{shown(modality)}"
+        by_modality.append(
+            Lines(name, title, "average accuracy", tuple(series), (0, 1))
+        )
+    return tuple(Panels(_with_limits(c), legend) for c in (overall, by_modality))
+
+
+def _series(
+    name: str,
+    mark: Mark,
+    runs: list[RunData],
+    metric: Metric,
+    route: str,
+    modality: str | None = None,
+) -> Series:
+    """Returns a curve, of several runs their mean where all of them have a value."""
+    of_runs = [curve(run, metric, aggregate.SPACE, route, modality) for run in runs]
+    places = [{row: i for i, row in enumerate(run.rows)} for run in runs]
+    common = sorted(set.intersection(*(set(place) for place in places)))
+    points = [
+        statistics.summary(
+            [values[place[row]] for values, place in zip(of_runs, places, strict=True)]
+        )
+        for row in common
+    ]
+    several = len(runs) > 1
+    return Series(
+        name,
+        mark,
+        tuple(row + 1 for row in common),
+        tuple(point.mean for point in points),
+        tuple(point.low for point in points) if several else (),
+        tuple(point.high for point in points) if several else (),
+    )
+
+
+def _with_limits(charts: list[Lines]) -> tuple[Lines, ...]:
+    """Returns charts, those of one axis with the same limits: whole tenths."""
+    found = []
+    for chart in charts:
+        alike = [other for other in charts if other.y_label == chart.y_label]
+        values = [
+            y
+            for other in alike
+            for series in other.series
+            for y in (*series.y, *series.low, *series.high)
+            if not math.isnan(y)
+        ]
+        low, high = min(values, default=0.0), max(values, default=1.0)
+        bottom = math.floor(low * 10) / 10
+        top = max(math.ceil(high * 10) / 10, bottom + 0.1)
+        margin = 0.02 * (top - bottom)
+        found.append(chart._replace(limits=(bottom - margin, top + margin)))
+    return tuple(found)

@@ -1,0 +1,185 @@
+"""Test samples that were taken for another class, as small media inside a page."""
+
+import base64
+import dataclasses
+import functools
+import io
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from mmcl_jax import metrics
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.report import theme
+from mmcl_jax.report.charts import shown
+from mmcl_jax.report.data import CHOSEN, RunData
+from mmcl_jax.streams.base import Record
+
+PAIRS, SAMPLES = 6, 3
+# of all media of a page, in the base-64 form
+MAX_BYTES = 1_200_000
+_SIDE, _FRAMES, _SECONDS, _LETTERS = 128, 4, 3.0, 280
+# of MP3, hertz
+_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
+class Example(NamedTuple):
+    """One sample.
+
+    Attributes:
+        kind: "picture", "sound", "sentence", or "nothing" where it cannot be shown.
+        content: a data URI, a sentence, or why there is nothing.
+        name: of the sample.
+    """
+
+    kind: str
+    content: str
+    name: str
+
+
+class Confusion(NamedTuple):
+    """A class that was taken for another one.
+
+    Attributes:
+        label: its name.
+        modality: of its samples.
+        colour: of that, a name of `theme.COLOURS`.
+        chosen: name of the other one.
+        chosen_modality: of the other's samples.
+        chosen_colour: of that.
+        times: how often.
+        samples: test samples of the class.
+        examples: of those that were mistaken.
+    """
+
+    label: str
+    modality: str
+    colour: str
+    chosen: str
+    chosen_modality: str
+    chosen_colour: str
+    times: int
+    samples: int
+    examples: tuple[Example, ...]
+
+
+def confusions(run: RunData) -> tuple[Confusion, ...]:
+    """Returns the most frequent mistakes among all classes met, modality predicted."""
+    columns, slots = run.predictions or {}, run.stream["classes"]
+    label, chosen = columns["label"], columns[CHOSEN]
+    canonical = np.array([slot["canonical"] for slot in slots])
+    marks = theme.of_modalities(run.modalities)
+    room, found = MAX_BYTES, []
+    for own, other, times in metrics.most_confused(label, chosen, canonical, PAIRS):
+        mistaken = columns["id"][(label == own) & (chosen == other)]
+        examples = []
+        for number in mistaken[:SAMPLES].tolist():
+            example = _example(run, number, own)
+            if len(example.content) > room:
+                reason = "left out, so that the page stays small"
+                example = Example("nothing", reason, example.name)
+            room -= len(example.content)
+            examples.append(example)
+        found.append(
+            Confusion(
+                shown(slots[own]["name"]),
+                slots[own]["modality"],
+                marks[slots[own]["modality"]].colour,
+                shown(slots[other]["name"]),
+                slots[other]["modality"],
+                marks[slots[other]["modality"]].colour,
+                times,
+                int((label == own).sum()),
+                tuple(examples),
+            )
+        )
+    return tuple(found)
+
+
+def _example(run: RunData, number: int, label: int) -> Example:
+    """Returns a test sample by its id, which is of a class slot."""
+    if isinstance(run.source, str):
+        return Example("nothing", run.source, f"sample {number}")
+    stream, inputs = run.source
+    for task in (task for task in stream.tasks if label in task.classes):
+        for record in task.test:
+            if record.id == number and record.label == label:
+                return _shown(record, task.modality, inputs)
+    reason = "the data are not those that the run was made with"
+    return Example("nothing", reason, f"sample {number}")
+
+
+@functools.lru_cache(maxsize=64)
+def _shown(record: Record, modality: str, inputs: InputSpec) -> Example:
+    name = shown(record.reference.describe(), 80)
+    inputs = dataclasses.replace(inputs, frames=_FRAMES)
+    try:
+        media = record.reference.load(MODALITIES[modality], inputs)
+        if isinstance(media, str):
+            return Example("sentence", shown(media, _LETTERS), name)
+        if isinstance(media, tuple):
+            return Example("sound", _sound(*media), name)
+        return Example("picture", _picture(np.asarray(media)), name)
+    except (ValueError, OSError, KeyError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        return Example("nothing", f"cannot be shown ({shown(reason, 120)})", name)
+
+
+def _sound(samples: np.ndarray, rate: int) -> str:
+    """Returns the first seconds as MP3, which every browser plays."""
+    start = np.asarray(samples[: int(_SECONDS * rate)], np.float32)
+    target = next((r for r in _RATES if r >= rate), _RATES[-1])
+    if target != rate:  # MP3 has few rates; to listen to it, a straight line will do
+        places = np.arange(int(len(start) * target / rate)) * (rate / target)
+        start = np.interp(places, np.arange(len(start)), start).astype(np.float32)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(start, -1, 1), target, format="MP3")
+    return _uri("audio/mpeg", buffer.getvalue())
+
+
+def _picture(pixels: np.ndarray) -> str:
+    """Returns a picture, a depth map, or the frames of a clip side by side, as WebP.
+
+    Args:
+        pixels: uint8 `[h w 3]`, uint16 `[h w]` in millimetres with 0 for no reading, or
+            uint8 `[f h w 3]`.
+    """
+    if pixels.ndim == 2:
+        pixels = _grey(pixels)
+    frames = pixels if pixels.ndim == 4 else pixels[None]
+    last, count = len(frames) - 1, min(len(frames), _FRAMES)
+    frames = frames[np.linspace(0, last, count, dtype=int)]
+    small = [_small(Image.fromarray(frame)) for frame in frames]
+    width = sum(picture.width for picture in small) + 2 * (len(small) - 1)
+    # what lies between frames shows the page
+    strip = Image.new("RGBA", (width, small[0].height))
+    left = 0
+    for picture in small:
+        strip.paste(picture, (left, 0))
+        left += picture.width + 2
+    buffer = io.BytesIO()
+    strip.save(buffer, "WEBP", quality=80)
+    return _uri("image/webp", buffer.getvalue())
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    """Returns a picture of at most `_SIDE` pixels a side; a tiny one is enlarged."""
+    scale = min(_SIDE / max(picture.size), 2.0)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _grey(depth: np.ndarray) -> np.ndarray:
+    """Returns a depth map as near is bright; no reading is black."""
+    known = depth > 0
+    low, high = (np.percentile(depth[known], p) for p in (2, 98))
+    share = np.clip((high - depth) / max(high - low, 1.0), 0.0, 1.0)
+    grey = np.where(known, 40 + 215 * share, 0).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

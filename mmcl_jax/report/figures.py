@@ -1,0 +1,252 @@
+"""Draws charts by matplotlib: for a page as SVG in its colours, else as SVG and PNG."""
+
+import functools
+import io
+import pathlib
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from mmcl_jax.report import theme
+from mmcl_jax.report.charts import Chart, Lines, Matrix, Points, Timeline
+
+# inches; a panel is as wide as a phone, and several stand side by side on a screen
+_PANEL = (3.7, 2.5)
+_DPI = 200
+# numbers of a matrix that are written into it; a larger one shows colours alone
+_WRITTEN = 3600
+_NAMED = 60
+_INK, _MUTED, _LINE, _SURFACE = (
+    theme.COLOURS[name][0] for name in ("ink", "muted", "line", "surface")
+)
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mmcl_jax",
+    # what stands between dollars in a class name is no formula
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _MUTED,
+    "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+}
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+@functools.lru_cache(maxsize=256)
+def inline(chart: Lines | Points) -> Markup:
+    """Returns a chart as an `<svg>` element for a page, in the page's colours.
+
+    What is drawn again unchanged is remembered.
+    """
+    with _styled():
+        figure = _draw(chart, legend=False)
+        text = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(text, metadata=_NO_METADATA)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # several figures share a page, but no ids
+    svg = re.sub(r'\bid="', f'id="{chart.name}-', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\1{chart.name}-", svg)
+    for name, (light, _) in theme.COLOURS.items():
+        svg = svg.replace(light, f"var(--{name})")
+    head = f'<svg role="img" aria-label="{Markup.escape(chart.title)}"'
+    return Markup(svg.replace("<svg", head, 1))
+
+
+def save(chart: Chart, folder: pathlib.Path) -> None:
+    """Writes a chart as `<name>.svg` and `<name>.png`, on white and with its legend."""
+    with _styled():
+        figure = _draw(chart, legend=True)
+        figure.set_facecolor("white")
+        figure.savefig(
+            folder / f"{chart.name}.svg", metadata=_NO_METADATA, bbox_inches="tight"
+        )
+        FigureCanvasAgg(figure)
+        figure.savefig(folder / f"{chart.name}.png", dpi=_DPI, bbox_inches="tight")
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # a page has fonts for what this one lacks
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        yield
+
+
+def _draw(chart: Chart, legend: bool) -> Figure:
+    if isinstance(chart, Lines):
+        return _lines(chart, legend)
+    if isinstance(chart, Points):
+        return _points(chart, legend)
+    if isinstance(chart, Matrix):
+        return _matrix(chart)
+    return _timeline(chart)
+
+
+def _panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_PANEL)
+    width, height = _PANEL
+    # margins in inches, so that labels have room whatever they say
+    left, right, bottom, top = 0.5, 0.08, 0.46, 0.1
+    return figure, figure.add_axes(
+        (
+            left / width,
+            bottom / height,
+            (width - left - right) / width,
+            (height - bottom - top) / height,
+        )
+    )
+
+
+def _lines(chart: Lines, legend: bool) -> Figure:
+    figure, axes = _panel()
+    longest = max((len(series.x) for series in chart.series), default=0)
+    for series in chart.series:
+        colour = theme.COLOURS[series.mark.colour][0]
+        if series.low:
+            axes.fill_between(
+                series.x, series.low, series.high, color=colour, alpha=0.15, lw=0
+            )
+        axes.plot(
+            series.x,
+            series.y,
+            color=colour,
+            label=series.name,
+            lw=1.2 if series.dashed else 1.6,
+            ls=(0, (4, 2)) if series.dashed else "-",
+            marker="" if series.dashed else series.mark.marker,
+            ms=4 if longest <= 25 else 2,
+            mew=0,
+        )
+    axes.set_ylim(*chart.limits)
+    axes.set_xlabel(chart.x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    if legend:
+        # a page has them above the panel
+        axes.set_ylabel(chart.y_label)
+        axes.set_title(chart.title, loc="left")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    return figure
+
+
+def _percent(share: float, place: int) -> str:
+    del place
+    return f"{round(100 * share, 6):g} %".replace("-", "−")
+
+
+def _points(chart: Points, legend: bool) -> Figure:
+    figure, axes = _panel()
+    axes.grid(visible=False)
+    axes.set_xlabel("first principal component")
+    axes.set_ylabel("second")
+    axes.tick_params(labelbottom=False, labelleft=False, length=0)
+    for start, end in chart.links:
+        axes.plot(*zip(start, end, strict=True), color=_LINE, lw=0.7, zorder=1)
+    handles = []
+    for cloud in chart.clouds:
+        colour = theme.COLOURS[cloud.mark.colour][0]
+        look = {
+            "marker": cloud.mark.marker,
+            "markerfacecolor": "none" if cloud.text else colour,
+            "markeredgecolor": colour,
+            "markeredgewidth": 1.0 if cloud.text else 0,
+            "linestyle": "none",
+            "markersize": 5.5 if cloud.text else 4,
+        }
+        axes.plot(*zip(*cloud.points, strict=True), **look, alpha=0.85)
+        handles.append(Line2D([], [], **look, label=cloud.name))
+    if legend:
+        axes.set_title(chart.title, loc="left")
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    return figure
+
+
+def _matrix(chart: Matrix) -> Figure:
+    rows, columns = len(chart.rows_are), len(chart.columns_are)
+    large = rows * columns > _WRITTEN
+    figure = Figure(
+        figsize=(10, 10) if large else (1.2 + 0.42 * columns, 0.8 + 0.26 * rows)
+    )
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.grid(visible=False)
+    axes.set_xlim(0, columns)
+    axes.set_ylim(rows, 0)
+    ramp = theme.ramp()
+    if large:
+        colours = [
+            [(1, 1, 1) if level is None else to_rgb(ramp[level][0]) for _, level in row]
+            for row in chart.cells()
+        ]
+        axes.imshow(colours, extent=(0, columns, rows, 0), interpolation="nearest")
+    for i, row in enumerate([] if large else chart.cells()):
+        for j, (text, level) in enumerate(row):
+            if level is None:
+                continue
+            background, ink = ramp[level]
+            axes.add_patch(Rectangle((j, i), 1, 1, fc=background, ec="white", lw=0.8))
+            place = (j + 0.5, i + 0.5)
+            axes.text(*place, text, ha="center", va="center", color=ink, size=8)
+    # of a large one every so many rows and columns have a name
+    across, down = (n // _NAMED + 1 for n in (columns, rows))
+    axes.set_xticks([j + 0.5 for j in range(0, columns, across)])
+    names = [label.text for label in chart.columns_are[::across]]
+    axes.set_xticklabels(names, rotation=60, ha="right")
+    axes.set_yticks([i + 0.5 for i in range(0, rows, down)])
+    axes.set_yticklabels([label.text for label in chart.rows_are[::down]])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_title(f"{chart.title}; {chart.corner}", loc="left")
+    return figure
+
+
+def _timeline(chart: Timeline) -> Figure:
+    figure = Figure(figsize=(6.5, 0.3 + 0.24 * len(chart.stops)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(chart.stops), 0)
+    for i, stop in enumerate(chart.stops):
+        colour = theme.COLOURS[stop.colour][0]
+        axes.add_patch(Rectangle((0.05, i + 0.12), 0.012, 0.76, fc=colour))
+        words = (
+            (0.04, "right", str(stop.number), _MUTED),
+            (0.08, "left", stop.name, _INK),
+            (0.33, "left", stop.modality, colour),
+            (0.45, "left", ", ".join(stop.classes), _MUTED),
+        )
+        for x, side, text, ink in words:
+            axes.text(x, i + 0.5, text, ha=side, va="center", color=ink, size=8)
+    axes.set_title(chart.title, loc="left")
+    return figure

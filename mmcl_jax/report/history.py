@@ -1,0 +1,150 @@
+"""What the snapshots of a run say over time; each is read once, and in part."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmcl_jax import metrics
+from mmcl_jax.states import read_part, sealed
+from mmcl_jax.types import PyTree
+
+# of what is read of one snapshot; memories of samples and second moments are not
+_MAX_BYTES = 256 * 2**20
+_RELEVANCE = "memory/router/mean_relevance"
+_GEOMETRY = (
+    "memory/features/mean",
+    "memory/features/count",
+    "memory/realignment/matrix",
+    "memory/shift",
+)
+# where prompts are kept: those in use, those that are trained, else all that is trained
+_PROMPTS = ("memory/anchor", "params/adapters", "params")
+
+
+class History:
+    """Grows by what is new in `snapshots/` each time that it is asked.
+
+    Attributes:
+        stages: that were read, in order.
+        relevance: mean blend weights `[m m]` of each; own modality by the others.
+        drift: relative change of each group of prompts since the stage before.
+        geometry: arrays of the newest one by name: class means of adapted features
+            `mean [C d]`, their `count [C]`, the re-alignment's `matrix [d d]`, `shift
+            [m d]`; those that the method has.
+        absent: why there is no `relevance`, `drift` or `geometry`.
+    """
+
+    def __init__(self, workdir: pathlib.Path) -> None:
+        """Reads nothing yet."""
+        self._folder = workdir / "snapshots"
+        self._prompts: dict[str, list[np.ndarray]] = {}
+        self.stages: list[int] = []
+        self.relevance: dict[int, np.ndarray] = {}
+        self.drift: dict[int, dict[str, float]] = {}
+        self.geometry: dict[str, np.ndarray] = {}
+        self.absent: dict[str, str] = {}
+
+    def follow(self, towers: Mapping[str, str]) -> None:
+        """Reads the snapshots that are new.
+
+        Args:
+            towers: that read each modality of the stream, in its order.
+        """
+        new = [n for n in sealed(self._folder) if n not in self.stages]
+        for number in new:
+            newest = number == new[-1]
+            try:
+                self._read(number, towers, newest)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reason = (str(error).strip() or repr(error)).splitlines()[0]
+                reason = f"snapshot {number} cannot be read: {reason}"
+                self.absent |= dict.fromkeys(("relevance", "drift", "geometry"), reason)
+        if not self.stages and not new:
+            reason = "there is no snapshot in the workdir"
+            self.absent |= dict.fromkeys(("relevance", "drift", "geometry"), reason)
+
+    def _read(self, number: int, towers: Mapping[str, str], newest: bool) -> None:
+        others = (_RELEVANCE, *(_GEOMETRY if newest else ()))
+
+        def pick(tree: PyTree) -> list[str]:
+            prompts = [path for path in _PROMPTS if _at(tree, path)][:1]
+            return prompts + [p for p in others if _at(tree, p) is not None]
+
+        tree, left_out = read_part(self._folder, number, pick, _MAX_BYTES)
+        self.stages.append(number)
+        self.absent = {}
+        relevance = _at(tree, _RELEVANCE)
+        if relevance is not None:
+            self.relevance[number] = relevance
+        else:
+            self.absent["relevance"] = (
+                "this method does not blend prompts by relevance: its snapshots lack "
+                f"{_RELEVANCE}"
+            )
+        self._note_drift(number, tree, towers, left_out)
+        if newest:
+            named = {path.rpartition("/")[2]: _at(tree, path) for path in _GEOMETRY}
+            self.geometry = {k: v for k, v in named.items() if v is not None}
+        if not {"mean", "count", "matrix"} <= self.geometry.keys():
+            self.absent["geometry"] = (
+                "this method keeps no class means of adapted features with a "
+                "re-alignment in its snapshots"
+            )
+
+    def _note_drift(
+        self,
+        number: int,
+        tree: PyTree,
+        towers: Mapping[str, str],
+        left_out: tuple[str, ...],
+    ) -> None:
+        prompts = next((p for path in _PROMPTS if (p := _at(tree, path))), None)
+        if prompts is None:
+            self.absent["drift"] = "this method trains no prompts"
+            if left_out:
+                self.absent["drift"] = (
+                    f"what this method trains is larger than {_MAX_BYTES >> 20} MiB"
+                )
+            return
+        groups = _groups(prompts, towers)
+        self.drift[number] = {
+            name: metrics.relative_change(self._prompts[name], arrays)
+            for name, arrays in groups.items()
+            if name in self._prompts
+        }
+        self._prompts = groups
+        if len(self.stages) < 2:
+            self.absent["drift"] = "a drift is between two snapshots; there is one"
+
+
+def _at(tree: PyTree, path: str) -> Any:
+    """Returns what is at a path of nested dicts, or None."""
+    for key in path.split("/"):
+        if not isinstance(tree, Mapping) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
+
+
+def _groups(
+    prompts: Mapping[str, PyTree], towers: Mapping[str, str]
+) -> dict[str, list[np.ndarray]]:
+    """Returns the arrays of each modality where a tower has a slot for each, else all.
+
+    Args:
+        prompts: stacks by tower, or by whatever the method has.
+        towers: that read each modality, in the order of the slots.
+    """
+    groups: dict[str, list[np.ndarray]] = {}
+    for part, tree in prompts.items():
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+        own = [name for name, tower in towers.items() if tower == part]
+        slots = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
+        if own and slots == {len(own)}:
+            groups |= {n: [leaf[i] for leaf in leaves] for i, n in enumerate(own)}
+        else:
+            groups[f"all of {part}"] = leaves
+    return groups

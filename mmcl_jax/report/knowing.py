@@ -1,0 +1,162 @@
+"""Sections on what it is worth to know the modality, and who can tell it."""
+
+import math
+
+import numpy as np
+
+from mmcl_jax import metrics, statistics
+from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax.report import tables, theme
+from mmcl_jax.report.accuracy import Groups, so_far
+from mmcl_jax.report.blocks import Block, Section, Square
+from mmcl_jax.report.charts import Label, Matrix, shown
+from mmcl_jax.report.data import RunData
+from mmcl_jax.report.tables import Cell, Table
+
+
+def knowing(groups: Groups) -> Section:
+    """Returns what it costs not to be told the modality, for labels and for routes."""
+    about = (
+        "Last average accuracy. To the right, classes of other modalities may win, "
+        "too; downwards, the method has to find the modality itself. The order of the "
+        "two steps matters, hence two numbers for each."
+    )
+    blocks: list[Block] = []
+    if len(groups) == 1:
+        (runs,) = groups.values()
+        blocks.append(_square(runs))
+    blocks += [_knowing_table(groups), _gap_table(groups)]
+    return Section("knowing", "What knowing is worth", about, tuple(blocks))
+
+
+def _cell_values(run: RunData) -> dict[str, float]:
+    """Returns the four cells and what lies between them."""
+    name = "last_average_accuracy"
+    cells = {
+        f"{space}/{route}": so_far(run, space, route)[name]
+        for space in SPACES
+        for route in ROUTES
+    }
+    parts = metrics.decomposition(
+        cells["modality/given"],
+        cells["union/given"],
+        cells["modality/predicted"],
+        cells["union/predicted"],
+    )
+    return cells | {
+        "labels/given": parts.label_confusion[0],
+        "labels/predicted": parts.label_confusion[1],
+        "route/union": parts.routing[0],
+        "route/modality": parts.routing[1],
+        "gap": parts.gap,
+    }
+
+
+def _over(runs: list[RunData]) -> dict[str, statistics.Summary]:
+    of_runs = [_cell_values(run) for run in runs]
+    return {key: statistics.summary([v[key] for v in of_runs]) for key in of_runs[0]}
+
+
+def _square(runs: list[RunData]) -> Square:
+    found = _over(runs)
+    cells = []
+    for route in ROUTES:
+        for space in ("modality", "union"):
+            mean = found[f"{space}/{route}"]
+            level = None if math.isnan(mean.mean) else theme.level(mean.mean)
+            cells.append((tables.summarized(mean), level))
+
+    def cost(key: str) -> Cell:
+        value = found[key]
+        return tables.percent(-value.mean, signed=True)
+
+    return Square(
+        ("classes of its modality", "all classes met"),
+        ("modality given", "modality predicted"),
+        tuple(cells),
+        (cost("labels/given"), cost("labels/predicted")),
+        (cost("route/modality"), cost("route/union")),
+        cost("gap"),
+    )
+
+
+def _knowing_table(groups: Groups) -> Table:
+    body, several = [], len(groups) > 1
+    for name, runs in groups.items():
+        found = _over(runs)
+        for space in SPACES:
+            pair = [found[f"{space}/{route}"] for route in ROUTES]
+            costs = [
+                _cell_values(run)[f"{space}/given"]
+                - _cell_values(run)[f"{space}/predicted"]
+                for run in runs
+            ]
+            body.append(
+                (
+                    *([tables.word(shown(name))] if several else []),
+                    tables.word(space),
+                    *(tables.summarized(value) for value in pair),
+                    tables.summarized(statistics.summary(costs), signed=True),
+                )
+            )
+    head = ("labels", "modality given", "predicted", "cost of not knowing")
+    head = ("method", *head) if several else head
+    title = "Last average accuracy by label space and route, in percent"
+    return Table("knowing", title, head, tuple(body), 1 + several)
+
+
+def _gap_table(groups: Groups) -> Table:
+    """Returns the gap between all and nothing known, split along both paths."""
+    parts = {
+        "gap": "all of it",
+        "labels/given": "labels, modality given",
+        "labels/predicted": "labels, predicted",
+        "route/modality": "route, own classes",
+        "route/union": "route, all classes",
+    }
+    body = []
+    for name, runs in groups.items():
+        found = _over(runs)
+        cells = [tables.summarized(found[part], signed=True) for part in parts]
+        body.append((tables.word(shown(name)), *cells))
+    title = "What is lost from all known to nothing known, in percent"
+    return Table("gap", title, ("method", *parts.values()), tuple(body))
+
+
+def identification(groups: Groups) -> Section:
+    """Returns which modality test samples were taken for."""
+    about = (
+        "True modality (rows) and the one that the method took a sample for (columns), "
+        "over all test samples seen so far; the colour is the share of the row."
+    )
+    blocks: list[Block] = []
+    for name, runs in groups.items():
+        names = list(runs[0].modalities)
+        counts = np.zeros((len(names), len(names)))
+        for run in runs:
+            identified = run.results["modality_identification"]
+            if identified and set(run.modalities) == set(names):
+                order = [run.modalities.index(n) for n in names]
+                counts += np.array(identified["confusion"], float)[np.ix_(order, order)]
+        if not counts.any():
+            continue
+        marks = theme.of_modalities(names)
+        labels = tuple(Label(shown(n), marks[n].colour) for n in names)
+        totals = counts.sum(1, keepdims=True)
+        shares = counts / np.where(totals > 0, totals, 1)
+        number = "" if len(groups) == 1 else f"-{len(blocks) + 1}"
+        title = "Modality confusion" + (f" of {shown(name)}" if number else "")
+        blocks.append(
+            Matrix(
+                f"modalities{number}",
+                title,
+                "true, predicted",
+                labels,
+                labels,
+                tuple(map(tuple, counts.tolist())),
+                tuple(map(tuple, shares.tolist())),
+                counts=True,
+            )
+        )
+    absent = "" if blocks else "no test sample has been scored yet"
+    return Section("modalities", "Modality confusion", about, tuple(blocks), absent)

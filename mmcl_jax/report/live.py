@@ -1,0 +1,62 @@
+"""The page of a run that is on its way."""
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mmcl_jax.assemble import Run
+from mmcl_jax.writers import is_writer
+
+PAGE = "report.html"
+# of the time since the start, that pages between tasks may take
+_SHARE = 1 / 20
+
+
+class Reporter:
+    """Writes `report.html` of one run; whatever goes wrong with it is one line."""
+
+    def __init__(
+        self, workdir: pathlib.Path, run: Run, say: Callable[[str], None]
+    ) -> None:
+        """Writes nothing yet.
+
+        Args:
+            workdir: of the run.
+            run: whose `config.report` says when.
+            say: is told what went wrong.
+        """
+        self._workdir, self._run, self._say = workdir, run, say
+        self._when = run.config.report if is_writer() else "off"
+        self._started, self._spent = time.perf_counter(), 0.0
+        self._history = None
+
+    def after_stage(self, results: Callable[[], dict[str, Any]]) -> None:
+        """Writes the page so far, unless pages have taken too much of the time.
+
+        Args:
+            results: gives what `results.json` would hold; called if it is needed.
+        """
+        elapsed = time.perf_counter() - self._started
+        if self._when == "each_task" and self._spent <= _SHARE * elapsed:
+            self._write(results)
+
+    def at_end(self, results: dict[str, Any]) -> None:
+        """Writes the page of a whole run."""
+        if self._when != "off":
+            self._write(lambda: results)
+
+    def _write(self, results: Callable[[], dict[str, Any]]) -> None:
+        started = time.perf_counter()
+        try:
+            # drawing is not loaded before there is something to draw
+            from mmcl_jax.report import data, history, page
+
+            self._history = self._history or history.History(self._workdir)
+            source = data.Source(self._run.stream, self._run.encoder.inputs)
+            loaded = data.load(self._workdir, results(), self._history, source)
+            page.write([loaded], self._workdir / PAGE)
+        except Exception as error:  # a picture of a run is no reason to end it
+            reason = str(error).strip().splitlines() or [repr(error)]
+            self._say(f"{PAGE} was not written: {reason[0]}")
+        self._spent += time.perf_counter() - started

@@ -1,0 +1,182 @@
+"""Puts sections together: one page, or a folder with figures and tables besides."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import jinja2
+
+from mmcl_jax.files import write_text
+from mmcl_jax.report import (
+    accuracy,
+    curves,
+    figures,
+    inside,
+    knowing,
+    provenance,
+    tables,
+    theme,
+)
+from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
+from mmcl_jax.report.charts import Chart, Lines, Matrix, Points, Timeline, shown, to_csv
+from mmcl_jax.report.data import RunData, group
+from mmcl_jax.report.tables import Table
+
+NAME = "report.html"
+# numbers of all matrices of a page; a stream of 40 tasks has 12,800
+_CELLS = 16_000
+_ONE_AT_A_TIME = "one run at a time is shown; make the page of that run alone"
+
+
+def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
+    """Returns what a page shows of one run, or of several in comparison."""
+    groups = group(list(runs))
+    several = len(runs) > 1
+    if several:
+        first, last = (accuracy.comparison(groups),), (accuracy.stream(groups),)
+        inner = [
+            Section(name, title, "", absent=_ONE_AT_A_TIME)
+            for name, title in (
+                ("accuracy", "Accuracy matrices"),
+                ("relevance", "Relevance over time"),
+                ("drift", "Prompt drift"),
+                ("embeddings", "Embeddings"),
+                ("mistakes", "Most confused classes"),
+            )
+        ]
+        matrices, *details = inner
+    else:
+        (run,) = runs
+        first, last = (accuracy.stream(groups),), ()
+        matrices = accuracy.matrices(run)
+        details = [
+            section(run)
+            for section in (
+                inside.relevance,
+                inside.drift,
+                inside.embeddings,
+                inside.mistakes,
+            )
+        ]
+    return (
+        *first,
+        matrices,
+        curves.curves(groups),
+        knowing.knowing(groups),
+        knowing.identification(groups),
+        *details,
+        *last,
+        provenance.cost(groups),
+        provenance.setup(groups),
+        provenance.remarks(groups),
+    )
+
+
+def render(runs: Sequence[RunData], parts: Sequence[Section]) -> str:
+    """Returns the page: HTML with its styles, pictures and program inside."""
+    first = runs[0]
+    cards = accuracy.cards(first) if len(runs) == 1 else Cards(())
+    learnt, stages = len(first.rows), len(first.stream["stages"])
+    if len(runs) > 1:
+        names = list(group(list(runs)))
+        title = f"{len(runs)} runs of {', '.join(names[:3])}"
+        title += " and more" if len(names) > 3 else ""
+        state, subtitle = "", ""
+    else:
+        title = first.method
+        state = "finished" if first.finished else f"{learnt} of {stages} stages learnt"
+        subtitle = accuracy.describe(first)
+    return _template().render(
+        title=shown(title, 90),
+        state=state,
+        subtitle=subtitle,
+        cards=cards.cards,
+        sections=_bounded(parts),
+        warned=any(isinstance(b, Remarks) for s in parts for b in s.blocks),
+        colours=theme.css(),
+    )
+
+
+def write(runs: Sequence[RunData], out: pathlib.Path) -> list[pathlib.Path]:
+    """Writes a page, and next to it figures and tables if `out` is a folder.
+
+    Args:
+        runs: at least one.
+        out: an HTML file, or else a folder, made if need be.
+
+    Returns:
+        What was written.
+    """
+    parts = sections(runs)
+    if out.suffix.lower() in (".html", ".htm"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, render(runs, parts))
+        return [out]
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / NAME, render(runs, parts))
+    written = [out / NAME]
+    for chart in _charts(parts):
+        figures.save(chart, out)
+        write_text(out / f"{chart.name}.csv", to_csv(chart.rows()))
+        written += [out / f"{chart.name}.{kind}" for kind in ("svg", "png", "csv")]
+    for table in (b for s in parts for b in s.blocks if isinstance(b, Table)):
+        write_text(out / f"{table.name}.csv", tables.csv_of(table))
+        write_text(out / f"{table.name}.tex", tables.latex_of(table))
+        written += [out / f"{table.name}.{kind}" for kind in ("csv", "tex")]
+    return written
+
+
+def _charts(parts: Sequence[Section]) -> list[Chart]:
+    found: list[Chart] = []
+    for block in (block for section in parts for block in section.blocks):
+        if isinstance(block, Panels):
+            found += block.charts
+        elif isinstance(block, Switch):
+            found += [matrix for _, matrix in block.matrices]
+        elif isinstance(block, (Lines, Matrix, Points, Timeline)):
+            found.append(block)
+    return found
+
+
+def _bounded(parts: Sequence[Section]) -> list[Section]:
+    """Returns sections without the matrices that a page has no room for."""
+    room, found = _CELLS, []
+    for section in parts:
+        blocks, left_out = [], []
+        for block in section.blocks:
+            if not isinstance(block, Switch):
+                blocks.append(block)
+                continue
+            kept = []
+            for name, matrix in block.matrices:
+                size = len(matrix.rows_are) * len(matrix.columns_are)
+                if size <= room:
+                    kept.append((name, matrix))
+                    room -= size
+                else:
+                    left_out.append(name)
+            if kept:
+                blocks.append(block._replace(matrices=tuple(kept)))
+        about = section.about
+        if left_out:
+            about += (
+                f" Left out, so that the page stays small: {'; '.join(left_out)}. All "
+                "matrices are among the CSV files that --out=FOLDER writes."
+            )
+        found.append(section._replace(blocks=tuple(blocks), about=about))
+    return found
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mmcl_jax.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters["drawn"] = figures.inline
+    environment.filters["glyph"] = theme.GLYPHS.get
+    return environment.get_template("page.html.j2")
