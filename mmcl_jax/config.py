@@ -82,11 +82,14 @@ class EncoderOptions:
             that is trained stay float32.
         remat: what the backward pass of a block computes again to save memory:
             `nothing`, its `attention`, or the whole of `blocks`.
+        templates: sentences with `{}` for the name of a class, whose embeddings are
+            averaged; empty: those of each modality.
     """
 
     path: str = "builtin"
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["nothing", "attention", "blocks"] = "nothing"
+    templates: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -385,6 +388,12 @@ def _check(config: Config) -> None:
         )
     if config.resume and not config.resume.startswith("branch:"):
         raise ConfigError(f"config.resume: {config.resume!r} is not branch:DIR")
+    for i, template in enumerate(config.encoder.templates):
+        if template.count("{}") != 1 or template.count("{") != 1:
+            raise ConfigError(
+                f"config.encoder.templates[{i}]: {template!r} needs one {{}} for the "
+                "name of a class, and no other brace"
+            )
     check_name("config.method.name", method.name, METHODS)
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
     check_name("config.stream.order", stream.order, ORDERS)

@@ -137,14 +137,15 @@ class Feed:
     def embed_class_names(self) -> np.ndarray:
         """Returns unit text embeddings `[C d]` of all class slots.
 
-        Each is the mean over the templates of the slot's modality, of unit vectors,
-        brought to unit norm.
+        Each is the mean over the templates of the config, or else of the slot's
+        modality, of unit vectors, brought to unit norm.
         """
         run, text = self._run, MODALITIES["text"]
+        own = run.config.encoder.templates
         sentences = [
             (c, template.format(slot.name))
             for c, slot in enumerate(run.stream.classes)
-            for template in MODALITIES[slot.modality].templates
+            for template in own or MODALITIES[slot.modality].templates
         ]
         owner = np.array([c for c, _ in sentences])
         tokens = np.stack(

@@ -6,15 +6,14 @@ Instead of a file, `--config` may name one that comes with the package: `demo`.
 import errno
 import os
 import pathlib
-import re
 import sys
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from mmcl_jax import command_line, distributed, experiment, heap, learner
 from mmcl_jax import config as configs
-from mmcl_jax import distributed, experiment, heap, learner
 from mmcl_jax.experiment import DivergedError
 from mmcl_jax.invariance import BatchDependenceError
 from mmcl_jax.modalities.base import DataError
@@ -35,9 +34,6 @@ _COORDINATOR = flags.DEFINE_string(
 _PROCESSES = flags.DEFINE_integer("processes", None, "Processes of the run.", 1)
 _PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", 0)
 
-# in a clone, a link to the folder of the repository
-CONFIGS = pathlib.Path(__file__).parent / "configs"
-USAGE_ERROR = 2
 # of a disk that is full, a quota, a limit of a file's size
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -67,7 +63,7 @@ def main(argv: list[str]) -> None:
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt)
     except (configs.ConfigError, WorkdirError, DataError) as error:
-        sys.exit(_complain(error))
+        sys.exit(command_line.complain(error))
     except (BatchDependenceError, DivergedError) as error:
         sys.exit(f"error: {error}")
     except Preempted:
@@ -108,58 +104,9 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
     return configs.load(path)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; whatever is wrong with them or the config file is one message."""
-    argv = list(argv)
-    for i, flag in enumerate(argv):
-        name, equals, value = flag.partition("=")
-        if name not in ("--config", "-config") or i + 1 == len(argv) and not equals:
-            continue
-        at, start = (i, f"{name}=") if equals else (i + 1, "")
-        value = value if equals else argv[at]
-        path, colon, argument = value.partition(":")
-        if path in _shipped():
-            path = str(CONFIGS / f"{path}.py")
-            argv[at] = f"{start}{path}{colon}{argument}"
-        if not pathlib.Path(path).is_file():
-            names = ", ".join(_shipped())
-            message = f"--config: no file {path!r}, and none of {names}"
-            sys.exit(_complain(configs.ConfigError(message)))
-    try:
-        return flags.FLAGS(argv)
-    except (KeyError, AttributeError) as error:
-        sys.exit(_complain(configs.ConfigError(_unknown_field(error, argv))))
-    except (flags.Error, ValueError, TypeError, OSError) as error:
-        # what a config file raises arrives as a traceback inside a message
-        _, ours, message = str(error).rpartition(f"{configs.ConfigError.__name__}: ")
-        sys.exit(_complain(configs.ConfigError(message.strip()) if ours else error))
-
-
-def _shipped() -> list[str]:
-    """Returns the names of the configs that come with the package."""
-    return sorted(path.stem for path in CONFIGS.glob("*.py"))
-
-
-def _unknown_field(error: Exception, argv: list[str]) -> str:
-    """Puts the flag into the message of ConfigDict, which names the field alone."""
-    text = str(error.args[0]) if error.args else ""
-    name, *nearest = re.findall(r"[\w-]+", re.sub(r"\\n|Did you mean", " ", text))
-    flag = next(
-        (arg for arg in argv if name in arg.partition("=")[0].split(".")), "--config"
-    ).partition("=")[0]
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"{flag}: {name!r} is not a field of the config{hint}"
-
-
-def _complain(error: Exception) -> int:
-    message = error.args[0] if error.args else error
-    print(f"error: {message}", file=sys.stderr)
-    return USAGE_ERROR
-
-
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=command_line.parse)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ PAGES = {
 # continuous integration runs these itself
 RUN_BY_CI = ("bash launch/test.sh",)
 MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
+READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
-PROGRAMS = (MAIN, "mmcl_jax.pretrain", "mmcl_jax.compare", "mmcl_jax.report", *USES)
+PROGRAMS = (MAIN, "mmcl_jax.pretrain", "mmcl_jax.zeroshot", *READS, *USES)
 BANKING = ("balance", "bill", "card", "loan")
 
 

@@ -1,0 +1,63 @@
+"""Flags with a config file: what is wrong with them is one message and exit code 2."""
+
+import pathlib
+import re
+import sys
+
+from absl import flags
+
+from mmcl_jax import config as configs
+
+# in a clone, a link to the folder of the repository
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+USAGE_ERROR = 2
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses flags; a config may go by the name of one that comes with the package."""
+    argv = list(argv)
+    for i, flag in enumerate(argv):
+        name, equals, value = flag.partition("=")
+        if name not in ("--config", "-config") or i + 1 == len(argv) and not equals:
+            continue
+        at, start = (i, f"{name}=") if equals else (i + 1, "")
+        value = value if equals else argv[at]
+        path, colon, argument = value.partition(":")
+        if path in _shipped():
+            path = str(CONFIGS / f"{path}.py")
+            argv[at] = f"{start}{path}{colon}{argument}"
+        if not pathlib.Path(path).is_file():
+            names = ", ".join(_shipped())
+            message = f"--config: no file {path!r}, and none of {names}"
+            sys.exit(complain(configs.ConfigError(message)))
+    try:
+        return flags.FLAGS(argv)
+    except (KeyError, AttributeError) as error:
+        sys.exit(complain(configs.ConfigError(_unknown_field(error, argv))))
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        # what a config file raises arrives as a traceback inside a message
+        _, ours, message = str(error).rpartition(f"{configs.ConfigError.__name__}: ")
+        sys.exit(complain(configs.ConfigError(message.strip()) if ours else error))
+
+
+def _shipped() -> list[str]:
+    """Returns the names of the configs that come with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def _unknown_field(error: Exception, argv: list[str]) -> str:
+    """Puts the flag into the message of ConfigDict, which names the field alone."""
+    text = str(error.args[0]) if error.args else ""
+    name, *nearest = re.findall(r"[\w-]+", re.sub(r"\\n|Did you mean", " ", text))
+    flag = next(
+        (arg for arg in argv if name in arg.partition("=")[0].split(".")), "--config"
+    ).partition("=")[0]
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{flag}: {name!r} is not a field of the config{hint}"
+
+
+def complain(error: Exception) -> int:
+    """Prints an error in one line, and returns the exit code."""
+    message = error.args[0] if error.args else error
+    print(f"error: {message}", file=sys.stderr)
+    return USAGE_ERROR
