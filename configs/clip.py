@@ -37,26 +37,25 @@ def get_config(argument: str = "") -> ConfigDict:
     """Returns the config."""
     variant, pairs = parse_argument(argument, ("smoke", *SIZES))
     weights = pairs.pop("weights", "")
-    config = with_arguments(Config(stream=Folders()), pairs)
     if variant == "smoke":
-        config = dataclasses.replace(
-            config,
-            encoder=EncoderOptions(weights or "random:clip_tiny"),
-            stream=World(
-                tasks=5, classes_per_task=2, train_per_class=8, test_per_class=8
-            ),
-            train=TrainOptions(epochs=1, batch_size=16),
-        )
-        return to_config_dict(config)
-    config = dataclasses.replace(
-        config,
-        encoder=EncoderOptions(
-            weights or f"random:{variant or 'b16'}", remat="attention"
+        return to_config_dict(with_arguments(_smoke(weights), pairs))
+    name = weights or f"random:{variant or 'b16'}"
+    config = with_arguments(
+        Config(
+            stream=Folders(),
+            encoder=EncoderOptions(name, remat="attention"),
+            train=TrainOptions(epochs=10, batch_size=128),
         ),
-        train=TrainOptions(
-            epochs=10,
-            batch_size=128,
-            optimizer=PUBLISHED.get(config.method.name, OWN),
-        ),
+        pairs,
     )
-    return to_config_dict(config)
+    optimizer = PUBLISHED.get(config.method.name, OWN)
+    train = dataclasses.replace(config.train, optimizer=optimizer)
+    return to_config_dict(dataclasses.replace(config, train=train))
+
+
+def _smoke(weights: str) -> Config:
+    return Config(
+        encoder=EncoderOptions(weights or "random:clip_tiny"),
+        stream=World(tasks=5, classes_per_task=2, train_per_class=8, test_per_class=8),
+        train=TrainOptions(epochs=1, batch_size=16),
+    )

@@ -11,8 +11,6 @@ Each modality has a tower of its own, so the level of knowledge is L2 at best: t
 modality of a sample decides its tower before anything is predicted.
 """
 
-import dataclasses
-
 from ml_collections import ConfigDict
 
 from mmcl_jax.arguments import parse_argument, with_arguments
@@ -31,26 +29,24 @@ def get_config(argument: str = "") -> ConfigDict:
     """Returns the config."""
     variant, pairs = parse_argument(argument)
     weights = pairs.pop("weights", "")
-    config = with_arguments(Config(stream=Folders()), pairs)
     if variant == "smoke":
-        config = dataclasses.replace(
-            config,
+        config = Config(
             encoder=EncoderOptions(weights or "random:languagebind_tiny"),
             stream=World(
                 tasks=5, classes_per_task=2, train_per_class=8, test_per_class=8
             ),
             train=TrainOptions(epochs=1, batch_size=16),
         )
-        return to_config_dict(config)
-    config = dataclasses.replace(
-        config,
-        encoder=EncoderOptions(
-            weights or "random:languagebind", dtype="bfloat16", remat="attention"
-        ),
-        train=TrainOptions(
-            epochs=10,
-            batch_size=64,
-            optimizer=OptimizerOptions(learning_rate=1e-3),
-        ),
-    )
-    return to_config_dict(config)
+    else:
+        config = Config(
+            stream=Folders(),
+            encoder=EncoderOptions(
+                weights or "random:languagebind", dtype="bfloat16", remat="attention"
+            ),
+            train=TrainOptions(
+                epochs=10,
+                batch_size=64,
+                optimizer=OptimizerOptions(learning_rate=1e-3),
+            ),
+        )
+    return to_config_dict(with_arguments(config, pairs))

@@ -9,6 +9,7 @@ import jax
 from mmcl_jax import rngs
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
+from mmcl_jax.models.encoder import with_trunks
 from mmcl_jax.states import by_path
 
 Shape = tuple[int, ...]
@@ -90,13 +91,13 @@ def find(
 
 def _with_modality(model: Model, tower: str) -> Model:
     like = model.towers.index(tower)
+    readers = (*model.spec.readers, ("another", tower))
     return model._replace(
+        spec=dataclasses.replace(model.spec, readers=readers),
         modalities=(*model.modalities, "another"),
-        towers=(*model.towers, tower),
         input_shapes=(*model.input_shapes, model.input_shapes[like]),
     )
 
 
 def _with_one_block(model: Model, tower: str) -> Model:
-    small = dataclasses.replace(model.spec.tower(tower), layers=1)
-    return model._replace(spec=dataclasses.replace(model.spec, **{tower: small}))
+    return model._replace(spec=with_trunks(model.spec, [tower], layers=1))

@@ -1,6 +1,7 @@
 """Fills the row of the accuracy matrix that belongs to a stage."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -169,3 +170,50 @@ def _paused(
     for prediction in predictions:
         yield prediction
         between()
+
+
+def frozen_accuracy(run: Run) -> dict[str, Any]:
+    """Returns the accuracy of the frozen encoder on the test samples of each task.
+
+    A sample is taken for the class of the nearest text; see `Feed.embed_class_names`
+    for the ensemble of templates that a text is.
+
+    Returns:
+        For each task its `name`, `modality`, number of `classes` and of `samples`, and
+        accuracies: `own` among the task's classes, `modality_classes` among those of
+        its modality in the whole stream, `all` among all; `mean` of the three over
+        tasks; the lines of the encoder's `summary`.
+
+    References:
+        Radford et al., Learning Transferable Visual Models From Natural Language
+        Supervision, 2021, section 3.1.4 (ensembles of templates).
+    """
+    stream = run.stream
+    feed = Feed(run, run.encoder.frozen)
+    text = feed.embed_class_names()
+    canonical = np.array([slot.canonical for slot in stream.classes])
+    modalities = np.array([slot.modality for slot in stream.classes])
+    spaces = ("own", "modality_classes", "all")
+    rows = []
+    for i, task in enumerate(stream.tasks):
+        feed.embed_queries([i], "test")
+        cosines = feed.queries(task.test) @ text.T
+        label = np.array([row.label for row in task.test])
+        allowed = {
+            "own": np.isin(np.arange(len(canonical)), task.classes),
+            "modality_classes": modalities == task.modality,
+            "all": np.ones(len(canonical), bool),
+        }
+        row = {
+            "name": task.name,
+            "modality": task.modality,
+            "classes": len(task.classes),
+            "samples": len(label),
+        }
+        for space in spaces:
+            best = np.where(allowed[space], cosines, -np.inf).argmax(1)
+            # equal names of two modalities are one class where both are allowed
+            row[space] = float((canonical[best] == canonical[label]).mean())
+        rows.append(row)
+    mean = {space: float(np.mean([row[space] for row in rows])) for space in spaces}
+    return {"tasks": rows, "mean": mean, "encoder": list(run.encoder.summary)}

@@ -8,7 +8,6 @@ import json
 import sys
 from typing import Any
 
-import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
@@ -18,61 +17,14 @@ from rich.text import Text
 from mmcl_jax import assemble, command_line, learner
 from mmcl_jax import config as configs
 from mmcl_jax.config import ConfigError
-from mmcl_jax.feed import Feed
 from mmcl_jax.modalities.base import DataError
 from mmcl_jax.results import plain
+from mmcl_jax.score import frozen_accuracy
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Names encoder and stream; the method is left alone."
 )
 _JSON = flags.DEFINE_bool("json", False, "Prints JSON instead of a table.")
-
-
-def zero_shot(run: assemble.Run) -> dict[str, Any]:
-    """Returns the accuracy of nearest class texts on the test samples of each task.
-
-    The text of a class is the mean over the templates of its modality, see
-    `Feed.embed_class_names`.
-
-    Returns:
-        For each task its `name`, `modality`, number of `classes` and of `samples`, and
-        accuracies: `own` among the task's classes, `modality_classes` among those of
-        its modality in the whole stream, `all` among all; `mean` of the three over
-        tasks; the lines of the encoder's `summary`.
-
-    References:
-        Radford et al., Learning Transferable Visual Models From Natural Language
-        Supervision, 2021, section 3.1.4 (ensembles of templates).
-    """
-    stream = run.stream
-    feed = Feed(run, run.encoder.frozen)
-    text = feed.embed_class_names()
-    canonical = np.array([slot.canonical for slot in stream.classes])
-    modalities = np.array([slot.modality for slot in stream.classes])
-    spaces = ("own", "modality_classes", "all")
-    rows = []
-    for i, task in enumerate(stream.tasks):
-        feed.embed_queries([i], "test")
-        cosines = feed.queries(task.test) @ text.T
-        label = np.array([row.label for row in task.test])
-        allowed = {
-            "own": np.isin(np.arange(len(canonical)), task.classes),
-            "modality_classes": modalities == task.modality,
-            "all": np.ones(len(canonical), bool),
-        }
-        row = {
-            "name": task.name,
-            "modality": task.modality,
-            "classes": len(task.classes),
-            "samples": len(label),
-        }
-        for space in spaces:
-            best = np.where(allowed[space], cosines, -np.inf).argmax(1)
-            # equal names of two modalities are one class where both are allowed
-            row[space] = float((canonical[best] == canonical[label]).mean())
-        rows.append(row)
-    mean = {space: float(np.mean([row[space] for row in rows])) for space in spaces}
-    return {"tasks": rows, "mean": mean, "encoder": list(run.encoder.summary)}
 
 
 def _table(found: dict[str, Any]) -> Table:
@@ -110,7 +62,7 @@ def main(argv: list[str]) -> None:
         learner.keep_compiled_programs()
         console = Console(stderr=True)
         run = assemble.assemble(configs.resolve(_CONFIG.value), console)
-        found = plain(zero_shot(run))
+        found = plain(frozen_accuracy(run))
     except (ConfigError, DataError, ValueError) as error:
         sys.exit(command_line.complain(error))
     if _JSON.value:

@@ -52,7 +52,7 @@ WRONG_COMMANDS = {
     ),
     "no such encoder": (
         [DEMO, "--config.encoder.path=/no/such/encoder"],
-        "/no/such/encoder/config.json",
+        "/no/such/encoder: no such folder",
     ),
     "no coordinator": ([DEMO, "--processes=2", "--process=0"], "--coordinator"),
 }
@@ -138,6 +138,9 @@ def test_a_run_leaves_what_is_promised(whole_run: helpers.Finished) -> None:
     workdir = whole_run.workdir
     assert {path.name for path in workdir.iterdir()} == {
         "calibration.json",
+        "embeddings.npz",
+        "encoder.txt",
+        "report.html",
         "checkpoints",
         "config.json",
         "lock",

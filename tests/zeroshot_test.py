@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmcl_jax import assemble, config, experiment, zeroshot
+from mmcl_jax import assemble, config, experiment
 from mmcl_jax.feed import Feed
+from mmcl_jax.score import frozen_accuracy
 
 STREAM = config.World(tasks=5, classes_per_task=2, train_per_class=4, test_per_class=6)
 
@@ -28,7 +29,7 @@ def test_it_is_what_a_run_scores(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     made = _config(encoder_folder)
-    found = zeroshot.zero_shot(assemble.assemble(made, Console(quiet=True)))
+    found = frozen_accuracy(assemble.assemble(made, Console(quiet=True)))
     results = experiment.run(made, tmp_path / "run")
     matrices = results["accuracy"]
     for space, column in (("union", "all"), ("task", "own")):

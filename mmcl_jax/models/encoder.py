@@ -1,6 +1,8 @@
 """The frozen encoder: towers that read modalities, and one joint space."""
 
 import dataclasses
+from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -189,12 +191,19 @@ def leaf_dtype(path: str, dtype: str) -> str:
     return "float32" if any(name in path for name in _FLOAT32) else dtype
 
 
-def with_remat(spec: EncoderSpec, remat: str) -> EncoderSpec:
-    """Returns the shape with every backward pass computing `remat` again."""
+def with_trunks(
+    spec: EncoderSpec, names: Collection[str], **changes: Any
+) -> EncoderSpec:
+    """Returns the shape with fields of some towers' transformers changed."""
 
     def changed(reader: ReaderSpec) -> ReaderSpec:
-        trunk = dataclasses.replace(reader.trunk, remat=remat)
+        trunk = dataclasses.replace(reader.trunk, **changes)
         return dataclasses.replace(reader, trunk=trunk)
 
-    towers = tuple((name, changed(reader)) for name, reader in spec.towers)
+    towers = tuple((n, changed(r) if n in names else r) for n, r in spec.towers)
     return dataclasses.replace(spec, towers=towers)
+
+
+def with_remat(spec: EncoderSpec, remat: str) -> EncoderSpec:
+    """Returns the shape with every backward pass computing `remat` again."""
+    return with_trunks(spec, [name for name, _ in spec.towers], remat=remat)

@@ -1,1 +1,10 @@
-"""One page, and figures and tables for a paper, of what runs have left behind."""
+"""The report of a run, or of many: one page that needs no network."""
+
+import os
+import pathlib
+
+# Matplotlib lists the fonts it finds in a folder of its own, chosen when it is imported.
+# Runs write to their workdir and to one cache alone.
+os.environ.setdefault(
+    "MPLCONFIGDIR", str(pathlib.Path.home() / ".cache" / "mmcl_jax" / "matplotlib")
+)
