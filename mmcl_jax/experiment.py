@@ -235,7 +235,11 @@ class _Loop:
         moved = functools.partial(self._moved, bar=bar, samples=rows)
         bar.describe(self._title(index))
         with timed("queries"):
-            self._feed.embed_queries(self._run.stream.stages[index], "train")
+            self._feed.embed_queries(
+                self._run.stream.stages[index],
+                "train",
+                between=lambda: self._keeper.moved(self._done, state, self._counted),
+            )
         with timed("prepare"):
             for i, batch in self._enumerated(records, skipped, decoded=False):
                 state = moved(learner.prepare(state, *at, batch, np.int32(i)))

@@ -1,7 +1,7 @@
 """The batches of a run, on its devices, with the cached features of frozen queries."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,20 +44,32 @@ class Feed:
         size = self._run.config.train.batch_size
         return sum(loader.num_batches(len(rows), size) for rows in records.values())
 
-    def embed_queries(self, tasks: Sequence[int], part: str) -> None:
+    def embed_queries(
+        self,
+        tasks: Sequence[int],
+        part: str,
+        between: Callable[[], None] = lambda: None,
+    ) -> None:
         """Fills the cache with what the disk holds, else by the frozen tower.
 
         A part of a task is embedded by itself, so that its features do not depend on
         the tasks that it is learnt or scored together with.
+
+        Args:
+            tasks: of the stream.
+            part: "train" or "test".
+            between: called behind each batch that is embedded.
         """
         for i in tasks:
             for modality, rows in self.records([i], part).items():
                 if rows[0].id not in self._queries:
-                    embedded = self._embed_part(modality, rows)
+                    embedded = self._embed_part(modality, rows, between)
                     ids = [row.id for row in rows]
                     self._queries.update(zip(ids, embedded, strict=True))
 
-    def _embed_part(self, modality: str, rows: Sequence[Record]) -> np.ndarray:
+    def _embed_part(
+        self, modality: str, rows: Sequence[Record], between: Callable[[], None]
+    ) -> np.ndarray:
         run = self._run
         cached, name = run.config.data.feature_cache, ""
         if cached:
@@ -70,9 +82,12 @@ class Feed:
             if stored is not None and found.all():
                 return stored
         batches = self._epoch(modality, rows, seed=None, queries=None)
-        placed = (sharding.put_batch(batch, run.mesh) for batch in batches)
+        parts = []
+        for batch in batches:
+            parts.append(self._embed(sharding.put_batch(batch, run.mesh)))
+            between()
         # the rows behind the last sample are padding
-        embedded = np.concatenate([self._embed(b) for b in placed])[: len(rows)]
+        embedded = np.concatenate(parts)[: len(rows)]
         if cached:
             features.write(self._folder, name, embedded)
         return embedded

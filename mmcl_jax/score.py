@@ -55,7 +55,7 @@ class Scorer:
         with results.timed("evaluate"):
             for i in [*seen, *upcoming]:
                 records = self._feed.records([i], "test")
-                self._feed.embed_queries([i], "test")
+                self._feed.embed_queries([i], "test", between)
                 predictions = self._predictions(state, classes, index, records)
                 predictions = _paused(predictions, between)
                 predictions = witness.watch(stream.tasks[i].test, predictions)

@@ -1,0 +1,92 @@
+"""A run that is asked to leave looks up often enough, and loses nothing."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmcl_jax import config, experiment
+from mmcl_jax.feed import Feed
+from mmcl_jax.preemption import Interrupt, Preempted
+
+STREAM = config.World(
+    modalities=("image", "text"),
+    tasks=2,
+    classes_per_task=2,
+    train_per_class=6,
+    test_per_class=4,
+)
+
+
+class AfterLooks(Interrupt):
+    """Is asked to leave when the run has looked whether it is, so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self._left = looks
+        super().__init__()
+
+    @property
+    def requested(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        del value
+
+
+def _config(folder: pathlib.Path) -> config.Config:
+    return config.Config(
+        stream=STREAM,
+        encoder=config.EncoderOptions(str(folder)),
+        # features are computed, not read
+        data=config.DataOptions(feature_cache=False),
+        train=config.TrainOptions(epochs=1, batch_size=4),
+        report="off",
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(encoder_folder, tmp_path_factory) -> dict[str, Any]:
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    return experiment.run(_config(encoder_folder), workdir)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2, 11, 25])
+def test_leaving_at_any_look_loses_nothing(
+    looks: int, whole, encoder_folder, tmp_path: pathlib.Path
+) -> None:
+    made = _config(encoder_folder)
+    with pytest.raises(Preempted):
+        experiment.run(made, tmp_path, interrupt=AfterLooks(looks))
+    results = experiment.run(made, tmp_path)
+    assert results["accuracy"] == whole["accuracy"]
+    assert results["restarts"] == 1
+    for name in ("000", "001"):
+        assert (tmp_path / "snapshots" / name).is_dir()
+
+
+def test_it_looks_behind_each_batch_that_is_embedded(
+    encoder_folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # before anything was learnt: six samples of two classes are three batches
+    embedded = []
+    embed = Feed._embed
+
+    def counted(self: Feed, batch: Any) -> np.ndarray:
+        embedded.append(batch.modality)
+        return embed(self, batch)
+
+    monkeypatch.setattr(Feed, "_embed", counted)
+    for looks in (0, 2):
+        embedded.clear()
+        with pytest.raises(Preempted):
+            workdir = tmp_path / str(looks)
+            experiment.run(
+                _config(encoder_folder), workdir, interrupt=AfterLooks(looks)
+            )
+        # class names come before
+        names = -(-2 * 2 * 3 // 4)
+        assert len(embedded) == names + looks + 1
+        assert [p.name for p in (workdir / "snapshots").glob("0*")] == []
