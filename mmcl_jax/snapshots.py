@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from mmcl_jax.types import PyTree
 CHECKSUMS = "checksums.json"
 CUT_OFF = "it was cut off while it was written"
 _CHUNK = 1 << 20
+# in the names of states that Orbax has not written to their end
+_UNFINISHED = ".orbax-checkpoint-tmp"
 # what a file says that it holds is believed up to here
 _MAX_BYTES = 16 * 2**30
 
@@ -51,6 +54,11 @@ class Snapshots:
         """
         self._folder = pathlib.Path(folder).resolve()
         self._digits, self._unsealed = digits, None
+        if create and jax.process_index() == 0:
+            # of a process that was killed while it wrote; Orbax does this on the side,
+            # and not to its end in a short run
+            for left in self._folder.glob(f"*{_UNFINISHED}*"):
+                shutil.rmtree(left, ignore_errors=True)
         self._manager = ocp.CheckpointManager(
             self._folder,
             item_names=("state", "results"),

@@ -101,3 +101,17 @@ def test_what_cannot_be_written_is_said(three: Snapshots, monkeypatch):
     three.save(3, _state(3), {})
     assert three.damage(3) is None
     three.close()
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(three: Snapshots):
+    three.close()
+    folder = three.path(0).parent
+    left = folder / "003.orbax-checkpoint-tmp"
+    left.mkdir()
+    (left / "part").write_bytes(b"\0" * 100)
+    Snapshots(folder, create=False).close()  # who only reads touches nothing
+    assert left.is_dir()
+    again = Snapshots(folder)
+    assert not left.exists()
+    assert again.numbers() == [0, 1, 2]
+    again.close()
