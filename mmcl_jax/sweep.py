@@ -140,10 +140,9 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     failures: dict[str, str] = {}
     try:
-        _check_flags(argv)
-        file, _, argument = _SWEEP.value.partition(":")
+        name, out = _check_flags(argv)
+        file, _, argument = name.partition(":")
         sweep = runs.load_function(file, "get_sweep")(argument)
-        out = pathlib.Path(_OUT.value)
         if _GATHER.value:
             runs.check(sweep)
         elif _ENGINE.value == "local":
@@ -158,18 +157,19 @@ def main(argv: list[str]) -> None:
     if _GATHER.value:
         left(ended, sweep, out, console)
     if ended:
-        report = aggregate.aggregate(ended, sweep.baseline, _SWEEP.value)
+        report = aggregate.aggregate(ended, sweep.baseline, name)
         aggregate.write(report, out)
         console.print(f"tables: {out / 'summary.md'}", highlight=False, soft_wrap=True)
     if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):
         aggregate.write_choice(aggregate.choose(ended), pathlib.Path(_CHOOSE.value))
-    for name, failure in failures.items():
-        print(f"failed: {name}: {failure}", file=sys.stderr)
+    for run_name, failure in failures.items():
+        print(f"failed: {run_name}: {failure}", file=sys.stderr)
     if failures:
         sys.exit(FAILED)
 
 
-def _check_flags(argv: list[str]) -> None:
+def _check_flags(argv: list[str]) -> tuple[str, pathlib.Path]:
+    """Returns the sweep and its folder."""
     if len(argv) > 1 or not _SWEEP.value or not _OUT.value:
         raise ConfigError(
             "give --sweep and --out and nothing but flags, for instance "
@@ -177,11 +177,12 @@ def _check_flags(argv: list[str]) -> None:
         )
     engines = {name: "slurm" for name in slurm.OPTIONS}
     engines |= {"manifest": "jobset", "pods_out": "jobset"}
-    for name, engine in engines.items():
-        if flags.FLAGS[name].present and _ENGINE.value != engine:
-            raise ConfigError(f"--{name}: only with --engine={engine}")
+    for flag, engine in engines.items():
+        if flags.FLAGS[flag].present and _ENGINE.value != engine:
+            raise ConfigError(f"--{flag}: only with --engine={engine}")
     if _SUBMIT.value and (_ENGINE.value == "local" or _GATHER.value):
         raise ConfigError("--submit: only with --engine=slurm or jobset, to start runs")
+    return _SWEEP.value, pathlib.Path(_OUT.value)
 
 
 def start() -> None:

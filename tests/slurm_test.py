@@ -10,7 +10,7 @@ import pytest
 from tests import helpers, slurm
 from tests.chaos import harness
 
-TASKS = 2
+TASKS = 5
 
 pytestmark = [
     pytest.mark.slow,
@@ -60,15 +60,15 @@ def test_two_tasks_are_preempted_thrice_and_end_as_if_they_were_not(
         "--ntasks=2", "launch/slurm.sbatch", *flags, f"--workdir={workdir}"
     )
     # as at the end of its time, when the script alone is told
-    _go_on(workdir, 6, cluster)
+    _go_on(workdir, 3, cluster)
     cluster.command("scancel", "--signal=TERM", "--batch", job)
     cluster.hasten(job)
     # by a person
-    _go_on(workdir, 6, cluster)
+    _go_on(workdir, 3, cluster)
     cluster.command("scontrol", "requeue", job)
     cluster.hasten(job)
     # by a job that may
-    _go_on(workdir, 6, cluster)
+    _go_on(workdir, 3, cluster)
     urgent = cluster.submit("--partition=urgent", "--ntasks=4", "--wrap=true")
     cluster.hasten(job)
     cluster.wait(urgent, "COMPLETED")
@@ -79,6 +79,45 @@ def test_two_tasks_are_preempted_thrice_and_end_as_if_they_were_not(
     assert said.count("asked to leave: saved") == 3 * 2
     assert json.loads((workdir / "results.json").read_text())["restarts"] == 3
     assert harness.differences(alone, workdir, TASKS) == []
+
+
+SWEEP = """
+from mmcl_jax.runs import Sweep, grid
+
+def get_sweep(argument):
+    values = {{
+        "encoder.path": {encoder!r},
+        "stream.tasks": 2,
+        "stream.modalities": ("image", "text"),
+        "stream.train_per_class": 4,
+    }}
+    variants = {{"ridge": ("ridge", {{}}), "zero_shot": ("zero_shot", {{}})}}
+    runs = grid({world!r}, variants, ["random"], [0], "smoke", values)
+    return Sweep(runs, baseline="zero_shot")
+"""
+
+
+def test_a_sweep_is_an_array_whose_jobs_are_requeued_one_by_one(
+    cluster: slurm.Cluster, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    file, out = tmp_path / "mine.py", tmp_path / "out"
+    world = str(helpers.REPOSITORY / "configs" / "world.py")
+    file.write_text(SWEEP.format(encoder=str(encoder_folder), world=world))
+    program = (str(cluster.root / ".venv/bin/python"), "launch/sweep.py")
+    sweep = (*program, f"--sweep={file}", f"--out={out}")
+    said = cluster.command(*sweep, "--engine=slurm", "--partition=main", "--submit")
+    array = said.split("Submitted batch job ")[1].split()[0]
+    # the last job of an array has the array's own number
+    cluster.wait(f"{array}_1", "RUNNING")
+    cluster.command("scancel", "--signal=TERM", "--batch", f"{array}_1")
+    cluster.hasten(f"{array}_1")
+    ended = [cluster.wait(f"{array}_{i}", "COMPLETED", "FAILED") for i in range(2)]
+    assert [job["JobState"] for job in ended] == ["COMPLETED"] * 2, cluster.logs()
+    assert [job["Restarts"] for job in ended] == ["0", "1"]
+    said = cluster.command(*sweep, "--gather")
+    assert "2 runs, 2 of them ended" in said
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["summaries"]["random"]) == {"ridge", "zero_shot"}
 
 
 def test_a_job_without_an_environment_says_so(
