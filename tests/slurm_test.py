@@ -40,9 +40,14 @@ def alone(
     return workdir
 
 
+def _soon() -> float:
+    """Returns when to give up waiting for a job to start and get on."""
+    return time.monotonic() + 120
+
+
 def _go_on(workdir: pathlib.Path, more: int, made: slurm.Cluster) -> None:
     """Waits until a run has made a checkpoint so many moves from where it stands."""
-    before, end = harness.moves_of(workdir), time.monotonic() + 120
+    before, end = harness.moves_of(workdir), _soon()
     while harness.moves_of(workdir) < before + more:
         assert time.monotonic() < end, made.logs()
         time.sleep(0.02)
@@ -108,7 +113,10 @@ def test_a_sweep_is_an_array_whose_jobs_are_requeued_one_by_one(
     said = cluster.command(*sweep, "--engine=slurm", "--partition=main", "--submit")
     array = said.split("Submitted batch job ")[1].split()[0]
     # the last job of an array has the array's own number
-    cluster.wait(f"{array}_1", "RUNNING")
+    lock, end = out / "runs" / "zero_shot" / "random" / "0" / "lock", _soon()
+    while not lock.exists():
+        assert time.monotonic() < end, cluster.logs()
+        time.sleep(0.02)
     cluster.command("scancel", "--signal=TERM", "--batch", f"{array}_1")
     cluster.hasten(f"{array}_1")
     ended = [cluster.wait(f"{array}_{i}", "COMPLETED", "FAILED") for i in range(2)]
