@@ -233,7 +233,7 @@ def test_a_sweep_from_its_command_to_its_tables(
         "broken/random/0",
         "broken/random/1",
     ]
-    assert all("/no/such/encoder/config.json" in line for line in named)
+    assert all("/no/such/encoder: no such folder" in line for line in named)
     assert not choice.exists()
     report = json.loads((out / "summary.json").read_text())
     assert list(report["summaries"]["random"]) == ["zero_shot", "ridge"]
