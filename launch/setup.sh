@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 # Sourced by the scripts beside it. `prepare run` or `prepare test` leaves a virtual
 # environment with what the project names: $ROOT is the repository, $VENV_PYTHON its
-# Python. Stamps inside the environment make a second call take no time; they are written
-# last, so whatever is interrupted is done again.
+# Python. MMCL_JAX_EXTRA names what JAX is to run on, by an extra of pyproject.toml;
+# without it that is CUDA where there is a GPU. Stamps inside the environment make a
+# second call take no time; they are written last, so whatever is interrupted is done
+# again.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="$ROOT/.venv"
@@ -76,12 +78,13 @@ _wanted() {
 }
 
 prepare() {
-  local extras="" wanted
+  local extras="${MMCL_JAX_EXTRA:-}" wanted
   # what an interrupted call began, and only that, is thrown away
   if [ -e "$VENV/unfinished" ]; then rm -rf "$VENV"; fi
   if [ ! -e "$VENV" ]; then _make_venv; fi
   _check_venv
-  if [ "$(uname -s)" = Linux ] && nvidia-smi -L >/dev/null 2>&1; then
+  if [ -z "$extras" ] && [ "$(uname -s)" = Linux ] && nvidia-smi -L >/dev/null 2>&1
+  then
     extras="cuda12"
   fi
   wanted="$(_wanted "$extras")"

@@ -11,6 +11,9 @@ from mmcl_jax.arguments import replace_at
 from mmcl_jax.config import Config, ConfigError, resolve, to_config_dict, to_json
 from mmcl_jax.files import read_json, write_text
 
+# what a run of a sweep has printed
+OUTPUT = "output.txt"
+
 
 class Run(NamedTuple):
     """One run of a sweep.
@@ -156,3 +159,12 @@ def finished(
     """
     paths = [(run, folder / run.name / "results.json") for run in runs]
     return [(run, read_json(path)) for run, path in paths if path.is_file()]
+
+
+def last_line(workdir: pathlib.Path) -> str:
+    """Returns the last line that a run of a sweep has printed, "" if it has none."""
+    path = workdir / OUTPUT
+    if not path.is_file():
+        return ""
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

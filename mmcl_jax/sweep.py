@@ -2,99 +2,81 @@
 
 Runs what is missing of a sweep, each run in a process of its own, then compares all
 that have finished. A run that fails is named at the end and does not stop the others;
-the same command goes on where it was stopped.
+the same command goes on where it was stopped. With `--engine=slurm` or
+`--engine=jobset` it writes what a cluster is to run instead, and `--gather` compares
+what has ended there.
 """
 
-import concurrent.futures
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
-import threading
-import time
 
 from absl import app, flags
 from rich.console import Console
 
 from mmcl_jax import aggregate, runs
 from mmcl_jax.config import ConfigError
+from mmcl_jax.engines import jobset, local, slurm
 from mmcl_jax.modalities.base import DataError
-from mmcl_jax.preemption import RUN_AGAIN
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
 _OUT = flags.DEFINE_string("out", None, "Where everything is written.")
-_WORKERS = flags.DEFINE_integer("workers", 1, "Runs at the same time.", 1)
+_WORKERS = flags.DEFINE_integer(
+    "workers", None, "Runs at the same time; 1 here, all of them with SLURM.", 1
+)
 _CHOOSE = flags.DEFINE_string(
     "choose", None, "JSON file to write the best values of each method to."
 )
+_ENGINE = flags.DEFINE_enum(
+    "engine", "local", ["local", "slurm", "jobset"], "What starts the runs."
+)
+_SUBMIT = flags.DEFINE_bool("submit", False, "Hand what is written to the cluster.")
+_GATHER = flags.DEFINE_bool("gather", False, "Start nothing, compare what has ended.")
+_MANIFEST = flags.DEFINE_string(
+    "manifest", str(jobset.MANIFEST), "Job set that says what a run may use."
+)
+_PODS_OUT = flags.DEFINE_string("pods_out", None, "Path of --out in the pods.")
+_SLURM = {
+    name: flags.DEFINE_string(name, None, "The flag of sbatch, for --engine=slurm.")
+    for name in slurm.OPTIONS
+}
 
 FAILED, USAGE_ERROR = 1, 2
-OUTPUT = "output.txt"
 
 
-class Pool:
-    """Processes of runs, so many at a time; all end with the program."""
+def prepare(
+    sweep: runs.Sweep, folder: pathlib.Path, console: Console
+) -> tuple[list[runs.Run], dict[str, str]]:
+    """Writes the configs of the runs that are left.
 
-    def __init__(self, folder: pathlib.Path, workers: int, console: Console) -> None:
-        """Starts nothing."""
-        self._folder, self._workers, self._console = folder, workers, console
-        self._processes: set[subprocess.Popen] = set()
-        self._lock, self._stopped = threading.Lock(), False
+    Args:
+        sweep: the runs.
+        folder: of all runs.
+        console: for a line.
 
-    def run(self, todo: list[runs.Run]) -> dict[str, str]:
-        """Runs all of them; returns why those failed that did."""
-        failures, done = {}, 0
-        with concurrent.futures.ThreadPoolExecutor(self._workers) as threads:
-            futures = {threads.submit(self._run, run): run for run in todo}
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    run, (failure, seconds) = futures[future], future.result()
-                    done += 1
-                    if failure:
-                        failures[run.name] = failure
-                    what = f"failed: {failure}" if failure else f"{seconds:.0f} s"
-                    self._say(f"[{done}/{len(todo)}] {run.name}: {what}")
-            except BaseException:
-                self._stop()
-                raise
-        return failures
-
-    def _run(self, run: runs.Run) -> tuple[str, float]:
-        """Returns what went wrong, "" if nothing did, and the seconds it took."""
-        start, workdir = time.perf_counter(), self._folder / run.name
-        command = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]
-        code = RUN_AGAIN
-        while code == RUN_AGAIN:
-            with (workdir / OUTPUT).open("w") as output:
-                with self._lock:
-                    if self._stopped:
-                        return "was not started", 0.0
-                    process = subprocess.Popen(command, stdout=output, stderr=output)
-                    self._processes.add(process)
-                code = process.wait()
-            with self._lock:
-                self._processes.discard(process)
-        seconds = time.perf_counter() - start
-        if code == 0 and (workdir / "results.json").is_file():
-            return "", seconds
-        lines = (workdir / OUTPUT).read_text().strip().splitlines()
-        return lines[-1] if lines else f"exit code {code}", seconds
-
-    def _stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for process in self._processes:
-                process.terminate()
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+    Returns:
+        The runs that are left, and why those cannot be run that cannot, by their name.
+    """
+    runs.check(sweep)
+    todo, failures = [], {}
+    for each in sweep.runs:
+        try:
+            if runs.prepare(each, folder):
+                todo.append(each)
+        except (ConfigError, DataError) as error:
+            failures[each.name] = str(error)
+    total = len(sweep.runs)
+    console.print(f"{total} runs, {len(todo)} of them to do", highlight=False)
+    return todo, failures
 
 
 def run(
     sweep: runs.Sweep, out: str | pathlib.Path, workers: int, console: Console
 ) -> dict[str, str]:
-    """Runs what is missing of a sweep.
+    """Runs what is missing of a sweep on this machine.
 
     Args:
         sweep: the runs.
@@ -105,17 +87,50 @@ def run(
     Returns:
         The last line of every run that failed, by its name.
     """
-    runs.check(sweep)
-    folder, todo, failures = pathlib.Path(out) / "runs", [], {}
+    folder = pathlib.Path(out) / "runs"
+    todo, failures = prepare(sweep, folder, console)
+    return failures | local.Pool(folder, workers, console).run(todo)
+
+
+def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[str, str]:
+    """Writes what the cluster of `--engine` is to run, and submits it with `--submit`.
+
+    Returns:
+        Why those runs failed that did not come so far, by their name.
+
+    Raises:
+        ConfigError: what was written cannot be submitted.
+    """
+    todo, failures = prepare(sweep, out / "runs", console)
+    if not todo:
+        return failures
+    if _ENGINE.value == "slurm":
+        given = {name: flag.value for name, flag in _SLURM.items() if flag.value}
+        file, command = slurm.write(todo, out, given, _WORKERS.value), slurm.SUBMIT
+    else:
+        file = jobset.write(todo, out, _MANIFEST.value, _PODS_OUT.value)
+        command = jobset.SUBMIT
+    words = [*command.split(), str(file)]
+    if not _SUBMIT.value:
+        console.print(
+            f"to submit: {shlex.join(words)}", highlight=False, soft_wrap=True
+        )
+        return failures
+    try:
+        subprocess.run(words, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigError(f"--submit: {shlex.join(words)}: {error}") from error
+    return failures
+
+
+def left(ended: list, sweep: runs.Sweep, out: pathlib.Path, console: Console) -> None:
+    """Names the runs that have not ended, with the last line that each has said."""
+    names = {each.name for each, _ in ended}
+    console.print(f"{len(sweep.runs)} runs, {len(names)} of them ended")
     for each in sweep.runs:
-        try:
-            if runs.prepare(each, folder):
-                todo.append(each)
-        except (ConfigError, DataError) as error:
-            failures[each.name] = str(error)
-    total = len(sweep.runs)
-    console.print(f"{total} runs, {len(todo)} of them to do", highlight=False)
-    return failures | Pool(folder, workers, console).run(todo)
+        if each.name not in names:
+            last = runs.last_line(out / "runs" / each.name) or "has said nothing"
+            console.print(f"{each.name}: {last}", markup=False, highlight=False)
 
 
 def main(argv: list[str]) -> None:
@@ -123,31 +138,51 @@ def main(argv: list[str]) -> None:
     console = Console()
     # so that the processes of the runs end with this one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    failures: dict[str, str] = {}
     try:
-        if len(argv) > 1 or not _SWEEP.value or not _OUT.value:
-            raise ConfigError(
-                "give --sweep and --out and nothing but flags, for instance "
-                "--sweep=configs/sweeps/world.py --out=runs/sweep"
-            )
-        file, _, argument = _SWEEP.value.partition(":")
+        name, out = _check_flags(argv)
+        file, _, argument = name.partition(":")
         sweep = runs.load_function(file, "get_sweep")(argument)
-        failures = run(sweep, _OUT.value, _WORKERS.value, console)
-        out = pathlib.Path(_OUT.value)
+        if _GATHER.value:
+            runs.check(sweep)
+        elif _ENGINE.value == "local":
+            failures = run(sweep, out, _WORKERS.value or 1, console)
+        else:
+            failures = hand_over(sweep, out, console)
         ended = runs.finished(sweep.runs, out / "runs")
         aggregate.check(ended, out / "runs")
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
+    if _GATHER.value:
+        left(ended, sweep, out, console)
     if ended:
-        report = aggregate.aggregate(ended, sweep.baseline, _SWEEP.value)
+        report = aggregate.aggregate(ended, sweep.baseline, name)
         aggregate.write(report, out)
         console.print(f"tables: {out / 'summary.md'}", highlight=False, soft_wrap=True)
-    if _CHOOSE.value and not failures:
+    if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):
         aggregate.write_choice(aggregate.choose(ended), pathlib.Path(_CHOOSE.value))
-    for name, failure in failures.items():
-        print(f"failed: {name}: {failure}", file=sys.stderr)
+    for run_name, failure in failures.items():
+        print(f"failed: {run_name}: {failure}", file=sys.stderr)
     if failures:
         sys.exit(FAILED)
+
+
+def _check_flags(argv: list[str]) -> tuple[str, pathlib.Path]:
+    """Returns the sweep and its folder."""
+    if len(argv) > 1 or not _SWEEP.value or not _OUT.value:
+        raise ConfigError(
+            "give --sweep and --out and nothing but flags, for instance "
+            "--sweep=configs/sweeps/world.py --out=runs/sweep"
+        )
+    engines = {name: "slurm" for name in slurm.OPTIONS}
+    engines |= {"manifest": "jobset", "pods_out": "jobset"}
+    for flag, engine in engines.items():
+        if flags.FLAGS[flag].present and _ENGINE.value != engine:
+            raise ConfigError(f"--{flag}: only with --engine={engine}")
+    if _SUBMIT.value and (_ENGINE.value == "local" or _GATHER.value):
+        raise ConfigError("--submit: only with --engine=slurm or jobset, to start runs")
+    return _SWEEP.value, pathlib.Path(_OUT.value)
 
 
 def start() -> None:

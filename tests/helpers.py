@@ -1,5 +1,6 @@
 """Small files and specs that tests of data share."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -276,11 +277,18 @@ def start_run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Started:
     return start(*main, flags=flags, workdir=workdir, devices=devices)
 
 
+def free_ports(number: int) -> list[int]:
+    """Returns ports that nobody listens at."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 def start_together(*flags: str, workdir: pathlib.Path) -> list[Started]:
     """Starts the real command as two processes of one run."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     joined = (f"--coordinator=localhost:{port}", "--processes=2")
     return [
         start_run(*flags, *joined, f"--process={i}", workdir=workdir) for i in range(2)

@@ -29,6 +29,9 @@ MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
 PROGRAMS = (MAIN, "mmcl_jax.pretrain", "mmcl_jax.zeroshot", *READS, *USES)
+# these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
+# start, here the files that they name are looked for
+NEED_A_CLUSTER = ("sbatch", "kubectl", "docker", "bash launch/tpu_pod.sh")
 BANKING = ("balance", "bill", "card", "loan")
 
 
@@ -65,6 +68,7 @@ def test_every_command_can_be_told_apart():
             known
             or words[:2] == ["bash", "launch/local.sh"]
             or (shlex.join(words) in RUN_BY_CI)
+            or needs_a_cluster(words)
         ), f"nothing runs the command {shlex.join(words)!r}"
 
 
@@ -81,7 +85,7 @@ def test_commands_run(block: str, tmp_path: pathlib.Path):
         run.append(f"--workdir={flag(told[0], '--workdir')}")
         told.insert(0, ["python", "-m", MAIN, *run])
     for words in told:
-        if shlex.join(words) in RUN_BY_CI:
+        if shlex.join(words) in RUN_BY_CI or needs_a_cluster(words):
             continue
         short = smoke(words)
         if short is None:
@@ -109,6 +113,23 @@ def commands(block: str) -> list[list[str]]:
     """Returns the words of each command of a block."""
     lines = block.replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def needs_a_cluster(words: list[str]) -> bool:
+    """Returns whether a command is for a machine that a test does not have."""
+    return any(words[: len(c.split())] == c.split() for c in NEED_A_CLUSTER)
+
+
+def test_commands_for_clusters_name_files_that_are_there():
+    found = [line for p in blocks("bash") for line in commands(p.values[0])]
+    found = [words for words in found if needs_a_cluster(words)]
+    assert {words[0] for words in found} == {c.split()[0] for c in NEED_A_CLUSTER}
+    for words in found:
+        named = [w.rpartition("=")[2].partition(":")[0] for w in words]
+        named = [w for w in named if w.startswith(("launch/", "configs/"))]
+        assert named or "runs/" in shlex.join(words) or words[1] == "push"
+        for name in named:
+            assert (ROOT / name).is_file(), name
 
 
 def smoke(words: list[str]) -> list[str] | None:

@@ -233,7 +233,7 @@ def test_a_sweep_from_its_command_to_its_tables(
         "broken/random/0",
         "broken/random/1",
     ]
-    assert all("/no/such/encoder/config.json" in line for line in named)
+    assert all("/no/such/encoder: no such folder" in line for line in named)
     assert not choice.exists()
     report = json.loads((out / "summary.json").read_text())
     assert list(report["summaries"]["random"]) == ["zero_shot", "ridge"]
@@ -258,7 +258,7 @@ def test_runs_end_with_the_sweep(tmp_path: pathlib.Path) -> None:
     file.write_text(SWEEP.format(encoder="builtin", world=str(WORLD)))
     flags = (f"--sweep={file}", f"--out={tmp_path / 'out'}")
     started = helpers.start(PROGRAM, flags=flags, workdir=tmp_path)
-    output = tmp_path / "out" / "runs" / "zero_shot" / "random" / "0" / sweep.OUTPUT
+    output = tmp_path / "out" / "runs" / "zero_shot" / "random" / "0" / runs.OUTPUT
     for _ in range(600):
         if output.exists():
             break
