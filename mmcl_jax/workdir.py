@@ -16,7 +16,7 @@ from mmcl_jax.snapshots import CUT_OFF, Snapshots
 BRANCH = "branch:"
 DAMAGED = "damaged"
 # where a run is started and how it goes on may differ from one start to the next
-_FREE = ("config.resume",)
+_FREE = ("config.resume", "config.mesh")
 # of many things that are wrong in the same way
 _NAMED = 3
 

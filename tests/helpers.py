@@ -276,14 +276,17 @@ def start_run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Started:
     return start(*main, flags=flags, workdir=workdir, devices=devices)
 
 
-def start_together(*flags: str, workdir: pathlib.Path) -> list[Started]:
-    """Starts the real command as two processes of one run."""
+def start_together(
+    *flags: str, workdir: pathlib.Path, processes: int = 2
+) -> list[Started]:
+    """Starts the real command as several processes of one run."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    joined = (f"--coordinator=localhost:{port}", "--processes=2")
+    joined = (f"--coordinator=localhost:{port}", f"--processes={processes}")
     return [
-        start_run(*flags, *joined, f"--process={i}", workdir=workdir) for i in range(2)
+        start_run(*flags, *joined, f"--process={i}", workdir=workdir)
+        for i in range(processes)
     ]
 
 

@@ -1,6 +1,7 @@
 """The frozen encoder: towers that read modalities, and one joint space."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -189,11 +190,11 @@ def leaf_dtype(path: str, dtype: str) -> str:
     return "float32" if any(name in path for name in _FLOAT32) else dtype
 
 
-def with_remat(spec: EncoderSpec, remat: str) -> EncoderSpec:
-    """Returns the shape with every backward pass computing `remat` again."""
+def with_trunks(spec: EncoderSpec, **changes: Any) -> EncoderSpec:
+    """Returns the shape with some fields of every transformer replaced."""
 
     def changed(reader: ReaderSpec) -> ReaderSpec:
-        trunk = dataclasses.replace(reader.trunk, remat=remat)
+        trunk = dataclasses.replace(reader.trunk, **changes)
         return dataclasses.replace(reader, trunk=trunk)
 
     towers = tuple((name, changed(reader)) for name, reader in spec.towers)
