@@ -25,7 +25,8 @@ PAGES = {
 }
 # continuous integration runs these itself
 RUN_BY_CI = ("bash launch/test.sh",)
-PROGRAMS, SWEEP = ("mmcl_jax.main", "mmcl_jax.pretrain"), "launch/sweep.py"
+PROGRAMS = ("mmcl_jax.main", "mmcl_jax.plan", "mmcl_jax.pretrain")
+SWEEP = "launch/sweep.py"
 BANKING = ("balance", "bill", "card", "loan")
 
 

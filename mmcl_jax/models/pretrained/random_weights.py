@@ -23,8 +23,8 @@ _END_TOKEN = 1
 _HALF = (0.5, 0.5, 0.5)
 
 
-def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
-    """Returns shape, inputs, weights and fingerprint of `random:SIZE`.
+def describe(name: str) -> tuple[EncoderSpec, InputSpec]:
+    """Returns shape and inputs of `random:SIZE`, for which no weight is drawn.
 
     Sentences are cut by the tokenizer of the built-in encoder.
 
@@ -37,6 +37,16 @@ def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"{name}: {size!r} is not one of {', '.join(SIZES)}{hint}")
     spec = _with_own_words(SIZES[size])
+    return spec, _inputs(spec, inputs.own_tokenizer(_FOLDER))
+
+
+def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
+    """Returns shape, inputs, weights and fingerprint of `random:SIZE`, see `describe`.
+
+    Raises:
+        DataError: no such size; names the nearest.
+    """
+    spec, fed = describe(name)
     weights = jax.jit(encoders.init, static_argnums=1)(jax.random.key(0), spec)
     frozen = jax.tree_util.tree_map_with_path(
         lambda path, leaf: place(
@@ -44,9 +54,8 @@ def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
         ),
         weights,
     )
-    tokenizer = inputs.own_tokenizer(_FOLDER)
     fingerprint = hashlib.sha256(name.encode()).hexdigest()
-    return spec, _inputs(spec, tokenizer), frozen, fingerprint
+    return spec, fed, frozen, fingerprint
 
 
 def _with_own_words(spec: EncoderSpec) -> EncoderSpec:
