@@ -198,34 +198,29 @@ def _on(mesh: Mesh, spec: P, tree: PyTree) -> PyTree:
 
 def _classes(model: Model) -> Classes:
     size = (model.num_classes,)
-    return Classes(
-        text=jax.ShapeDtypeStruct((*size, model.spec.embedding), np.float32),
-        seen=jax.ShapeDtypeStruct(size, np.bool_),
-        of_task=jax.ShapeDtypeStruct(size, np.bool_),
-        modality=jax.ShapeDtypeStruct(size, np.int32),
-    )
+    columns: dict[str, Any] = {
+        "text": jax.ShapeDtypeStruct((*size, model.spec.embedding), np.float32),
+        "seen": jax.ShapeDtypeStruct(size, np.bool_),
+        "of_task": jax.ShapeDtypeStruct(size, np.bool_),
+        "modality": jax.ShapeDtypeStruct(size, np.int32),
+    }
+    return Classes(**columns)
 
 
 def _batch(model: Model, modality: str, rows: int) -> Batch:
     shapes = model.input_shapes[model.modalities.index(modality)]
-    column = {
-        name: jax.ShapeDtypeStruct((rows,), dtype)
-        for name, dtype in (
-            ("label", np.int32),
-            ("weight", np.float32),
-            ("id", np.int32),
-            ("hint", np.int32),
-        )
+    fields: dict[str, Any] = {
+        name: jax.ShapeDtypeStruct((rows,), np.int32)
+        for name in ("label", "id", "hint")
     }
-    return Batch(
-        inputs={
-            name: jax.ShapeDtypeStruct((rows, *shape.shape), shape.dtype)
-            for name, shape in shapes.items()
-        },
-        query=jax.ShapeDtypeStruct((rows, model.spec.embedding), np.float32),
-        **column,
-        modality=modality,
-    )
+    fields["weight"] = jax.ShapeDtypeStruct((rows,), np.float32)
+    width = model.spec.embedding
+    fields["query"] = jax.ShapeDtypeStruct((rows, width), np.float32)
+    fields["inputs"] = {
+        name: jax.ShapeDtypeStruct((rows, *shape.shape), shape.dtype)
+        for name, shape in shapes.items()
+    }
+    return Batch(**fields, modality=modality)
 
 
 def _bytes(program: Program) -> int:

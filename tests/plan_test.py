@@ -173,7 +173,7 @@ def _config(name: str = "sequential", **changes) -> config.Config:
     """A tiny encoder whose towers are 32 wide and 2 blocks deep, pictures alone."""
     options = config.Config(
         stream=config.World(tasks=2, classes_per_task=2, modalities=("image",)),
-        encoder=config.EncoderOptions("random:clip_tiny", remat="blocks"),
+        encoder=config.EncoderOptions("random:clip_tiny"),
         method=config.MethodOptions(name, adapter=config.AdapterOptions(length=4)),
         train=config.TrainOptions(batch_size=16),
     )
@@ -182,9 +182,15 @@ def _config(name: str = "sequential", **changes) -> config.Config:
 
 @functools.cache
 def _plan(
-    devices: int = 8, rows: int | None = None, layout: str = "replicated"
+    devices: int = 8,
+    rows: int | None = None,
+    layout: sharding.Layout = "replicated",
+    remat: str = "blocks",
 ) -> Plan:
-    options = _config(mesh=config.MeshOptions(encoder=layout))
+    options = _config(
+        encoder=config.EncoderOptions("random:clip_tiny", remat=remat),
+        mesh=config.MeshOptions(encoder=layout),
+    )
     return plan.plan(options, sharding.make_mesh(jax.devices()[:devices]), rows)
 
 
@@ -203,8 +209,10 @@ def test_the_gradient_is_all_that_replicas_exchange() -> None:
     assert _plan(devices=1, rows=2).train_step.exchanges == ()
 
 
-def test_a_sharded_encoder_gathers_its_blocks_twice() -> None:
-    program = _plan(layout="sharded").train_step
+@pytest.mark.parametrize("remat", ["nothing", "attention", "blocks"])
+def test_a_sharded_encoder_gathers_its_blocks_twice(remat: str) -> None:
+    # and keeps none of them for the way back, whatever else is kept
+    program = _plan(layout="sharded", remat=remat).train_step
     assert program
     kernels = 2 * (4 * 32 * 32 + 2 * 32 * 128) * 4
     assert _exchanged(program, "all-gather") == 2 * kernels

@@ -4,13 +4,11 @@ import functools
 import logging
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from mmcl_jax import assemble, config, sharding
-from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
 from tests.contract import Bench, History, assert_near
 
@@ -127,24 +125,3 @@ def test_each_device_of_a_sharded_encoder_holds_its_part(encoder_folder) -> None
     assert kernel.shape == (2, 32, 16) and held == [(2, 16, 4)] * 8
     whole = assemble.load_encoder(options)
     jax.tree.map(np.testing.assert_array_equal, loaded.frozen, whole.frozen)
-
-
-@pytest.mark.parametrize("remat", ["nothing", "attention", "blocks"])
-def test_the_backward_pass_keeps_no_gathered_weight(encoder: Encoder, remat) -> None:
-    mesh = _mesh(8, 1)
-    spec = encoders.with_trunks(encoder.spec, remat=remat, sharded=True)
-
-    def loss(frozen, pixels, shift):
-        inputs = {"pixels": pixels + shift}
-        return encoders.embed(spec, frozen, "image", inputs).sum()
-
-    def residuals(frozen, pixels):
-        with sharding.computing_on(mesh):
-            return jax.vjp(lambda s: loss(frozen, pixels, s), jnp.zeros(()))[1]
-
-    pixels = jnp.zeros((8, 1, 16, 16, 3))
-    kept = jax.tree.leaves(jax.eval_shape(jax.jit(residuals), encoder.frozen, pixels))
-    inner = {(2, 16, 48), (2, 16, 16), (2, 16, 32), (2, 32, 16)}
-    found = [leaf.shape for leaf in kept if leaf.shape in inner]
-    # no more than what was given: one of each
-    assert len(found) == len(inner)
