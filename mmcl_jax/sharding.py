@@ -2,7 +2,7 @@
 
 Rows of a batch are cut over `data`, linear maps of the frozen towers over `model`, and
 over `data` too if the encoder is fully sharded. All that is trained, remembered or
-reported is on every device.
+reported is on every device: it is small, and solves between tasks need the whole of it.
 """
 
 import contextlib
@@ -21,9 +21,10 @@ from mmcl_jax.types import Batch, PyTree
 Layout = Literal["replicated", "sharded"]
 
 # Patterns of the paths of frozen weights, and how such a weight is cut when the encoder
-# is fully sharded; the first one that is found counts. The maps into a block's inner
-# space are cut along that, those out of it as well, so that a block adds up two partial
-# sums over `model` and no more.
+# is fully sharded; the first one that is found counts. Maps into a block's inner space
+# and out of it are cut along that over `model`, so that there is one partial sum to add
+# up behind each pair. Queries, keys and values are columns of one map, of which a
+# device's cut holds no matching thirds: XLA exchanges those.
 RULES: tuple[tuple[str, P], ...] = (
     (r"blocks/(over_frames/)?(qkv|mlp_in)/kernel$", P(None, "data", "model")),
     (r"blocks/(over_frames/)?(out|mlp_out)/kernel$", P(None, "model", "data")),
