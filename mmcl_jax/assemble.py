@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 from rich.console import Console
 
 from mmcl_jax import config as configs
@@ -57,7 +58,9 @@ class Run(NamedTuple):
 
 
 def load_encoder(
-    options: configs.EncoderOptions, mesh: jax.sharding.Mesh | None = None
+    options: configs.EncoderOptions,
+    mesh: jax.sharding.Mesh | None = None,
+    layout: sharding.Layout = "replicated",
 ) -> pretrained.Encoder:
     """Reads the encoder that the config names.
 
@@ -65,16 +68,30 @@ def load_encoder(
         options: say which, and how it computes.
         mesh: where its weights go, each as soon as it is read; None: they stay in
             float32 on the host.
+        layout: of the weights on the mesh.
     """
+    whole = []
 
     def place(path: str, leaf: np.ndarray) -> np.ndarray | jax.Array:
         if mesh is None:
             return leaf
-        dtype = encoders.leaf_dtype(path, options.dtype)
-        return sharding.put(leaf.astype(dtype), mesh)
+        leaf = leaf.astype(encoders.leaf_dtype(path, options.dtype))
+        if not sharding.divides(path, leaf.shape, mesh, layout):
+            whole.append(f"{path} {leaf.shape}")
+        return sharding.put_weight(path, leaf, mesh, layout)
 
     encoder = pretrained.load(encoder_name(options), place)
-    return encoder._replace(spec=encoders.with_remat(encoder.spec, options.remat))
+    if mesh and whole:
+        logging.warning(
+            "a mesh of %s does not divide these weights, which are held whole along "
+            "what does not: %s",
+            " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items()),
+            ", ".join(whole),
+        )
+    spec = encoders.with_trunks(
+        encoder.spec, remat=options.remat, sharded=layout == "sharded"
+    )
+    return encoder._replace(spec=spec)
 
 
 def encoder_name(options: configs.EncoderOptions) -> str:
@@ -137,14 +154,14 @@ def assemble(config: configs.Config, console: Console) -> Run:
         ValueError: naming what cannot be read, or what does not fit together.
     """
     stream = build_stream(config)
-    mesh = sharding.make_mesh()
-    rows, devices = config.train.batch_size, mesh.devices.size
-    if rows % devices:
+    mesh = sharding.make_mesh(model=config.mesh.model)
+    rows, groups = config.train.batch_size, mesh.shape["data"]
+    if rows % groups:
         raise configs.ConfigError(
-            f"config.train.batch_size: {rows} rows cannot be cut evenly over {devices} "
-            "devices"
+            f"config.train.batch_size: {rows} rows cannot be cut evenly over {groups} "
+            f"{'devices' if config.mesh.model == 1 else 'groups of devices'}"
         )
-    encoder = load_encoder(config.encoder, mesh)
+    encoder = load_encoder(config.encoder, mesh, config.mesh.encoder)
     _check_modalities(encoder, stream)
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
     failures, notes = {}, []

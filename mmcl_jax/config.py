@@ -47,6 +47,7 @@ from mmcl_jax.options import (
     Seed,
     Sharing,
 )
+from mmcl_jax.sharding import Layout
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.streams.options import STREAMS, DataOptions, Folders, World
 
@@ -90,6 +91,24 @@ class EncoderOptions:
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["nothing", "attention", "blocks"] = "nothing"
     templates: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshOptions:
+    """How arrays are laid over the devices, see `docs/scaling.md`.
+
+    What is learnt does not depend on it but for rounding, so that a run may go on under
+    another one.
+
+    Attributes:
+        model: devices that cut the linear maps of the frozen towers among them and see
+            the same rows; all others cut the rows of a batch.
+        encoder: `replicated`: each such group holds the encoder; `sharded`: all devices
+            hold it together, and a block is gathered when it is computed.
+    """
+
+    model: Count = 1
+    encoder: Layout = "replicated"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +248,7 @@ class Config:
         stream: what is learnt.
         seeds: of everything that is drawn.
         encoder: the frozen encoder.
+        mesh: how arrays are laid over the devices.
         data: how samples are read.
         method: how it is learnt.
         train: how each task is trained.
@@ -246,6 +266,7 @@ class Config:
     stream: World | Folders = World()
     seeds: Seeds = Seeds()
     encoder: EncoderOptions = EncoderOptions()
+    mesh: MeshOptions = MeshOptions()
     data: DataOptions = DataOptions()
     method: MethodOptions = MethodOptions()
     train: TrainOptions = TrainOptions()

@@ -53,7 +53,7 @@ def producer(encoder: Encoder, mesh: jax.sharding.Mesh, batch_size: int) -> str:
         "spec": dataclasses.asdict(encoder.spec),
         "inputs": inputs,
         "dtype": sorted({str(x.dtype) for x in jax.tree.leaves(encoder.frozen)}),
-        "device": [device.platform, device.device_kind, mesh.devices.size],
+        "device": [device.platform, device.device_kind, *mesh.devices.shape],
         "jax": jax.__version__,
         "batch_size": batch_size,
     }

@@ -125,7 +125,8 @@ def make_learner(
         def traced(*args):
             traces[name, _modality(args)] += 1
             calls[0] = 0
-            result = function(*args)
+            with sharding.computing_on(mesh):
+                result = function(*args)
             forwards[name] = calls[0]
             return result
 

@@ -1,18 +1,60 @@
-"""The mesh: batches are cut over devices, everything else is on each of them."""
+"""Where arrays live: the mesh, and which weights are cut over its axes.
 
-from typing import Any
+Rows of a batch are cut over `data`, linear maps of the frozen towers over `model`, and
+over `data` too if the encoder is fully sharded. All that is trained, remembered or
+reported is on every device: it is small, and solves between tasks need the whole of it.
+"""
+
+import contextlib
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
 
 from mmcl_jax.types import Batch, PyTree
 
+Layout = Literal["replicated", "sharded"]
 
-def make_mesh(devices: list[Any] | None = None) -> Mesh:
-    """Returns a mesh with the one axis `data` over `devices` (None: all)."""
-    return Mesh(np.asarray(devices or jax.devices()), ("data",))
+# Patterns of the paths of frozen weights, and how such a weight is cut when the encoder
+# is fully sharded; the first one that is found counts. Maps into a block's inner space
+# and out of it are cut along that over `model`, so that there is one partial sum to add
+# up behind each pair. Queries, keys and values are columns of one map, of which a
+# device's cut holds no matching thirds: XLA exchanges those.
+RULES: tuple[tuple[str, P], ...] = (
+    (r"blocks/(over_frames/)?(qkv|mlp_in)/kernel$", P(None, "data", "model")),
+    (r"blocks/(over_frames/)?(out|mlp_out)/kernel$", P(None, "model", "data")),
+    (r"blocks/(over_frames/)?(qkv|mlp_in)/bias$", P(None, "model")),
+    # norms, positions, tables of words, projections: a small part of an encoder
+    (r"", P()),
+)
+
+
+def make_mesh(devices: list[Any] | None = None, model: int = 1) -> Mesh:
+    """Returns a mesh of the axes `data` and `model`.
+
+    Processes own rows that follow each other, in the order of their indices.
+
+    Args:
+        devices: None: all.
+        model: devices along `model`; along `data` are so many groups of them.
+
+    Raises:
+        ValueError: the devices, or those of a process, are no multiple of `model`.
+    """
+    devices = sorted(
+        devices or jax.devices(), key=lambda device: (device.process_index, device.id)
+    )
+    own = sum(device.process_index == devices[0].process_index for device in devices)
+    if own % model:
+        raise ValueError(
+            f"config.mesh.model: {model} does not divide the {own} devices of a process"
+        )
+    return Mesh(np.asarray(devices).reshape(-1, model), ("data", "model"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -20,9 +62,83 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def of_weight(
+    path: str, shape: tuple[int, ...], mesh: Mesh, layout: Layout
+) -> NamedSharding:
+    """Returns the sharding of a frozen weight.
+
+    An axis of the mesh that does not divide the weight's is left out there.
+
+    Args:
+        path: of the weight, with `/` between names.
+        shape: of the weight.
+        mesh: the devices.
+        layout: `replicated`: each group along `data` has the encoder; `sharded`: all
+            devices together have it once.
+    """
+    return NamedSharding(mesh, P(*_fitting(_wanted(path, layout), shape, mesh)))
+
+
+def divides(path: str, shape: tuple[int, ...], mesh: Mesh, layout: Layout) -> bool:
+    """Returns whether `of_weight` cuts a weight as its rule wants."""
+    wanted = _wanted(path, layout)
+    return _fitting(wanted, shape, mesh) == list(wanted)
+
+
+def _wanted(path: str, layout: Layout) -> tuple[str | None, ...]:
+    found = next(spec for pattern, spec in RULES if re.search(pattern, path))
+    over = ("model",) if layout == "replicated" else ("data", "model")
+    return tuple(axis if axis in over else None for axis in found)
+
+
+def _fitting(
+    axes: Sequence[str | None], shape: tuple[int, ...], mesh: Mesh | AbstractMesh
+) -> list[str | None]:
+    return [
+        axis if axis and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(axes, shape[: len(axes)], strict=True)
+    ]
+
+
+def computing_on(mesh: Mesh) -> contextlib.AbstractContextManager:
+    """Lets `gathered` know the mesh while a program is traced."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def gathered(block: PyTree) -> PyTree:
+    """Returns the weights of one block of a fully sharded tower, whole along `data`.
+
+    Without this XLA would rather cut the activations than gather the weights. In a scan
+    over blocks no more than one block is whole at a time.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+
+    def gather(path, leaf: Array) -> Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        axes = _wanted(f"blocks/{name}", "replicated")[1:]  # without that of layers
+        axes = _fitting(axes, leaf.shape, mesh)
+        return jax.lax.with_sharding_constraint(leaf, P(*axes))
+
+    return jax.tree_util.tree_map_with_path(gather, block)
+
+
+def all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A policy of `jax.checkpoint`: keeps all but what `gathered` gives.
+
+    The backward pass would hold the encoder whole else.
+    """
+    return primitive.name != "sharding_constraint"
+
+
 def put(tree: PyTree, mesh: Mesh) -> PyTree:
     """Puts a tree that all processes hold alike on every device, as its own copy."""
     return jax.tree.map(lambda x: jax.device_put(x, replicated(mesh)), tree)
+
+
+def put_weight(path: str, leaf: np.ndarray, mesh: Mesh, layout: Layout) -> jax.Array:
+    """Puts a frozen weight that all processes have read, each device its part."""
+    cut = of_weight(path, leaf.shape, mesh, layout)
+    return jax.make_array_from_callback(leaf.shape, cut, leaf.__getitem__)
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Batch:

@@ -16,8 +16,9 @@ from mmcl_jax.snapshots import CUT_OFF, Snapshots
 
 BRANCH = "branch:"
 DAMAGED = "damaged"
-# how a run goes on, who is told and what is drawn of it may differ between its starts
-_FREE = ("config.resume", "config.logging", "config.report")
+# on how many devices it goes on, how, who is told and what is drawn of it may differ
+# between the starts of a run
+_FREE = ("config.resume", "config.mesh", "config.logging", "config.report")
 # of many things that are wrong in the same way
 _NAMED = 3
 

@@ -30,7 +30,7 @@ CHECKED = (
 install_import_hook([f"mmcl_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 # before JAX is used for the first time; sharding is tested over them
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", 8)
 # nearly all time goes into compiling programs that run for milliseconds
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for programs that tests start

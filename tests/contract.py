@@ -115,7 +115,16 @@ class Bench:
     the first two; every class is met once.
     """
 
-    def __init__(self, encoder: Encoder, case: str, devices: int = 1) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        case: str,
+        devices: int = 1,
+        model: int = 1,
+        layout: sharding.Layout = "replicated",
+    ) -> None:
+        spec = encoders.with_trunks(encoder.spec, sharded=layout == "sharded")
+        encoder = encoder._replace(spec=spec)
         self.case, self.encoder = case, encoder
         options, modalities = (CASES | ALONE)[case]
         self.modalities = modalities
@@ -142,10 +151,18 @@ class Bench:
                 optimizer=OptimizerOptions(learning_rate=1e-2, weight_decay=0.1)
             ),
         )
-        self.mesh = sharding.make_mesh(jax.devices()[:devices])
+        self.mesh = sharding.make_mesh(jax.devices()[:devices], model)
         self.learner = self.make_learner()
         self.method = METHODS[options.name](self.model, self.config)
-        self.frozen = sharding.put(encoder.frozen, self.mesh)
+        self.frozen = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: sharding.put_weight(
+                jax.tree_util.keystr(path, simple=True, separator="/"),
+                leaf,
+                self.mesh,
+                layout,
+            ),
+            encoder.frozen,
+        )
         text = np.random.default_rng(1).normal(size=(len(slots), 16))
         text /= np.linalg.norm(text, axis=1, keepdims=True)
         self.text = text.astype(np.float32)

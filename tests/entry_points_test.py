@@ -222,7 +222,7 @@ def test_batches_must_fit_the_devices(
         encoder=config.EncoderOptions(str(encoder_folder)),
         train=config.TrainOptions(batch_size=6),
     )
-    with pytest.raises(config.ConfigError, match=r"^config\.train\.batch_size: 6 .* 4"):
+    with pytest.raises(config.ConfigError, match=r"^config\.train\.batch_size: 6 .* 8"):
         experiment.run(options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -31,7 +31,7 @@ def run(encoder_folder: pathlib.Path) -> assemble.Run:
         ),
         encoder=config.EncoderOptions(str(encoder_folder)),
         method=config.MethodOptions("zero_shot"),
-        train=config.TrainOptions(batch_size=4),
+        train=config.TrainOptions(batch_size=8),
     )
     return assemble.assemble(options, Console(quiet=True))
 
@@ -158,7 +158,7 @@ def test_a_write_that_fails_is_a_warning_and_leaves_nothing(
 
 
 def _producer(run: assemble.Run, **changes: object) -> str:
-    return features.producer(run.encoder._replace(**changes), run.mesh, 4)
+    return features.producer(run.encoder._replace(**changes), run.mesh, 8)
 
 
 def test_names_change_with_what_computes_the_features(run: assemble.Run) -> None:
@@ -167,8 +167,8 @@ def test_names_change_with_what_computes_the_features(run: assemble.Run) -> None
         _producer(run),
         _producer(run, fingerprint="0"),
         _producer(run, inputs=inputs),
-        features.producer(run.encoder, run.mesh, 8),
-        features.producer(run.encoder, sharding.make_mesh(jax.devices()[:2]), 4),
+        features.producer(run.encoder, run.mesh, 16),
+        features.producer(run.encoder, sharding.make_mesh(jax.devices()[:2]), 8),
     ]
     assert len(set(found)) == len(found)
 

@@ -286,12 +286,15 @@ def free_ports(number: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def start_together(*flags: str, workdir: pathlib.Path) -> list[Started]:
-    """Starts the real command as two processes of one run."""
+def start_together(
+    *flags: str, workdir: pathlib.Path, processes: int = 2
+) -> list[Started]:
+    """Starts the real command as several processes of one run."""
     (port,) = free_ports(1)
-    joined = (f"--coordinator=localhost:{port}", "--processes=2")
+    joined = (f"--coordinator=localhost:{port}", f"--processes={processes}")
     return [
-        start_run(*flags, *joined, f"--process={i}", workdir=workdir) for i in range(2)
+        start_run(*flags, *joined, f"--process={i}", workdir=workdir)
+        for i in range(processes)
     ]
 
 

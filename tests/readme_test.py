@@ -28,7 +28,8 @@ RUN_BY_CI = ("bash launch/test.sh",)
 MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
-PROGRAMS = (MAIN, "mmcl_jax.pretrain", "mmcl_jax.zeroshot", *READS, *USES)
+ALONE = ("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan")
+PROGRAMS = (MAIN, *ALONE, *READS, *USES)
 # these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
 # start, here the files that they name are looked for
 NEED_A_CLUSTER = ("sbatch", "kubectl", "docker", "bash launch/tpu_pod.sh")

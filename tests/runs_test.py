@@ -1,6 +1,8 @@
 """A run that is stopped, or cut over devices or processes, ends as a whole one."""
 
 import pathlib
+import re
+import shutil
 
 import pytest
 
@@ -50,20 +52,51 @@ def test_four_devices_report_what_one_reports(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("runs")
-def test_two_processes_report_what_one_reports(
-    whole_run: helpers.Finished, tmp_path: pathlib.Path
+@pytest.mark.parametrize(
+    ("processes", "mesh"), [(2, ()), (4, ("--config.mesh.encoder=sharded",))]
+)
+def test_processes_report_what_one_reports(
+    whole_run: helpers.Finished,
+    tmp_path: pathlib.Path,
+    processes: int,
+    mesh: tuple[str, ...],
 ) -> None:
-    workdir = tmp_path / "shared"
-    processes = helpers.start_together(*whole_run.flags, workdir=workdir)
-    first, second = [process.finish() for process in processes]
+    workdir, flags = tmp_path / "shared", (*whole_run.flags, *mesh)
+    started = helpers.start_together(*flags, workdir=workdir, processes=processes)
+    first, *others = [process.finish() for process in started]
     assert_alike(first, whole_run)
-    assert second.code == 0, second.errors
-    # only one of them speaks and writes
-    assert "accuracy" not in second.output + second.errors
+    for other in others:
+        assert other.code == 0, other.errors
+        # only one of them speaks and writes
+        assert "accuracy" not in other.output + other.errors
     told, alone = (
         r.workdir.joinpath("log.txt").read_text() for r in (first, whole_run)
     )
     assert len(told.splitlines()) == len(alone.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("runs")
+def test_a_state_of_eight_devices_is_gone_on_with_by_fewer(
+    whole_run: helpers.Finished, tmp_path: pathlib.Path
+) -> None:
+    begun = tmp_path / "begun"
+    many = ("--config.mesh.model=2", "--config.mesh.encoder=sharded")
+    saving = (*whole_run.flags, "--config.checkpoint.every_steps=3")
+    first = helpers.run(*saving, *many, "--stop_after=1", workdir=begun, devices=8)
+    assert first.code == 0, first.errors
+
+    shutil.copytree(begun, tmp_path / "inside")
+    shutil.rmtree(tmp_path / "inside" / "snapshots" / "000")
+    after_task = helpers.run(*saving, workdir=begun)
+    assert "going on after stage 1 of 3" in after_task.output
+    assert_alike(after_task, whole_run)
+
+    inside_task = helpers.run(
+        *saving, "--config.mesh.model=2", workdir=tmp_path / "inside", devices=4
+    )
+    assert re.search(r"after stage 0 of 3, \d+ moves", inside_task.output)
+    assert_alike(inside_task, whole_run)
 
 
 def assert_alike(left: helpers.Finished, right: helpers.Finished) -> None:

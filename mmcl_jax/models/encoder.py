@@ -192,18 +192,16 @@ def leaf_dtype(path: str, dtype: str) -> str:
 
 
 def with_trunks(
-    spec: EncoderSpec, names: Collection[str], **changes: Any
+    spec: EncoderSpec, names: Collection[str] | None = None, **changes: Any
 ) -> EncoderSpec:
-    """Returns the shape with fields of some towers' transformers changed."""
+    """Returns the shape with fields of some towers' transformers changed; None: all."""
 
     def changed(reader: ReaderSpec) -> ReaderSpec:
         trunk = dataclasses.replace(reader.trunk, **changes)
         return dataclasses.replace(reader, trunk=trunk)
 
-    towers = tuple((n, changed(r) if n in names else r) for n, r in spec.towers)
+    towers = tuple(
+        (name, changed(reader) if names is None or name in names else reader)
+        for name, reader in spec.towers
+    )
     return dataclasses.replace(spec, towers=towers)
-
-
-def with_remat(spec: EncoderSpec, remat: str) -> EncoderSpec:
-    """Returns the shape with every backward pass computing `remat` again."""
-    return with_trunks(spec, [name for name, _ in spec.towers], remat=remat)

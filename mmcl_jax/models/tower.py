@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mmcl_jax import sharding
 from mmcl_jax.types import Key, PyTree
 
 
@@ -32,6 +33,8 @@ class TowerSpec:
         learned_key: every attention has one more key and value, which are weights
             (ImageBind's audio and depth towers).
         remat: what the backward pass computes again, a key of `REMAT`.
+        sharded: whether the weights of a block are gathered when it is computed, see
+            `sharding.gathered`.
     """
 
     width: int
@@ -43,6 +46,7 @@ class TowerSpec:
     frames: int = 1
     learned_key: bool = False
     remat: str = "nothing"
+    sharded: bool = False
 
 
 def quick_gelu(x: Array) -> Array:
@@ -66,10 +70,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": gelu_tanh,
 }
 
-# What the backward pass of a block finds stored: all it needs, what its linear maps
-# gave (attention is computed again), or nothing but what the block was given.
+# What the backward pass of a block finds stored: all it needs (but weights that were
+# gathered), what its linear maps gave (attention is computed again), or nothing but
+# what the block was given.
 REMAT: dict[str, Callable[..., bool]] = {
-    "nothing": jax.checkpoint_policies.everything_saveable,
+    "nothing": sharding.all_but_gathered,
     "attention": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
@@ -310,6 +315,8 @@ def trunk_with_summaries(
 
     def step(x, layer):
         block, low_rank, prompt, prefix = layer
+        if spec.sharded:
+            block = sharding.gathered(block)
         prefix = None if prefix is None else Prefix(*prefix)
         if prompt is not None:
             place = (0, prompts_at, 0)
@@ -320,7 +327,7 @@ def trunk_with_summaries(
         x = _block(spec, x, block, prefix, low_rank, injection.gate, mask)
         return x, summarize(x)
 
-    if spec.remat != "nothing":
+    if spec.remat != "nothing" or spec.sharded:
         step = jax.checkpoint(step, policy=REMAT[spec.remat])
 
     def between(tree: PyTree, first: int, last: int) -> PyTree:

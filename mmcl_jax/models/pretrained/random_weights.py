@@ -12,9 +12,7 @@ from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import image_bind, inputs, language_bind
-from mmcl_jax.models.pretrained.layout import Place
 from mmcl_jax.models.sizes import SIZES
-from mmcl_jax.types import PyTree
 
 PREFIX = "random:"
 # no tokenizer of a published encoder comes with the package
@@ -41,7 +39,7 @@ def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
 
 
 def describe(name: str) -> tuple[EncoderSpec, InputSpec]:
-    """Returns shape and inputs of `random:SIZE`.
+    """Returns shape and inputs of `random:SIZE`, for which no weight is drawn.
 
     Sentences are cut by the tokenizer of the built-in encoder.
 

@@ -1,0 +1,350 @@
+"""What a run needs: `python -m mmcl_jax.plan --config=FILE.py --devices=1,8`.
+
+Compiles the training step and the prediction of a config for a mesh of simulated
+devices, without weights and without running them, and reports memory, exchanges and the
+time to expect on a chip. `docs/scaling.md` says what the figures mean.
+"""
+
+import math
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import app, flags
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import config_flags
+
+from mmcl_jax import assemble, flops, learner, programs, roofline, sharding
+from mmcl_jax import config as configs
+from mmcl_jax.methods import METHODS
+from mmcl_jax.modalities.base import DataError
+from mmcl_jax.models import Model, pretrained
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.pretrained import random_weights
+from mmcl_jax.programs import Program
+from mmcl_jax.types import Batch, Classes, PyTree
+
+USAGE_ERROR = 2
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
+_DEVICES = flags.DEFINE_list("devices", ["8"], "Chips; several with commas between.")
+_CHIP = flags.DEFINE_enum("chip", "h100", list(roofline.CHIPS), "What they are.")
+_MODEL = flags.DEFINE_integer("model", None, "Sets --config.mesh.model.", 1)
+_ROWS = flags.DEFINE_integer(
+    "rows", None, "Rows of a batch for each chip; else config.train.batch_size.", 1
+)
+_MODALITY = flags.DEFINE_string("modality", None, "Of the batch; else the first.")
+
+
+class Plan(NamedTuple):
+    """What a run needs on each device of a mesh.
+
+    Attributes:
+        devices: of the mesh.
+        rows: of a batch, over all of them.
+        modality: of the batch.
+        train_step: None where nothing is trained.
+        predict: of a batch of as many rows, by both routes.
+        fixed: bytes of the larger of both, whatever the batch.
+        per_row: bytes of it for each row of a device's share.
+        useful: FLOP over all devices of taking each row of a training step through its
+            tower and back, once; 0 where training does not.
+    """
+
+    devices: int
+    rows: int
+    modality: str
+    train_step: Program | None
+    predict: Program
+    fixed: float
+    per_row: float
+    useful: float
+
+
+def plan(
+    config: configs.Config,
+    mesh: Mesh,
+    rows: int | None = None,
+    modality: str | None = None,
+) -> Plan:
+    """Compiles the functions of a run for a mesh.
+
+    Args:
+        config: the experiment.
+        mesh: simulated devices.
+        rows: of a batch for each device; None: as the config says.
+        modality: of the batch; None: the first of the stream.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    devices, groups = mesh.devices.size, mesh.shape["data"]
+    total = rows * devices if rows else config.train.batch_size
+    if total % groups:
+        raise configs.ConfigError(
+            f"config.train.batch_size: {total} rows cannot be cut evenly over {groups} "
+            "groups of devices; --rows gives those of one device"
+        )
+    encoder = abstract_encoder(config, mesh)
+    # the scale of logits is a weight, and no shape depends on it
+    known = encoder._replace(frozen={"log_scale": 0.0})
+    model = assemble.build_model(known, assemble.build_stream(config))
+    modality = modality or model.modalities[0]
+    configs.check_name("--modality", modality, model.modalities)
+    train_step, predict, forwards = _programs(
+        config, mesh, model, encoder.frozen, modality, total
+    )
+    # of twice the rows, since some bytes do not depend on them
+    *twice, _ = _programs(config, mesh, model, encoder.frozen, modality, 2 * total)
+    need, more = (
+        max(_bytes(program) for program in pair if program)
+        for pair in ((train_step, predict), twice)
+    )
+    share = total / devices
+    per_row = (more - need) / share
+    adapter = config.method.adapter
+    prompts = adapter.length if adapter.kind.endswith("prompts") else 0
+    shape = model.input_shapes[model.modalities.index(modality)]
+    frames = shape["pixels"].shape[0] if "pixels" in shape else 1
+    of_row = sum(
+        count(model.spec, modality, frames, prompts)
+        for count in (flops.forward, flops.backward)
+    )
+    useful = total * of_row if forwards else 0.0
+    fixed = need - per_row * share
+    return Plan(devices, total, modality, train_step, predict, fixed, per_row, useful)
+
+
+def abstract_encoder(config: configs.Config, mesh: Mesh) -> pretrained.Encoder:
+    """Returns the encoder of a config, of which all weights are shapes.
+
+    Files are read a weight at a time and forgotten; random weights are never drawn.
+    """
+    options, layout = config.encoder, config.mesh.encoder
+    if options.path.startswith(random_weights.PREFIX):
+        spec, inputs = random_weights.describe(options.path)
+        weights = jax.eval_shape(lambda: encoders.init(jax.random.key(0), spec))
+    else:
+        builtin = options.path == "builtin"
+        name = assemble.BUILTIN_ENCODER if builtin else options.path
+        spec, inputs, weights, *_ = pretrained.load(name, _forgotten)
+
+    def on_mesh(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        dtype = encoders.leaf_dtype(name, options.dtype)
+        cut = sharding.of_weight(name, leaf.shape, mesh, layout)
+        return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=cut)
+
+    frozen = jax.tree_util.tree_map_with_path(on_mesh, weights)
+    spec = encoders.with_trunks(spec, remat=options.remat, sharded=layout == "sharded")
+    return pretrained.Encoder(spec, inputs, frozen, "", ())
+
+
+def _forgotten(path: str, leaf: np.ndarray) -> np.ndarray:
+    """Returns a weight's shape, as an array of one number."""
+    del path
+    return np.broadcast_to(np.float32(0), leaf.shape)
+
+
+def _programs(
+    config: configs.Config,
+    mesh: Mesh,
+    model: Model,
+    frozen: PyTree,
+    modality: str,
+    rows: int,
+) -> tuple[Program | None, Program, int]:
+    """Returns training step and prediction, and the forward passes of the former."""
+    factory = METHODS[config.method.name]
+    run = learner.make_learner(
+        lambda model: factory(model, config),
+        model,
+        config.train.optimizer,
+        config.seeds.init,
+        mesh,
+    )
+    state = _on(mesh, P(), jax.eval_shape(run.init))
+    classes = _on(mesh, P(), _classes(model))
+    batch = _on(mesh, P("data"), _batch(model, modality, rows))
+    # a program is not given what it does not use, and the device holds it all the same
+    held = _held((state, frozen, classes, batch))
+
+    def compiled(function: Any, *more: Any) -> Program:
+        lowered = function.lower(state, frozen, classes, np.int32(0), *more, batch)
+        return programs.compile_program(lowered)._replace(arguments=held)
+
+    train_step = None
+    if factory(model, config).trains:
+        train_step = compiled(run.train_step, np.int32(1))
+    predict = compiled(run.predict)
+    return train_step, predict, run.forwards.get("train_step", 0)
+
+
+def _held(tree: PyTree) -> int:
+    """Returns the bytes that a device holds of a tree."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _on(mesh: Mesh, spec: P, tree: PyTree) -> PyTree:
+    cut = NamedSharding(mesh, spec)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), tree
+    )
+
+
+def _classes(model: Model) -> Classes:
+    size = (model.num_classes,)
+    columns: dict[str, Any] = {
+        "text": jax.ShapeDtypeStruct((*size, model.spec.embedding), np.float32),
+        "seen": jax.ShapeDtypeStruct(size, np.bool_),
+        "of_task": jax.ShapeDtypeStruct(size, np.bool_),
+        "modality": jax.ShapeDtypeStruct(size, np.int32),
+    }
+    return Classes(**columns)
+
+
+def _batch(model: Model, modality: str, rows: int) -> Batch:
+    shapes = model.input_shapes[model.modalities.index(modality)]
+    fields: dict[str, Any] = {
+        name: jax.ShapeDtypeStruct((rows,), np.int32)
+        for name in ("label", "id", "hint")
+    }
+    fields["weight"] = jax.ShapeDtypeStruct((rows,), np.float32)
+    width = model.spec.embedding
+    fields["query"] = jax.ShapeDtypeStruct((rows, width), np.float32)
+    fields["inputs"] = {
+        name: jax.ShapeDtypeStruct((rows, *shape.shape), shape.dtype)
+        for name, shape in shapes.items()
+    }
+    return Batch(**fields, modality=modality)
+
+
+def _bytes(program: Program) -> int:
+    return program.arguments + program.temporaries + program.outputs
+
+
+COLUMNS = (
+    "chips",
+    "function",
+    "batch",
+    "GB a chip",
+    "exchanged MB",
+    "TFLOP a chip",
+    "compute ms",
+    "memory ms",
+    "network ms",
+    "rows/s",
+    "rows/s a host",
+    "utilization",
+    "most rows a chip",
+)
+
+
+def table(plans: list[Plan], chip: roofline.Chip) -> list[str]:
+    """Returns the lines of a Markdown table, a row for each function of each plan."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS)]
+    for each in plans:
+        for name in ("train_step", "predict"):
+            if program := getattr(each, name):
+                lines.append(_row(each, name, program, chip))
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _row(
+    each: Plan, name: str, program: Program, chip: roofline.Chip
+) -> tuple[str, ...]:
+    times = roofline.times(program, chip, each.devices)
+    exchanged = sum(e.times * e.size for e in program.exchanges)
+    hosts = max(1.0, each.devices / chip.in_host)
+    trains = name == "train_step"
+    share = each.useful / (each.devices * chip.peak * times.step)
+    return (
+        str(each.devices),
+        f"`{name}`",
+        f"{each.rows} {each.modality}",
+        f"{_bytes(program) / 1e9:.2f}",
+        f"{exchanged / 1e6:.1f}",
+        f"{program.flops / 1e12:.2f}",
+        f"{1e3 * times.compute:.1f}",
+        f"{1e3 * times.memory:.1f}",
+        f"{1e3 * times.network:.2f}",
+        f"{each.rows / times.step:.0f}",
+        f"{each.rows / times.step / hosts:.0f}",
+        f"{100 * share:.0f} %" if trains and share else "",
+        str(roofline.largest(each.fixed, each.per_row, chip)) if trains else "",
+    )
+
+
+def exchanges(each: Plan) -> list[str]:
+    """Returns a line for each kind of exchange of a step, else of a prediction."""
+    name, program = "train_step", each.train_step
+    if program is None:
+        name, program = "predict", each.predict
+    return [
+        f"{each.devices} chips, {name}: {number} x {kind}, {size / 1e6:.2f} MB"
+        for kind, (number, size) in program.by_kind().items()
+    ]
+
+
+def main(argv: list[str]) -> None:
+    """Prints the plan; bad input ends with exit code 2."""
+    try:
+        if len(argv) > 1 or _CONFIG.value is None:
+            raise configs.ConfigError("give --config=FILE.py and flags, nothing else")
+        config = configs.resolve(_tree(_CONFIG.value))
+        counts = [_count(word) for word in _DEVICES.value]
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", max(counts))
+        plans = []
+        for count in counts:
+            mesh = sharding.make_mesh(jax.devices()[:count], config.mesh.model)
+            plans.append(plan(config, mesh, _ROWS.value, _MODALITY.value))
+    except (configs.ConfigError, DataError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    chip = roofline.CHIPS[_CHIP.value]
+    for line in table(plans, chip):
+        print(line)
+    print()
+    for line in [line for each in plans for line in exchanges(each)]:
+        print(line)
+    print()
+    for line in assumptions(config):
+        print(line)
+
+
+def assumptions(config: configs.Config) -> list[str]:
+    """Returns what the figures rest on."""
+    lines = [
+        f"Assumed: products reach {roofline.EFFICIENCY:.0%} of the peak in bfloat16, "
+        "elementwise work is fused into them, exchanges are not hidden, latency is 0; "
+        f"{roofline.USABLE:.0%} of a chip's memory can be used.",
+        "Memory is what XLA's backend for CPUs lays out on as many simulated devices; "
+        "it holds what is computed in bfloat16 in float32, up to twice the size.",
+    ]
+    if config.encoder.dtype == "float32":
+        lines.append(
+            "The towers compute in float32, which is slower than the peak that is "
+            "reckoned with; --config.encoder.dtype=bfloat16 is not."
+        )
+    return lines
+
+
+def _tree(tree: Any) -> Any:
+    if _MODEL.value is not None:
+        tree.mesh.model = _MODEL.value
+    return tree
+
+
+def _count(word: str) -> int:
+    if not word.strip().isdigit() or int(word) < 1:
+        raise configs.ConfigError(f"--devices: {word!r} is not a number of chips")
+    return int(word)
+
+
+if __name__ == "__main__":
+    app.run(main)
