@@ -98,6 +98,43 @@ def clip(
     )
 
 
+def siglip(
+    visual: TowerSpec,
+    text: TowerSpec,
+    image_size: tuple[int, int],
+    patch_size: int,
+    vocabulary: int,
+    context_length: int,
+) -> EncoderSpec:
+    """Returns an encoder as SigLIP is made.
+
+    References:
+        Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
+    """
+    return two_towers(
+        VisualSpec(
+            visual,
+            image_size,
+            patch_size,
+            patch_size,
+            class_token=False,
+            patch_bias=True,
+            pre_norm=False,
+            pool="attention",
+        ),
+        TextSpec(
+            text,
+            vocabulary,
+            context_length,
+            end_token=1,
+            causal=False,
+            pool="last",
+            projection_bias=True,
+        ),
+        visual.width,
+    )
+
+
 def embed(
     spec: EncoderSpec,
     frozen: PyTree,

@@ -7,8 +7,7 @@ References:
 
 import dataclasses
 
-from mmcl_jax.models.encoder import EncoderSpec, clip
-from mmcl_jax.models.pretrained.huggingface import siglip
+from mmcl_jax.models.encoder import EncoderSpec, clip, siglip
 from mmcl_jax.models.text import TextSpec
 from mmcl_jax.models.tower import TowerSpec
 from mmcl_jax.models.visual import VisualSpec

@@ -80,8 +80,11 @@ def tokens(weights: PyTree, ids: Int[Array, "b n"]) -> Float[Array, "b n width"]
 def words(spec: TextSpec, ids: Int[Array, "b n"]) -> Bool[Array, "b n"]:
     """Returns where the sentence is: neither its start token nor behind its end."""
     place = jnp.arange(ids.shape[1])[None, :]
-    end = _pooled_position(spec, ids)[:, None]
-    return (place >= spec.native_first) & (place <= end)
+    end = _pooled_position(spec, ids)
+    if spec.pool == "last":
+        is_end = ids == spec.end_token
+        end = jnp.where(is_end.any(1), jnp.argmax(is_end, axis=1), end)
+    return (place >= spec.native_first) & (place <= end[:, None])
 
 
 def _pooled_position(spec: TextSpec, ids: Int[Array, "b n"]) -> Int[Array, " b"]:

@@ -1,8 +1,7 @@
 """SigLIP encoders as big_vision stores them, in one `.npz` without a config."""
 
 from mmcl_jax.modalities.base import DataError
-from mmcl_jax.models.encoder import EncoderSpec
-from mmcl_jax.models.pretrained import huggingface
+from mmcl_jax.models.encoder import EncoderSpec, siglip
 from mmcl_jax.models.pretrained.layout import (
     ONE_IN_FRONT,
     SAME,
@@ -38,9 +37,7 @@ def spec(tensors: Tensors, path: str) -> EncoderSpec:
         visual, text = _trunk(tensors, _IMAGE), _trunk(tensors, _TEXT)
         patch, side = kernel[0], round(positions[1] ** 0.5)
         size = patch * side
-        return huggingface.siglip(
-            visual, text, (size, size), patch, words[0], context[1]
-        )
+        return siglip(visual, text, (size, size), patch, words[0], context[1])
     except (KeyError, IndexError, ValueError) as error:
         raise DataError(
             f"{path}: not a SigLIP encoder of big_vision: {error} is missing or has "

@@ -116,6 +116,8 @@ def _formats(folder: pathlib.Path) -> tuple[tuple[str, ...], ...]:
         or "model_type" not in read_json(folder / "config.json")
     ):
         return _OPEN_CLIP
+    if (folder / "open_clip_config.json").is_file():
+        return (*_TRANSFORMERS, *_OPEN_CLIP)
     return _TRANSFORMERS
 
 

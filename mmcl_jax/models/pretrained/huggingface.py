@@ -1,6 +1,6 @@
 """Encoders in the layout of Hugging Face's `CLIPModel` and `SiglipModel`."""
 
-from mmcl_jax.models.encoder import EncoderSpec, two_towers
+from mmcl_jax.models.encoder import EncoderSpec, siglip, two_towers
 from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.layout import (
@@ -117,43 +117,6 @@ def siglip_spec(config: Section) -> EncoderSpec:
         patch,
         fields.integer(text, "vocab_size"),
         fields.integer(text, "max_position_embeddings"),
-    )
-
-
-def siglip(
-    visual: TowerSpec,
-    text: TowerSpec,
-    image_size: tuple[int, int],
-    patch_size: int,
-    vocabulary: int,
-    context_length: int,
-) -> EncoderSpec:
-    """Returns an encoder as SigLIP is made.
-
-    References:
-        Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
-    """
-    return two_towers(
-        VisualSpec(
-            visual,
-            image_size,
-            patch_size,
-            patch_size,
-            class_token=False,
-            patch_bias=True,
-            pre_norm=False,
-            pool="attention",
-        ),
-        TextSpec(
-            text,
-            vocabulary,
-            context_length,
-            end_token=1,
-            causal=False,
-            pool="last",
-            projection_bias=True,
-        ),
-        visual.width,
     )
 
 

@@ -137,9 +137,9 @@ def check_tokenizer(tokenizer: TokenizerSpec, text: TextSpec) -> None:
             f"{tokenizer.path}: ids up to {loaded.highest}; the encoder's vocab_size "
             f"is {text.vocabulary}"
         )
-    expected = {"end": text.end_token, "argmax": loaded.highest}.get(text.pool)
-    if expected is not None and loaded.end != expected:
+    highest = loaded.highest if text.pool == "argmax" else text.end_token
+    if loaded.end != highest:
         raise DataError(
             f"{tokenizer.path}: the end token {loaded.end}; the encoder takes "
-            f"{expected} for the end of a sentence"
+            f"{highest} for the end of a sentence"
         )

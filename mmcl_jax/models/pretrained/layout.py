@@ -7,6 +7,7 @@ that has no use are errors.
 
 import fnmatch
 import functools
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -207,11 +208,6 @@ def _leaves(spec: EncoderSpec) -> tuple[dict[str, Shape], Any]:
     return named, structure
 
 
-def _names(rule: Rule, leaf: str, shape: Shape) -> list[str]:
-    layers = shape[0] if _BLOCKS in leaf else 1
-    return [name.format(i) for name in rule.names for i in range(layers)]
-
-
 def _parts(rule: Rule, leaf: str, shape: Shape) -> Iterator[tuple[str, tuple, Shape]]:
     """Yields name, place and shape of a leaf's parts in one block."""
     shape = shape[1:] if _BLOCKS in leaf else shape
@@ -250,6 +246,8 @@ def _fill(
 
 def _take(tensors: Tensors, name: str, shape: Shape, path: str) -> np.ndarray:
     tensor = tensors[name]
+    if tensor.size == math.prod(shape) == 1:
+        tensor = tensor.reshape(shape)  # a scale is stored with or without an axis
     if tensor.shape != shape:
         raise DataError(
             f"{path}: tensor {name!r} has shape {tensor.shape}, expected {shape}"

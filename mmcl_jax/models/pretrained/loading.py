@@ -1,6 +1,8 @@
 """From the name of an encoder to its weights and all that must be known to use it."""
 
+import dataclasses
 import hashlib
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -129,18 +131,34 @@ def read_inputs(name: str | pathlib.Path) -> InputSpec:
 def _find(name: str | pathlib.Path) -> tuple[list[_Part], list[str]]:
     """Returns the checkpoints of a name, and where each was found."""
     names = [str(name)]
-    if not pathlib.Path(name).exists():
+    if not os.path.exists(name):
         names = [part.strip() for part in str(name).split("+")]
+    if not all(names):
+        raise DataError(f"{name!r}: nothing on one side of a '+'")
     parts, sources = [], []
     for one in names:
-        if pathlib.Path(one).is_file():
+        if os.path.isfile(one):
             parts.append(_open(pathlib.Path(one)))
             sources.append(one)
         else:
             located = hub.resolve(one)
             parts.append(_open(hub.find_weights(located.folder)))
             sources.append(f"{located.source} {located.revision or ''}".strip())
+    _check_readers(parts)
     return parts, sources
+
+
+def _check_readers(parts: list[_Part]) -> None:
+    """Raises `DataError` if two checkpoints read the same modality."""
+    owner: dict[str, pathlib.Path] = {}
+    for part in parts:
+        for modality, _ in part.spec.readers:
+            if modality != "text" and modality in owner:
+                raise DataError(
+                    f"{part.weights}: reads {modality}, as {owner[modality]} does; "
+                    "leave one of them out"
+                )
+            owner[modality] = part.weights
 
 
 def _open(weights: pathlib.Path) -> _Part:
@@ -150,7 +168,9 @@ def _open(weights: pathlib.Path) -> _Part:
         return _big_vision(folder, weights, tensors)
     if "modality_trunks.vision.blocks.0.norm_1.weight" in tensors:
         return _image_bind(folder, weights, tensors)
-    if (folder / OPEN_CLIP_CONFIG).exists():
+    # many repositories hold both layouts, and a config of each
+    is_transformers = any(name.startswith("vision_model.") for name in tensors)
+    if (folder / OPEN_CLIP_CONFIG).exists() and not is_transformers:
         return _open_clip(folder, weights, tensors)
     return _huggingface(folder, weights, tensors)
 
@@ -298,15 +318,25 @@ def _check_text(part: _Part, first: _Part) -> None:
     """Raises `DataError` if two checkpoints do not share a text tower."""
     if part is first:
         return
-    same = part.spec.text == first.spec.text
+    same = _rule(part.spec.text) == _rule(first.spec.text)
     for name in ("text_projection.weight", "text_model.final_layer_norm.weight"):
         both = [p.tensors[name] for p in (part, first) if name in p.tensors]
-        same = same and len(both) == 2 and np.array_equal(both[0], both[1])
+        same = same and len(both) == 2 and _alike(both[0], both[1])
     if not same:
         raise DataError(
             f"{part.weights}: its text tower is not that of {first.weights}; only "
             "encoders that share one can be joined"
         )
+
+
+def _rule(text: TextSpec) -> TextSpec:
+    """Returns the tower without the id of an end token that its rule does not use."""
+    return dataclasses.replace(text, end_token=0) if text.pool == "argmax" else text
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Says whether tensors are equal; files differ in how many bits they keep."""
+    return np.array_equal(one.astype(np.float16), other.astype(np.float16))
 
 
 def _inputs(parts: list[_Part]) -> InputSpec:

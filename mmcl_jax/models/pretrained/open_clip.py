@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from mmcl_jax.models.encoder import EncoderSpec, two_towers
-from mmcl_jax.models.pretrained import fields, huggingface
+from mmcl_jax.models.encoder import EncoderSpec, siglip, two_towers
+from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.inputs import Pixels
 from mmcl_jax.models.pretrained.layout import (
@@ -150,7 +150,7 @@ def _siglip(vision: Section, text: Section, embedding: int) -> EncoderSpec:
     epsilon = fields.number(fields.section(text, "norm_kwargs"), "eps")
     # timm's and OpenCLIP's own; the same weights elsewhere are read with tanh
     trunk = _trunk(text, fields.integer(text, "heads"), "gelu")
-    result = huggingface.siglip(
+    result = siglip(
         TowerSpec(width, layers, heads, mlp_width, "gelu", 1e-6),
         dataclasses.replace(trunk, norm_epsilon=epsilon),
         (size, size),

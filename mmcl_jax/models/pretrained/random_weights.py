@@ -12,7 +12,9 @@ from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import image_bind, inputs, language_bind
+from mmcl_jax.models.pretrained.layout import Place
 from mmcl_jax.models.sizes import SIZES
+from mmcl_jax.types import PyTree
 
 PREFIX = "random:"
 # no tokenizer of a published encoder comes with the package
@@ -28,7 +30,8 @@ def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
         DataError: no such size; names the nearest.
     """
     spec, fed = describe(name)
-    weights = jax.jit(encoders.init, static_argnums=1)(jax.random.key(0), spec)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        weights = jax.jit(encoders.init, static_argnums=1)(jax.random.key(0), spec)
     frozen = jax.tree_util.tree_map_with_path(
         lambda path, leaf: place(
             jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)
