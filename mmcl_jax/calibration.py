@@ -90,16 +90,13 @@ def temperature(
     return float(_TEMPERATURES[np.argmin(losses)])
 
 
-def write(path: pathlib.Path, stage: int, found: dict[str, float | None]) -> None:
-    """Adds the temperatures of a stage to a file, which need not be there.
+def write(path: pathlib.Path, stages: dict[int, dict[str, float | None]]) -> None:
+    """Writes the temperatures of all stages so far.
 
     Args:
         path: of the file.
-        stage: index.
-        found: what `temperature` gives for each of `ROUTES`.
+        stages: what `temperature` gives for each of `ROUTES`, by the stage's index.
     """
-    stages = _read(path) if path.exists() else {}
-    stages[str(stage)] = found
     write_text(path, json.dumps({"temperatures": stages}, indent=1) + "\n")
 
 
@@ -111,9 +108,10 @@ def read(path: pathlib.Path, snapshot: int) -> dict[str, float] | None:
     """
     if not path.exists():
         return None
-    kept = [stage for i, stage in _read(path).items() if int(i) <= snapshot]
-    if not kept:
+    stages = _read(path)
+    if not all(str(i) in stages for i in range(snapshot + 1)):
         return None
+    kept = [stages[str(i)] for i in range(snapshot + 1)]
     found = {
         route: [s[route] for s in kept if s[route] is not None] for route in ROUTES
     }

@@ -162,6 +162,7 @@ class _Loop:
                 state = self._learn(state, index, bar)
                 self._score(state, index, bar)
                 self._keeper.end_stage(index, state, self._counted())
+                self._feed.forget(stages[index], "train")
                 if index + 1 < len(stages):
                     with self._results.timed("report"):
                         self._reporter.after_stage(lambda: plain(self._report()))
@@ -422,13 +423,15 @@ class _Loop:
             between=scored,
         )
         with results.timed("calibrate"):
-            found = self._scorer.temperatures(state, self._classes(index), index)
+            results.temperatures[index] = self._scorer.temperatures(
+                state, self._classes(index), index
+            )
         stream = self._run.stream
         seen = [i for stage in stream.stages[: index + 1] for i in stage]
         if is_writer():
             path = self._workdir / "predictions" / f"{index:03d}.npz"
             evaluate.save_predictions(path, by_task)
-            calibration.write(self._workdir / CALIBRATION, index, found)
+            calibration.write(self._workdir / CALIBRATION, results.temperatures)
             rows = [row for i in seen for row in stream.tasks[i].test]
             path = self._workdir / "embeddings.npz"
             queries = self._feed.queries(rows)

@@ -67,6 +67,12 @@ class Feed:
                     ids = [row.id for row in rows]
                     self._queries.update(zip(ids, embedded, strict=True))
 
+    def forget(self, tasks: Sequence[int], part: str) -> None:
+        """Empties the cache of what is not needed any more."""
+        for rows in self.records(tasks, part).values():
+            for row in rows:
+                self._queries.pop(row.id, None)
+
     def _embed_part(
         self, modality: str, rows: Sequence[Record], between: Callable[[], None]
     ) -> np.ndarray:

@@ -131,7 +131,12 @@ class Bar:
 
     def advance(self, samples: float) -> None:
         """Says that more samples are done."""
-        self._bars.update(self._id, advance=samples)
+        line = self._bars.tasks[0]
+        done = line.completed + samples
+        if line.total is not None:
+            # that all is done, `reach` says; the line would not take it back
+            done = min(done, line.total - 1)
+        self._bars.update(self._id, completed=done)
         self._speak()
 
     def accuracies(self, given: float, predicted: float) -> None:

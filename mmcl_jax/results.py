@@ -34,6 +34,7 @@ class Results:
             many of them came out `differing`.
         jitter: the most that was added to the diagonal of a matrix that could not be
             solved as it was, by stage; only those with any.
+        temperatures: of each route, by stage, see `calibration.temperature`.
         refused_steps: whose loss or gradient was not finite, and that were skipped.
         restarts: how often the run was gone on with.
         stages: learnt and scored.
@@ -47,6 +48,7 @@ class Results:
     forwards: dict[str, int]
     batch_dependence: dict[str, int]
     jitter: dict[int, float]
+    temperatures: dict[int, dict[str, float | None]]
     refused_steps: int = 0
     restarts: int = 0
     stages: int = 0
@@ -64,6 +66,7 @@ class Results:
             forwards={},
             batch_dependence={"predicted_again": 0, "differing": 0},
             jitter={},
+            temperatures={},
         )
 
     @classmethod
@@ -78,6 +81,7 @@ class Results:
             forwards=value["forwards"],
             batch_dependence=value["batch_dependence"],
             jitter={int(stage): most for stage, most in value["jitter"].items()},
+            temperatures={int(i): t for i, t in value["temperatures"].items()},
             refused_steps=value["refused_steps"],
             restarts=value["restarts"],
             stages=value["stages"],

@@ -19,8 +19,6 @@ CUT_OFF = "it was cut off while it was written"
 _CHUNK = 1 << 20
 # in the names of states that Orbax has not written to their end
 _UNFINISHED = ".orbax-checkpoint-tmp"
-# what a file says that it holds is believed up to here
-_MAX_BYTES = 16 * 2**30
 
 
 class SaveError(RuntimeError):

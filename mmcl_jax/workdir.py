@@ -109,8 +109,9 @@ def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) 
     if theirs != json.loads(json.dumps(stream)):
         raise configs.ConfigError(f"{path}: it learns another stream")
     shutil.copytree(source / "predictions", workdir / "predictions", dirs_exist_ok=True)
-    if (source / CALIBRATION).exists():
-        shutil.copy(source / CALIBRATION, workdir)
+    for name in (CALIBRATION, "embeddings.npz"):
+        if (source / name).exists():
+            shutil.copy(source / name, workdir)
     # last, and at once: it is what says that the copy is whole
     shutil.copytree(source / "snapshots", workdir / "snapshots.tmp", dirs_exist_ok=True)
     (workdir / "snapshots.tmp").replace(workdir / "snapshots")

@@ -15,7 +15,7 @@ from mmcl_jax import assemble, sharding
 from mmcl_jax.config import EncoderOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import encoder as encoders
-from mmcl_jax.models import pretrained
+from mmcl_jax.models import pretrained, text
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.sizes import SIZES
 from mmcl_jax.models.text import TextSpec
@@ -199,7 +199,10 @@ def test_joined_encoders_share_a_text_tower(tmp_path: pathlib.Path) -> None:
     image, audio = (folder / f"LanguageBind_{n}" for n in ("Image", "Audio_FT"))
     joined = pretrained.load(f"{image}+{audio}")
     assert [name for name, _ in joined.spec.readers] == ["audio", "text", "image"]
-    other = FIXTURES / "clip" / "openai"
+    other = shutil.copytree(audio, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["text_config"]["hidden_act"] = "quick_gelu"
+    (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="its text tower is not that of"):
         pretrained.load(f"{image}+{other}")
 
@@ -253,3 +256,66 @@ def test_weights_are_read_strictly(change: str, tmp_path: pathlib.Path) -> None:
     safetensors.numpy.save_file(tensors | changed, path)
     with pytest.raises(ValueError, match="spare" if change == "extra" else name):
         pretrained.load(folder)
+
+
+def test_a_repository_may_hold_two_layouts(tmp_path: pathlib.Path) -> None:
+    folder = shutil.copytree(FIXTURES / "clip" / "openai", tmp_path / "both")
+    other = FIXTURES / "open_clip" / "gelu"
+    shutil.copy(other / "open_clip_config.json", folder)
+    both = pretrained.load(folder)
+    plain = pretrained.load(FIXTURES / "clip" / "openai")
+    jax.tree.map(np.testing.assert_array_equal, both.frozen, plain.frozen)
+    # the weights of the other library alone, beside a config of transformers
+    (folder / "model.safetensors").unlink()
+    for path in other.glob("open_clip_*"):
+        shutil.copy(path, folder)
+    again, alone = pretrained.load(folder), pretrained.load(other)
+    jax.tree.map(np.testing.assert_array_equal, again.frozen, alone.frozen)
+
+
+def test_a_modality_is_read_once(tmp_path: pathlib.Path) -> None:
+    folder = FIXTURES / "languagebind" / "tuned" / "LanguageBind_Image"
+    twice = shutil.copytree(folder, tmp_path / "LanguageBind_Image")
+    with pytest.raises(ValueError, match=f"reads image, as {folder}"):
+        pretrained.load(f"{folder}+{twice}")
+    with pytest.raises(ValueError, match="nothing on one side"):
+        pretrained.load(f"{folder}+")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"do_normalize": False},
+        {"do_center_crop": False},
+        {"rescale_factor": 1 / 127.5},
+        {"crop_size": {"height": 4, "width": 4}},
+        {"size": [8, 8]},
+        {"resample": 2},
+    ],
+)
+def test_steps_that_would_not_be_done_are_refused(
+    change: dict, tmp_path: pathlib.Path
+) -> None:
+    folder = shutil.copytree(FIXTURES / "clip" / "openai", tmp_path / "openai")
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"preprocessor_config.json.*{[*change][0]}"):
+        pretrained.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"heads": 3}, {"heads": {"vision": 7}}, {"sizes": {"vision": 5}}]
+)
+def test_what_no_tensor_tells_is_checked(change: dict, tmp_path: pathlib.Path) -> None:
+    folder = shutil.copytree(FIXTURES / "imagebind" / "huge", tmp_path / "huge")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"{path}.*{[*change][0]}"):
+        pretrained.load(folder)
+
+
+def test_padding_of_siglip_is_no_word() -> None:
+    spec = SIZES["siglip_tiny"].text
+    ids = jnp.asarray([[5, 6, 1, 1, 1], [5, 6, 7, 8, 9]])
+    found = np.asarray(text.words(spec, ids))
+    np.testing.assert_array_equal(found.sum(1), [3, 5])

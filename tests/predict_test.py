@@ -96,10 +96,11 @@ def test_samples_that_are_all_right_ask_for_no_certainty() -> None:
 def test_temperatures_of_stages_are_averaged(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "calibration.json"
     assert calibration.read(path, 0) is None
-    calibration.write(path, 1, {"given": 8.0, "predicted": 1.0})
+    second = {"given": 8.0, "predicted": 1.0}
+    calibration.write(path, {1: second})
     assert calibration.read(path, 0) is None
-    calibration.write(path, 0, {"given": None, "predicted": 3.0})
-    calibration.write(path, 0, {"given": None, "predicted": 4.0})
+    assert calibration.read(path, 1) is None  # of the first stage nothing is known
+    calibration.write(path, {0: {"given": None, "predicted": 4.0}, 1: second})
     averaged = {"given": 8.0, "predicted": 2.0}
     assert calibration.read(path, 1) == pytest.approx(averaged)
     assert calibration.read(path, 0) == pytest.approx({"given": 1.0, "predicted": 4.0})

@@ -14,8 +14,8 @@ STREAM = config.World(
     modalities=("image", "text"),
     tasks=2,
     classes_per_task=2,
-    train_per_class=6,
-    test_per_class=4,
+    train_per_class=12,
+    test_per_class=8,
 )
 
 
@@ -42,7 +42,7 @@ def _config(folder: pathlib.Path) -> config.Config:
         encoder=config.EncoderOptions(str(folder)),
         # features are computed, not read
         data=config.DataOptions(feature_cache=False),
-        train=config.TrainOptions(epochs=1, batch_size=4),
+        train=config.TrainOptions(epochs=1, batch_size=8),
         report="off",
     )
 
@@ -70,7 +70,7 @@ def test_leaving_at_any_look_loses_nothing(
 def test_it_looks_behind_each_batch_that_is_embedded(
     encoder_folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # before anything was learnt: six samples of two classes are three batches
+    # before anything was learnt: twelve samples of two classes are three batches
     embedded = []
     embed = Feed._embed
 
@@ -87,6 +87,6 @@ def test_it_looks_behind_each_batch_that_is_embedded(
                 _config(encoder_folder), workdir, interrupt=AfterLooks(looks)
             )
         # class names come before
-        names = -(-2 * 2 * 3 // 4)
+        names = -(-4 * 3 // 8)
         assert len(embedded) == names + looks + 1
         assert [p.name for p in (workdir / "snapshots").glob("0*")] == []

@@ -98,8 +98,3 @@ def key_pulled(
         return value + key_pull * distance, metrics | {"key_distance": distance}
 
     return aligned(model, init, embed, train_label_space)._replace(loss=loss)
-
-
-def count_parameters(tree: PyTree) -> int:
-    """Returns the number of scalars in `tree`."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -23,7 +23,7 @@ _MAX_LOG_BYTES = 2**20
 # column of `predictions/`: classes among all met, modality not told
 CHOSEN = "chosen/union/predicted"
 # of config, what does not make two runs of one method two methods
-_NO_VARIANT = ("seeds", "resume", "report", "checkpoint", "data")
+_NO_VARIANT = ("seeds", "resume", "report", "checkpoint", "data", "logging", "mesh")
 
 
 class Source(NamedTuple):
@@ -265,6 +265,8 @@ def _source(config: dict[str, Any], stream: dict[str, Any]) -> Source | str:
         resolved = configs.resolve(config)
         built = assemble.build_stream(resolved)
         name = assemble.encoder_name(resolved.encoder)
+        if not pretrained.is_here(name):
+            return "the encoder is a repository, and a page fetches nothing"
         inputs = pretrained.read_inputs(name)
     except (ValueError, OSError) as error:
         return f"the samples are not at hand ({str(error).splitlines()[0]})"

@@ -3,8 +3,11 @@
 Its weights are licensed CC-BY-NC-SA 4.0, not for commercial use.
 """
 
+from typing import Any
+
 from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
 from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.language_bind import CLIP_MEAN, CLIP_STD
 from mmcl_jax.models.pretrained.layout import (
@@ -61,9 +64,11 @@ def spec(
     Raises:
         DataError: tensors that are needed for that are missing.
     """
-    heads = HEADS | config.get("heads", {})
-    given = {name: tuple(size) for name, size in config.get("sizes", {}).items()}
-    sizes = _SIZES | given
+    heads = HEADS | fields.section({"heads": {}} | config, "heads")
+    sizes = _SIZES | {
+        name: _sides(size)
+        for name, size in fields.section({"sizes": {}} | config, "sizes").items()
+    }
     try:
         words = tensors["modality_preprocessors.text.token_embedding.weight"].shape
         context = tensors["modality_preprocessors.text.pos_embed"].shape
@@ -83,12 +88,20 @@ def spec(
     return EncoderSpec(towers, tuple(_READERS.items()), width)
 
 
+def _sides(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"field 'sizes': {value!r} is not a height and a width")
+    height, width = (fields.integer({"image_size": v}, "image_size") for v in value)
+    return height, width
+
+
 def _trunk(tensors: Tensors, name: str, heads: dict[str, int]) -> TowerSpec:
     at = f"modality_trunks.{name}.blocks."
     inner, width = tensors[f"{at}0.mlp.fc1.weight"].shape
     layers = {n.removeprefix(at).partition(".")[0] for n in tensors if n.startswith(at)}
+    shape = {"hidden_size": width, "heads": heads[name]}
     return TowerSpec(
-        width,
+        fields.width(shape, "hidden_size", "heads"),
         len(layers),
         heads[name],
         inner,

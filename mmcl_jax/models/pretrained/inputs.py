@@ -97,19 +97,37 @@ def processor(
             fields.channels(config, "image_std"),
         )
         size = config.get("size")
+        if not isinstance(size, (int, dict)):
+            raise ValueError(f"field 'size': {size!r} is neither a number nor a block")
         crops = isinstance(size, int) or (
             isinstance(size, dict) and "shortest_edge" in size
         )
-        sides = [size] if isinstance(size, int) else list((size or {}).values())
+        sides = [size] if isinstance(size, int) else list(size.values())
         if any(side != image_size for side in sides) or not sides:
             raise ValueError(
                 f"field 'size': {size!r}; the encoder reads {image_size} pixels"
             )
+        _check_steps(config, image_size if crops else None)
         if config.get("resample", _BICUBIC) != _BICUBIC:
             raise ValueError(
                 f"field 'resample': {config['resample']!r}; expected 3, bicubic"
             )
         return pixels, "crop" if crops else "squash"
+
+
+def _check_steps(config: Section, cropped: int | None) -> None:
+    """Raises `ValueError` for steps other than those that are done."""
+    steps = ["do_resize", "do_rescale", "do_normalize"]
+    for step in [*steps, "do_center_crop"] if cropped else steps:
+        if config.get(step, True) is not True:
+            raise ValueError(f"field {step!r}: {config[step]!r}; expected true")
+    factor = config.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, float) or abs(255 * factor - 1) > 1e-3:
+        raise ValueError(f"field 'rescale_factor': {factor!r}; expected 1/255")
+    crop = config.get("crop_size", cropped)
+    sides = crop.values() if isinstance(crop, dict) else [crop]
+    if cropped and any(side != cropped for side in sides):
+        raise ValueError(f"field 'crop_size': {crop!r}; expected {cropped}")
 
 
 def clip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:

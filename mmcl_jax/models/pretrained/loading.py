@@ -11,6 +11,7 @@ import numpy as np
 
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import DataError, InputSpec, reading
+from mmcl_jax.modalities.tokenization import tokenizer_hash
 from mmcl_jax.models.encoder import EncoderSpec, ReaderSpec
 from mmcl_jax.models.pretrained import (
     big_vision,
@@ -111,6 +112,9 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
     for part in parts:
         for file in part.files:
             _hash(file, digest)
+        if not part.inputs.tokenizer.path.endswith("tokenizer.json"):
+            # of several files
+            digest.update(tokenizer_hash(part.inputs.tokenizer).encode())
     frozen = layouts.tree(spec, leaves)
     fingerprint = digest.hexdigest()
     summary = _summary(parts, sources, spec, frozen, fingerprint)
@@ -126,6 +130,12 @@ def read_inputs(name: str | pathlib.Path) -> InputSpec:
     if str(name).startswith(random_weights.PREFIX):
         return random_weights.describe(str(name))[1]
     return _inputs(_find(name)[0])
+
+
+def is_here(name: str) -> bool:
+    """Says whether nothing needs to be fetched for an encoder, whatever a hub has."""
+    parts = [name] if os.path.exists(name) else [p.strip() for p in name.split("+")]
+    return all(os.path.exists(p) or p.startswith(random_weights.PREFIX) for p in parts)
 
 
 def _find(name: str | pathlib.Path) -> tuple[list[_Part], list[str]]:
@@ -279,7 +289,8 @@ def _big_vision(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) -
 def _image_bind(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) -> _Part:
     path = folder / CONFIG
     config = read_json(path, _EXPECTED) if path.exists() else {}
-    spec = image_bind.spec(tensors, str(weights), config)
+    with reading(str(path if config else weights), _EXPECTED):
+        spec = image_bind.spec(tensors, str(weights), config)
     tokenizer = inputs.clip_tokenizer(folder)
     fed = image_bind.inputs(spec, tokenizer)
     files = (pathlib.Path(tokenizer.path), weights)
