@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmcl_jax import assemble, sharding
+from mmcl_jax import assemble, config, experiment, sharding, states
 from mmcl_jax.config import EncoderOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import encoder as encoders
@@ -319,3 +319,45 @@ def test_padding_of_siglip_is_no_word() -> None:
     ids = jnp.asarray([[5, 6, 1, 1, 1], [5, 6, 7, 8, 9]])
     found = np.asarray(text.words(spec, ids))
     np.testing.assert_array_equal(found.sum(1), [3, 5])
+
+
+# streams; every kind once, every family with two
+
+STREAMS = {
+    "clip_tiny": (("image", "text"), ("shallow_prompts", "prefix")),
+    "siglip_tiny": (("depth", "text"), ("deep_prompts", "low_rank")),
+    "languagebind_tiny": (("video", "audio"), ("deep_prompts", "residual_prefix")),
+    "imagebind_tiny": (("video", "depth"), ("prefix", "low_rank")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name, (_, own) in STREAMS.items() for kind in own],
+)
+def test_comm_learns_two_tasks(name: str, kind: str, tmp_path: pathlib.Path) -> None:
+    made = config.Config(
+        stream=config.World(
+            modalities=STREAMS[name][0],
+            tasks=2,
+            classes_per_task=2,
+            train_per_class=8,
+            test_per_class=8,
+        ),
+        encoder=EncoderOptions(f"random:{name}"),
+        method=config.MethodOptions(
+            adapter=config.AdapterOptions(kind=kind, length=2, rank=2)
+        ),
+        train=config.TrainOptions(epochs=2, batch_size=16),
+        report="off",
+    )
+    results = experiment.run(made, tmp_path)
+    assert results["refused_steps"] == 0
+    first, last = (states.read(tmp_path / "snapshots" / n) for n in ("000", "001"))
+    for path, array in last.items():
+        assert np.isfinite(array).all(), path
+    # the second task has trained the adapter of its own modality
+    moved = [path for path in last if not np.array_equal(first[path], last[path])]
+    assert any(path.startswith("params/") for path in moved)
+    assert (tmp_path / "encoder.txt").read_text().startswith(f"random:{name}")
