@@ -5,14 +5,33 @@ events in a thread whose failure stops the caller for good, and in a buffer that
 with its process.
 """
 
+import contextlib
 import pathlib
 import socket
 import struct
+import sys
 import time
+from collections.abc import Iterator
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
-from tensorboardX.record_writer import masked_crc32c
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Lets importing `module` fail inside, unless it is there already."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # pyright: ignore
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# tensorboardX takes seconds to import torch, where there is one, for its own writer
+with _without("torch"):
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
+    from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
+    from tensorboardX.record_writer import masked_crc32c
 
 _PREFIX = "events.out.tfevents."
 

@@ -85,7 +85,7 @@ class Stream:
         inputs = jax.tree.map(draw, self.model.input_shapes[index])
         return Batch(
             inputs=inputs,
-            query=self.model.embed(self.frozen, inputs, None),
+            query=self.model.embed(self.frozen, MODALITIES[index], inputs, None),
             label=jnp.asarray(np.resize([2 * stage, 2 * stage + 1], rows), jnp.int32),
             weight=jnp.ones(rows),
             id=jnp.arange(rows, dtype=jnp.int32) + rows * (stage + 100 * seed),

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 DECODERS = ("image", "video", "audio", "depth", "text", "table")
-DECODERS += ("encoder", "tokenizer", "shards", "torch", "npz", "config", "results")
+DECODERS += ("encoder", "shards", "torch", "npz", "tokenizer", "config", "results")
 
 
 class Work(NamedTuple):
