@@ -20,6 +20,11 @@ CASES = {"comm": 3e-5, "ranpac": 1e-5, "er": 1e-5}
 
 def of_every_mesh() -> list:
     """Methods, layouts and shapes of the mesh; all but two are slow to try."""
+    layouts = ("replicated", "sharded")
+    chosen = [("comm", layout, shape) for layout in layouts for shape in MESHES]
+    for case in ("ranpac", "er"):
+        chosen += [(case, "sharded", (4, 2)), (case, "sharded", (1, 2))]
+        chosen += [(case, "replicated", (8, 1))]
     quick = [(case, "sharded", (4, 2)) for case in ("comm", "ranpac")]
     return [
         pytest.param(
@@ -28,9 +33,7 @@ def of_every_mesh() -> list:
             *shape,
             marks=[] if (case, layout, shape) in quick else pytest.mark.slow,
         )
-        for case in CASES
-        for layout in ("replicated", "sharded")
-        for shape in MESHES
+        for case, layout, shape in chosen
     ]
 
 
