@@ -79,7 +79,7 @@ def test_commands_run(block: str, tmp_path: pathlib.Path):
     write_data(tmp_path / "DATA")
     for folder in ("configs", "launch"):
         (tmp_path / folder).symlink_to(ROOT / folder)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = helpers.environment() | {"PYTHONPATH": str(ROOT)}
     told = commands(block)
     if set(told[0]) & set(USES):  # of a run that another block has made
         run = ["--config=configs/folders.py", "--config.stream.root=DATA"]
@@ -143,7 +143,12 @@ def smoke(words: list[str]) -> list[str] | None:
             words += ["--config=configs/demo.py", "--workdir=runs/demo"]
     else:
         words = [sys.executable, *words[1:]]
-    return [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
+    short = [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
+    if re.search(r"configs/(demo|world)\.py", flag(words, "--config") or ""):
+        # a program is compiled for each modality, which is most of a short run
+        few = {"--config.stream.modalities": "image,text", "--config.stream.tasks": 3}
+        short += [f"{key}={few[key]}" for key in few if not flag(words, key)]
+    return short
 
 
 def add_smoke(found: re.Match) -> str:
