@@ -10,7 +10,6 @@ import sys
 from ast import literal_eval
 from typing import Literal, get_args, get_origin, get_type_hints
 
-import numpy as np
 import pytest
 
 from mmcl_jax import metrics
@@ -221,21 +220,6 @@ def test_switches_are_those_of_the_code():
     for among in choices.values():
         for choice in among:
             assert f"`{choice}`" in PAGES["docs/method.md"]
-
-
-def test_the_example_of_the_metrics_is_right():
-    page, heading = "docs/metrics.md", "## An example"
-    matrix = np.array([column(page, heading, i) for i in (1, 2, 3)], float).T
-    baseline = np.array([np.nan, 0.05, 0.15])
-    assert "scores .05 on the second and .15 on the third" in PAGES[page]
-    found = re.findall(r"^- `(\w+)`: .*? = (-?\.\d+)", PAGES[page], re.M)
-    assert len(found) == 7
-    for name, value in found:
-        more = [baseline] if name == "forward_transfer" else []
-        assert getattr(metrics, name)(matrix, *more) == pytest.approx(
-            float(value), abs=5e-4
-        )
-    assert metrics.forgetting_including_last(matrix) == pytest.approx(0.025)
 
 
 @pytest.mark.parametrize("page", PAGES)
