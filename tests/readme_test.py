@@ -12,7 +12,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from mmcl_jax import metrics
+from mmcl_jax import config_reference, metrics
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.comm_options import CommOptions
 from tests import helpers
@@ -234,3 +234,37 @@ def test_links_lead_somewhere(page: str):
             headings = re.findall(r"^#+ (.*)$", there.read_text("utf-8").lower(), re.M)
             plain = [re.sub(r"[^\w -]", "", heading) for heading in headings]
             assert anchor in [heading.replace(" ", "-") for heading in plain], target
+
+
+def test_every_page_is_found_from_the_readme():
+    pages = {name for name in PAGES if name.startswith("docs/")}
+    listed = " ".join(column("README.md", "## Documentation"))
+    assert set(re.findall(r"\]\(([^)]+)\)", listed)) == pages
+
+
+def test_every_module_has_its_place_in_the_design():
+    rooms = PAGES["docs/design.md"].split("\n## Rooms\n", 1)[1]
+    package = ROOT / "mmcl_jax"
+    modules = [*package.glob("*.py"), *(package / "report").glob("*.py")]
+    own = {path.name for path in modules if not path.name.startswith("__")}
+    assert own <= set(re.findall(r"\b[a-z]\w*\.py", rooms))
+    there = {path.name for path in package.rglob("*.py")}
+    assert set(re.findall(r"\b[a-z]\w*\.py", rooms)) <= there
+
+
+def test_keys_that_pages_name_are_there():
+    keys = {row.key for _, _, rows in config_reference.sections() for row in rows}
+    sections = {key.rsplit(".", i)[0] for key in keys for i in (1, 2, 3)}
+    for name, text in PAGES.items():
+        for key in re.findall(r"(?<![\w./])(?:--)?(config(?:\.[a-z_0-9]+)+)", text):
+            if not key.endswith((".json", ".py", ".md", ".yaml")):
+                assert key in keys | sections, f"{name}: {key}"
+
+
+def test_messages_that_the_answers_quote_are_those_of_the_code():
+    code = "".join(path.read_text("utf-8") for path in ROOT.glob("mmcl_jax/**/*.py"))
+    code = re.sub(r'"\s*\n?\s*f?"', "", code)  # of strings over several lines
+    quoted = re.findall(r"^### `([a-z ]+ [a-z ]+)`", PAGES["docs/faq.md"], re.M)
+    assert len(quoted) > 4
+    for message in quoted:
+        assert message in code

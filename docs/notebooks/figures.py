@@ -116,7 +116,8 @@ axes.imshow(
     confusion / confusion.sum(axis=1, keepdims=True), vmin=0, vmax=1, cmap="Blues"
 )
 for (i, j), count in np.ndenumerate(confusion):
-    axes.text(j, i, count, ha="center", va="center", fontsize="small")
+    colour = "white" if 2 * count > confusion[i].sum() else "black"
+    axes.text(j, i, count, color=colour, ha="center", va="center", fontsize="small")
 axes.set_xticks(range(len(run.modalities)), run.modalities, rotation=45)
 axes.set_yticks(range(len(run.modalities)), run.modalities)
 axes.set(xlabel="taken for", ylabel="is")
@@ -144,8 +145,8 @@ for own, other, count in metrics.most_confused(label, chosen, canonical, 5):
 # ## What the frozen encoder sees
 #
 # `embeddings.npz` has its features of some test samples, and its texts of all
-# classes. Two principal components show the gap between modalities, which
-# re-alignment has to bridge.
+# classes. Two principal components show how modalities lie apart, from each other and
+# from the texts of their classes.
 
 # %%
 arrays = run.embeddings
@@ -161,7 +162,7 @@ for name in run.modalities:
     axes.scatter(*samples[modality == name].T, s=6, label=name)
 axes.scatter(*texts.T, s=24, facecolors="none", edgecolors="black", label="class texts")
 axes.set(xticks=[], yticks=[])
-axes.legend(fontsize="small")
+figure.legend(fontsize="small", loc="outside right upper")
 plt.show()
 
 # %% [markdown]
