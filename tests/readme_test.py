@@ -1,5 +1,6 @@
 """What the README and docs/ say is so: every command runs, every name exists."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 from mmcl_jax import config_reference, metrics
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.comm_options import CommOptions
-from tests import helpers
+from tests import config_reference_test, helpers
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {
@@ -259,6 +260,27 @@ def test_keys_that_pages_name_are_there():
         for key in re.findall(r"(?<![\w./])(?:--)?(config(?:\.[a-z_0-9]+)+)", text):
             if not key.endswith((".json", ".py", ".md", ".yaml")):
                 assert key in keys | sections, f"{name}: {key}"
+
+
+def test_flags_that_pages_give_have_values_that_are_taken():
+    rows = {
+        row.key: row for _, _, found in config_reference.sections() for row in found
+    }
+    flags = {
+        found
+        for text in PAGES.values()
+        for found in re.findall(
+            r"--(config(?:\.\w+)+)=(\"[^\"]+\"|'[^']+'|[^\s`]+)", text
+        )
+    }
+    assert len(flags) > 15
+    for key, value in flags:
+        value = value.strip("\"'")
+        with contextlib.suppress(ValueError, SyntaxError):  # of a text
+            value = literal_eval(value)
+        if key == "config.stream.modalities" and isinstance(value, str):
+            value = (value,)
+        config_reference_test.resolved(rows[key], value)
 
 
 def test_messages_that_the_answers_quote_are_those_of_the_code():
