@@ -20,10 +20,23 @@ from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.progress import Bar
-from mmcl_jax.streams import folders, loader, procedural, verification
+from mmcl_jax.streams import (
+    folders,
+    loader,
+    manifest,
+    procedural,
+    tfds,
+    verification,
+)
 from mmcl_jax.streams.base import ClassSlot, Stream, Task, joint, stream_hash
 from mmcl_jax.types import Classes
 
+_BUILDERS = {
+    "world": procedural.build,
+    "folders": folders.build,
+    "manifest": manifest.build,
+    "tfds": tfds.build,
+}
 BUILTIN_ENCODER = pathlib.Path(__file__).parent / "models" / "assets"
 
 
@@ -102,8 +115,7 @@ def encoder_name(options: configs.EncoderOptions) -> str:
 def build_stream(config: configs.Config) -> Stream:
     """Returns the stream that the config names, joined if its method asks for that."""
     options = dataclasses.asdict(config.stream)
-    build = {"world": procedural.build, "folders": folders.build}[options.pop("kind")]
-    stream = build(
+    stream = _BUILDERS[options.pop("kind")](
         **options, order_seed=config.seeds.order, data_seed=config.seeds.data
     )
     return joint(stream) if config.method.name in ON_JOINED_STREAM else stream
@@ -165,7 +177,7 @@ def assemble(config: configs.Config, console: Console) -> Run:
     _check_modalities(encoder, stream)
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
     failures, notes = {}, []
-    if config.data.verify and isinstance(config.stream, configs.Folders):
+    if config.data.verify and not isinstance(config.stream, configs.World):
         failures = _verify(decoder, stream, config.data, console)
         stream = verification.without(stream, failures)
         notes = [f"skipped: {failure}" for failure in failures.values()]

@@ -49,7 +49,14 @@ from mmcl_jax.options import (
 )
 from mmcl_jax.sharding import Layout
 from mmcl_jax.streams.base import ORDERS
-from mmcl_jax.streams.options import STREAMS, DataOptions, Folders, World
+from mmcl_jax.streams.options import (
+    STREAMS,
+    DataOptions,
+    Folders,
+    Manifest,
+    Tfds,
+    World,
+)
 
 
 class ConfigError(ValueError):
@@ -263,7 +270,7 @@ class Config:
             `end` alone; never (`off`).
     """
 
-    stream: World | Folders = World()
+    stream: World | Folders | Manifest | Tfds = World()
     seeds: Seeds = Seeds()
     encoder: EncoderOptions = EncoderOptions()
     mesh: MeshOptions = MeshOptions()
@@ -423,12 +430,8 @@ def _check(config: Config) -> None:
             "config.data.on_error: 'skip' needs config.data.verify, which finds what "
             "is skipped"
         )
-    if isinstance(stream, Folders):
-        if not stream.root:
-            raise ConfigError(
-                "config.stream.root: missing; give the folder of your data, for "
-                "instance --config.stream.root=/data/streams"
-            )
+    if not isinstance(stream, World):
+        _check_source(stream)
         return
     if not stream.modalities:
         raise ConfigError("config.stream.modalities: at least one is needed")
@@ -440,4 +443,19 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"config.stream.tasks: {stream.tasks} is less than the "
             f"{len(stream.modalities)} of config.stream.modalities"
+        )
+
+
+def _check_source(stream: Folders | Manifest | Tfds) -> None:
+    """Raises `ConfigError` where a stream does not say where its data are."""
+    needed = {
+        "folders": ("root", "the folder of your data", "/data/streams"),
+        "manifest": ("path", "the table of your files", "/data/manifest.csv"),
+        "tfds": ("names", "data sets that are prepared", "mnist"),
+    }
+    field, what, example = needed[stream.kind]
+    if not getattr(stream, field):
+        raise ConfigError(
+            f"config.stream.{field}: missing; give {what}, for instance "
+            f"--config.stream.{field}={example}"
         )

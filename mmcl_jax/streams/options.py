@@ -42,12 +42,10 @@ class World:
 
 
 @dataclasses.dataclass(frozen=True)
-class Folders:
-    """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
+class Selection:
+    """What is taken of data sets, and how it is cut into tasks.
 
     Attributes:
-        kind: "folders".
-        root: the folder; a relative one counts from the working directory.
         classes_per_task: classes of a task.
         order: a name of `streams.base.ORDERS`.
         include: comma-separated globs on `<modality>/<dataset>/<class>`; empty: all.
@@ -61,8 +59,6 @@ class Folders:
         first_tasks: tasks that are kept, once in order; None: all.
     """
 
-    kind: str = "folders"
-    root: str = ""
     classes_per_task: Classes = 5
     order: str = "interleaved"
     include: str = ""
@@ -74,7 +70,53 @@ class Folders:
     first_tasks: Count | None = None
 
 
-STREAMS = {"world": World, "folders": Folders}
+@dataclasses.dataclass(frozen=True)
+class Folders(Selection):
+    """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
+
+    Attributes:
+        kind: "folders".
+        root: the folder; a relative one counts from the working directory.
+    """
+
+    kind: str = "folders"
+    root: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest(Selection):
+    """A stream of the files that a CSV table lists, see `streams.manifest`.
+
+    Attributes:
+        kind: "manifest".
+        path: the table, with the columns path, label, modality, split and dataset.
+    """
+
+    kind: str = "manifest"
+    path: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds(Selection):
+    """A stream of data sets that TensorFlow Datasets has prepared, see `streams.tfds`.
+
+    Attributes:
+        kind: "tfds".
+        names: of the data sets, each with its config and version, if need be:
+            `mnist`, `coil100/1.0.0`.
+        data_dir: where they are; "": where TensorFlow Datasets puts them.
+        train: the split that is trained on.
+        test: the split that scores; "": a part is split off.
+    """
+
+    kind: str = "tfds"
+    names: tuple[str, ...] = ()
+    data_dir: str = ""
+    train: str = "train"
+    test: str = "test"
+
+
+STREAMS = {"world": World, "folders": Folders, "manifest": Manifest, "tfds": Tfds}
 
 
 @dataclasses.dataclass(frozen=True)
