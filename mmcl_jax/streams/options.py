@@ -134,6 +134,8 @@ class DataOptions:
             listed in `log.txt` and counted in `results.json`.
         feature_cache: whether frozen features are kept on disk for later runs, see
             `features`.
+        modality_modules: Python files of your own with modalities, see
+            `docs/own_modality.md`.
     """
 
     worker_processes: NonNegativeInt = 0
@@ -142,3 +144,4 @@ class DataOptions:
     verify: bool = True
     on_error: Literal["stop", "skip"] = "stop"
     feature_cache: bool = True
+    modality_modules: tuple[str, ...] = ()

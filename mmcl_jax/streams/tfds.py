@@ -190,7 +190,7 @@ def _open(folder: str, split: str) -> _Opened:
     _check_features(read_json(pathlib.Path(folder) / "features.json", EXPECTED), folder)
     import tensorflow_datasets as tfds  # takes a second, and is seldom needed
 
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     info, features = builder.info, builder.info.features
     if split not in info.splits:
         raise DataError(
