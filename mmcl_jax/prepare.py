@@ -25,7 +25,7 @@ from mmcl_jax.report import examples, page, theme
 from mmcl_jax.report.blocks import Card, Cards, Remarks, Samples, Section
 from mmcl_jax.report.charts import shown
 from mmcl_jax.report.tables import Table, number, word
-from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.streams.inspection import Findings, inspect, to_json
 from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.streams.verification import verify
@@ -36,6 +36,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _OUT = flags.DEFINE_string("out", None, "An .html file with counts and samples.")
 _JSON = flags.DEFINE_bool("json", False, "Prints JSON instead of lines.")
 _SAMPLES = 3  # of a class
+_CLASSES = 100  # of which samples are shown
 _LINES = 50  # of a page, of one kind
 
 
@@ -156,7 +157,7 @@ def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
     samples = Section(
         "samples",
         "Samples",
-        "The first training samples of each class.",
+        f"The first training samples of each class, of {_CLASSES} classes at most.",
         (Samples(tuple(_samples(stream, findings, inputs))),),
     )
     counts = Section("counts", "Counts", "Click a title to sort.", (table,))
@@ -168,10 +169,13 @@ def _samples(
     stream: Stream, findings: Findings, inputs: InputSpec
 ) -> Iterator[examples.ClassSamples]:
     marks, room = theme.of_modalities(stream.modalities), examples.MAX_BYTES
-    records = [record for task in stream.tasks for record in task.train]
-    for label, count in enumerate(findings.counts):
+    first: dict[int, list[Record]] = {}
+    for record in (record for task in stream.tasks for record in task.train):
+        if len(kept := first.setdefault(record.label, [])) < _SAMPLES:
+            kept.append(record)
+    for label, count in enumerate(findings.counts[:_CLASSES]):
         own, modality = [], count.slot.modality
-        for record in [r for r in records if r.label == label][:_SAMPLES]:
+        for record in first.get(label, ()):
             found = examples.example(record, modality, inputs)
             own.append(examples.fitting(found, room))
             room -= len(own[-1].content)
