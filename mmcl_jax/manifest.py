@@ -14,7 +14,7 @@ from mmcl_jax.modalities.base import DataError
 from mmcl_jax.streams import layouts, manifest
 
 _LAYOUT = flags.DEFINE_enum(
-    "layout", None, sorted(layouts.LAYOUTS), "How the data set is laid out."
+    "layout", None, ["esc50", "nyu_depth"], "How the data set is laid out."
 )
 _ROOT = flags.DEFINE_string("root", None, "Folder that it was unpacked to.")
 _FOLD = flags.DEFINE_integer("test_fold", 5, "Fold of ESC-50 that tests.", 1, 5)
@@ -28,7 +28,10 @@ def main(argv: list[str]) -> None:
         sys.exit(command_line.complain(DataError(message)))
     root = pathlib.Path(_ROOT.value)
     try:
-        rows = layouts.LAYOUTS[_LAYOUT.value](root, _FOLD.value)
+        if _LAYOUT.value == "esc50":
+            rows = layouts.esc50(root, _FOLD.value)
+        else:
+            rows = layouts.nyu_depth(root)
         manifest.write(root / NAME, rows)
     except (DataError, OSError) as error:
         sys.exit(command_line.complain(error))

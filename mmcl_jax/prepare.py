@@ -22,7 +22,7 @@ from mmcl_jax.modalities.base import DataError, InputSpec
 from mmcl_jax.models import pretrained
 from mmcl_jax.progress import Bar
 from mmcl_jax.report import examples, page, theme
-from mmcl_jax.report.blocks import Card, Cards, Remarks, Samples, Section
+from mmcl_jax.report.blocks import Card, Cards, Remarks, Samples, Section, Text
 from mmcl_jax.report.charts import shown
 from mmcl_jax.report.tables import Table, number, word
 from mmcl_jax.streams.base import Record, Stream
@@ -151,8 +151,7 @@ def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
         "warnings",
         "What is wrong or uneven",
         "Damaged files, samples of the same content, classes with few samples.",
-        (Remarks(remarks),) if remarks else (),
-        "" if remarks else "nothing was found",
+        (Remarks(remarks) if remarks else Text("Nothing was found."),),
     )
     samples = Section(
         "samples",

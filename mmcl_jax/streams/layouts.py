@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-from collections.abc import Callable
 
 from mmcl_jax.modalities.base import DataError
 from mmcl_jax.streams.manifest import Row
@@ -39,7 +38,7 @@ def esc50(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
     return rows
 
 
-def nyu_depth(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
+def nyu_depth(root: pathlib.Path) -> list[Row]:
     """Returns depth maps, in a folder a class below `train` and `test` or `val`.
 
     So the scenes of NYU Depth v2 are handed on for classification; between split and
@@ -48,7 +47,6 @@ def nyu_depth(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
 
     Args:
         root: with a folder a split.
-        test_fold: is not looked at.
 
     Raises:
         DataError: there is no such folder.
@@ -57,7 +55,6 @@ def nyu_depth(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
         N. Silberman et al., "Indoor Segmentation and Support Inference from RGBD
         Images", ECCV 2012.
     """
-    del test_fold
     rows = []
     for name, split in _SPLITS.items():
         folder = root / name
@@ -75,10 +72,3 @@ def nyu_depth(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
     if not rows:
         raise DataError(f"{root}: no depth map in it; expected {_NYU}")
     return rows
-
-
-# by name, what lists the files of a folder
-LAYOUTS: dict[str, Callable[[pathlib.Path, int], list[Row]]] = {
-    "esc50": esc50,
-    "nyu_depth": nyu_depth,
-}
