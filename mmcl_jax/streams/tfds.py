@@ -23,7 +23,6 @@ from mmcl_jax.modalities.base import (
     InputSpec,
     Media,
     Modality,
-    check_seconds,
     reading,
 )
 from mmcl_jax.streams import data_sets
@@ -36,7 +35,6 @@ _INFO = "dataset_info.json"
 _CLASSES = "tensorflow_datasets.core.features."
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 1024  # records that are held at once while labels are read
-_INT16 = 2**15
 
 
 class _Opened(NamedTuple):
@@ -49,7 +47,6 @@ class _Opened(NamedTuple):
         label: name of the feature that is its class.
         modality: of the media.
         names: of the classes.
-        rate: of sounds, hertz; None: not said.
     """
 
     source: str
@@ -58,7 +55,6 @@ class _Opened(NamedTuple):
     label: str
     modality: str
     names: tuple[str, ...]
-    rate: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +75,10 @@ class RecordReference:
 
     def load(self, modality: Modality, spec: InputSpec) -> Media:
         """Decodes the record; pictures by the decoder of the modality."""
-        opened, value = self._stored()
-        source = self.describe()
+        value = self._stored()
         if modality.name == "text":
             return value.decode("utf-8", "replace")
-        if modality.name == "audio":
-            return _sound(source, value, opened.rate, spec)
+        source = self.describe()
         with tempfile.NamedTemporaryFile(suffix=modality.suffixes[0]) as file:
             file.write(value)
             file.flush()
@@ -99,15 +93,13 @@ class RecordReference:
 
     def identity(self) -> str:
         """Returns a hash of what is stored."""
-        _, value = self._stored()
-        content = value if isinstance(value, bytes) else np.asarray(value).tobytes()
-        return hashlib.sha256(content).hexdigest()
+        return hashlib.sha256(self._stored()).hexdigest()
 
-    def _stored(self) -> tuple[_Opened, Any]:
+    def _stored(self) -> bytes:
         with reading(os.path.join(self.folder, _INFO), EXPECTED):
             opened = _open(self.folder, self.split)
             value = opened.records[self.index][opened.media]
-            return opened, value.encode() if isinstance(value, str) else value
+            return value.encode() if isinstance(value, str) else bytes(value)
 
 
 def build(
@@ -209,14 +201,13 @@ def _open(folder: str, split: str) -> _Opened:
     if len(media) != 1 or len(labels) != 1:
         raise DataError(
             f"{folder}: features {', '.join(features)}; expected one picture, depth "
-            "map, sound or text and one class label, or supervised keys that name them"
+            "map or text and one class label, or supervised keys that name them"
         )
     ((name, modality),), (label,) = media.items(), labels
-    skip = {name: tfds.decode.SkipDecoding()} if modality != "audio" else None
-    rate = getattr(features[name], "sample_rate", None)
+    skip = {name: tfds.decode.SkipDecoding()}
     names = tuple(features[label].names)
     records = builder.as_data_source(split, decoders=skip)
-    return _Opened(f"{folder}/{split}", records, name, label, modality, names, rate)
+    return _Opened(f"{folder}/{split}", records, name, label, modality, names)
 
 
 def _check_features(tree: Any, folder: str) -> None:
@@ -226,6 +217,11 @@ def _check_features(tree: Any, folder: str) -> None:
         if not (isinstance(name, str) and name.startswith(_CLASSES)):
             raise DataError(
                 f"{folder}: feature of {name!r}; expected one of {_CLASSES}"
+            )
+        if name.endswith(".Audio"):
+            raise DataError(
+                f"{folder}: sounds, which cannot be read without TensorFlow; write "
+                "them to files, and list these in a manifest"
             )
     for value in tree.values() if isinstance(tree, dict) else tree:
         if isinstance(value, (dict, list)):
@@ -237,7 +233,7 @@ def _modality(feature: Any) -> str | None:
     kind = type(feature).__name__
     if kind == "Image":
         return "depth" if feature.np_dtype == np.uint16 else "image"
-    return {"Audio": "audio", "Text": "text"}.get(kind)
+    return "text" if kind == "Text" else None
 
 
 def _labels(opened: _Opened) -> Iterator[int]:
@@ -251,23 +247,3 @@ def _labels(opened: _Opened) -> Iterator[int]:
                     f"{len(opened.names) - 1}"
                 )
             yield label
-
-
-def _sound(
-    source: str, value: np.ndarray, rate: int | None, spec: InputSpec
-) -> tuple[np.ndarray, int]:
-    """Returns mono samples in [-1, 1] and their rate; whole numbers are of 16 bits."""
-    if rate is None:
-        raise DataError(f"{source}: a sound whose features say no sample rate")
-    samples = np.asarray(value)
-    if samples.dtype.kind == "i":
-        samples = samples / _INT16
-    samples = samples.astype(np.float32)
-    samples = samples.mean(axis=1) if samples.ndim == 2 else samples
-    if samples.ndim != 1 or not samples.size or not np.abs(samples).max() <= 1:
-        raise DataError(
-            f"{source}: samples {list(samples.shape)}; expected some in [-1, 1], or "
-            "whole numbers of 16 bits"
-        )
-    check_seconds(source, len(samples) / rate, spec)
-    return samples, rate
