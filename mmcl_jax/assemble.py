@@ -12,18 +12,30 @@ from absl import logging
 from rich.console import Console
 
 from mmcl_jax import config as configs
-from mmcl_jax import learner, sharding
-from mmcl_jax.methods import METHODS, ON_JOINED_STREAM
+from mmcl_jax import learner, methods, sharding
 from mmcl_jax.methods.base import Method
-from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities import BUILT_IN, MODALITIES
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.progress import Bar
-from mmcl_jax.streams import folders, loader, procedural, verification
+from mmcl_jax.streams import (
+    folders,
+    loader,
+    manifest,
+    procedural,
+    tfds,
+    verification,
+)
 from mmcl_jax.streams.base import ClassSlot, Stream, Task, joint, stream_hash
 from mmcl_jax.types import Classes
 
+_BUILDERS = {
+    "world": procedural.build,
+    "folders": folders.build,
+    "manifest": manifest.build,
+    "tfds": tfds.build,
+}
 BUILTIN_ENCODER = pathlib.Path(__file__).parent / "models" / "assets"
 
 
@@ -91,7 +103,19 @@ def load_encoder(
     spec = encoders.with_trunks(
         encoder.spec, remat=options.remat, sharded=layout == "sharded"
     )
-    return encoder._replace(spec=spec)
+    return encoder._replace(spec=_with_own_modalities(spec))
+
+
+def _with_own_modalities(spec: encoders.EncoderSpec) -> encoders.EncoderSpec:
+    """Lets the towers of pictures and sentences read modalities of the user's own."""
+    read, like = dict(spec.readers), {"visual": "image", "text": "text"}
+    own = {
+        name: like[kind.tower]
+        for name, kind in MODALITIES.items()
+        if name not in BUILT_IN and like[kind.tower] in read
+    }
+    readers = tuple((name, read[other]) for name, other in own.items())
+    return dataclasses.replace(spec, readers=spec.readers + readers)
 
 
 def encoder_name(options: configs.EncoderOptions) -> str:
@@ -102,11 +126,10 @@ def encoder_name(options: configs.EncoderOptions) -> str:
 def build_stream(config: configs.Config) -> Stream:
     """Returns the stream that the config names, joined if its method asks for that."""
     options = dataclasses.asdict(config.stream)
-    build = {"world": procedural.build, "folders": folders.build}[options.pop("kind")]
-    stream = build(
+    stream = _BUILDERS[options.pop("kind")](
         **options, order_seed=config.seeds.order, data_seed=config.seeds.data
     )
-    return joint(stream) if config.method.name in ON_JOINED_STREAM else stream
+    return joint(stream) if config.method.name in methods.ON_JOINED_STREAM else stream
 
 
 def input_shapes(
@@ -129,6 +152,12 @@ def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
             f"config.encoder.path: the encoder reads {', '.join(read)}; the stream has "
             f"{', '.join(missing)} too. Leave it out of the stream, or add an encoder "
             "for it with '+'"
+        )
+    style = encoder.inputs.style
+    if other := [n for n in stream.modalities if style not in MODALITIES[n].styles]:
+        raise configs.ConfigError(
+            f"config.encoder.path: the encoder is fed in the style {style!r}, in which "
+            f"{', '.join(other)} cannot be prepared"
         )
 
 
@@ -165,7 +194,7 @@ def assemble(config: configs.Config, console: Console) -> Run:
     _check_modalities(encoder, stream)
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
     failures, notes = {}, []
-    if config.data.verify and isinstance(config.stream, configs.Folders):
+    if config.data.verify and not isinstance(config.stream, configs.World):
         failures = _verify(decoder, stream, config.data, console)
         stream = verification.without(stream, failures)
         notes = [f"skipped: {failure}" for failure in failures.values()]
@@ -184,7 +213,7 @@ def compose(
 ) -> Run:
     """Builds model, method and learner around what was read; compiles nothing."""
     model = build_model(encoder, stream)
-    factory = METHODS[config.method.name]
+    factory = methods.find(config)
 
     def make_method(model: Model) -> Method:
         return factory(model, config)

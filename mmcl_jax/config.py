@@ -4,6 +4,7 @@ Config files build a `ConfigDict` from them, flags override its fields, and `res
 turns it back, checking every value before anything expensive starts.
 """
 
+import ast
 import dataclasses
 import difflib
 import json
@@ -17,8 +18,9 @@ from typing import Annotated, Any, Literal
 import ml_collections
 from ml_collections import config_dict
 
+from mmcl_jax import own_code
 from mmcl_jax.files import read_json
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods import available
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.cmcl import CmclOptions
 from mmcl_jax.methods.coda_prompt import CodaPromptOptions
@@ -49,7 +51,14 @@ from mmcl_jax.options import (
 )
 from mmcl_jax.sharding import Layout
 from mmcl_jax.streams.base import ORDERS
-from mmcl_jax.streams.options import STREAMS, DataOptions, Folders, World
+from mmcl_jax.streams.options import (
+    STREAMS,
+    DataOptions,
+    Folders,
+    Manifest,
+    Tfds,
+    World,
+)
 
 
 class ConfigError(ValueError):
@@ -133,7 +142,10 @@ class MethodOptions:
     """The method; it reads the sections it knows.
 
     Attributes:
-        name: a method of the README's table.
+        name: a method of the README's table, or of `METHODS` in `module`.
+        module: a Python file of your own with methods, see `docs/own_method.md`; empty:
+            none.
+        options: of a method in `module`: `field=value` for fields of its `Options`.
         sharing: whether all modalities of a tower have what is trained in common
             (`shared`), or each has its own, chosen by the modality where that is given
             (`per_modality_given`) or by a router always (`per_modality_routed`). Not of
@@ -160,6 +172,8 @@ class MethodOptions:
     """
 
     name: str = "comm"
+    module: str = ""
+    options: Any = ()
     sharing: Sharing = "per_modality_given"
     adapter: AdapterOptions = AdapterOptions()
     comm: CommOptions = CommOptions()
@@ -268,7 +282,7 @@ class Config:
             `end` alone; never (`off`).
     """
 
-    stream: World | Folders = World()
+    stream: World | Folders | Manifest | Tfds = World()
     seeds: Seeds = Seeds()
     encoder: EncoderOptions = EncoderOptions()
     mesh: MeshOptions = MeshOptions()
@@ -317,11 +331,12 @@ def check_name(what: str, value: str, names: Iterable[str]) -> None:
     raise ConfigError(f"{what}: {value!r} is not one of {', '.join(names)}{hint}")
 
 
-def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
-    """Returns the checked config.
+def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Config:
+    """Returns the checked config; code of the user's own that it names has run.
 
     Args:
         tree: a `ConfigDict`, or what `config.json` of a workdir holds.
+        stored: whether a run has stored it, so that it may run no code, see `own_code`.
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, a value out of range or
@@ -333,7 +348,9 @@ def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
         raise ConfigError("config.stream: missing; it says what is learnt")
     kind = tree["stream"].get("kind")
     check_name("config.stream.kind", kind, STREAMS)
-    config = _build(Config, tree, "config", {"stream": STREAMS[kind]})
+    tree, options = _run_own_code(tree, stored)
+    chosen = {"config.stream": STREAMS[kind], "config.method.options": options}
+    config = _build(Config, tree, "config", chosen)
     _check(config)
     return config
 
@@ -345,14 +362,64 @@ def load(path: pathlib.Path) -> Config:
         ConfigError: the file cannot be read or holds no valid config; names the file.
     """
     try:
-        return resolve(read_json(path, "the config of a run"))
+        return resolve(read_json(path, "the config of a run"), stored=True)
     except DataError as error:
         raise ConfigError(str(error)) from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _build(kind: type, tree: Any, path: str, chosen: dict[str, type]) -> Any:
+def _run_own_code(tree: dict, stored: bool) -> tuple[dict, Any]:
+    """Runs the code that a config names.
+
+    Returns:
+        The config, in which hashes stand behind the names of files, and the type of
+        `method.options`. Values of wrong types are left for `_build` to complain of.
+    """
+    method, data, kind = tree.get("method"), tree.get("data"), tuple[str, ...]
+
+    def find(name: str) -> str:
+        return own_code.find(name, stored)
+
+    path = "config.data.modality_modules"
+    try:
+        if isinstance(data, dict) and "modality_modules" in data:
+            names = _value(data["modality_modules"], tuple[str, ...], path)
+            found = tuple(find(name) for name in names)
+            for name in found:
+                own_code.add_modalities(name)
+            tree = tree | {"data": data | {"modality_modules": found}}
+        path = "config.method.module"
+        if isinstance(method, dict) and isinstance(method.get("module"), str):
+            if method["module"]:
+                method = method | {"module": find(method["module"])}
+                own = own_code.options(method["module"])
+                if own is not None and "options" in method:
+                    method, kind = method | {"options": _options(own, method)}, own
+            tree = tree | {"method": method}
+    except own_code.CodeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return tree, kind
+
+
+def _options(kind: Any, method: dict) -> Any:
+    """Returns the options of an own method by name, the defaults among them."""
+    path, given = "config.method.options", method["options"]
+    if isinstance(given, dict):
+        return given
+    values = dataclasses.asdict(kind())
+    for pair in _value(given, tuple[str, ...], path):
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"{path}: {pair!r} is not of the form field=value")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
+
+
+def _build(kind: type, tree: Any, path: str, chosen: dict[str, Any]) -> Any:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: {tree!r} is not a section")
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -363,9 +430,9 @@ def _build(kind: type, tree: Any, path: str, chosen: dict[str, type]) -> Any:
         at = f"{path}.{name}"
         if name not in tree:
             raise ConfigError(f"{at}: missing")
-        hint = chosen.get(name, hint)
-        if dataclasses.is_dataclass(hint):
-            values[name] = _build(hint, tree[name], at, {})
+        hint = chosen.get(at, hint)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            values[name] = _build(hint, tree[name], at, chosen)
         else:
             values[name] = _value(tree[name], hint, at)
     return kind(**values)
@@ -420,7 +487,16 @@ def _check(config: Config) -> None:
                 f"config.encoder.templates[{i}]: {template!r} needs one {{}} for the "
                 "name of a class, and no other brace"
             )
-    check_name("config.method.name", method.name, METHODS)
+    try:
+        names = available(method.module)
+    except own_code.CodeError as error:
+        raise ConfigError(f"config.method.module: {error}") from error
+    check_name("config.method.name", method.name, names)
+    if isinstance(method.options, tuple) and method.options:
+        raise ConfigError(
+            "config.method.options: of a method in config.method.module whose file has "
+            "a class Options"
+        )
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
     check_name("config.stream.order", stream.order, ORDERS)
     if config.data.on_error == "skip" and not config.data.verify:
@@ -428,12 +504,8 @@ def _check(config: Config) -> None:
             "config.data.on_error: 'skip' needs config.data.verify, which finds what "
             "is skipped"
         )
-    if isinstance(stream, Folders):
-        if not stream.root:
-            raise ConfigError(
-                "config.stream.root: missing; give the folder of your data, for "
-                "instance --config.stream.root=/data/streams"
-            )
+    if not isinstance(stream, World):
+        _check_source(stream)
         return
     if not stream.modalities:
         raise ConfigError("config.stream.modalities: at least one is needed")
@@ -445,4 +517,19 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"config.stream.tasks: {stream.tasks} is less than the "
             f"{len(stream.modalities)} of config.stream.modalities"
+        )
+
+
+def _check_source(stream: Folders | Manifest | Tfds) -> None:
+    """Raises `ConfigError` where a stream does not say where its data are."""
+    needed = {
+        "folders": ("root", "the folder of your data", "/data/streams"),
+        "manifest": ("path", "the table of your files", "/data/manifest.csv"),
+        "tfds": ("names", "data sets that are prepared", "mnist"),
+    }
+    field, what, example = needed[stream.kind]
+    if not getattr(stream, field):
+        raise ConfigError(
+            f"config.stream.{field}: missing; give {what}, for instance "
+            f"--config.stream.{field}={example}"
         )

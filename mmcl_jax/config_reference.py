@@ -33,7 +33,13 @@ REGISTRIES: Mapping[str, Iterable[str]] = {
     "config.method.name": METHODS,
     "config.method.adapter.kind": ADAPTERS,
 }
-_TYPES = {int: "whole number", float: "number", bool: "`True` or `False`", str: "text"}
+_TYPES = {
+    int: "whole number",
+    float: "number",
+    bool: "`True` or `False`",
+    str: "text",
+    Any: "list of texts",  # typed by the file that they are of
+}
 
 _HEAD = """\
 # Every key of a config
@@ -100,12 +106,17 @@ def _sections(path: str, value: Any) -> Iterator[tuple[str, str, list[Row]]]:
 def attributes(kind: type) -> dict[str, str]:
     """Returns what the part `Attributes` of a docstring says of each name.
 
+    Names that a class has from another one are explained there.
+
     >>> attributes(Row)["default"]
     'as it is written in Python.'
     """
-    below = inspect.cleandoc(kind.__doc__ or "").partition("\nAttributes:\n")[2]
-    entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", below, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__):
+        below = inspect.cleandoc(each.__doc__ or "").partition("\nAttributes:\n")[2]
+        entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", below, re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in entries}
+    return found
 
 
 def summary(documented: type | Callable) -> str:

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from mmcl_jax import assemble, flops, learner, programs, roofline, sharding
 from mmcl_jax import config as configs
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods import find
 from mmcl_jax.modalities.base import DataError
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
@@ -156,7 +156,7 @@ def _programs(
     rows: int,
 ) -> tuple[Program | None, Program, int]:
     """Returns training step and prediction, and the forward passes of the former."""
-    factory = METHODS[config.method.name]
+    factory = find(config)
     run = learner.make_learner(
         lambda model: factory(model, config),
         model,

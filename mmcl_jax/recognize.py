@@ -6,6 +6,7 @@ A few bytes at its front tell; whether the rest is sound is for the decoder to s
 import codecs
 import os
 
+from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import DataError, reading
 
 EXPECTED = (
@@ -40,6 +41,9 @@ def modality_of(path: str | os.PathLike[str]) -> str:
     path = os.fspath(path)
     with reading(path, EXPECTED), open(path, "rb") as file:
         head = file.read(_HEAD)
+        for name, kind in MODALITIES.items():
+            if kind.recognizes is not None and kind.recognizes(head):
+                return name
     if head.startswith(_PNG):
         # behind the name of the first chunk: width, height, bits, kind of colour
         deep_grey = head[12:16] == b"IHDR" and head[24:26] == bytes((16, _GREY))

@@ -17,7 +17,7 @@ from mmcl_jax.comparison import (
     matched_samples,
 )
 from mmcl_jax.evaluate import ROUTES, SPACES
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods import find
 from mmcl_jax.results import plain
 from mmcl_jax.states import read
 from mmcl_jax.stored import StoredRun, read_predictions, read_run, seen_tasks
@@ -85,7 +85,7 @@ def compare_snapshots(
         stream, reason = _stream_with_samples(run)
         notes += [f"samples are not described: {reason}"] if reason else []
     meaning = axes.find(
-        lambda model: METHODS[run.config.method.name](model, run.config),
+        lambda model: find(run.config)(model, run.config),
         build_model(load_encoder(run.config.encoder), run.stream),
     )
     return plain(

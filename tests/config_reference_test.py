@@ -8,10 +8,15 @@ import pytest
 
 from mmcl_jax import config_reference
 from mmcl_jax.config import Config, ConfigError, resolve
-from mmcl_jax.streams.options import Folders, World
+from mmcl_jax.streams import options
 
-# of one modality, so that it may have one task
-STREAMS = {"world": World(modalities=("image",)), "folders": Folders(root="DATA")}
+STREAMS = {
+    # of one modality, so that it may have one task
+    "world": options.World(modalities=("image",)),
+    "folders": options.Folders(root="DATA"),
+    "manifest": options.Manifest(path="DATA/manifest.csv"),
+    "tfds": options.Tfds(names=("mnist",)),
+}
 ROWS = [row for _, _, rows in config_reference.sections() for row in rows]
 
 
@@ -33,6 +38,10 @@ def resolved(row: config_reference.Row, value: Any) -> Config:
             section[name] = value
             return resolve(tree)
     raise KeyError(row.key)
+
+
+def test_every_stream_is_tried() -> None:
+    assert STREAMS.keys() == options.STREAMS.keys()
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -82,9 +82,10 @@ def test_there_are_configs() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_shipped_configs_resolve(name: str, argument: str) -> None:
     tree = _get_config(name, argument)
-    if tree.stream.kind == "folders" and not tree.stream.root:
-        assert _error(tree).startswith("config.stream.root: missing")
-        tree.stream.root = "data"
+    where = {"folders": "root", "manifest": "path", "tfds": "names"}
+    if field := where.get(tree.stream.kind):
+        assert _error(tree).startswith(f"config.stream.{field}: missing")
+        tree.stream[field] = ("data",) if field == "names" else "data"
     config = resolve(tree)
     # what a workdir stores is the same config
     assert resolve(json.loads(configs.to_json(config))) == config

@@ -6,6 +6,7 @@ The features are random, and told apart.
 import contextlib
 import functools
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from mmcl_jax import assemble, config, learner, sharding
-from mmcl_jax.methods import METHODS
+from mmcl_jax import assemble, config, learner, own_code, sharding
+from mmcl_jax.methods import METHODS, find
 from mmcl_jax.methods.comm_options import CommOptions
 from mmcl_jax.methods.rail import RailOptions
 from mmcl_jax.methods.ranpac import RanpacOptions
@@ -44,6 +45,20 @@ def _options(name: str = "comm", kind: str = "deep_prompts", **sections: Any):
     return config.MethodOptions(name, adapter=adapter, **heads | sections)
 
 
+def _own_methods() -> dict[str, Any]:
+    """Returns options of the methods of the user's own that are to be tested."""
+    found = {}
+    for path in filter(None, os.environ.get(own_code.VARIABLE, "").split(os.pathsep)):
+        module = own_code.run(path)
+        chosen = {"module": module, "options": ()}
+        if kind := own_code.options(module):
+            chosen["options"] = kind()
+        for name in own_code.methods(module):
+            found[name] = _options(name, **chosen)
+    return found
+
+
+OWN = _own_methods()
 ALL, SIGHTS = ("image", "video", "text"), ("image", "video")
 _PLAIN = CommOptions(
     aggregation="latest",
@@ -86,6 +101,7 @@ _COMM = {
 }
 CASES = (
     {name: (_options(name), ALL) for name in METHODS}
+    | {name: (options, ALL) for name, options in OWN.items()}
     | {"comm low-rank": (_options("comm", "low_rank"), SIGHTS)}
     | {name: (_options(comm=switches), SIGHTS) for name, switches in _COMM.items()}
 )
@@ -153,7 +169,7 @@ class Bench:
         )
         self.mesh = sharding.make_mesh(jax.devices()[:devices], model)
         self.learner = self.make_learner()
-        self.method = METHODS[options.name](self.model, self.config)
+        self.method = find(self.config)(self.model, self.config)
         self.frozen = jax.tree_util.tree_map_with_path(
             lambda path, leaf: sharding.put_weight(
                 jax.tree_util.keystr(path, simple=True, separator="/"),
@@ -169,7 +185,7 @@ class Bench:
 
     def make_learner(self) -> learner.Learner:
         return learner.make_learner(
-            lambda model: METHODS[self.config.method.name](model, self.config),
+            lambda model: find(self.config)(model, self.config),
             self.model,
             self.config.train.optimizer,
             seed=0,

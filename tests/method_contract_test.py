@@ -22,6 +22,7 @@ from mmcl_jax.types import Batch, Context
 from tests import helpers
 from tests.contract import (
     HALF,
+    OWN,
     STAGES,
     TEST,
     Bench,
@@ -246,7 +247,7 @@ def test_resumed_state_goes_on_bitwise(bench: Bench, tmp_path: pathlib.Path) -> 
 # 6. devices
 
 
-@over(METHODS)
+@over([*METHODS, *OWN])
 def test_four_devices_learn_what_one_learns(bench: Bench, encoder: Encoder) -> None:
     many = Bench(encoder, bench.case, devices=4)
     assert many.mesh.devices.size == 4

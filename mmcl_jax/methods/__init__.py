@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mmcl_jax import own_code
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.cmcl import cmcl
 from mmcl_jax.methods.coda_prompt import coda_prompt
@@ -117,3 +118,23 @@ METHODS: dict[str, Make] = {
 
 # methods that learn all tasks at once: sugar for another method on the joined stream
 ON_JOINED_STREAM = ("joint",)
+
+
+def available(module: str) -> dict[str, Make]:
+    """Returns the methods that there are, and those of a module of the user's own.
+
+    Args:
+        module: `config.method.module`.
+
+    Raises:
+        CodeError: the module has no methods, or one whose name is taken.
+    """
+    own = own_code.methods(module) if module else {}
+    if taken := own.keys() & METHODS.keys():
+        raise own_code.CodeError(f"{module}: the name {min(taken)!r} is taken")
+    return METHODS | own
+
+
+def find(config: "Config") -> Make:
+    """Returns how the method that a config names is made."""
+    return available(config.method.module)[config.method.name]

@@ -14,3 +14,5 @@ MODALITIES: dict[str, Modality] = {
     "depth": DEPTH,
     "text": TEXT,
 }
+# what `own_code.add_modalities` adds is none of them
+BUILT_IN = tuple(MODALITIES)

@@ -123,6 +123,8 @@ class Modality(NamedTuple):
         decode: `(path, spec) -> media`; raises `DataError` naming the path.
         templates: sentences with one `{}` for the class name.
         styles: how to prepare it, for each `InputSpec.style`.
+        recognizes: whether a file of these first 64 KiB is of this modality, and so of
+            none that is built in; None: such files are not told by their content.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Modality(NamedTuple):
     decode: Callable[[str, InputSpec], Media]
     templates: tuple[str, ...]
     styles: dict[str, Style]
+    recognizes: Callable[[bytes], bool] | None = None
 
     def preprocess(self, media: Media, spec: InputSpec) -> Inputs:
         """Returns the inputs of one sample, see `Style`."""

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mmcl_jax.report.charts import Lines, Matrix, Points, Timeline
-from mmcl_jax.report.examples import Confusion
+from mmcl_jax.report.examples import ClassSamples, Confusion
 from mmcl_jax.report.tables import Cell, Table
 from mmcl_jax.report.theme import Mark
 
@@ -76,6 +76,12 @@ class Mistakes(NamedTuple):
     pairs: tuple[Confusion, ...]
 
 
+class Samples(NamedTuple):
+    """Classes with some of their samples."""
+
+    classes: tuple[ClassSamples, ...]
+
+
 class Facts(NamedTuple):
     """Names and values, folded away if there are many."""
 
@@ -103,6 +109,7 @@ Block = (
     | Mistakes
     | Panels
     | Remarks
+    | Samples
     | Square
     | Switch
     | Table

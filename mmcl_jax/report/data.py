@@ -262,7 +262,7 @@ def _arrays(
 def _source(config: dict[str, Any], stream: dict[str, Any]) -> Source | str:
     """Returns the test samples of a config, or why they cannot be had."""
     try:
-        resolved = configs.resolve(config)
+        resolved = configs.resolve(config, stored=True)
         built = assemble.build_stream(resolved)
         name = assemble.encoder_name(resolved.encoder)
         if not pretrained.is_here(name):

@@ -40,6 +40,24 @@ class Example(NamedTuple):
     name: str
 
 
+class ClassSamples(NamedTuple):
+    """A class and some of its samples.
+
+    Attributes:
+        label: its name.
+        modality: of its samples.
+        colour: of that, a name of `theme.COLOURS`.
+        note: what is said of it.
+        examples: of its samples.
+    """
+
+    label: str
+    modality: str
+    colour: str
+    note: str
+    examples: tuple[Example, ...]
+
+
 class Confusion(NamedTuple):
     """A class that was taken for another one.
 
@@ -77,12 +95,8 @@ def confusions(run: RunData) -> tuple[Confusion, ...]:
         mistaken = columns["id"][(label == own) & (chosen == other)]
         examples = []
         for number in mistaken[:SAMPLES].tolist():
-            example = _example(run, number, own)
-            if len(example.content) > room:
-                reason = "left out, so that the page stays small"
-                example = Example("nothing", reason, example.name)
-            room -= len(example.content)
-            examples.append(example)
+            examples.append(fitting(_example(run, number, own), room))
+            room -= len(examples[-1].content)
         found.append(
             Confusion(
                 shown(slots[own]["name"]),
@@ -99,6 +113,13 @@ def confusions(run: RunData) -> tuple[Confusion, ...]:
     return tuple(found)
 
 
+def fitting(example: Example, room: int) -> Example:
+    """Returns an example, or why it is left out of a page with `room` bytes left."""
+    if len(example.content) <= room:
+        return example
+    return Example("nothing", "left out, so that the page stays small", example.name)
+
+
 def _example(run: RunData, number: int, label: int) -> Example:
     """Returns a test sample by its id, which is of a class slot."""
     if isinstance(run.source, str):
@@ -107,13 +128,20 @@ def _example(run: RunData, number: int, label: int) -> Example:
     for task in (task for task in stream.tasks if label in task.classes):
         for record in task.test:
             if record.id == number and record.label == label:
-                return _shown(record, task.modality, inputs)
+                return example(record, task.modality, inputs)
     reason = "the data are not those that the run was made with"
     return Example("nothing", reason, f"sample {number}")
 
 
 @functools.lru_cache(maxsize=64)
-def _shown(record: Record, modality: str, inputs: InputSpec) -> Example:
+def example(record: Record, modality: str, inputs: InputSpec) -> Example:
+    """Returns a sample as a page shows it.
+
+    Args:
+        record: of the sample.
+        modality: its modality.
+        inputs: bounds what is decoded.
+    """
     name = shown(record.reference.describe(), 80)
     inputs = dataclasses.replace(inputs, frames=_FRAMES)
     try:
@@ -123,7 +151,7 @@ def _shown(record: Record, modality: str, inputs: InputSpec) -> Example:
         if isinstance(media, tuple):
             return Example("sound", _sound(*media), name)
         return Example("picture", _picture(np.asarray(media)), name)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, TypeError, IndexError, OSError, KeyError) as error:
         reason = (str(error) or repr(error)).splitlines()[0]
         return Example("nothing", f"cannot be shown ({shown(reason, 120)})", name)
 

@@ -86,12 +86,34 @@ def render(runs: Sequence[RunData], parts: Sequence[Section]) -> str:
         title = first.method
         state = "finished" if first.finished else f"{learnt} of {stages} stages learnt"
         subtitle = accuracy.describe(first)
+    return to_html("report", title, _bounded(parts), cards, state, subtitle)
+
+
+def to_html(
+    kind: str,
+    title: str,
+    parts: Sequence[Section],
+    cards: Cards,
+    state: str = "",
+    subtitle: str = "",
+) -> str:
+    """Returns a page: HTML with its styles, pictures and program inside.
+
+    Args:
+        kind: of page: "report" of runs, or another word.
+        title: its heading; a long one is cut.
+        parts: what it shows.
+        cards: its first numbers.
+        state: stands behind the title.
+        subtitle: stands below it.
+    """
     return _template().render(
+        kind=kind,
         title=shown(title, 90),
         state=state,
         subtitle=subtitle,
         cards=cards.cards,
-        sections=_bounded(parts),
+        sections=parts,
         warned=any(isinstance(b, Remarks) for s in parts for b in s.blocks),
         colours=theme.css(),
     )

@@ -14,6 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from mmcl_jax import own_code
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import DataError, Inputs, InputSpec, Reference
 from mmcl_jax.streams.base import Record
@@ -48,13 +49,16 @@ class Decoder:
         self._misses = 0
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> tuple[InputSpec, int]:
+    def __getstate__(self) -> tuple[InputSpec, tuple[str, ...]]:
         """Returns what a copy in another process needs, which meets a record once."""
-        return self.spec, 0
+        return self.spec, own_code.added()
 
-    def __setstate__(self, state: tuple[InputSpec, int]) -> None:
+    def __setstate__(self, state: tuple[InputSpec, tuple[str, ...]]) -> None:
         """Restores a copy."""
-        Decoder.__init__(self, *state)
+        spec, modules = state
+        for module in modules:
+            own_code.add_modalities(module)
+        Decoder.__init__(self, spec, 0)
 
     def __call__(self, record: Record, modality: str) -> Inputs:
         """Returns the inputs of one record; callers must not write into them.

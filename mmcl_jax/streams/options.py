@@ -43,12 +43,10 @@ class World:
 
 
 @dataclasses.dataclass(frozen=True)
-class Folders:
-    """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
+class Selection:
+    """What is taken of data sets, and how it is cut into tasks.
 
     Attributes:
-        kind: says that the stream is of this sort.
-        root: the folder; a relative one counts from the working directory.
         classes_per_task: classes of a task.
         order: of tasks: `by_modality`: all of one, then all of the next; `interleaved`:
             one of each in turn; `recurring`: two of each in turn; `random`.
@@ -63,8 +61,6 @@ class Folders:
         first_tasks: tasks that are kept, once in order; None: all.
     """
 
-    kind: str = "folders"
-    root: str = ""
     classes_per_task: Classes = 5
     order: str = "interleaved"
     include: str = ""
@@ -76,7 +72,53 @@ class Folders:
     first_tasks: Count | None = None
 
 
-STREAMS = {"world": World, "folders": Folders}
+@dataclasses.dataclass(frozen=True)
+class Folders(Selection):
+    """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
+
+    Attributes:
+        kind: says that the stream is of this sort.
+        root: the folder; a relative one counts from the working directory.
+    """
+
+    kind: str = "folders"
+    root: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest(Selection):
+    """A stream of the files that a CSV table lists, see `streams.manifest`.
+
+    Attributes:
+        kind: says that the stream is of this sort.
+        path: the table, with the columns path, label, modality, split and dataset.
+    """
+
+    kind: str = "manifest"
+    path: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds(Selection):
+    """A stream of data sets that TensorFlow Datasets has prepared, see `streams.tfds`.
+
+    Attributes:
+        kind: says that the stream is of this sort.
+        names: of the data sets, each with its config and version, if need be:
+            `mnist`, `coil100/1.0.0`.
+        data_dir: where they are; empty: where TensorFlow Datasets puts them.
+        train: the split that is trained on.
+        test: the split that scores; empty: a part is split off.
+    """
+
+    kind: str = "tfds"
+    names: tuple[str, ...] = ()
+    data_dir: str = ""
+    train: str = "train"
+    test: str = "test"
+
+
+STREAMS = {"world": World, "folders": Folders, "manifest": Manifest, "tfds": Tfds}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +136,8 @@ class DataOptions:
             listed in `log.txt` and counted in `results.json`.
         feature_cache: whether frozen features are kept on disk for later runs, see
             `docs/data.md`.
+        modality_modules: Python files of your own with modalities, see
+            `docs/own_modality.md`.
     """
 
     worker_processes: NonNegativeInt = 0
@@ -102,3 +146,4 @@ class DataOptions:
     verify: bool = True
     on_error: Literal["stop", "skip"] = "stop"
     feature_cache: bool = True
+    modality_modules: tuple[str, ...] = ()

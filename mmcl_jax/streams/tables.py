@@ -1,7 +1,8 @@
-"""Tables of sentences."""
+"""Tables: CSV files of sentences, or of what belongs to files."""
 
 import csv
 import pathlib
+from collections.abc import Collection, Iterator
 
 from mmcl_jax.modalities.base import (
     DataError,
@@ -35,29 +36,51 @@ def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Referen
     """
     table: dict[str, list[Reference]] = {}
     name = path.relative_to(root).as_posix()
-    with (
-        reading(str(path), EXPECTED),
-        open(path, encoding="utf-8-sig", newline="") as file,
-    ):
-        check_bytes(path, _MAX_BYTES)
-        reader = csv.DictReader(file, strict=True)
-        missing = {"text", "label"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(
-                f"{path}: no column {' and '.join(sorted(missing))} in its first line "
-                f"{str(reader.fieldnames)[:_SHOWN]}; expected {EXPECTED}"
-            )
-        line = reader.line_num + 1
-        for count, row in enumerate(reader, 1):
-            if count > _MAX_ROWS:
-                raise DataError(f"{path}: more than {_MAX_ROWS} rows; cut it")
-            text, label = ((row[key] or "").strip() for key in ("text", "label"))
-            if not text or not label:
-                raise DataError(
-                    f"{path}:{line}: empty text or label; expected {EXPECTED}"
-                )
-            table.setdefault(label, []).append(TextReference(text, name, line))
-            line = reader.line_num + 1
+    for line, row in read_rows(path, ("text", "label"), EXPECTED):
+        text, label = row["text"], row["label"]
+        table.setdefault(label, []).append(TextReference(text, name, line))
     if not table:
         raise DataError(f"{path}: no row below its first line; expected {EXPECTED}")
     return table
+
+
+def read_rows(
+    path: pathlib.Path, columns: Collection[str], expected: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields the line that a row begins on, counted from 1, and its values.
+
+    Args:
+        path: of the table.
+        columns: that there must be, without an empty value; others may be.
+        expected: what the table should be, for messages.
+
+    Raises:
+        DataError: not such a table, an empty value, or more than four million rows or
+            512 MiB.
+    """
+    with reading(str(path), expected):
+        check_bytes(path, _MAX_BYTES)
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = set(columns) - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(
+                    f"{path}: no column {' and '.join(sorted(missing))} in its first "
+                    f"line {str(reader.fieldnames)[:_SHOWN]}; expected {expected}"
+                )
+            line = reader.line_num + 1
+            for count, row in enumerate(reader, 1):
+                if count > _MAX_ROWS:
+                    raise DataError(f"{path}: more than {_MAX_ROWS} rows; cut it")
+                values = {
+                    key: (value or "").strip()
+                    for key, value in row.items()
+                    if isinstance(key, str) and not isinstance(value, list)
+                }
+                if not all(values[column] for column in columns):
+                    raise DataError(
+                        f"{path}:{line}: empty {' or '.join(columns)}; expected "
+                        f"{expected}"
+                    )
+                yield line, values
+                line = reader.line_num + 1

@@ -1,0 +1,27 @@
+"""A stream from data sets that TensorFlow Datasets has prepared, with COMM.
+
+`python -m mmcl_jax.main --config=configs/tfds.py --config.stream.names=mnist,cmaterdb
+--workdir=runs/mine`; `--config.stream.data_dir` says where they are. Nothing is
+downloaded. Behind a colon: `smoke` for a short run, and `method=`, `stream=`,
+`adapter=`, `sharing=`, `seed=`.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from mmcl_jax.arguments import parse_argument, with_arguments
+from mmcl_jax.config import Config, Tfds, TrainOptions, to_config_dict
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Returns the config."""
+    variant, pairs = parse_argument(argument)
+    config = Config(stream=Tfds(max_train_per_class=100))
+    if variant == "smoke":
+        config = dataclasses.replace(
+            config,
+            stream=Tfds(classes_per_task=2, max_train_per_class=4),
+            train=TrainOptions(epochs=1, batch_size=16),
+        )
+    return to_config_dict(with_arguments(config, pairs))

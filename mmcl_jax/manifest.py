@@ -1,0 +1,47 @@
+"""`python -m mmcl_jax.manifest --layout=NAME --root=DIR`.
+
+Writes `DIR/manifest.csv` for a data set that was downloaded and unpacked by hand, as
+`configs/manifest.py` reads it.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from mmcl_jax import command_line
+from mmcl_jax.modalities.base import DataError
+from mmcl_jax.streams import layouts, manifest
+
+_LAYOUT = flags.DEFINE_enum(
+    "layout", None, ["esc50", "nyu_depth"], "How the data set is laid out."
+)
+_ROOT = flags.DEFINE_string("root", None, "Folder that it was unpacked to.")
+_FOLD = flags.DEFINE_integer("test_fold", 5, "Fold of ESC-50 that tests.", 1, 5)
+NAME = "manifest.csv"
+
+
+def main(argv: list[str]) -> None:
+    """Writes the table; bad input ends with exit code 2."""
+    if len(argv) > 1 or not _LAYOUT.value or not _ROOT.value:
+        message = "give --layout and --root, for instance --layout=esc50 --root=ESC-50"
+        sys.exit(command_line.complain(DataError(message)))
+    root = pathlib.Path(_ROOT.value)
+    try:
+        if _LAYOUT.value == "esc50":
+            rows = layouts.esc50(root, _FOLD.value)
+        else:
+            rows = layouts.nyu_depth(root)
+        manifest.write(root / NAME, rows)
+    except (DataError, OSError) as error:
+        sys.exit(command_line.complain(error))
+    print(f"wrote {root / NAME}: {len(rows)} files")
+
+
+def cli() -> None:
+    """Runs the program."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,196 @@
+"""`python -m mmcl_jax.prepare --config=FILE.py[:variant,key=value] [flags]`.
+
+Checks the data of an experiment before it is trained: counts, damaged files, samples
+that are there twice, and some of them to look at. The config and its flags are those of
+`mmcl_jax.main`.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.console import Console
+
+from mmcl_jax import assemble, command_line
+from mmcl_jax import config as configs
+from mmcl_jax.config import ConfigError
+from mmcl_jax.files import write_text
+from mmcl_jax.modalities.base import DataError, InputSpec
+from mmcl_jax.models import pretrained
+from mmcl_jax.progress import Bar
+from mmcl_jax.report import examples, page, theme
+from mmcl_jax.report.blocks import Card, Cards, Remarks, Samples, Section, Text
+from mmcl_jax.report.charts import shown
+from mmcl_jax.report.tables import Table, number, word
+from mmcl_jax.streams.base import Record, Stream
+from mmcl_jax.streams.inspection import Findings, inspect, to_json
+from mmcl_jax.streams.loader import Decoder
+from mmcl_jax.streams.verification import verify
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Names stream and encoder; the method is left alone."
+)
+_OUT = flags.DEFINE_string("out", None, "An .html file with counts and samples.")
+_JSON = flags.DEFINE_bool("json", False, "Prints JSON instead of lines.")
+_SAMPLES = 3  # of a class
+_CLASSES = 100  # of which samples are shown
+_LINES = 50  # of a page, of one kind
+
+
+def main(argv: list[str]) -> None:
+    """Prints what was found.
+
+    The exit code is 1 if samples are damaged, are training and test samples at once, or
+    have two classes; 2 if there is no stream to look at.
+    """
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        if len(argv) > 1:
+            raise ConfigError(f"unexpected argument {argv[1]!r}")
+        if not _CONFIG.value:
+            raise ConfigError(
+                "--config: missing; for instance --config=configs/folders.py"
+            )
+        config = configs.resolve(_CONFIG.value)
+        stream = assemble.build_stream(config)
+        inputs = pretrained.read_inputs(assemble.encoder_name(config.encoder))
+        with Bar(Console(stderr=True), "reading every file once", None) as bar:
+            failures = verify(
+                Decoder(inputs, 0),
+                stream,
+                bar.reach,
+                threads=config.data.threads,
+                worker_processes=config.data.worker_processes,
+                collect=True,
+            )
+        findings = inspect(stream, failures)
+        if _OUT.value:
+            out = pathlib.Path(_OUT.value)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_text(out, render(stream, findings, inputs))
+    except (ConfigError, DataError, ValueError, OSError) as error:
+        sys.exit(command_line.complain(error))
+    if _JSON.value:
+        print(json.dumps(to_json(stream, findings)))
+    else:
+        print("\n".join(_lines(stream, findings)))
+    sys.exit(1 if findings.wrong else 0)
+
+
+def _lines(stream: Stream, findings: Findings) -> Iterator[str]:
+    for task in stream.tasks:
+        yield (
+            f"{task.name}: {len(task.classes)} classes, {len(task.train)} training and "
+            f"{len(task.test)} test samples"
+        )
+    yield from findings.remarks
+    if findings.repeated:
+        yield f"{len(findings.repeated)} samples are there twice in one class"
+    yield from _wrong(findings)
+    yield f"{findings.wrong} things are wrong" if findings.wrong else "nothing is wrong"
+
+
+def _wrong(findings: Findings) -> Iterator[str]:
+    """Yields a line for each thing that should be mended."""
+    for failure in findings.damaged:
+        yield f"damaged: {failure}"
+    for train, test in findings.leaks:
+        yield (
+            f"leak: {test.reference.describe()} is a test sample and "
+            f"{train.reference.describe()} a training sample of the same content"
+        )
+    for first, second in findings.contradictions:
+        yield (
+            f"contradiction: {first.reference.describe()} and "
+            f"{second.reference.describe()} are the same, but not of the same class"
+        )
+
+
+def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
+    """Returns a page of what was found, with some training samples of each class.
+
+    Args:
+        stream: of which.
+        findings: on it.
+        inputs: bounds what is decoded.
+    """
+    train, test = (
+        sum(getattr(c, p) for c in findings.counts) for p in ("train", "test")
+    )
+    cards = Cards(
+        (
+            Card("training samples", f"{train:,}", f"in {len(stream.tasks)} tasks"),
+            Card("test samples", f"{test:,}", f"{len(stream.classes)} classes"),
+            Card("wrong", f"{findings.wrong:,}", "to mend before training"),
+        )
+    )
+    lines = list(_wrong(findings)) + list(findings.remarks)
+    more = (f"and {len(lines) - _LINES} more",) if len(lines) > _LINES else ()
+    remarks = tuple(shown(line, 300) for line in lines[:_LINES]) + more
+    table = Table(
+        "classes",
+        "Samples of each class",
+        ("class", "data set", "modality", "training", "test"),
+        tuple(
+            (
+                word(shown(c.slot.name, 60)),
+                word(shown(c.slot.dataset, 60)),
+                word(c.slot.modality),
+                number(c.train),
+                number(c.test),
+            )
+            for c in findings.counts
+        ),
+        words=3,
+    )
+    warnings = Section(
+        "warnings",
+        "What is wrong or uneven",
+        "Damaged files, samples of the same content, classes with few samples.",
+        (Remarks(remarks) if remarks else Text("Nothing was found."),),
+    )
+    samples = Section(
+        "samples",
+        "Samples",
+        f"The first training samples of each class, of {_CLASSES} classes at most.",
+        (Samples(tuple(_samples(stream, findings, inputs))),),
+    )
+    counts = Section("counts", "Counts", "Click a title to sort.", (table,))
+    title = ", ".join(dict.fromkeys(slot.dataset for slot in stream.classes))
+    return page.to_html("data", title, (warnings, counts, samples), cards)
+
+
+def _samples(
+    stream: Stream, findings: Findings, inputs: InputSpec
+) -> Iterator[examples.ClassSamples]:
+    marks, room = theme.of_modalities(stream.modalities), examples.MAX_BYTES
+    first: dict[int, list[Record]] = {}
+    for record in (record for task in stream.tasks for record in task.train):
+        if len(kept := first.setdefault(record.label, [])) < _SAMPLES:
+            kept.append(record)
+    for label, count in enumerate(findings.counts[:_CLASSES]):
+        own, modality = [], count.slot.modality
+        for record in first.get(label, ()):
+            found = examples.example(record, modality, inputs)
+            own.append(examples.fitting(found, room))
+            room -= len(own[-1].content)
+        yield examples.ClassSamples(
+            shown(count.slot.name),
+            modality,
+            marks[modality].colour,
+            f"{count.train:,} training and {count.test:,} test samples",
+            tuple(own),
+        )
+
+
+def cli() -> None:
+    """Runs the program."""
+    app.run(main, flags_parser=command_line.parse)
+
+
+if __name__ == "__main__":
+    cli()

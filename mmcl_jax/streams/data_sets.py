@@ -1,0 +1,276 @@
+"""Data sets: samples by class, of which some are taken and cut into tasks.
+
+Where they come from, `folders`, `manifest` and `tfds` say. Without a test part, one is
+split off by a hash of each sample's place, so that adding some does not move others
+between the parts.
+"""
+
+import dataclasses
+import difflib
+import fnmatch
+import hashlib
+import unicodedata
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from mmcl_jax.modalities.base import DataError, Modality, Reference, TextReference
+from mmcl_jax.streams.base import (
+    EvaluateOn,
+    Stream,
+    TaskDraft,
+    arrange,
+    build_stream,
+    display_name,
+    first,
+)
+
+PARTS = ("train", "test")
+# of classes that are wrong in the same way
+_NAMED = 10
+_MAX_NAME = 255  # of a class; more is a sentence, or a table with its columns mistaken
+
+# The samples of a class, or what lists them when they are wanted.
+Source = list[Reference] | Callable[[], list[Reference]]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """One data set, nothing of it decoded.
+
+    Attributes:
+        source: where it is, for messages.
+        path: `<modality>/<name>`.
+        modality: of all its samples.
+        parts: "train", and "test" where there is one: the samples of each class.
+    """
+
+    source: str
+    path: str
+    modality: Modality
+    parts: Mapping[str, Mapping[str, Source]]
+
+    @property
+    def name(self) -> str:
+        """Returns its name."""
+        return self.path.split("/")[1]
+
+    def samples(self, part: str, name: str) -> list[Reference]:
+        """Returns the samples of a class in a part."""
+        source = self.parts[part][name]
+        return source() if callable(source) else source
+
+    def check(self) -> None:
+        """Raises `DataError` if its parts or its classes are not as they should be."""
+        if not self.parts.get("train"):
+            raise DataError(f"{self.source}: no class to train on")
+        shown: dict[str, str] = {}
+        for name in self.parts["train"]:
+            check_name(self.source, name)
+            other = shown.setdefault(display_name(name).casefold(), name)
+            if other != name:
+                raise DataError(
+                    f"{self.source}: classes {other!r} and {name!r} read the same; "
+                    "rename one"
+                )
+        for part, other in (PARTS, PARTS[::-1]):
+            theirs = self.parts.get(part, self.parts["train"])
+            lacking = set(self.parts.get(other, ())) - set(theirs)
+            if lacking:
+                raise DataError(
+                    f"{self.source}: in {other!r} but not in {part!r} are the classes "
+                    f"{sorted(lacking)[:_NAMED]}{' and more' * (len(lacking) > _NAMED)}"
+                    "; add samples there or remove these classes"
+                )
+
+
+def build(
+    data_sets: Sequence[DataSet],
+    *,
+    classes_per_task: int,
+    order: str = "by_modality",
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    max_train_per_class: int | None = None,
+    test_fraction: float = 0.2,
+    evaluate_on: EvaluateOn = "test",
+    validation_fraction: float = 0.2,
+    first_tasks: int | None = None,
+    order_seed: int = 0,
+    data_seed: int = 0,
+) -> Stream:
+    """Returns a stream of data sets; no sample is decoded.
+
+    The classes of a data set are sorted, permuted by `order_seed` and cut into tasks
+    named `<modality>/<dataset>/<k>`. A single class that remains joins the last task,
+    since a task of one class cannot be got wrong; two or more are a task.
+
+    Args:
+        data_sets: of which it is made.
+        classes_per_task: classes of one task.
+        order: one of `streams.base.ORDERS`.
+        include: globs on `<modality>/<dataset>/<class>`, as a sequence or separated by
+            commas; one that matches a modality or data set counts for all below it.
+            A class is taken if one of them matches; None or empty = all classes.
+        exclude: globs of classes to leave out. One that begins with `!` takes back what
+            those before it left out: `text/clinc150,!text/clinc150/[bc]*`.
+        max_train_per_class: training samples kept of each class, chosen by `data_seed`;
+            None = all.
+        test_fraction: part of each class that is split off for testing where a data set
+            has no test part; one sample at least is left on either side.
+        evaluate_on: `validation`: the samples that score are split off the training
+            samples, which are the fewer then, and the test samples are left alone.
+        validation_fraction: part of each class that is split off for it, as above.
+        first_tasks: tasks that are kept, once in order; None: all.
+        order_seed: decides which classes form a task, and the order of tasks.
+        data_seed: decides the split and the choice of training samples.
+
+    Returns:
+        The stream.
+
+    Raises:
+        DataError: a class has too few samples, or a glob matches none; names it.
+        ValueError: an argument makes no sense.
+    """
+    if classes_per_task < 1:
+        raise ValueError(f"classes_per_task={classes_per_task}: expected at least 1")
+    for name, share in (
+        ("test_fraction", test_fraction),
+        ("validation_fraction", validation_fraction),
+    ):
+        if not 0 < share < 1:
+            raise ValueError(f"{name}={share}: expected between 0 and 1")
+    if max_train_per_class is not None and max_train_per_class < 1:
+        raise ValueError(f"max_train_per_class={max_train_per_class}: expected 1 or up")
+    for data_set in data_sets:
+        data_set.check()
+    drafts = []
+    for data_set, names in _select(data_sets, _globs(include), _globs(exclude)):
+        parts = [_parts(data_set, name, test_fraction, data_seed) for name in names]
+        if evaluate_on == "validation":
+            # hashed apart from the other split, which has taken the smallest draws
+            seed = f"validation {data_seed}"
+            parts = [
+                _split(part[0], validation_fraction, seed, data_set, name)
+                for part, name in zip(parts, names, strict=True)
+            ]
+        train = [_keep(part[0], max_train_per_class, data_seed) for part in parts]
+        seeds = [order_seed, zlib.crc32(data_set.path.encode())]
+        places = np.random.default_rng(seeds).permutation(len(names))
+        for k, chosen in enumerate(_cut(places, classes_per_task)):
+            draft = TaskDraft(
+                name=f"{data_set.path}/{k}",
+                modality=data_set.modality.name,
+                classes=tuple((names[i], data_set.name) for i in chosen),
+                train=tuple(train[i] for i in chosen),
+                test=tuple(parts[i][1] for i in chosen),
+            )
+            drafts.append(draft)
+    return build_stream(first(arrange(drafts, order, order_seed), first_tasks))
+
+
+def _cut(places: np.ndarray, size: int) -> list[np.ndarray]:
+    cuts = list(range(size, len(places), size))
+    if len(places) % size == 1 and len(cuts) > 0:
+        cuts.pop()
+    return np.split(places, cuts)
+
+
+def check_name(source: str, name: str) -> None:
+    """Raises `DataError` for a name that no class may have."""
+    shown = display_name(name)
+    if not shown or len(shown) > _MAX_NAME:
+        raise DataError(
+            f"{source}: a class name of {len(shown)} characters, {name[:40]!r}; "
+            f"expected 1 to {_MAX_NAME}, underscores and white space at its ends not "
+            "counted"
+        )
+    if any(unicodedata.category(character) == "Cc" for character in shown):
+        raise DataError(f"{source}: class {name!r} has a control character; rename it")
+
+
+def _globs(value: str | Sequence[str] | None) -> list[str]:
+    items = value.split(",") if isinstance(value, str) else value or ()
+    return [item.strip().rstrip("/") for item in items if item.strip()]
+
+
+def _select(
+    data_sets: Sequence[DataSet], include: Sequence[str], exclude: Sequence[str]
+) -> list[tuple[DataSet, list[str]]]:
+    unused = {glob.removeprefix("!") for glob in exclude} | set(include)
+
+    def matches(glob: str, path: str, name: str) -> bool:
+        paths = (path.split("/")[0], path, f"{path}/{name}")
+        found = any(fnmatch.fnmatchcase(path, glob) for path in paths)
+        if found:
+            unused.discard(glob)
+        return found
+
+    def taken(path: str, name: str) -> bool:
+        included = [matches(glob, path, name) for glob in include]
+        removed = False
+        for glob in exclude:
+            if matches(glob.removeprefix("!"), path, name):
+                removed = not glob.startswith("!")
+        return (any(included) or not include) and not removed
+
+    known = [(d, sorted(d.parts["train"])) for d in data_sets]
+    chosen = [
+        (d, [name for name in names if taken(d.path, name)]) for d, names in known
+    ]
+    for glob in sorted(unused):
+        paths = [
+            f"{data_set.path}/{name}" for data_set, names in known for name in names
+        ]
+        near = difflib.get_close_matches(glob, paths, n=1, cutoff=0.0)[0]
+        raise DataError(f"pattern {glob!r} matches no class; nearest: {near!r}")
+    chosen = [(data_set, names) for data_set, names in chosen if names]
+    if not chosen:
+        raise DataError(f"include={include} and exclude={exclude} leave no class")
+    return chosen
+
+
+def _draw(seed: int | str, reference: Reference) -> float:
+    # A sentence moves with its words, so that one that is there twice is never on both
+    # sides of the split; a file with its place.
+    text = isinstance(reference, TextReference)
+    place = reference.text if text else reference.describe()
+    digest = hashlib.sha256(f"{seed}\0{place}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _parts(
+    data_set: DataSet, name: str, fraction: float, seed: int
+) -> tuple[list[Reference], list[Reference]]:
+    train = data_set.samples("train", name)
+    if "test" in data_set.parts:
+        return train, data_set.samples("test", name)
+    return _split(train, fraction, seed, data_set, name)
+
+
+def _split(
+    references: list[Reference],
+    fraction: float,
+    seed: int | str,
+    data_set: DataSet,
+    name: str,
+) -> tuple[list[Reference], list[Reference]]:
+    draws = [_draw(seed, reference) for reference in references]
+    if min(draws) == max(draws):
+        raise DataError(
+            f"{data_set.source}: class {name!r} has one sample only to "
+            "train on, and another is needed to score with; add samples"
+        )
+    limit = min(max(fraction, np.nextafter(min(draws), 2)), max(draws))
+    pairs = list(zip(draws, references, strict=True))
+    return [r for d, r in pairs if d >= limit], [r for d, r in pairs if d < limit]
+
+
+def _keep(references: list[Reference], limit: int | None, seed: int) -> list[Reference]:
+    if limit is None or len(references) <= limit:
+        return references
+    # Hashed apart from the split, which has taken the smallest of those draws.
+    draws = [_draw(~seed, reference) for reference in references]
+    chosen = np.argsort(draws, kind="stable")[:limit]
+    return [references[i] for i in sorted(chosen)]

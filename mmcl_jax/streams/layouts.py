@@ -1,0 +1,74 @@
+"""Data sets as their authors publish them: which of their files is of which class."""
+
+import os
+import pathlib
+
+from mmcl_jax.modalities.base import DataError
+from mmcl_jax.streams.manifest import Row
+from mmcl_jax.streams.tables import read_rows
+
+_SPLITS = {"train": "train", "val": "test", "validation": "test", "test": "test"}
+_NYU = "<root>/{train,test or val}[/depth]/<class>/*.png, 16-bit maps in millimetres"
+_ESC50 = "the table of ESC-50, with the columns filename, fold and category"
+
+
+def esc50(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
+    """Returns the 2,000 sounds of ESC-50, as `meta/esc50.csv` lists them.
+
+    Args:
+        root: with the folders `meta` and `audio`.
+        test_fold: of the five folds, the one that tests; the others train. Clips of one
+            recording are in one fold.
+
+    Raises:
+        DataError: the table is not there, or not that of ESC-50.
+
+    References:
+        K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015.
+    """
+    path = root / "meta" / "esc50.csv"
+    columns = ("filename", "fold", "category")
+    rows = []
+    for line, values in read_rows(path, columns, _ESC50):
+        if values["fold"] not in ("1", "2", "3", "4", "5"):
+            raise DataError(f"{path}:{line}: fold {values['fold']!r}; expected 1 to 5")
+        split = "test" if values["fold"] == str(test_fold) else "train"
+        file = f"audio/{values['filename']}"
+        rows.append(Row(file, values["category"], "audio", split, "esc50"))
+    return rows
+
+
+def nyu_depth(root: pathlib.Path) -> list[Row]:
+    """Returns depth maps, in a folder a class below `train` and `test` or `val`.
+
+    So the scenes of NYU Depth v2 are handed on for classification; between split and
+    class there may be a folder `depth`, beside which others are left alone. The maps
+    must be in millimetres: those of SUN RGB-D are stored rotated by three bits.
+
+    Args:
+        root: with a folder a split.
+
+    Raises:
+        DataError: there is no such folder.
+
+    References:
+        N. Silberman et al., "Indoor Segmentation and Support Inference from RGBD
+        Images", ECCV 2012.
+    """
+    rows = []
+    for name, split in _SPLITS.items():
+        folder = root / name
+        folder = folder / "depth" if (folder / "depth").is_dir() else folder
+        for parent, folders, files in os.walk(folder):
+            folders.sort()
+            place = pathlib.Path(parent).relative_to(folder).parts
+            maps = sorted(f for f in files if f.lower().endswith(".png"))
+            if place and maps:
+                at = pathlib.Path(parent).relative_to(root)
+                rows += [
+                    Row((at / f).as_posix(), place[0], "depth", split, "nyu_depth")
+                    for f in maps
+                ]
+    if not rows:
+        raise DataError(f"{root}: no depth map in it; expected {_NYU}")
+    return rows

@@ -1,0 +1,165 @@
+"""Streams from a manifest: a CSV table that lists files, wherever they lie below it.
+
+    path,label,modality,split,dataset
+    clips/0017.wav,dog,audio,train,esc50
+
+`split` is `train` or `test`; a data set of which no row is `test` gets a part split
+off. `dataset` may be left out: the name of the table stands for it.
+"""
+
+import csv
+import io
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from mmcl_jax.files import write_text
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import DataError, FileReference, Reference
+from mmcl_jax.streams import data_sets
+from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.data_sets import PARTS, DataSet
+from mmcl_jax.streams.tables import read_rows
+
+COLUMNS = ("path", "label", "modality")
+EXPECTED = (
+    "a UTF-8 CSV table with the columns `path`, `label` and `modality`, and perhaps "
+    "`split` and `dataset`"
+)
+# of rows that are wrong in the same way
+_NAMED = 10
+_MAX_NAME = 255
+
+
+class Row(NamedTuple):
+    """One file of a manifest.
+
+    Attributes:
+        path: relative to the folder of the manifest, with `/` between names.
+        label: its class.
+        modality: name of its modality.
+        split: "train" or "test".
+        dataset: name of its data set.
+    """
+
+    path: str
+    label: str
+    modality: str
+    split: str
+    dataset: str
+
+
+def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
+    """Writes a manifest at once."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(Row._fields)
+    table.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def build(*, path: str, **selection: Any) -> Stream:
+    """Reads a stream from a manifest; no sample is decoded.
+
+    Args:
+        path: of the table.
+        **selection: see `data_sets.build`.
+
+    Returns:
+        The stream. Descriptions of its samples are relative to the table's folder: a
+        manifest of a tree that `folders` reads gives the same stream, if its rows are
+        sorted by path.
+
+    Raises:
+        DataError: something in the table is not as it should be, or a file is not
+            there or outside of the table's folder; names the line.
+        ValueError: an argument makes no sense.
+    """
+    return data_sets.build(_read(pathlib.Path(path)), **selection)
+
+
+def _read(path: pathlib.Path) -> list[DataSet]:
+    found: dict[tuple[str, str], dict[str, dict[str, list[Reference]]]] = {}
+    root, wrong = _Root(path.parent), []
+    lines: dict[tuple[str, str, str], int] = {}
+    for line, values in read_rows(path, COLUMNS, EXPECTED):
+        where = f"{path}:{line}"
+        row = _row(where, values, path.stem)
+        if reason := root.complaint(row.path):
+            wrong.append(f"{where}: {reason}")
+            if len(wrong) == _NAMED:
+                break
+            continue
+        file = os.path.normpath(row.path)
+        first = lines.setdefault((row.modality, row.dataset, file), line)
+        if first != line:
+            raise DataError(f"{where}: {row.path} is that of line {first}; remove one")
+        parts = found.setdefault((row.modality, row.dataset), {})
+        classes = parts.setdefault(row.split, {})
+        reference = FileReference(str(path.parent / file), file)
+        classes.setdefault(row.label, []).append(reference)
+    if wrong:
+        more = " or more" if len(wrong) == _NAMED else ""
+        raise DataError("\n  ".join([f"{len(wrong)}{more} files are wrong:", *wrong]))
+    if not found:
+        raise DataError(f"{path}: no row below its first line; expected {EXPECTED}")
+    return [
+        DataSet(
+            f"{path}: {modality}/{name}",
+            f"{modality}/{name}",
+            MODALITIES[modality],
+            parts,
+        )
+        for (modality, name), parts in sorted(found.items())
+    ]
+
+
+def _row(where: str, values: dict[str, str], name: str) -> Row:
+    """Returns a row, all of it checked but its path."""
+    split, dataset = values.get("split") or "train", values.get("dataset") or name
+    row = Row(values["path"], values["label"], values["modality"], split, dataset)
+    if row.modality not in MODALITIES:
+        raise DataError(
+            f"{where}: modality {row.modality!r}; expected one of "
+            f"{', '.join(MODALITIES)}"
+        )
+    if split not in PARTS:
+        raise DataError(f"{where}: split {split!r}; expected train or test")
+    if "/" in dataset or not dataset.isprintable() or len(dataset) > _MAX_NAME:
+        raise DataError(
+            f"{where}: data set {dataset[:40]!r}; expected at most {_MAX_NAME} "
+            "characters that can be printed, none of them a slash"
+        )
+    suffixes = MODALITIES[row.modality].suffixes
+    if pathlib.PurePath(row.path).suffix.lower() not in suffixes:
+        raise DataError(
+            f"{where}: {row.path}: modality {row.modality!r} takes "
+            f"{', '.join(suffixes)}; convert or remove it"
+        )
+    return row
+
+
+class _Root:
+    """The folder of a manifest, out of which no path may lead."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._real = os.path.realpath(folder)
+        # where the folders below lead to; a folder has many files
+        self._folders: dict[str, str] = {}
+
+    def complaint(self, path: str) -> str | None:
+        """Returns what is wrong with a path, or None."""
+        if os.path.isabs(path) or not path.isprintable():
+            return f"{path!r}: expected a path relative to the folder of the table"
+        parent, name = os.path.split(os.path.join(self._real, path))
+        if parent not in self._folders:
+            self._folders[parent] = os.path.realpath(parent)
+        file = os.path.join(self._folders[parent], name)
+        if os.path.islink(file) or name == "..":
+            file = os.path.realpath(file)
+        if os.path.commonpath([self._real, file]) != self._real:
+            return f"{path}: leads out of {self._real}; copy the file there"
+        if not os.path.isfile(file):
+            return f"{path}: no such file"
+        return None

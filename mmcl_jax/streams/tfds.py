@@ -1,0 +1,249 @@
+"""Streams from data sets that TensorFlow Datasets has prepared, as array records.
+
+They are read without TensorFlow, and without the code that has prepared them: what is
+in a record, `features.json` says. Nothing is ever downloaded.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmcl_jax.files import read_json
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import (
+    DataError,
+    InputSpec,
+    Media,
+    Modality,
+    reading,
+)
+from mmcl_jax.streams import data_sets
+from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.data_sets import DataSet
+
+EXPECTED = "a data set that TensorFlow Datasets has prepared as array records"
+_INFO = "dataset_info.json"
+# what features may be of; a name elsewhere would be imported, and so run
+_CLASSES = "tensorflow_datasets.core.features."
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_CHUNK = 1024  # records that are held at once while labels are read
+
+
+class _Opened(NamedTuple):
+    """A split of a data set.
+
+    Attributes:
+        source: folder and split, for messages.
+        records: its records by their places, media as they are stored.
+        media: name of the feature that is learnt.
+        label: name of the feature that is its class.
+        modality: of the media.
+        names: of the classes.
+    """
+
+    source: str
+    records: Any
+    media: str
+    label: str
+    modality: str
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordReference:
+    """A sample that is one record of a prepared data set.
+
+    Attributes:
+        folder: of the data set, in which its `dataset_info.json` is.
+        name: of the data set, with its version.
+        split: of which it is.
+        index: its place in the split.
+    """
+
+    folder: str
+    name: str
+    split: str
+    index: int
+
+    def load(self, modality: Modality, spec: InputSpec) -> Media:
+        """Decodes the record; pictures by the decoder of the modality."""
+        value = self._stored()
+        if modality.name == "text":
+            return value.decode("utf-8", "replace")
+        source = self.describe()
+        with tempfile.NamedTemporaryFile(suffix=modality.suffixes[0]) as file:
+            file.write(value)
+            file.flush()
+            try:
+                return modality.decode(file.name, spec)
+            except DataError as error:
+                raise DataError(str(error).replace(file.name, source)) from error
+
+    def describe(self) -> str:
+        """Returns data set, split and place."""
+        return f"{self.name}/{self.split}:{self.index}"
+
+    def identity(self) -> str:
+        """Returns a hash of what is stored."""
+        return hashlib.sha256(self._stored()).hexdigest()
+
+    def _stored(self) -> bytes:
+        with reading(os.path.join(self.folder, _INFO), EXPECTED):
+            opened = _open(self.folder, self.split)
+            value = opened.records[self.index][opened.media]
+            return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def build(
+    *,
+    names: Sequence[str],
+    data_dir: str = "",
+    train: str = "train",
+    test: str = "test",
+    **selection: Any,
+) -> Stream:
+    """Reads a stream from prepared data sets; no sample is decoded.
+
+    The labels are in the records, so that every record is read once.
+
+    Args:
+        names: of data sets, such as `mnist` or `my_data/config/1.0.0`. Without a
+            version the newest is taken.
+        data_dir: folder of the data sets; "": `TFDS_DATA_DIR`, or else
+            `~/tensorflow_datasets`.
+        train: split that is trained on.
+        test: split that scores; "": a part of the other is split off.
+        **selection: see `data_sets.build`.
+
+    Returns:
+        The stream.
+
+    Raises:
+        DataError: a data set is not there, not prepared as array records, or not of a
+            medium and a class; names its folder.
+        ValueError: an argument makes no sense.
+    """
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    root = pathlib.Path(data_dir or default).expanduser()
+    found = [_data_set(root, name, train, test) for name in names]
+    return data_sets.build(sorted(found, key=lambda d: d.path.split("/")), **selection)
+
+
+def _data_set(root: pathlib.Path, name: str, train: str, test: str) -> DataSet:
+    folder = _find(root, name)
+    full = folder.relative_to(root).as_posix()
+    parts, modality = {}, ""
+    for part, split in (("train", train), ("test", test)):
+        if not split:
+            continue
+        with reading(str(folder / _INFO), EXPECTED):
+            opened = _open(str(folder), split)
+            modality, classes = opened.modality, {}
+            for index, label in enumerate(_labels(opened)):
+                reference = RecordReference(str(folder), full, split, index)
+                classes.setdefault(opened.names[label], []).append(reference)
+        parts[part] = classes
+    # a data set's name has no slash in it
+    path = f"{modality}/{'-'.join(full.split('/')[:-1])}"
+    return DataSet(str(folder), path, MODALITIES[modality], parts)
+
+
+def _find(root: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the folder of a data set's newest version, or of that in its name."""
+    folder = root / name
+    if pathlib.PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+        raise DataError(f"{name!r}: expected the name of a data set below {root}")
+    if not (folder / _INFO).is_file():
+        versions = [
+            (tuple(map(int, path.name.split("."))), path)
+            for path in (folder.iterdir() if folder.is_dir() else ())
+            if _VERSION.fullmatch(path.name) and (path / _INFO).is_file()
+        ]
+        if not versions:
+            raise DataError(
+                f"{folder}: {EXPECTED} is not there, and nothing is downloaded; "
+                "prepare it with tfds.builder(NAME, data_dir=..., "
+                "file_format='array_record').download_and_prepare()"
+            )
+        _, folder = max(versions)
+    return folder
+
+
+@functools.lru_cache(maxsize=64)
+def _open(folder: str, split: str) -> _Opened:
+    _check_features(read_json(pathlib.Path(folder) / "features.json", EXPECTED), folder)
+    import tensorflow_datasets as tfds  # takes a second, and is seldom needed
+
+    builder: Any = tfds.builder_from_directory(folder)
+    info, features = builder.info, builder.info.features
+    if split not in info.splits:
+        raise DataError(
+            f"{folder}: no split {split!r}; there are {', '.join(info.splits)}"
+        )
+    if str(info.file_format.value) != "array_record":
+        raise DataError(
+            f"{folder}: prepared as {info.file_format.value}; expected {EXPECTED}"
+        )
+    media = {name: m for name in features if (m := _modality(features[name]))}
+    labels = [n for n in features if type(features[n]).__name__ == "ClassLabel"]
+    if info.supervised_keys and len(info.supervised_keys) == 2:
+        first, second = map(str, info.supervised_keys)
+        media = {n: m for n, m in media.items() if n == first}
+        labels = [name for name in labels if name == second]
+    if len(media) != 1 or len(labels) != 1:
+        raise DataError(
+            f"{folder}: features {', '.join(features)}; expected one picture, depth "
+            "map or text and one class label, or supervised keys that name them"
+        )
+    ((name, modality),), (label,) = media.items(), labels
+    skip = {name: tfds.decode.SkipDecoding()}
+    names = tuple(features[label].names)
+    records = builder.as_data_source(split, decoders=skip)
+    return _Opened(f"{folder}/{split}", records, name, label, modality, names)
+
+
+def _check_features(tree: Any, folder: str) -> None:
+    """Raises `DataError` for a feature that is not one of the library's own."""
+    if isinstance(tree, dict):
+        name = tree.get("pythonClassName", _CLASSES)
+        if not (isinstance(name, str) and name.startswith(_CLASSES)):
+            raise DataError(
+                f"{folder}: feature of {name!r}; expected one of {_CLASSES}"
+            )
+        if name.endswith(".Audio"):
+            raise DataError(
+                f"{folder}: sounds, which cannot be read without TensorFlow; write "
+                "them to files, and list these in a manifest"
+            )
+    for value in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(value, (dict, list)):
+            _check_features(value, folder)
+
+
+def _modality(feature: Any) -> str | None:
+    """Returns the modality of a feature; None: it is none."""
+    kind = type(feature).__name__
+    if kind == "Image":
+        return "depth" if feature.np_dtype == np.uint16 else "image"
+    return "text" if kind == "Text" else None
+
+
+def _labels(opened: _Opened) -> Iterator[int]:
+    for start in range(0, len(opened.records), _CHUNK):
+        rows = range(start, min(start + _CHUNK, len(opened.records)))
+        for row, record in zip(rows, opened.records.__getitems__(rows), strict=True):
+            label = int(record[opened.label])
+            if not 0 <= label < len(opened.names):
+                raise DataError(
+                    f"{opened.source}:{row}: label {label}; expected 0 to "
+                    f"{len(opened.names) - 1}"
+                )
+            yield label

@@ -1,0 +1,239 @@
+"""Code of the user's own runs where the user has named it, and nowhere else."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmcl_jax import config, own_code
+from mmcl_jax.config import Config, ConfigError, MethodOptions, resolve, to_config_dict
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.streams.loader import Decoder
+from tests import helpers
+
+METHOD = """
+import dataclasses, pathlib
+from mmcl_jax.methods.zero_shot import zero_shot
+from mmcl_jax.options import NonNegative
+
+pathlib.Path({mark!r}).write_text("it ran")
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    strength: NonNegative = 4.0
+    kind: str = "plain"
+
+METHODS = {{"mine": lambda model, config: zero_shot(model)}}
+"""
+MODALITY = """
+from mmcl_jax.modalities.base import Modality
+from mmcl_jax.modalities.image import IMAGE, decode
+
+MODALITIES = {"scan": Modality(
+    "scan", "visual", (".scan",), decode, ("a scan of a {}.",), IMAGE.styles,
+    lambda head: head.startswith(b"SCAN"),
+)}
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has run, and nothing is named."""
+    monkeypatch.setattr(own_code, "_modules", {})
+    monkeypatch.setattr(own_code, "_added", [])
+    # set, so that what is named in a test is forgotten at its end
+    monkeypatch.setenv(own_code.VARIABLE, "")
+    before = dict(MODALITIES)
+    yield
+    MODALITIES.clear()
+    MODALITIES.update(before)
+
+
+@pytest.fixture
+def method(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD.format(mark=str(tmp_path / "mark")))
+    return path
+
+
+def _config(path: pathlib.Path | str, *options: str, name: str = "mine") -> Config:
+    chosen = MethodOptions(name, module=str(path), options=options)
+    return resolve(to_config_dict(Config(method=chosen)))
+
+
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_code, "_modules", {})
+    monkeypatch.setenv(own_code.VARIABLE, "")
+
+
+def test_options_are_those_of_the_file(method: pathlib.Path) -> None:
+    found = _config(method, "strength=2", "kind=other").method
+    assert (found.options.strength, found.options.kind) == (2.0, "other")
+    assert found.module.startswith("mine.py#sha256=")
+    assert _config(method).method.options.strength == 4.0
+    # as one flag has them
+    assert _config(method, "strength=1,kind=x").method.options.kind == "x"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("strength=-1",), "config.method.options.strength: -1"),
+        (("strenght=1",), "did you mean 'strength'"),
+        (("strength",), "field=value"),
+        (("strength=a",), "is not of type float"),
+    ],
+)
+def test_a_wrong_option_is_named(method, options, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _config(method, *options)
+
+
+def test_a_wrong_name_is_an_error_with_the_nearest(method: pathlib.Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'mine'"):
+        _config(method, name="mime")
+    with pytest.raises(ConfigError, match="config.method.options: of a method in"):
+        resolve(to_config_dict(Config(method=MethodOptions(options=("a=1",)))))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("x = 1\n1 / 0", r"own.py:2: ZeroDivisionError"),
+        ("import (", r"SyntaxError"),
+        ("x = 1", "no dict METHODS"),
+        ("METHODS = {'ridge': None}", "the name 'ridge' is taken"),
+        ("METHODS = {'a': None}\nclass Options: pass", "no frozen dataclass"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, code, words) -> None:
+    (tmp_path / "own.py").write_text(code)
+    with pytest.raises(ConfigError, match=words):
+        _config(tmp_path / "own.py", name="a")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        _config(tmp_path / "none.py")
+
+
+def test_a_stored_config_runs_nothing(method, tmp_path, monkeypatch) -> None:
+    made, mark = _config(method), tmp_path / "mark"
+    stored = tmp_path / "config.json"
+    stored.write_text(config.to_json(made))
+    assert config.load(stored) == made  # of this process
+    _forget(monkeypatch)
+    mark.unlink()
+    with pytest.raises(ConfigError, match="runs nothing by itself: name the file"):
+        config.load(stored)
+    # nor does a path in it, with or without the right hash
+    tree = json.loads(stored.read_text())
+    for name in (str(method), f"{tmp_path}/{made.method.module}"):
+        tree["method"]["module"] = name
+        stored.write_text(json.dumps(tree))
+        with pytest.raises(ConfigError, match=r"config\.method\.module"):
+            config.load(stored)
+    assert not mark.exists()
+
+
+def test_it_goes_on_where_the_file_is_named_and_as_it_was(
+    method, tmp_path, monkeypatch
+) -> None:
+    made = _config(method)
+    (tmp_path / "config.json").write_text(config.to_json(made))
+    _forget(monkeypatch)
+    moved = tmp_path / "elsewhere.py"
+    method.rename(moved)
+    monkeypatch.setenv(own_code.VARIABLE, str(moved))
+    # its Options are of another class, since the file has run again
+    found = config.load(tmp_path / "config.json")
+    assert config.to_json(found) == config.to_json(made)
+    _forget(monkeypatch)
+    moved.rename(method)
+    method.write_text(method.read_text() + "\n# changed\n")
+    (tmp_path / "mark").unlink()
+    monkeypatch.setenv(own_code.VARIABLE, str(method))
+    with pytest.raises(ConfigError, match=r"mine\.py has changed"):
+        config.load(tmp_path / "config.json")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_another_file_is_another_config(method, tmp_path) -> None:
+    from mmcl_jax import workdir
+
+    (tmp_path / "config.json").write_text(config.to_json(_config(method)))
+    workdir.check(tmp_path, _config(method))
+    method.write_text(method.read_text() + "\n# changed\n")
+    with pytest.raises(ConfigError, match=r"config\.method\.module is 'mine\.py#"):
+        workdir.check(tmp_path, _config(method))
+
+
+def _modality(tmp_path: pathlib.Path, code: str = MODALITY) -> Config:
+    path = tmp_path / "scan.py"
+    path.write_text(code)
+    tree = to_config_dict(Config())
+    tree.data.modality_modules = (str(path),)
+    return resolve(tree)
+
+
+def test_a_modality_is_added_with_the_hash_of_its_code(tmp_path: pathlib.Path) -> None:
+    made = _modality(tmp_path)
+    spec = helpers.make_spec(tmp_path)
+    digest = made.data.modality_modules[0].partition("#sha256=")[2]
+    assert MODALITIES["scan"].version(spec) == f"image-1 of scan.py {digest[:16]}"
+    assert MODALITIES["image"].version(spec) == "image-1"
+    with pytest.raises(ConfigError, match="modality 'scan': the name is taken"):
+        _modality(tmp_path, MODALITY + "# changed")
+
+
+def test_its_files_are_told_before_others(tmp_path: pathlib.Path) -> None:
+    from mmcl_jax import recognize
+
+    (tmp_path / "a").write_text("SCAN of a fish")
+    assert recognize.modality_of(tmp_path / "a") == "text"
+    _modality(tmp_path)
+    assert recognize.modality_of(tmp_path / "a") == "scan"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"scan": Mod', '"image": Mod', "no Modality of this name"),
+        ('"visual"', '"sonar"', "read by no tower 'sonar'"),
+        ("MODALITIES =", "OTHERS =", "no dict MODALITIES"),
+    ],
+)
+def test_what_is_no_modality_is_said(tmp_path, old, new, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _modality(tmp_path, MODALITY.replace(old, new))
+
+
+CHILD = """
+import pickle, sys
+decoder, record = pickle.load(sys.stdin.buffer)
+print(decoder(record, "scan")["pixels"].sum())
+"""
+
+
+def test_a_process_that_decodes_finds_the_modality(tmp_path: pathlib.Path) -> None:
+    import pickle
+
+    from mmcl_jax.modalities.base import FileReference
+    from mmcl_jax.streams.base import Record
+
+    _modality(tmp_path)
+    path = helpers.write(tmp_path, "image")
+    record = Record(FileReference(path), 0, 0)
+    decoder = Decoder(helpers.make_spec(tmp_path), 0)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD],
+        input=pickle.dumps((decoder, record)),
+        cwd=helpers.REPOSITORY,
+        env=os.environ,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    wanted = decoder(record, "scan")["pixels"].sum()
+    assert float(done.stdout) == pytest.approx(float(wanted), rel=1e-4)
+    assert np.isfinite(wanted)

@@ -1,0 +1,96 @@
+"""What is wrong with data is found, named and counted before training."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import helpers
+
+
+@pytest.fixture
+def root(tmp_path: pathlib.Path) -> pathlib.Path:
+    for name, first in (("ape", 0), ("bee", 6)):
+        for part, start in (("train", 0), ("test", 3)):
+            for k in range(3):
+                folder = tmp_path / "data/image/pets" / part / name
+                helpers.write(folder, "image", first + start + k)
+    return tmp_path / "data"
+
+
+def _run(root: pathlib.Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "mmcl_jax.prepare"),
+            "--config=configs/folders.py",
+            f"--config.stream.root={root}",
+            *flags,
+        ],
+        cwd=helpers.REPOSITORY,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_sound_data_pass(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    page = tmp_path / "new" / "page.html"
+    done = _run(root, f"--out={page}")
+    assert done.returncode == 0, done.stderr
+    assert "image/pets/0: 2 classes, 6 training and 6 test samples" in done.stdout
+    assert done.stdout.endswith("nothing is wrong\n")
+    text = page.read_text()
+    assert text.count("<img src") == 6 and text.count("data:image/webp") == 6
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_everything_wrong_is_found(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    train, test = root / "image/pets/train", root / "image/pets/test"
+    (train / "ape/damaged.png").write_bytes((train / "ape/0.png").read_bytes()[:100])
+    (test / "bee/empty.png").touch()
+    shutil.copy(train / "ape/1.png", test / "ape/leak.png")
+    shutil.copy(train / "ape/2.png", train / "bee/other.png")
+    shutil.copy(train / "bee/7.png", train / "bee/again.png")
+    done = _run(root, "--json", f"--out={tmp_path / 'page.html'}")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == 4
+    assert sorted(pathlib.Path(f.split(":")[0]).name for f in found["damaged"]) == [
+        "damaged.png",
+        "empty.png",
+    ]
+    place = "image/pets/"
+    assert found["leaks"] == [
+        {"train": f"{place}train/ape/1.png", "test": f"{place}test/ape/leak.png"}
+    ]
+    (pair,) = found["contradictions"]
+    assert set(pair) == {f"{place}train/ape/2.png", f"{place}train/bee/other.png"}
+    (pair,) = found["repeated"]
+    assert set(pair) == {f"{place}train/bee/7.png", f"{place}train/bee/again.png"}
+    counts = {c["name"]: (c["train"], c["test"]) for c in found["classes"]}
+    assert counts == {"ape": (4, 4), "bee": (5, 4)}
+    assert any("1 of 2 classes have fewer than 5" in line for line in found["remarks"])
+    lines = _run(root).stdout
+    assert "damaged: " in lines and "leak: " in lines and "contradiction: " in lines
+    assert lines.endswith("4 things are wrong\n")
+    assert "damaged.png" in (tmp_path / "page.html").read_text()
+
+
+def test_uneven_classes_are_a_remark(root: pathlib.Path) -> None:
+    for k in range(100, 140):
+        path = root / "image/pets/train/ape" / f"{k}.png"
+        Image.fromarray(np.full((9, 9, 3), k, np.uint8)).save(path)
+    done = _run(root)
+    assert done.returncode == 0
+    assert "class 'ape' has 43 training samples, 'bee' has 3" in done.stdout
+
+
+def test_without_a_stream_there_is_nothing_to_look_at(tmp_path: pathlib.Path) -> None:
+    done = _run(tmp_path / "none")
+    assert done.returncode == 2 and "no such folder" in done.stderr
