@@ -29,7 +29,9 @@ MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
 ALONE = ("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan")
-PROGRAMS = (MAIN, *ALONE, *READS, *USES)
+NEED_TORCH = ("tests.bench.towers", "tests.bench.methods")
+BENCHES = (*NEED_TORCH, "tests.bench.gpu")
+PROGRAMS = (MAIN, *ALONE, *READS, *USES, *BENCHES)
 # these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
 # start, here the files that they name are looked for
 NEED_A_CLUSTER = ("sbatch", "kubectl", "docker", "bash launch/tpu_pod.sh")
@@ -91,6 +93,8 @@ def test_commands_run(block: str, tmp_path: pathlib.Path):
         short = smoke(words)
         if short is None:
             pytest.skip("launch/local.sh has not installed anything here")
+        if set(words) & set(NEED_TORCH):
+            pytest.importorskip("torch", reason="benches compare with it")
         if "mmcl_jax.export" in words:
             pytest.importorskip("flatbuffers", reason="JAX serializes with it")
         done = subprocess.run(
@@ -142,7 +146,8 @@ def smoke(words: list[str]) -> list[str] | None:
         if len(words) == 2:
             words += ["--config=configs/demo.py", "--workdir=runs/demo"]
     else:
-        words = [sys.executable, *words[1:]]
+        tiny = ["--size=tiny"] if set(words) & set(BENCHES) else []
+        words = [sys.executable, *words[1:], *tiny]
     return [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
 
 

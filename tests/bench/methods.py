@@ -1,10 +1,10 @@
-"""Training steps of every method, and of L2P and CODA-Prompt as published codes do them.
+"""Training steps of every method, and the published way of L2P and CODA-Prompt.
 
 `python -m tests.bench.methods`. The first table has an epoch of L2P and CODA-Prompt:
 here, where the queries of a task are computed once and cached, beside PyTorch, where
 each step sends its batch through the frozen tower for the queries and again with
 prompts, as the published codes do. The second compares the step of every method with
-all forward and backward passes through towers in it, which are compiled and timed alone.
+all passes through towers in it, forward and back, which are compiled and timed alone.
 """
 
 import dataclasses
