@@ -32,7 +32,7 @@ PUBLISHED = ("l2p", "coda_prompt")
 SIZES = {
     "full": (64, 8, tuple(METHODS)),
     "published": (64, 8, PUBLISHED),
-    "tiny": (4, 1, (*PUBLISHED, "lwf")),
+    "tiny": (4, 1, PUBLISHED),
 }
 
 
