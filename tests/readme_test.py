@@ -36,7 +36,9 @@ MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
 ALONE = ("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan")
-PROGRAMS = (MAIN, *ALONE, *READS, *USES)
+NEED_TORCH = ("tests.bench.towers", "tests.bench.methods")
+BENCHES = (*NEED_TORCH, "tests.bench.gpu")
+PROGRAMS = (MAIN, *ALONE, *READS, *USES, *BENCHES)
 # these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
 # start, here the files that they name are looked for
 NEED_A_CLUSTER = ("sbatch", "kubectl", "docker", "bash launch/tpu_pod.sh")
@@ -99,6 +101,8 @@ def test_commands_run(block: str, tmp_path: pathlib.Path):
         short = smoke(words)
         if short is None:
             pytest.skip("launch/local.sh has not installed anything here")
+        if set(words) & set(NEED_TORCH):
+            pytest.importorskip("torch", reason="benches compare with it")
         if "mmcl_jax.export" in words:
             pytest.importorskip("flatbuffers", reason="JAX serializes with it")
         done = subprocess.run(
@@ -193,7 +197,8 @@ def smoke(words: list[str]) -> list[str] | None:
         if len(words) == 2:
             words += ["--config=configs/demo.py", "--workdir=runs/demo"]
     else:
-        words = [sys.executable, *words[1:]]
+        tiny = ["--size=tiny"] if set(words) & set(BENCHES) else []
+        words = [sys.executable, *words[1:], *tiny]
     short = [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
     if re.search(r"configs/(demo|world)\.py", flag(words, "--config") or ""):
         # a program is compiled for each modality, which is most of a short run

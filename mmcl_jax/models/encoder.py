@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.models import text, visual
+from mmcl_jax.models.layers import layer_norm
 from mmcl_jax.models.text import TextSpec
 from mmcl_jax.models.tower import (
     Injection,
     TowerSpec,
-    layer_norm,
     trunk_with_summaries,
 )
 from mmcl_jax.models.visual import VisualSpec

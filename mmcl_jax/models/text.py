@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.losses import unit_norm
+from mmcl_jax.models.layers import layer_norm
 from mmcl_jax.models.tower import (
     Injection,
     TowerSpec,
     init_blocks,
     init_norm,
-    layer_norm,
     trunk,
 )
 from mmcl_jax.types import Key, PyTree

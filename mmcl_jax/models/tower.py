@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax import sharding
+from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
 from mmcl_jax.types import Key, PyTree
 
 
@@ -26,7 +27,7 @@ class TowerSpec:
         layers: number of blocks.
         heads: attention heads; divides `width`.
         mlp_width: width of the hidden layer of the MLP.
-        activation: a key of `ACTIVATIONS`.
+        activation: a key of `layers.ACTIVATIONS`.
         norm_epsilon: epsilon of every layer norm.
         frames: above 1: every block attends over as many frames first, a position of
             the picture at a time (LanguageBind's video tower).
@@ -48,27 +49,6 @@ class TowerSpec:
     remat: str = "nothing"
     sharded: bool = False
 
-
-def quick_gelu(x: Array) -> Array:
-    """Returns `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-def gelu(x: Array) -> Array:
-    """Returns the exact GELU, by the error function."""
-    return jax.nn.gelu(x, approximate=False)
-
-
-def gelu_tanh(x: Array) -> Array:
-    """Returns the GELU by its approximation with tanh, that of SigLIP."""
-    return jax.nn.gelu(x, approximate=True)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "quick_gelu": quick_gelu,
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-}
 
 # What the backward pass of a block finds stored: all it needs (but weights that were
 # gathered), what its linear maps gave (attention is computed again), or nothing but
@@ -128,15 +108,6 @@ class Injection(NamedTuple):
         return repeated._replace(low_rank=self.low_rank)
 
 
-def layer_norm(x: Array, norm: PyTree, epsilon: float) -> Array:
-    """Returns the layer norm over the last axis, statistics in float32."""
-    x32 = x.astype(jnp.float32)
-    mean = x32.mean(-1, keepdims=True)
-    variance = jnp.square(x32 - mean).mean(-1, keepdims=True)
-    normal = (x32 - mean) * jax.lax.rsqrt(variance + epsilon)
-    return (normal * norm["scale"] + norm["bias"]).astype(x.dtype)
-
-
 def linear(
     x: Array,
     weights: PyTree,
@@ -149,21 +120,6 @@ def linear(
         down, up, gate = (part.astype(x.dtype) for part in (*update, gate))
         y = y + (x @ down * gate[:, None, :]) @ up
     return y
-
-
-def attend(
-    q: Float[Array, "b n h k"],
-    k: Float[Array, "b m h k"],
-    v: Float[Array, "b m h k"],
-    mask: Bool[Array, "n m"] | None,
-) -> Float[Array, "b n h k"]:
-    """Returns the attention of queries over keys, softmax in float32."""
-    scores = jnp.einsum("bnhk,bmhk->bhnm", q, k).astype(jnp.float32)
-    scores = scores * q.shape[-1] ** -0.5
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    attention = jax.nn.softmax(scores, -1).astype(q.dtype)
-    return jnp.einsum("bhnm,bmhk->bnhk", attention, v)
 
 
 def _attend_with(

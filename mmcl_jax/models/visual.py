@@ -8,16 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.losses import unit_norm
+from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
 from mmcl_jax.models.tower import (
-    ACTIVATIONS,
     Injection,
     TowerSpec,
-    attend,
     block_linears,
     init_blocks,
     init_linear,
     init_norm,
-    layer_norm,
     linear,
     split_heads,
     trunk,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmcl_jax.models.tower import ACTIVATIONS
+from mmcl_jax.models.layers import ACTIVATIONS
 from mmcl_jax.options import Range
 
 Section = dict[str, Any]
@@ -127,7 +127,7 @@ def token(config: Section, name: str, vocabulary: int) -> int:
 
 
 def activation(config: Section, name: str) -> str:
-    """Returns a key of `tower.ACTIVATIONS`."""
+    """Returns a key of `layers.ACTIVATIONS`."""
     value = _take(config, name)
     if not isinstance(value, str) or value not in _ACTIVATIONS:
         raise ValueError(f"field {name} {value!r} is not one of {list(_ACTIVATIONS)}")

@@ -1,0 +1,55 @@
+"""The visual towers that benches are about."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mmcl_jax import assemble
+from mmcl_jax.models import pretrained, visual
+from mmcl_jax.models.sizes import SIZES
+from mmcl_jax.models.visual import VisualSpec
+
+
+class Tower(NamedTuple):
+    """A visual tower, and a batch for it.
+
+    Attributes:
+        spec: its shape.
+        weights: float32.
+        embedding: width of the joint space.
+        pixels: `[b 1 h w c]`.
+        prompts: of every layer `[l p w]`.
+        target: a direction for each sample `[b d]`.
+    """
+
+    spec: VisualSpec
+    weights: Any
+    embedding: int
+    pixels: np.ndarray
+    prompts: np.ndarray
+    target: np.ndarray
+
+
+def tower(name: str, rows: int, prompts: int = 8) -> Tower:
+    """Returns the built-in encoder, or one of `SIZES` with random weights."""
+    if name == "builtin":
+        loaded = pretrained.load(str(assemble.BUILTIN_ENCODER))
+        spec, embedding = loaded.spec.reader("visual"), loaded.spec.embedding
+        weights = loaded.frozen["visual"]
+    else:
+        spec, embedding = SIZES[name].reader("visual"), SIZES[name].embedding
+        assert isinstance(spec, VisualSpec)
+        weights = visual.init(jax.random.key(0), spec, embedding)
+    assert isinstance(spec, VisualSpec)
+    rng, trunk = np.random.default_rng(0), spec.trunk
+    shapes = (
+        (rows, 1, *spec.image_size, spec.channels),
+        (trunk.layers, prompts, trunk.width),
+        (rows, embedding),
+    )
+    pixels, injected, target = (
+        rng.normal(size=shape).astype(np.float32) for shape in shapes
+    )
+    weights = jax.tree.map(jax.numpy.asarray, weights)
+    return Tower(spec, weights, embedding, pixels, 0.02 * injected, target)
