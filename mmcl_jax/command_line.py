@@ -1,4 +1,4 @@
-"""Flags with a config file: what is wrong with them is one message and exit code 2."""
+"""Flags of all programs: what is wrong with them is one message and exit code 2."""
 
 import pathlib
 import re
@@ -13,7 +13,16 @@ CONFIGS = pathlib.Path(__file__).parent / "configs"
 USAGE_ERROR = 2
 
 
-def parse(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags, which may stand anywhere; returns the program and what is none."""
+    flags.FLAGS.set_gnu_getopt()
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(complain(error))
+
+
+def parse_with_config(argv: list[str]) -> list[str]:
     """Parses flags; a config may go by the name of one that comes with the package."""
     argv = list(argv)
     for i, flag in enumerate(argv):
@@ -57,7 +66,21 @@ def _unknown_field(error: Exception, argv: list[str]) -> str:
 
 
 def complain(error: Exception) -> int:
-    """Prints an error in one line, and returns the exit code."""
-    message = error.args[0] if error.args else error
-    print(f"error: {message}", file=sys.stderr)
+    """Prints what is wrong, and returns the exit code."""
+    lines = (printable(line) for line in str(error).strip().splitlines())
+    print("error:", "\n".join(lines) or repr(error), file=sys.stderr)
     return USAGE_ERROR
+
+
+def printable(text: str) -> str:
+    r"""Returns text that does nothing to a terminal: control characters are escaped.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(
+        c
+        if c.isprintable()
+        else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in text
+    )

@@ -51,6 +51,12 @@ def assembled(stored: StoredRun) -> Run:
                 f"({there[:12]}, now {here[name][:12]}); restore it, or do without "
                 "embeddings"
             )
+    if here["preprocessing"] != stored.preprocessing:
+        raise DataError(
+            f"{stored.workdir}: it was made by a version that preprocesses samples as "
+            f"{stored.preprocessing}; this one does as {here['preprocessing']}. Use "
+            "that version, or do without embeddings"
+        )
     return run
 
 

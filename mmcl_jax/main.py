@@ -106,7 +106,7 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse)
+    app.run(main, flags_parser=command_line.parse_with_config)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import config_flags
 
-from mmcl_jax import assemble, flops, learner, programs, roofline, sharding
+from mmcl_jax import (
+    assemble,
+    command_line,
+    flops,
+    learner,
+    programs,
+    roofline,
+    sharding,
+)
 from mmcl_jax import config as configs
 from mmcl_jax.methods import METHODS
 from mmcl_jax.modalities.base import DataError
@@ -26,7 +34,6 @@ from mmcl_jax.models.pretrained import random_weights
 from mmcl_jax.programs import Program
 from mmcl_jax.types import Batch, Classes, PyTree
 
-USAGE_ERROR = 2
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _DEVICES = flags.DEFINE_list("devices", ["8"], "Chips; several with commas between.")
 _CHIP = flags.DEFINE_enum("chip", "h100", list(roofline.CHIPS), "What they are.")
@@ -304,8 +311,7 @@ def main(argv: list[str]) -> None:
             mesh = sharding.make_mesh(jax.devices()[:count], config.mesh.model)
             plans.append(plan(config, mesh, _ROWS.value, _MODALITY.value))
     except (configs.ConfigError, DataError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+        sys.exit(command_line.complain(error))
     chip = roofline.CHIPS[_CHIP.value]
     for line in table(plans, chip):
         print(line)
@@ -347,4 +353,4 @@ def _count(word: str) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_with_config)

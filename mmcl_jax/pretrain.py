@@ -12,6 +12,7 @@ import functools
 import json
 import multiprocessing
 import pathlib
+import sys
 import time
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ from absl import app, flags, logging
 from jaxtyping import Array, Float
 from ml_collections import config_flags
 
-from mmcl_jax import rngs
+from mmcl_jax import command_line, rngs
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
@@ -344,11 +345,11 @@ def train(config, output: pathlib.Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Runs the command."""
+    """Trains; what is wrong with the flags ends with exit code 2."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+        sys.exit(command_line.complain(ValueError(f"unexpected argument {argv[1]!r}")))
     train(_CONFIG.value, pathlib.Path(_OUTPUT.value))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_with_config)

@@ -80,13 +80,14 @@ def compare_snapshots(
         embedded = embeddings.embed(
             assembled, [(i - 1, before), (j - 1, after)], seen, samples
         )
-        stream, similar = assembled.stream, _similarity(embedded)
+        similar = _similarity(embedded)
+        model, stream = assembled.model, assembled.stream
     else:
+        model = build_model(load_encoder(run.config.encoder), run.stream)
         stream, reason = _stream_with_samples(run)
         notes += [f"samples are not described: {reason}"] if reason else []
     meaning = axes.find(
-        lambda model: METHODS[run.config.method.name](model, run.config),
-        build_model(load_encoder(run.config.encoder), run.stream),
+        lambda model: METHODS[run.config.method.name](model, run.config), model
     )
     return plain(
         {

@@ -358,6 +358,18 @@ def test_several_runs_have_the_intervals_of_statistics(tmp_path: pathlib.Path) -
     assert text.count(page._ONE_AT_A_TIME) == 5
 
 
+def test_of_several_runs_the_inside_is_not_read(tmp_path: pathlib.Path) -> None:
+    folder = make_run(tmp_path / "run", EXAMPLE)
+    for name in ("predictions/002.npz", "embeddings.npz"):
+        (folder / name).write_text("damaged")
+    other = make_run(tmp_path / "other", EXAMPLE, seed=1)
+    loaded = [data.load(each, inside=False) for each in (folder, other)]
+    assert len(page.sections(loaded)) > 5
+    assert loaded[0].history.stages == []
+    with pytest.raises(DataError, match=r"002\.npz"):
+        data.load(folder)
+
+
 def test_runs_of_one_method_are_told_apart_by_what_differs(tmp_path) -> None:
     folders = [make_run(tmp_path / str(i), EXAMPLE, seed=i) for i in range(2)]
     changed = json.loads((folders[1] / "config.json").read_text())
@@ -473,7 +485,7 @@ def test_a_snapshot_that_cannot_be_read_is_named(tmp_path: pathlib.Path) -> None
         if file.is_file():
             file.write_bytes(b"x")
     run = data.load(folder)
-    assert "snapshot 0 cannot be read" in page.render([run], page.sections([run]))
+    assert "snapshots/000 cannot be read" in page.render([run], page.sections([run]))
 
 
 BAD = {
@@ -484,7 +496,50 @@ BAD = {
     "a broken stream": ("stream.json", '{"stages": 3}'),
     "predictions that are none": ("predictions/002.npz", "PK"),
     "a class without a modality": ("stream.json", '{"stages": [[0]], "classes": [{}]}'),
-    "a stage of no task": ("stream.json", '{"stages": [[9]], "classes": []}'),
+}
+# what a hand has changed: file, field, what stands there (absent: None), what is said
+EDITED = {
+    "no method": ("config.json", "method.name", None, "method.name is missing"),
+    "a stage of no task": ("stream.json", "stages", [[9]], "not those of stream.json"),
+    "a class of no tower": ("stream.json", "classes.0.modality", "smell", "'smell'"),
+    "no cost": ("results.json", "cost", None, "cost is missing"),
+    "seconds in words": (
+        "results.json",
+        "cost.seconds.train",
+        "long",
+        "cost.seconds.train cannot be 'long'",
+    ),
+    "a label space less": (
+        "results.json",
+        "accuracy.union",
+        None,
+        "accuracy.union is missing",
+    ),
+    "a ragged matrix": (
+        "results.json",
+        "accuracy.task.given",
+        [[1], [1, 2]],
+        "accuracy.task.given is no matrix of 3 x 3",
+    ),
+    "no counts": (
+        "results.json",
+        "batch_dependence.differing",
+        None,
+        "batch_dependence.differing is missing",
+    ),
+    "jitter of a name": ("results.json", "jitter", {"x": 1.0}, "jitter cannot be 'x'"),
+    "a task of no modality": (
+        "results.json",
+        "tasks.1.modality",
+        "smell",
+        "tasks.1.modality cannot be 'smell'",
+    ),
+    "a small confusion": (
+        "results.json",
+        "modality_identification.confusion",
+        [[1]],
+        "confusion is no matrix of 2 x 2",
+    ),
 }
 
 
@@ -497,6 +552,25 @@ def test_a_damaged_workdir_is_refused_by_name(case: str, tmp_path) -> None:
         (folder / name).write_text(content)
     with pytest.raises(DataError, match=re.escape(str(folder))):
         data.load(folder)
+
+
+@pytest.mark.parametrize("case", EDITED)
+def test_a_field_that_was_edited_is_named(case: str, tmp_path) -> None:
+    name, field, value, message = EDITED[case]
+    path = make_run(tmp_path / "run", EXAMPLE) / name
+    whole = json.loads(path.read_text())
+    *parents, last = field.split(".")
+    inner = whole
+    for key in parents:
+        inner = inner[int(key) if isinstance(inner, list) else key]
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    path.write_text(json.dumps(whole))
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        data.load(path.parent)
+    assert str(caught.value).startswith(str(path if name != "stream.json" else "/"))
 
 
 @pytest.mark.parametrize("name", ["embeddings.npz", "predictions/002.npz"])
