@@ -41,7 +41,10 @@ def assembled(stored: StoredRun) -> Run:
     if config.data.on_error != "skip":  # what is damaged shows when it is read
         unverified = dataclasses.replace(config.data, verify=False)
         config = dataclasses.replace(config, data=unverified)
-    run = assemble(config, Console(quiet=True))
+    # a run may have been made on more devices, or on fewer, than there are here
+    model = config.mesh.model
+    mesh = sharding.make_mesh(jax.devices()[:model], model)
+    run = assemble(config, Console(quiet=True), mesh)
     here = describe(run)
     for name, there in (("hash", stored.hash), ("encoder", stored.encoder)):
         if here[name] != there:
