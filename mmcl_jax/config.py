@@ -5,18 +5,15 @@ turns it back, checking every value before anything expensive starts.
 """
 
 import dataclasses
-import difflib
 import json
 import pathlib
-import sys
-import types
 import typing
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import ml_collections
 from ml_collections import config_dict
 
+from mmcl_jax.fields import ConfigError, build, check_name
 from mmcl_jax.files import read_json
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.base import LabelSpace
@@ -50,10 +47,6 @@ from mmcl_jax.options import (
 from mmcl_jax.sharding import Layout
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.streams.options import STREAMS, DataOptions, Folders, World
-
-
-class ConfigError(ValueError):
-    """A config that cannot be run; the message names the field and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,16 +295,6 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
 
 
-def check_name(what: str, value: str, names: Iterable[str]) -> None:
-    """Raises `ConfigError` unless `value` is one of `names`; names the nearest."""
-    names = list(names)
-    if value in names:
-        return
-    near = difflib.get_close_matches(str(value), names, 1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"{what}: {value!r} is not one of {', '.join(names)}{hint}")
-
-
 def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
     """Returns the checked config.
 
@@ -328,7 +311,7 @@ def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
         raise ConfigError("config.stream: missing; it says what is learnt")
     kind = tree["stream"].get("kind")
     check_name("config.stream.kind", kind, STREAMS)
-    config = _build(Config, tree, "config", {"stream": STREAMS[kind]})
+    config = build(Config, tree, "config", {"stream": STREAMS[kind]})
     _check(config)
     return config
 
@@ -345,60 +328,6 @@ def load(path: pathlib.Path) -> Config:
         raise ConfigError(str(error)) from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _build(kind: type, tree: Any, path: str, chosen: dict[str, type]) -> Any:
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: {tree!r} is not a section")
-    hints = typing.get_type_hints(kind, include_extras=True)
-    for key in tree:
-        check_name(f"unknown key {path}.{key}", key, hints)
-    values = {}
-    for name, hint in hints.items():
-        at = f"{path}.{name}"
-        if name not in tree:
-            raise ConfigError(f"{at}: missing")
-        hint = chosen.get(name, hint)
-        if dataclasses.is_dataclass(hint):
-            values[name] = _build(hint, tree[name], at, {})
-        else:
-            values[name] = _value(tree[name], hint, at)
-    return kind(**values)
-
-
-def _value(value: Any, hint: Any, path: str) -> Any:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
-    if typing.get_origin(hint) is Annotated:
-        hint, allowed = typing.get_args(hint)
-        value = _value(value, hint, path)
-        if complaint := allowed.complaint(value):
-            raise ConfigError(f"{path}: {complaint}")
-        return value
-    if typing.get_origin(hint) is Literal:
-        check_name(path, value, typing.get_args(hint))
-        return value
-    if typing.get_origin(hint) is tuple:
-        item = typing.get_args(hint)[0]
-        if isinstance(value, (list, tuple)):
-            # a flag may give several names with commas, which arrive as one
-            value = [part for v in value for part in (_words(v) or [v])]
-            return tuple(_value(v, item, f"{path}[{i}]") for i, v in enumerate(value))
-    elif hint is float and type(value) in (int, float):
-        if not abs(value) <= sys.float_info.max:  # so is NaN
-            raise ConfigError(f"{path}: {value} is not a finite number")
-        return float(value)
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    wanted = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{path}: {value!r} is not of type {wanted}")
-
-
-def _words(value: Any) -> list[str]:
-    parts = value.split(",") if isinstance(value, str) else []
-    return [word for part in parts if (word := part.strip())]
 
 
 def _check(config: Config) -> None:

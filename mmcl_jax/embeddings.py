@@ -46,14 +46,8 @@ def assembled(stored: StoredRun) -> Run:
     mesh = sharding.make_mesh(jax.devices()[:model], model)
     run = assemble(config, Console(quiet=True), mesh)
     here = describe(run)
-    for name, there in (("hash", stored.hash), ("encoder", stored.encoder)):
-        if here[name] != there:
-            what = "data" if name == "hash" else "encoder"
-            raise DataError(
-                f"{stored.workdir}: it was made with another {what} than is there now "
-                f"({there[:12]}, now {here[name][:12]}); restore it, or do without "
-                "embeddings"
-            )
+    check_same("data", here["hash"], stored.hash, stored)
+    check_same("encoder", here["encoder"], stored.encoder, stored)
     if here["preprocessing"] != stored.preprocessing:
         raise DataError(
             f"{stored.workdir}: it was made by a version that preprocesses samples as "
@@ -61,6 +55,16 @@ def assembled(stored: StoredRun) -> Run:
             "that version, or do without embeddings"
         )
     return run
+
+
+def check_same(what: str, here: str, there: str, stored: StoredRun) -> None:
+    """Raises `DataError` if data or encoder are not those that a run was made with."""
+    if here != there:
+        raise DataError(
+            f"{stored.workdir}: it was made with another {what} than is there now "
+            f"({there[:12]}, now {here[:12]}); restore it"
+            + (", or do without embeddings" if what == "data" else "")
+        )
 
 
 def embed(

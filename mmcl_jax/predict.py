@@ -18,7 +18,6 @@ from mmcl_jax.classifier import Labelled, Sample
 from mmcl_jax.command_line import printable
 from mmcl_jax.modalities.base import DataError, TextReference
 from mmcl_jax.progress import Bar
-from mmcl_jax.workdir import WorkdirError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SNAPSHOT = flags.DEFINE_integer(
@@ -58,12 +57,12 @@ def main(argv: list[str]) -> None:
             )
         learner.keep_compiled_programs()
         sys.exit(_label(_WORKDIR.value, samples))
-    except (configs.ConfigError, WorkdirError, DataError) as error:
-        sys.exit(command_line.complain(error))
     except BrokenPipeError:
         # whoever reads has seen enough; what is left in the buffer goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (ValueError, OSError) as error:  # so are those of config, data and workdir
+        sys.exit(command_line.complain(error))
 
 
 def _label(workdir: str, samples: Sequence[Sample]) -> int:

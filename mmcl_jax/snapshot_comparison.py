@@ -83,7 +83,9 @@ def compare_snapshots(
         similar = _similarity(embedded)
         model, stream = assembled.model, assembled.stream
     else:
-        model = build_model(load_encoder(run.config.encoder), run.stream)
+        encoder = load_encoder(run.config.encoder)
+        embeddings.check_same("encoder", encoder.fingerprint, run.encoder, run)
+        model = build_model(encoder, run.stream)
         stream, reason = _stream_with_samples(run)
         notes += [f"samples are not described: {reason}"] if reason else []
     meaning = axes.find(

@@ -189,10 +189,10 @@ class Snapshots:
 def damage(folder: pathlib.Path) -> str | None:
     """Says what is wrong with the state in a folder; None: nothing."""
     try:
-        wanted = json.loads((folder / CHECKSUMS).read_text())
+        wanted = dict(json.loads((folder / CHECKSUMS).read_text()))
     except FileNotFoundError:
         return CUT_OFF
-    except (OSError, ValueError):
+    except (OSError, RecursionError, TypeError, ValueError):
         return f"{CHECKSUMS} cannot be read"
     try:
         found = _checksums(folder)

@@ -70,7 +70,7 @@ def read_run(workdir: str | pathlib.Path) -> StoredRun:
     config = configs.load(workdir / "config.json")
     path = workdir / "stream.json"
     with reading(str(path), "the stream of a run"):
-        stored = read_json(path)
+        stored = read_json(path, "the stream of a run")
         stream = stored_stream(stored)
         names = tuple(tuple(task["classes"]) for task in stored["tasks"])
         known = stored["hash"], stored["encoder"]

@@ -19,7 +19,6 @@ from mmcl_jax.methods.comm_options import CommOptions
 from mmcl_jax.methods.rail import RailOptions
 from mmcl_jax.methods.ranpac import RanpacOptions
 from mmcl_jax.methods.ridge import RidgeOptions
-from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import Model
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
@@ -291,7 +290,7 @@ class History:
 def _inputs(encoder: Encoder, modality: str, label: np.ndarray, seed: int) -> dict:
     rng = np.random.default_rng([seed, len(label)])
     spec = encoder.spec
-    if MODALITIES[modality].tower == "text":
+    if modality == "text":
         tokens = np.full((len(label), spec.text.context_length), 0, np.int32)
         tokens[:, 0], tokens[:, 7] = 2, spec.text.end_token
         tokens[:, 1:4] = 20 + label[:, None]

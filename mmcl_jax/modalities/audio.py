@@ -145,7 +145,6 @@ def _draw(samples: np.ndarray, rate: int, spec: InputSpec) -> np.ndarray:
 
 AUDIO = Modality(
     name="audio",
-    tower="visual",
     suffixes=(".wav", ".ogg", ".flac"),
     decode=decode,
     templates=("the sound of a {}.", "a recording of a {}.", "a voice that says {}."),

@@ -118,7 +118,6 @@ class Modality(NamedTuple):
 
     Attributes:
         name: its name in streams, configs and results.
-        tower: "visual" or "text": which frozen tower reads it.
         suffixes: lower-case file suffixes, with the dot.
         decode: `(path, spec) -> media`; raises `DataError` naming the path.
         templates: sentences with one `{}` for the class name.
@@ -126,7 +125,6 @@ class Modality(NamedTuple):
     """
 
     name: str
-    tower: str
     suffixes: tuple[str, ...]
     decode: Callable[[str, InputSpec], Media]
     templates: tuple[str, ...]

@@ -109,7 +109,6 @@ def _fit(values: np.ndarray, size: int) -> np.ndarray:
 
 DEPTH = Modality(
     name="depth",
-    tower="visual",
     suffixes=(".png",),
     decode=decode,
     templates=("a depth map of a {}.", "a depth photo of a {}.", "the shape of a {}."),

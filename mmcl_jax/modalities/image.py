@@ -125,7 +125,6 @@ _CLIP = Style(preprocess, still_shapes, "image-1", ("resize",))
 
 IMAGE = Modality(
     name="image",
-    tower="visual",
     suffixes=(".jpg", ".jpeg", ".png"),
     decode=decode,
     templates=("a photo of a {}.", "a picture of a {}.", "an image of a {}."),

@@ -66,7 +66,6 @@ _STYLE = Style(preprocess, shapes, "text-1")
 
 TEXT = Modality(
     name="text",
-    tower="text",
     suffixes=(".txt",),
     decode=decode,
     templates=("{}", "a sentence about {}.", "this is about {}."),

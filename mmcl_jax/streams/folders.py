@@ -182,7 +182,7 @@ def _open(root: pathlib.Path, path: pathlib.Path, modality: Modality) -> _DataSe
     inside = {entry.name for entry in _entries(path, root)}
     parts: dict[str, Mapping[str, Source]] = {}
     for part in ("train", "test"):
-        if modality.tower == "text" and f"{part}.csv" in inside:
+        if modality.name == "text" and f"{part}.csv" in inside:
             parts[part] = read_table(path / f"{part}.csv", root)
         elif part in inside:
             parts[part] = {
