@@ -7,6 +7,7 @@ import sys
 from absl import flags
 
 from mmcl_jax import config as configs
+from mmcl_jax.files import raised_in
 
 # in a clone, a link to the folder of the repository
 CONFIGS = pathlib.Path(__file__).parent / "configs"
@@ -24,7 +25,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def parse_with_config(argv: list[str]) -> list[str]:
     """Parses flags; a config may go by the name of one that comes with the package."""
-    argv = list(argv)
+    argv, path = list(argv), ""
     for i, flag in enumerate(argv):
         name, equals, value = flag.partition("=")
         if name not in ("--config", "-config") or i + 1 == len(argv) and not equals:
@@ -41,12 +42,24 @@ def parse_with_config(argv: list[str]) -> list[str]:
             sys.exit(complain(configs.ConfigError(message)))
     try:
         return flags.FLAGS(argv)
-    except (KeyError, AttributeError) as error:
-        sys.exit(complain(configs.ConfigError(_unknown_field(error, argv))))
-    except (flags.Error, ValueError, TypeError, OSError) as error:
-        # what a config file raises arrives as a traceback inside a message
-        _, ours, message = str(error).rpartition(f"{configs.ConfigError.__name__}: ")
-        sys.exit(complain(configs.ConfigError(message.strip()) if ours else error))
+    except Exception as error:  # a config file may raise anything
+        sys.exit(complain(configs.ConfigError(_of_config(error, argv, path))))
+
+
+def _of_config(error: Exception, argv: list[str], path: str) -> str:
+    """Says what is wrong with flags or with the config file that they name."""
+    if "no attribute 'get_config'" in str(error):
+        return f"{path}: no function 'get_config' in it"
+    if where := raised_in(path, error):
+        return where
+    if isinstance(error, (KeyError, AttributeError)):
+        return _unknown_field(error, argv)
+    # most of what a config file raises arrives as a traceback inside a message
+    text = str(error).strip()
+    _, ours, message = text.rpartition(f"{configs.ConfigError.__name__}: ")
+    if ours or "Traceback" not in text:
+        return message.strip()
+    return f"{path}: {text.splitlines()[-1]}"
 
 
 def _shipped() -> list[str]:

@@ -307,6 +307,8 @@ def resolve(tree: ml_collections.ConfigDict | dict) -> Config:
     """
     if isinstance(tree, ml_collections.ConfigDict):
         tree = tree.to_dict()
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config: {tree!r} is no ConfigDict, as get_config returns")
     if not isinstance(tree.get("stream"), dict):
         raise ConfigError("config.stream: missing; it says what is learnt")
     kind = tree["stream"].get("kind")

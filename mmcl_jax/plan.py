@@ -300,10 +300,16 @@ def exchanges(each: Plan) -> list[str]:
 def main(argv: list[str]) -> None:
     """Prints the plan; bad input ends with exit code 2."""
     try:
-        if len(argv) > 1 or _CONFIG.value is None:
-            raise configs.ConfigError("give --config=FILE.py and flags, nothing else")
+        if len(argv) > 1:
+            raise configs.ConfigError(f"unexpected argument {argv[1]!r}")
+        if not _CONFIG.value:
+            raise configs.ConfigError(
+                "--config: missing; for instance --config=configs/demo.py"
+            )
         config = configs.resolve(_tree(_CONFIG.value))
         counts = [_count(word) for word in _DEVICES.value]
+        if not counts:
+            raise configs.ConfigError("--devices: missing; for instance --devices=1,8")
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", max(counts))
         plans = []
@@ -352,5 +358,10 @@ def _count(word: str) -> int:
     return int(word)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     app.run(main, flags_parser=command_line.parse_with_config)
+
+
+if __name__ == "__main__":
+    cli()

@@ -351,5 +351,10 @@ def main(argv: list[str]) -> None:
     train(_CONFIG.value, pathlib.Path(_OUTPUT.value))
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Runs the program."""
     app.run(main, flags_parser=command_line.parse_with_config)
+
+
+if __name__ == "__main__":
+    cli()

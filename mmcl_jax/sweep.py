@@ -141,8 +141,7 @@ def main(argv: list[str]) -> None:
     failures: dict[str, str] = {}
     try:
         name, out = _check_flags(argv)
-        file, _, argument = name.partition(":")
-        sweep = runs.load_function(file, "get_sweep")(argument)
+        sweep = runs.load_sweep(name)
         if _GATHER.value:
             runs.check(sweep)
         elif _ENGINE.value == "local":
@@ -151,7 +150,7 @@ def main(argv: list[str]) -> None:
             failures = hand_over(sweep, out, console)
         ended = runs.finished(sweep.runs, out / "runs")
         aggregate.check(ended, out / "runs")
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, OSError) as error:
         sys.exit(command_line.complain(error))
     if _GATHER.value:
         left(ended, sweep, out, console)

@@ -288,21 +288,3 @@ def test_the_program_labels_what_it_can(
     first, *labels = shown.output.splitlines()
     assert first == f"{good[0]}: image"
     assert all(label.strip().split()[1] == "%" for label in labels)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["x.png"], "no run in"),
-        ([], "no files: name some"),
-        (["--top=0", "x.png"], "--top=0"),
-        (["--snapshot=first", "x.png"], "--snapshot=first"),
-    ],
-)
-def test_wrong_commands_end_with_an_error(
-    flags: list[str], message: str, tmp_path: pathlib.Path
-) -> None:
-    done = predict(*flags, workdir=tmp_path)
-    assert (done.code, done.output) == (2, "")
-    assert done.errors.startswith("error: ")
-    assert message in done.errors

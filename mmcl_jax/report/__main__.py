@@ -25,9 +25,10 @@ def main(argv: list[str]) -> None:
     try:
         if len(argv) > 1:
             raise ConfigError(f"unexpected argument {argv[1]!r}")
-        if not _WORKDIRS.value:
+        names = [name.strip() for name in _WORKDIRS.value or ()]
+        workdirs = [pathlib.Path(name) for name in names if name]
+        if not workdirs:
             raise ConfigError("--workdirs: missing; for instance --workdirs=runs/demo")
-        workdirs = [pathlib.Path(name.strip()) for name in _WORKDIRS.value]
         alone = len(workdirs) == 1
         runs = [data.load(workdir, inside=alone) for workdir in workdirs]
         out = pathlib.Path(_OUT.value) if _OUT.value else workdirs[0] / page.NAME
