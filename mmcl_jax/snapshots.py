@@ -189,10 +189,12 @@ class Snapshots:
 def damage(folder: pathlib.Path) -> str | None:
     """Says what is wrong with the state in a folder; None: nothing."""
     try:
-        wanted = dict(json.loads((folder / CHECKSUMS).read_text()))
+        wanted = json.loads((folder / CHECKSUMS).read_text())
     except FileNotFoundError:
         return CUT_OFF
-    except (OSError, RecursionError, TypeError, ValueError):
+    except (OSError, RecursionError, ValueError):
+        wanted = None
+    if not isinstance(wanted, dict):
         return f"{CHECKSUMS} cannot be read"
     try:
         found = _checksums(folder)

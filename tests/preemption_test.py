@@ -1,5 +1,6 @@
 """A run that is asked to leave looks up often enough, and loses nothing."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from mmcl_jax import config, experiment
 from mmcl_jax.feed import Feed
 from mmcl_jax.preemption import Interrupt, Preempted
+from mmcl_jax.score import Scorer
 
 STREAM = config.World(
     modalities=("image", "text"),
@@ -90,3 +92,30 @@ def test_it_looks_behind_each_batch_that_is_embedded(
         names = -(-4 * 3 // 8)
         assert len(embedded) == names + looks + 1
         assert [p.name for p in (workdir / "snapshots").glob("0*")] == []
+
+
+def test_scoring_counts_samples_and_looks_behind_each_batch(
+    encoder_folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: dict[str, list[int]] = {"score": [], "temperatures": []}
+    for name in counted:
+
+        def watched(self, *args, name=name, original=getattr(Scorer, name)):
+            *rest, between = args
+
+            def told(samples: int) -> None:
+                counted[name].append(samples)
+                between(samples)
+
+            return original(self, *rest, told)
+
+        monkeypatch.setattr(Scorer, name, watched)
+    # ten test samples of a task are two batches, of which six rows are padding
+    fewer = dataclasses.replace(STREAM, test_per_class=5)
+    made = dataclasses.replace(_config(encoder_folder), stream=fewer)
+    experiment.run(made, tmp_path)
+    # behind each of two stages both test sets
+    assert sum(counted["score"]) == 2 * 2 * 10
+    assert max(counted["score"]) == 8
+    # 24 training samples a stage
+    assert counted["temperatures"] == [0] * 2 * 3
