@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,9 @@ def test_scoring_counts_samples_and_looks_behind_each_batch(
     encoder_folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: dict[str, list[int]] = {"score": [], "temperatures": []}
-    for name in counted:
 
-        def watched(self, *args, name=name, original=getattr(Scorer, name)):
+    def watched(name: str, original: Callable) -> Callable:
+        def call(self: Scorer, *args: Any) -> Any:
             *rest, between = args
 
             def told(samples: int) -> None:
@@ -109,7 +110,10 @@ def test_scoring_counts_samples_and_looks_behind_each_batch(
 
             return original(self, *rest, told)
 
-        monkeypatch.setattr(Scorer, name, watched)
+        return call
+
+    for name in counted:
+        monkeypatch.setattr(Scorer, name, watched(name, getattr(Scorer, name)))
     # ten test samples of a task are two batches, of which six rows are padding
     fewer = dataclasses.replace(STREAM, test_per_class=5)
     made = dataclasses.replace(_config(encoder_folder), stream=fewer)
