@@ -69,7 +69,7 @@ class EncoderOptions:
     """The frozen encoder, see `docs/encoders.md`.
 
     Attributes:
-        path: "builtin" for the one in the package; else a folder, a file of weights or
+        path: `builtin` for the one in the package; else a folder, a file of weights or
             `org/name` of a repository; or several with `+` between them, one for each
             modality.
         dtype: what the towers compute in; layer norms, softmax, projections and all
@@ -109,7 +109,7 @@ class AdapterOptions:
     """What is trained inside the frozen towers.
 
     Attributes:
-        kind: a name of `models.adapters.ADAPTERS`.
+        kind: of adapter; each reads some of the other keys.
         length: prompt tokens of a layer, or keys and values of a prefix.
         layers: layers with prompts or a prefix, from the first; None: all.
         rank: of low-rank updates.
@@ -126,9 +126,13 @@ class MethodOptions:
     """The method; it reads the sections it knows.
 
     Attributes:
-        name: a name of `methods.METHODS`.
-        sharing: of every rival that has the choice, see `methods.sharing`.
-        adapter: of every method that trains inside the towers.
+        name: a method of the README's table.
+        sharing: whether all modalities of a tower have what is trained in common
+            (`shared`), or each has its own, chosen by the modality where that is given
+            (`per_modality_given`) or by a router always (`per_modality_routed`). Not of
+            `comm`, `comm_plus` and `zero_shot`, which have no choice.
+        adapter: of every method that trains inside the towers but `l2p`, `dualprompt`,
+            `coda_prompt` and `diki`, which bring their own.
         comm: of `comm`.
         comm_plus: of `comm_plus`.
         ridge: of `ridge`.
@@ -177,7 +181,8 @@ class TrainOptions:
     Attributes:
         epochs: passes over a task's samples.
         batch_size: samples of a step over all devices.
-        label_space: classes the training loss is over, see `methods.base.label_space`.
+        label_space: classes the training loss is over: those of the `task`, those met
+            so far in the sample's modality (`modality_seen`), or all met so far.
         optimizer: of the trained parameters.
         log_every_steps: steps between two lines of `metrics.jsonl`.
         on_nonfinite: what to do about a step whose loss or gradient is not finite:
@@ -225,7 +230,7 @@ class LoggingOptions:
     """Who is told of a run besides its workdir.
 
     Attributes:
-        wandb_project: of Weights & Biases; "": nobody is told. WANDB_MODE=offline
+        wandb_project: of Weights & Biases; empty: nobody is told. `WANDB_MODE=offline`
             keeps everything in the workdir, else it is sent where that program is set
             to send.
     """
@@ -248,9 +253,9 @@ class Config:
         evaluation: how predictions are checked.
         checkpoint: how often state is saved.
         logging: who is told of the run.
-        resume: "": a workdir is gone on with under the config it was made with alone.
-            "branch:DIR": a new workdir goes on from the snapshots of another one, whose
-            config may be another but for the stream.
+        resume: empty: a workdir is gone on with under the config it was made with
+            alone; `branch:DIR`: a new workdir goes on from the snapshots of another
+            one, whose config may be another but for the stream.
         report: when `report.html` is written: at the end and after `each_task`, which
             is left out while that has taken more than a twentieth of the time; at the
             `end` alone; never (`off`).

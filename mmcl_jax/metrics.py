@@ -21,6 +21,7 @@ References:
     [4] S.-A. Rebuffi et al., "iCaRL", CVPR 2017.
     [5] J. S. Smith et al., "CODA-Prompt: COntinual Decomposed Attention-based Prompting
     for Rehearsal-Free Continual Learning", CVPR 2023.
+    [6] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 """
 
 from collections.abc import Sequence
@@ -296,6 +297,31 @@ def relative_change(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -
     )
     size = sum(float(np.sum(np.square(old.astype(np.float64)))) for old in before)
     return float(np.sqrt(moved / size)) if size else float("nan")
+
+
+def expected_calibration_error(
+    probability: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int = 15
+) -> float:
+    """How far the probabilities of predictions are from how often they are right [6].
+
+    `sum_b (n_b / n) |accuracy_b - confidence_b|`, over bins of equal width, each with
+    its upper and without its lower end; `confidence_b` is the mean probability.
+
+    Args:
+        probability: of the class that was predicted [n].
+        right: whether it is the label [n].
+        bins: their number.
+
+    Returns:
+        NaN without samples.
+
+    >>> probability, right = np.array([0.9, 0.9, 0.5]), np.array([True, False, True])
+    >>> round(expected_calibration_error(probability, right), 4)
+    0.4333
+    """
+    index = np.ceil(probability * bins).astype(int)
+    gap = np.bincount(index, weights=right - probability, minlength=bins + 1)
+    return float(np.abs(gap).sum() / len(right)) if len(right) else float("nan")
 
 
 def mean_and_deviation(values: Shaped[np.ndarray, " n"]) -> tuple[float, float]:

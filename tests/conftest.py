@@ -38,8 +38,12 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for programs that tests st
 # enough for them; a version of XLA that does not know a flag stops and names it
 _FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
-_FEATURES = tempfile.TemporaryDirectory()
-os.environ["MMCL_JAX_FEATURES"] = _FEATURES.name
+# what one run of a session has compiled or embedded serves the next, in all workers,
+# which have the variables of the process that starts them
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _KEPT = tempfile.TemporaryDirectory()
+    os.environ["MMCL_JAX_FEATURES"] = f"{_KEPT.name}/features"
+    os.environ["MMCL_JAX_TEST_PROGRAMS"] = f"{_KEPT.name}/programs"
 
 
 def pytest_configure(config: pytest.Config) -> None:

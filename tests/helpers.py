@@ -8,7 +8,6 @@ import pathlib
 import socket
 import subprocess
 import sys
-import tempfile
 from typing import Any, NamedTuple
 
 import av
@@ -201,9 +200,6 @@ def get_config(path: pathlib.Path, argument: str = "") -> ml_collections.ConfigD
     return module.get_config(argument)
 
 
-_PROGRAMS = tempfile.TemporaryDirectory()
-
-
 class Finished(NamedTuple):
     """What a program that ended left behind.
 
@@ -250,8 +246,7 @@ def environment(devices: int = 1) -> dict[str, str]:
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}",
-        # what is compiled for one run of a session serves the next
-        "JAX_COMPILATION_CACHE_DIR": str(_PROGRAMS.name),
+        "JAX_COMPILATION_CACHE_DIR": os.environ["MMCL_JAX_TEST_PROGRAMS"],
         "COLUMNS": "120",
     }
 

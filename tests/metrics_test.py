@@ -248,3 +248,20 @@ def test_deviation_over_runs_is_that_of_a_sample():
     assert mean == 70 and math.isnan(deviation)
     assert all(map(math.isnan, metrics.mean_and_deviation(np.array([]))))
     assert all(map(math.isnan, metrics.mean_and_deviation(np.array([1.0, NAN, 2.0]))))
+
+
+def test_calibration_error_bin_by_bin():
+    rng = np.random.default_rng(0)
+    probability, right = rng.uniform(size=500), rng.uniform(size=500) < 0.7
+    probability[:3] = 0.2, 0.4, 1.0  # ends of bins
+    expected = 0.0
+    for low, high in ((i / 5, (i + 1) / 5) for i in range(5)):
+        inside = (probability > low) & (probability <= high)
+        gap = abs(right[inside].mean() - probability[inside].mean())
+        expected += inside.mean() * gap
+    found = metrics.expected_calibration_error(probability, right, bins=5)
+    assert found == pytest.approx(expected)
+    certain = metrics.expected_calibration_error(np.ones(4), np.ones(4, bool))
+    assert certain == 0
+    nobody = metrics.expected_calibration_error(np.zeros(0), np.zeros(0, bool))
+    assert math.isnan(nobody)

@@ -21,7 +21,8 @@ class CommOptions:
         self_regularization_form: that distance: `cosine` of features, `distillation`
             of the probabilities of the modality's classes, or squared distance of
             the `parameters` in use, which needs no second forward.
-        relevance: how the router is fitted: `discriminant`, `two_stage` or `joint`.
+        relevance: how the router is fitted: in closed form (`discriminant`), by
+            gradient before each task (`two_stage`), or in every step (`joint`).
         blend: `soft`: adapters of the seen modalities weighted by relevance;
             `residual`: the modality's own whole, the others added; `hard`: the most
             relevant alone; `uniform`: all alike; `none`: its own.
@@ -38,7 +39,7 @@ class CommOptions:
         realignment: `discriminant` analysis mapped to the text space, `regression` on
             the class texts, `gradient` descent on draws from the Gaussians,
             `mean_shift` of each modality, or `off`.
-        realignment_regularization: ridge of its solve, see `realign`.
+        realignment_regularization: ridge of its solve, see `docs/method.md`.
         realignment_residual: whether the part of the discriminant that the class texts
             cannot express is kept beside it, for classes that were learnt.
         granularity: whether a class, a task or a modality has a Gaussian of its own.

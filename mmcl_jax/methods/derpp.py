@@ -24,8 +24,8 @@ class DerppOptions:
         buffer_bytes: of the remembered samples of all modalities together.
         logit_weight: α, of the distance to the stored logits.
         label_weight: β, of the cross-entropy of remembered samples.
-        label_space: classes that this cross-entropy is over, see
-            `methods.base.label_space`.
+        label_space: classes that this cross-entropy is over: those met so far in the
+            sample's modality (`modality_seen`), or all met so far.
     """
 
     buffer_bytes: Count = DEFAULT_BYTES

@@ -17,8 +17,8 @@ class ErOptions:
 
     Attributes:
         buffer_bytes: of the remembered samples of all modalities together.
-        label_space: classes that the loss of remembered samples is over, see
-            `methods.base.label_space`.
+        label_space: classes that the loss of remembered samples is over: those met so
+            far in the sample's modality (`modality_seen`), or all met so far.
     """
 
     buffer_bytes: Count = DEFAULT_BYTES

@@ -15,15 +15,16 @@ class World:
     """A stream of novel concepts of the procedural world.
 
     Attributes:
-        kind: "world".
-        tasks: number of tasks, dealt to the modalities in turn.
+        kind: says that the stream is of this sort.
+        tasks: number of tasks, dealt to the modalities in turn; one of each at least.
         classes_per_task: concepts of a task.
         modalities: which of the five take part.
-        order: a name of `streams.base.ORDERS`.
+        order: of tasks: `by_modality`: all of one, then all of the next; `interleaved`:
+            one of each in turn; `recurring`: two of each in turn; `random`.
         train_per_class: training samples of a class.
         test_per_class: test samples of a class.
-        concepts: "novel", or "development" for those that hyper-parameters and the
-            difficulty of the world are chosen on.
+        concepts: those of the benchmark (`novel`), or those that hyper-parameters and
+            the difficulty of the world are chosen on (`development`).
         evaluate_on: whether the samples that score are test draws or validation draws,
             which share none.
         first_tasks: tasks that are kept, once in order; None: all.
@@ -46,17 +47,18 @@ class Folders:
     """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
 
     Attributes:
-        kind: "folders".
+        kind: says that the stream is of this sort.
         root: the folder; a relative one counts from the working directory.
         classes_per_task: classes of a task.
-        order: a name of `streams.base.ORDERS`.
+        order: of tasks: `by_modality`: all of one, then all of the next; `interleaved`:
+            one of each in turn; `recurring`: two of each in turn; `random`.
         include: comma-separated globs on `<modality>/<dataset>/<class>`; empty: all.
         exclude: globs of what is left out; `!` in front takes back what an earlier
-            one left out.
+            one left out; empty: nothing.
         max_train_per_class: training samples kept of a class; None: all.
         test_fraction: share of a class that tests it where a data set has no test part.
-        evaluate_on: "validation": the samples that score are split off the training
-            samples, and the test samples are left alone.
+        evaluate_on: the samples that score: those of the `test` part, or `validation`
+            samples that are split off the training samples.
         validation_fraction: share of a class's training samples that is split off.
         first_tasks: tasks that are kept, once in order; None: all.
     """
@@ -91,7 +93,7 @@ class DataOptions:
             an error that names them, or `skip` them: they are left out of the stream,
             listed in `log.txt` and counted in `results.json`.
         feature_cache: whether frozen features are kept on disk for later runs, see
-            `features`.
+            `docs/data.md`.
     """
 
     worker_processes: NonNegativeInt = 0

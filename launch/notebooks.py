@@ -1,0 +1,31 @@
+"""`python launch/notebooks.py runs/demo`: writes docs/notebooks/*.ipynb anew.
+
+Each is made of the `.py` beside it, and executed on a workdir. Needs
+`pip install '.[notebooks]'`.
+"""
+
+import os
+import pathlib
+import sys
+
+import jupytext
+import nbclient
+import nbformat
+
+FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "notebooks"
+
+
+def main(workdir: str) -> None:
+    """Executes all notebooks on a workdir."""
+    os.environ["WORKDIR"] = str(pathlib.Path(workdir).resolve())
+    for path in sorted(FOLDER.glob("*.py")):
+        notebook = jupytext.read(path)
+        # times are of nobody's interest, and change with every execution
+        nbclient.NotebookClient(notebook, record_timing=False).execute()
+        for i, cell in enumerate(notebook.cells):
+            cell.id = f"{path.stem}-{i}"
+        nbformat.write(notebook, path.with_suffix(".ipynb"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
