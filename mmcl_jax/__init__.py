@@ -19,7 +19,7 @@ def load(
 
     Args:
         workdir: of the run.
-        snapshot: which, counted from 0; None: the newest.
+        snapshot: which, counted from 1; None: the newest.
     """
     import warnings
 

@@ -176,14 +176,21 @@ def build_model(encoder: pretrained.Encoder, stream: Stream) -> Model:
     )
 
 
-def assemble(config: configs.Config, console: Console) -> Run:
+def assemble(
+    config: configs.Config, console: Console, mesh: jax.sharding.Mesh | None = None
+) -> Run:
     """Reads the encoder and the data and checks them; writes and compiles nothing.
+
+    Args:
+        config: the experiment.
+        console: for a line of progress.
+        mesh: where everything is computed; None: that of the config, of all devices.
 
     Raises:
         ValueError: naming what cannot be read, or what does not fit together.
     """
     stream = build_stream(config)
-    mesh = sharding.make_mesh(model=config.mesh.model)
+    mesh = mesh or sharding.make_mesh(model=config.mesh.model)
     rows, groups = config.train.batch_size, mesh.shape["data"]
     if rows % groups:
         raise configs.ConfigError(

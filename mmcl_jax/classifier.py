@@ -74,7 +74,7 @@ class Classifier:
         run: its config, encoder and compiled functions; its stream has no samples.
         state: what was trained and what is remembered.
         slots: the class slots as they were met by the snapshot.
-        snapshot: its number: the stage behind which it was written, counted from 0.
+        snapshot: the stage behind which it was written, counted from 1.
         temperatures: that logits are divided by, by route; None: the run has stored
             none, and 1 is taken.
         notes: what a user should know of how it came to be.
@@ -227,7 +227,7 @@ class Classifier:
         stream = self.run.stream
         later = [
             number
-            for number, stage in enumerate(stream.stages)
+            for number, stage in enumerate(stream.stages, 1)
             if any(stream.tasks[i].modality == modality for i in stage)
         ]
         more = f"; it is met by snapshot {later[0]}" if later else ""
@@ -311,7 +311,7 @@ class Classifier:
 
     def _said(self, batch: Batch) -> Prediction:
         return self.run.learner.predict(
-            self.state, self.frozen, self.slots, np.int32(self.snapshot), batch
+            self.state, self.frozen, self.slots, np.int32(self.snapshot - 1), batch
         )
 
     def _labels(

@@ -1,4 +1,4 @@
-"""Flags with a config file: what is wrong with them is one message and exit code 2."""
+"""Flags of all programs: what is wrong with them is one message and exit code 2."""
 
 import pathlib
 import re
@@ -7,15 +7,25 @@ import sys
 from absl import flags
 
 from mmcl_jax import config as configs
+from mmcl_jax.files import raised_in
 
 # in a clone, a link to the folder of the repository
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 USAGE_ERROR = 2
 
 
-def parse(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags, which may stand anywhere; returns the program and what is none."""
+    flags.FLAGS.set_gnu_getopt()
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(complain(error))
+
+
+def parse_with_config(argv: list[str]) -> list[str]:
     """Parses flags; a config may go by the name of one that comes with the package."""
-    argv = list(argv)
+    argv, path = list(argv), ""
     for i, flag in enumerate(argv):
         name, equals, value = flag.partition("=")
         if name not in ("--config", "-config") or i + 1 == len(argv) and not equals:
@@ -32,12 +42,24 @@ def parse(argv: list[str]) -> list[str]:
             sys.exit(complain(configs.ConfigError(message)))
     try:
         return flags.FLAGS(argv)
-    except (KeyError, AttributeError) as error:
-        sys.exit(complain(configs.ConfigError(_unknown_field(error, argv))))
-    except (flags.Error, ValueError, TypeError, OSError) as error:
-        # what a config file raises arrives as a traceback inside a message
-        _, ours, message = str(error).rpartition(f"{configs.ConfigError.__name__}: ")
-        sys.exit(complain(configs.ConfigError(message.strip()) if ours else error))
+    except Exception as error:  # a config file may raise anything
+        sys.exit(complain(configs.ConfigError(_of_config(error, argv, path))))
+
+
+def _of_config(error: Exception, argv: list[str], path: str) -> str:
+    """Says what is wrong with flags or with the config file that they name."""
+    if "no attribute 'get_config'" in str(error):
+        return f"{path}: no function 'get_config' in it"
+    if where := raised_in(path, error):
+        return where
+    if isinstance(error, (KeyError, AttributeError)):
+        return _unknown_field(error, argv)
+    # most of what a config file raises arrives as a traceback inside a message
+    text = str(error).strip()
+    _, ours, message = text.rpartition(f"{configs.ConfigError.__name__}: ")
+    if ours or "Traceback" not in text:
+        return message.strip()
+    return f"{path}: {text.splitlines()[-1]}"
 
 
 def _shipped() -> list[str]:
@@ -57,7 +79,21 @@ def _unknown_field(error: Exception, argv: list[str]) -> str:
 
 
 def complain(error: Exception) -> int:
-    """Prints an error in one line, and returns the exit code."""
-    message = error.args[0] if error.args else error
-    print(f"error: {message}", file=sys.stderr)
+    """Prints what is wrong, and returns the exit code."""
+    lines = (printable(line) for line in str(error).strip().splitlines())
+    print("error:", "\n".join(lines) or repr(error), file=sys.stderr)
     return USAGE_ERROR
+
+
+def printable(text: str) -> str:
+    r"""Returns text that does nothing to a terminal: control characters are escaped.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(
+        c
+        if c.isprintable()
+        else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in text
+    )

@@ -1,7 +1,6 @@
-"""`python -m mmcl_jax.compare --workdirs=A,B [--snapshots=I,J] [--json=FILE]`."""
+"""`python -m mmcl_jax.compare --workdirs=A,B [--snapshots=I,J] [--json]`."""
 
 import json
-import pathlib
 import sys
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mmcl_jax import command_line
 from mmcl_jax.comparison import (
     ROUTE,
     SPACE,
@@ -17,7 +17,6 @@ from mmcl_jax.comparison import (
     compare_pairs,
     compare_runs,
 )
-from mmcl_jax.files import write_text
 from mmcl_jax.snapshot_comparison import SAMPLES, compare_snapshots
 
 _WORKDIRS = flags.DEFINE_multi_string(
@@ -29,7 +28,7 @@ _WORKDIRS = flags.DEFINE_multi_string(
 _SNAPSHOTS = flags.DEFINE_list(
     "snapshots", [], "Of one run: I,J; of several: I. Counted from 1."
 )
-_JSON = flags.DEFINE_string("json", None, "File for all that was found.")
+_JSON = flags.DEFINE_bool("json", False, "All that was found, as one JSON object.")
 _NO_EMBEDDINGS = flags.DEFINE_bool(
     "no-embeddings", False, "Do not embed samples again, which needs the data."
 )
@@ -37,13 +36,12 @@ _SAMPLES = flags.DEFINE_integer(
     "samples", SAMPLES, "Samples of a modality that are embedded, at most.", 4
 )
 
-USAGE_ERROR = 2
-# of samples on the console; the file has all
+# of samples in the tables; JSON has all
 _SHOWN = 10
 
 
 def main(argv: list[str]) -> None:
-    """Compares, shows tables and writes the file; bad input ends with exit code 2."""
+    """Compares and shows what was found; bad input ends with exit code 2."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
@@ -51,12 +49,12 @@ def main(argv: list[str]) -> None:
             raise ComparisonError(f"unexpected argument {argv[1]!r}")
         groups = [[w for w in text.split(",") if w] for text in _WORKDIRS.value]
         found = compare(groups, _stages(_SNAPSHOTS.value))
-        if _JSON.value:
-            write_text(pathlib.Path(_JSON.value), json.dumps(found, indent=1) + "\n")
     except (ValueError, OSError) as error:  # ours name what is wrong
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
-    show(found, Console())
+        sys.exit(command_line.complain(error))
+    if _JSON.value:
+        print(json.dumps(found, indent=1, allow_nan=False))
+    else:
+        show(found, Console())
 
 
 def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
@@ -250,7 +248,7 @@ def _short(value: float | None) -> str:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)
 
 
 if __name__ == "__main__":

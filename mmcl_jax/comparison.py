@@ -1,7 +1,8 @@
 """What differs between runs over one stream.
 
 All results are dicts of lists and numbers that JSON knows; null is what is not defined.
-Stages are counted from 1, as `--stop_after` counts: 1 is the snapshot `000`.
+Stages are counted from 1, as `--stop_after` counts: behind the first one the snapshot
+`snapshots/000` was written.
 """
 
 import dataclasses
@@ -200,10 +201,13 @@ def matched_samples(
 
 def check_stage(run: StoredRun, stage: int) -> int:
     """Returns `stage`; raises `ComparisonError` if the run has not learnt it."""
+    if not run.stages:
+        raise ComparisonError(
+            f"{run.workdir}: no stage has been scored yet; wait for the first"
+        )
     if not 1 <= stage <= run.stages:
         raise ComparisonError(
-            f"{run.workdir}: there is no stage {stage}; {run.stages} are learnt, "
-            "counted from 1"
+            f"--snapshots: no {stage} in {run.workdir}; there are 1 to {run.stages}"
         )
     return stage
 

@@ -4,21 +4,17 @@ Config files build a `ConfigDict` from them, flags override its fields, and `res
 turns it back, checking every value before anything expensive starts.
 """
 
-import ast
 import dataclasses
-import difflib
 import json
 import pathlib
-import sys
-import types
 import typing
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import ml_collections
 from ml_collections import config_dict
 
-from mmcl_jax import own_code
+from mmcl_jax import own_code, own_fields
+from mmcl_jax.fields import ConfigError, build, check_name
 from mmcl_jax.files import read_json
 from mmcl_jax.methods import available
 from mmcl_jax.methods.base import LabelSpace
@@ -59,10 +55,6 @@ from mmcl_jax.streams.options import (
     Tfds,
     World,
 )
-
-
-class ConfigError(ValueError):
-    """A config that cannot be run; the message names the field and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,16 +313,6 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
 
 
-def check_name(what: str, value: str, names: Iterable[str]) -> None:
-    """Raises `ConfigError` unless `value` is one of `names`; names the nearest."""
-    names = list(names)
-    if value in names:
-        return
-    near = difflib.get_close_matches(str(value), names, 1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"{what}: {value!r} is not one of {', '.join(names)}{hint}")
-
-
 def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Config:
     """Returns the checked config; code of the user's own that it names has run.
 
@@ -344,13 +326,15 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
     """
     if isinstance(tree, ml_collections.ConfigDict):
         tree = tree.to_dict()
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config: {tree!r} is no ConfigDict, as get_config returns")
     if not isinstance(tree.get("stream"), dict):
         raise ConfigError("config.stream: missing; it says what is learnt")
     kind = tree["stream"].get("kind")
     check_name("config.stream.kind", kind, STREAMS)
-    tree, options = _run_own_code(tree, stored)
+    tree, options = own_fields.resolve(tree, stored)
     chosen = {"config.stream": STREAMS[kind], "config.method.options": options}
-    config = _build(Config, tree, "config", chosen)
+    config = build(Config, tree, "config", chosen)
     _check(config)
     return config
 
@@ -367,110 +351,6 @@ def load(path: pathlib.Path) -> Config:
         raise ConfigError(str(error)) from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _run_own_code(tree: dict, stored: bool) -> tuple[dict, Any]:
-    """Runs the code that a config names.
-
-    Returns:
-        The config, in which hashes stand behind the names of files, and the type of
-        `method.options`. Values of wrong types are left for `_build` to complain of.
-    """
-    method, data, kind = tree.get("method"), tree.get("data"), tuple[str, ...]
-
-    def find(name: str) -> str:
-        return own_code.find(name, stored)
-
-    path = "config.data.modality_modules"
-    try:
-        if isinstance(data, dict) and "modality_modules" in data:
-            names = _value(data["modality_modules"], tuple[str, ...], path)
-            found = tuple(find(name) for name in names)
-            for name in found:
-                own_code.add_modalities(name)
-            tree = tree | {"data": data | {"modality_modules": found}}
-        path = "config.method.module"
-        if isinstance(method, dict) and isinstance(method.get("module"), str):
-            if method["module"]:
-                method = method | {"module": find(method["module"])}
-                own = own_code.options(method["module"])
-                if own is not None and "options" in method:
-                    method, kind = method | {"options": _options(own, method)}, own
-            tree = tree | {"method": method}
-    except own_code.CodeError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return tree, kind
-
-
-def _options(kind: Any, method: dict) -> Any:
-    """Returns the options of an own method by name, the defaults among them."""
-    path, given = "config.method.options", method["options"]
-    if isinstance(given, dict):
-        return given
-    values = dataclasses.asdict(kind())
-    for pair in _value(given, tuple[str, ...], path):
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"{path}: {pair!r} is not of the form field=value")
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
-    return values
-
-
-def _build(kind: type, tree: Any, path: str, chosen: dict[str, Any]) -> Any:
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: {tree!r} is not a section")
-    hints = typing.get_type_hints(kind, include_extras=True)
-    for key in tree:
-        check_name(f"unknown key {path}.{key}", key, hints)
-    values = {}
-    for name, hint in hints.items():
-        at = f"{path}.{name}"
-        if name not in tree:
-            raise ConfigError(f"{at}: missing")
-        hint = chosen.get(at, hint)
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            values[name] = _build(hint, tree[name], at, chosen)
-        else:
-            values[name] = _value(tree[name], hint, at)
-    return kind(**values)
-
-
-def _value(value: Any, hint: Any, path: str) -> Any:
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
-    if typing.get_origin(hint) is Annotated:
-        hint, allowed = typing.get_args(hint)
-        value = _value(value, hint, path)
-        if complaint := allowed.complaint(value):
-            raise ConfigError(f"{path}: {complaint}")
-        return value
-    if typing.get_origin(hint) is Literal:
-        check_name(path, value, typing.get_args(hint))
-        return value
-    if typing.get_origin(hint) is tuple:
-        item = typing.get_args(hint)[0]
-        if isinstance(value, (list, tuple)):
-            # a flag may give several names with commas, which arrive as one
-            value = [part for v in value for part in (_words(v) or [v])]
-            return tuple(_value(v, item, f"{path}[{i}]") for i, v in enumerate(value))
-    elif hint is float and type(value) in (int, float):
-        if not abs(value) <= sys.float_info.max:  # so is NaN
-            raise ConfigError(f"{path}: {value} is not a finite number")
-        return float(value)
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    wanted = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{path}: {value!r} is not of type {wanted}")
-
-
-def _words(value: Any) -> list[str]:
-    parts = value.split(",") if isinstance(value, str) else []
-    return [word for part in parts if (word := part.strip())]
 
 
 def _check(config: Config) -> None:

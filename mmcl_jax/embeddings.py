@@ -41,17 +41,30 @@ def assembled(stored: StoredRun) -> Run:
     if config.data.on_error != "skip":  # what is damaged shows when it is read
         unverified = dataclasses.replace(config.data, verify=False)
         config = dataclasses.replace(config, data=unverified)
-    run = assemble(config, Console(quiet=True))
+    # a run may have been made on more devices, or on fewer, than there are here
+    model = config.mesh.model
+    mesh = sharding.make_mesh(jax.devices()[:model], model)
+    run = assemble(config, Console(quiet=True), mesh)
     here = describe(run)
-    for name, there in (("hash", stored.hash), ("encoder", stored.encoder)):
-        if here[name] != there:
-            what = "data" if name == "hash" else "encoder"
-            raise DataError(
-                f"{stored.workdir}: it was made with another {what} than is there now "
-                f"({there[:12]}, now {here[name][:12]}); restore it, or do without "
-                "embeddings"
-            )
+    check_same("data", here["hash"], stored.hash, stored)
+    check_same("encoder", here["encoder"], stored.encoder, stored)
+    if here["preprocessing"] != stored.preprocessing:
+        raise DataError(
+            f"{stored.workdir}: it was made by a version that preprocesses samples as "
+            f"{stored.preprocessing}; this one does as {here['preprocessing']}. Use "
+            "that version, or do without embeddings"
+        )
     return run
+
+
+def check_same(what: str, here: str, there: str, stored: StoredRun) -> None:
+    """Raises `DataError` if data or encoder are not those that a run was made with."""
+    if here != there:
+        raise DataError(
+            f"{stored.workdir}: it was made with another {what} than is there now "
+            f"({there[:12]}, now {here[:12]}); restore it"
+            + (", or do without embeddings" if what == "data" else "")
+        )
 
 
 def embed(

@@ -172,6 +172,18 @@ def save_predictions(path: pathlib.Path, by_task: dict[int, TaskPredictions]) ->
     _save_arrays(path, {k: np.concatenate(v) for k, v in columns.items()})
 
 
+def some_of_each_class(records: Iterable[Record]) -> list[Record]:
+    """Returns up to ten samples a class, of which there are at most `MAX_EMBEDDED`."""
+    records = list(records)
+    of_class: dict[int, list[int]] = {}
+    for row, record in enumerate(records):
+        of_class.setdefault(record.label, []).append(row)
+    # the first of every class, then the second ones
+    turns = itertools.zip_longest(*(rows[:_EMBEDDED] for rows in of_class.values()))
+    flat = [row for turn in turns for row in turn if row is not None]
+    return [records[row] for row in sorted(flat[:MAX_EMBEDDED])]
+
+
 def save_embeddings(
     path: pathlib.Path,
     text: np.ndarray,
@@ -182,24 +194,16 @@ def save_embeddings(
 
     Args:
         path: of the `.npz` of plain arrays: `text [C d]`, and `id [n]`, `label [n]` and
-            `query [n d]` of up to ten samples a class, of which there are at most
-            `MAX_EMBEDDED` together.
+            `query [n d]` of the samples.
         text: unit text embeddings of the class slots `[C d]`.
-        records: the samples of the seen test sets, in order.
-        queries: their unit features `[m d]`.
+        records: the samples, see `some_of_each_class`.
+        queries: their unit features `[n d]`.
     """
-    of_class: dict[int, list[int]] = {}
-    for row, record in enumerate(records):
-        of_class.setdefault(record.label, []).append(row)
-    # the first of every class, then the second ones
-    turns = itertools.zip_longest(*(rows[:_EMBEDDED] for rows in of_class.values()))
-    flat = [row for turn in turns for row in turn if row is not None]
-    rows = np.array(sorted(flat[:MAX_EMBEDDED]), np.int64)
     arrays = {
         "text": text.astype(np.float16),
-        "id": np.array([records[row].id for row in rows], np.int32),
-        "label": np.array([records[row].label for row in rows], np.int32),
-        "query": queries[rows].astype(np.float16),
+        "id": np.array([record.id for record in records], np.int32),
+        "label": np.array([record.label for record in records], np.int32),
+        "query": queries.astype(np.float16),
     }
     _save_arrays(path, arrays)
 

@@ -4,28 +4,29 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import itertools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from mmcl_jax import calibration, cost, distributed, evaluate, heap, rngs, sharding
+from mmcl_jax import (
+    calibration,
+    distributed,
+    divergence,
+    evaluate,
+    heap,
+    rngs,
+    schedule,
+    sharding,
+)
 from mmcl_jax import config as configs
 from mmcl_jax import learner as learners
 from mmcl_jax import weights_and_biases as wandb
 from mmcl_jax import workdir as workdirs
-from mmcl_jax.assemble import (
-    Run,
-    assemble,
-    classes_at,
-    describe,
-    describe_tasks,
-)
+from mmcl_jax.assemble import Run, assemble, classes_at, describe
 from mmcl_jax.calibration import CALIBRATION
 from mmcl_jax.feed import Feed, Records
 from mmcl_jax.files import write_text
@@ -33,16 +34,12 @@ from mmcl_jax.keeper import Keeper
 from mmcl_jax.preemption import Interrupt
 from mmcl_jax.progress import Bar
 from mmcl_jax.report.live import Reporter
-from mmcl_jax.results import Results, environment, level_of_knowledge, plain
-from mmcl_jax.score import Scorer
+from mmcl_jax.results import Results, level_of_knowledge, plain, whole_report
+from mmcl_jax.score import ByTask, Scorer
 from mmcl_jax.types import Batch, Classes, Metrics
 from mmcl_jax.writers import Writer, is_writer, make_loggers, results_table
 
 State = learners.LearnerState
-
-
-class DivergedError(RuntimeError):
-    """What is learnt is not finite any more; the message says since when."""
 
 
 def run(
@@ -127,15 +124,11 @@ class _Loop:
         self._frozen = run.encoder.frozen
         self._feed = Feed(run, self._frozen)
         self._results = Results.start(len(run.stream.tasks))
-        stages = range(len(run.stream.stages))
-        # cumulative moves, see `Keeper`; a stage starts where the one before it ends
-        self._ends = list(itertools.accumulate(self._moves(i) for i in stages))
-        steps = [self._steps(self._train_records(i)) for i in stages]
+        self._schedule = schedule.of_run(run, self._feed)
+        steps = [stage.steps for stage in self._schedule.stages]
         writer.tell(make_loggers(workdir, run.config), steps)
-        # samples that have gone through the encoder or the method by the end of a stage
-        self._samples = list(itertools.accumulate(sum(self._work(i)) for i in stages))
         self._keeper = Keeper(
-            workdir, run.config.checkpoint, interrupt, self._ends, writer
+            workdir, run.config.checkpoint, interrupt, self._schedule.ends, writer
         )
         self._reporter = Reporter(workdir, run, writer.say)
         self._done = 0
@@ -153,8 +146,8 @@ class _Loop:
             self._text = self._feed.embed_class_names()
         self._scorer = Scorer(self._run, self._feed, self._frozen, self._text)
         self._interrupt.nothing_to_save = False
-        with self._writer.progress("starting", self._samples[-1]) as bar:
-            bar.begin(self._samples_done(first))
+        with self._writer.progress("starting", self._schedule.samples[-1]) as bar:
+            bar.begin(self._schedule.samples_done(first, self._done))
             for index in range(first, len(stages)):
                 if stop_after is not None and index >= stop_after:
                     self._writer.say(f"stopped after stage {index} of {len(stages)}")
@@ -165,9 +158,9 @@ class _Loop:
                 self._feed.forget(stages[index], "train")
                 if index + 1 < len(stages):
                     with self._results.timed("report"):
-                        self._reporter.after_stage(lambda: plain(self._report()))
+                        self._reporter.after_stage(self._report)
                 heap.trim()
-        report = plain(self._report())
+        report = self._report()
         if is_writer():
             workdirs.write_json(self._workdir / "results.json", report)
         self._reporter.at_end(report)
@@ -184,12 +177,11 @@ class _Loop:
         self._results.restarts += 1
         total = len(self._run.stream.stages)
         finished = results.stages
-        started = self._ends[finished - 1] if finished else 0
-        moves = self._done - started
+        moves = self._done - self._schedule.start(finished)
         where = f", {moves} moves into the next one" if moves else ""
         self._writer.say(f"going on after stage {finished} of {total}{where}")
         if finished < total:
-            prepared = self._feed.num_batches(self._train_records(finished)) + 1
+            prepared = self._schedule.stages[finished].batches + 1
             self._writer.take_back(finished, moves - prepared)
         return state, finished
 
@@ -197,44 +189,17 @@ class _Loop:
         self._results.count(self._run.learner.traces, self._run.learner.forwards)
         return self._results
 
-    def _moves(self, index: int) -> int:
-        """Returns the moves of a stage, see `Keeper`."""
-        records, method = self._train_records(index), self._run.method
-        batches = self._feed.num_batches(records)
-        return batches + 1 + self._steps(records) + method.observes * batches + 1
-
-    def _work(self, index: int) -> tuple[int, int]:
-        """Returns how many samples a stage learns from, and how many it is scored by.
-
-        Each counts as often as it is gone through.
-        """
-        method, epochs = self._run.method, self._run.config.train.epochs
-        passes = 1 + method.trains * epochs + method.observes
-        count = sum(len(rows) for rows in self._train_records(index).values())
-        stages = self._run.stream.stages[: index + 2]
-        tests = sum(len(self._run.stream.tasks[i].test) for s in stages for i in s)
-        return passes * count, tests
-
-    def _samples_done(self, index: int) -> float:
-        """Returns the samples of all stages before this one, and of its moves done."""
-        if index == len(self._ends):
-            return self._samples[-1]
-        started, before = (
-            sums[index - 1] if index else 0 for sums in (self._ends, self._samples)
-        )
-        share = (self._done - started) / (self._ends[index] - started)
-        return before + share * self._work(index)[0]
-
     def _learn(self, state: State, index: int, bar: Bar) -> State:
         """Prepares, trains, observes and closes one stage, but for the moves done."""
         learner, method = self._run.learner, self._run.method
         records, timed = self._train_records(index), self._results.timed
         at = (self._frozen, self._classes(index), np.int32(index))
-        batches, steps = self._feed.num_batches(records), self._steps(records)
-        skipped = self._done - (self._ends[index - 1] if index else 0)
+        stage = self._schedule.stages[index]
+        batches = stage.batches
+        skipped = self._done - self._schedule.start(index)
         rows = sum(len(of) for of in records.values()) / max(batches, 1)
         moved = functools.partial(self._moved, bar=bar, samples=rows)
-        bar.describe(self._title(index))
+        bar.describe(stage.title)
         with timed("queries"):
             self._feed.embed_queries(
                 self._run.stream.stages[index],
@@ -252,12 +217,12 @@ class _Loop:
         if method.trains:
             with timed("train"):
                 state = self._train(state, at, index, records, skipped, moved)
-        skipped = max(skipped - steps, 0)
+        skipped = max(skipped - stage.steps, 0)
         with timed("observe"):
             if method.observes:
                 for i, batch in self._enumerated(records, skipped):
                     state = moved(learner.observe(state, *at, batch, np.int32(i)))
-            if skipped <= method.observes * batches:
+            if skipped <= stage.observed:
                 state = jax.block_until_ready(learner.end_task(state, *at))
                 self._check(state, index, "when it ended")
                 self._results.refused_steps += int(state.refused)
@@ -278,7 +243,9 @@ class _Loop:
             if check:
                 check(state)
             finite, _ = self._run.learner.health(state)
-            self._check_finite(bool(finite), state, self._results.stages, "so far")
+            if not finite:
+                where = f"{self._title(self._results.stages)}, so far"
+                raise divergence.of_state(where, state)
             return self._counted()
 
         self._done += 1
@@ -295,7 +262,7 @@ class _Loop:
         skipped: int,
         moved: Callable[..., State],
     ) -> State:
-        options, steps = self._run.config.train, self._steps(records)
+        options, steps = self._run.config.train, self._schedule.stages[index].steps
         check = None
         for step, batch in self._training_batches(records, index, skipped):
             state, logged = self._run.learner.train_step(
@@ -337,18 +304,11 @@ class _Loop:
             state, step=np.int32(step), refused=np.zeros((), np.int32)
         )
         before = sharding.put(before, self._run.mesh)
-        records = self._train_records(index)
-        started = self._ends[index - 1] if index else 0
-        moves = started + self._feed.num_batches(records) + 1 + step
+        prepared = self._schedule.stages[index].batches + 1
+        moves = self._schedule.start(index) + prepared + step
         self._keeper.checkpoint(moves, before, self._counted())
-        rows = np.concatenate([np.asarray(s.data) for s in ids.addressable_shards])
-        raise DivergedError(
-            f"{self._title(index)}, step {step + 1}: loss {float(logged['loss']):g}, "
-            f"gradient norm {float(logged['gradient_norm']):g}, samples "
-            f"{sorted({int(i) for i in rows if i >= 0})}. The state before is saved; "
-            "lower config.train.optimizer.learning_rate, or leave such steps out by "
-            "config.train.on_nonfinite=skip_step"
-        )
+        where = f"{self._title(index)}, step {step + 1}"
+        raise divergence.of_step(where, ids, logged)
 
     def _check(self, state: State, index: int, when: str) -> None:
         """Stops at what is not finite, and reports what could hardly be solved."""
@@ -362,21 +322,8 @@ class _Loop:
             self._results.jitter[index] = max(
                 float(jitter), self._results.jitter.get(index, 0.0)
             )
-        self._check_finite(bool(finite), state, index, when)
-
-    def _check_finite(self, finite: bool, state: State, index: int, when: str) -> None:
-        if finite:
-            return
-        learnt = {"params": state.params, "memory": state.memory}
-        names = [
-            jax.tree_util.keystr(path)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(learnt)
-            if not bool(jnp.isfinite(leaf).all())
-        ]
-        raise DivergedError(
-            f"{self._title(index)}, {when}: not finite: {', '.join(names)}. What was "
-            "saved before is as it was"
-        )
+        if not finite:
+            raise divergence.of_state(f"{self._title(index)}, {when}", state)
 
     def _enumerated(
         self, records: Records, skipped: int, decoded: bool = True
@@ -389,19 +336,11 @@ class _Loop:
     def _batches(self, records: Records, seed: int, start: int) -> Iterator[Batch]:
         return self._feed.batches(records, seed, self._run.method.needs_inputs, start)
 
-    def _steps(self, records: Records) -> int:
-        if not self._run.method.trains:
-            return 0
-        return self._run.config.train.epochs * self._feed.num_batches(records)
-
     def _train_records(self, index: int) -> Records:
         return self._feed.records(self._run.stream.stages[index], "train")
 
     def _title(self, index: int) -> str:
-        stream = self._run.stream
-        stage, total = stream.stages[index], len(stream.stages)
-        name = stream.tasks[stage[0]].name if len(stage) == 1 else f"{len(stage)} tasks"
-        return f"[{index + 1}/{total}] {name}"
+        return self._schedule.stages[index].title
 
     def _classes(self, index: int) -> Classes:
         return classes_at(self._run, self._text, index)
@@ -411,38 +350,25 @@ class _Loop:
         before, results = self._counted(), copy.deepcopy(self._results)
         bar.describe(f"{self._title(index)}, scored")
 
-        def scored() -> None:
-            bar.advance(self._run.config.train.batch_size)
+        def between(samples: int) -> None:
+            bar.advance(samples)
             self._keeper.moved(self._done, state, lambda: before)
 
-        by_task = self._scorer.score(
-            state,
-            self._classes(index),
-            index,
-            results,
-            between=scored,
-        )
+        at = state, self._classes(index), index
+        by_task = self._scorer.score(*at, results, between)
         with results.timed("calibrate"):
-            results.temperatures[index] = self._scorer.temperatures(
-                state, self._classes(index), index
-            )
+            results.temperatures[index] = self._scorer.temperatures(*at, between)
         stream = self._run.stream
         seen = [i for stage in stream.stages[: index + 1] for i in stage]
         if is_writer():
-            path = self._workdir / "predictions" / f"{index:03d}.npz"
-            evaluate.save_predictions(path, by_task)
-            calibration.write(self._workdir / CALIBRATION, results.temperatures)
-            rows = [row for i in seen for row in stream.tasks[i].test]
-            path = self._workdir / "embeddings.npz"
-            queries = self._feed.queries(rows)
-            evaluate.save_embeddings(path, self._text, rows, queries)
+            self._write_scores(index, seen, by_task, results)
         own = np.mean(
             [results.accuracy[0, 0, seen[-1], i] for i in stream.stages[index]]
         )
         union = results.accuracy[evaluate.SPACES.index("union"), :, seen[-1]]
         given, predicted = union[:, seen].mean(-1)
         self._writer.scores(index, results.scalars(stream, index))
-        bar.reach(self._samples[index])
+        bar.reach(self._schedule.samples[index])
         bar.accuracies(given, predicted)
         self._writer.say(
             f"{self._title(index)}: {100 * own:.1f} % among its own classes; all seen "
@@ -451,23 +377,17 @@ class _Loop:
         results.stages = index + 1
         self._results = results
 
+    def _write_scores(
+        self, index: int, seen: list[int], by_task: ByTask, results: Results
+    ) -> None:
+        path = self._workdir / "predictions" / f"{index:03d}.npz"
+        evaluate.save_predictions(path, by_task)
+        calibration.write(self._workdir / CALIBRATION, results.temperatures)
+        tests = (row for i in seen for row in self._run.stream.tasks[i].test)
+        rows = evaluate.some_of_each_class(tests)
+        queries = self._feed.queries(rows)
+        path = self._workdir / "embeddings.npz"
+        evaluate.save_embeddings(path, self._text, rows, queries)
+
     def _report(self) -> dict[str, Any]:
-        run, results = self._run, self._results
-        return {
-            "schema": 1,
-            "method": run.config.method.name,
-            "seeds": dataclasses.asdict(run.config.seeds),
-            "environment": environment(run.mesh),
-            "knowledge": level_of_knowledge(run.model),
-            "modalities": run.stream.modalities,
-            "tasks": describe_tasks(run.stream),
-            "skipped_samples": run.skipped_samples,
-            **results.report(),
-            "cost": {
-                "seconds": {k: round(v, 3) for k, v in results.seconds.items()},
-                "compilations": sum(results.compilations.values()),
-                "forwards_per_step": results.forwards.get("train_step", 0),
-                "forwards_per_prediction": results.forwards.get("predict", 0),
-                **cost.sizes(run.make_method, run.model),
-            },
-        }
+        return whole_report(self._run, self._results)

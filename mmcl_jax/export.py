@@ -8,19 +8,17 @@ import sys
 
 from absl import app, flags, logging
 
+from mmcl_jax import command_line, heap, loading, release
 from mmcl_jax import config as configs
-from mmcl_jax import heap, loading, release
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; made, or empty.")
 _SNAPSHOT = flags.DEFINE_integer(
-    "snapshot", None, "Which, counted from 0; without it the newest.", 0
+    "snapshot", None, "Which, counted from 1; without it the newest.", 1
 )
 _MODALITY = flags.DEFINE_string(
     "modality", None, "Of the classifier; without it the first that the run has met."
 )
-
-USAGE_ERROR = 2
 
 
 def main(argv: list[str]) -> None:
@@ -42,15 +40,14 @@ def main(argv: list[str]) -> None:
         modality = _MODALITY.value or classifier.modalities[0]
         release.write(classifier, folder, modality)
     except (ValueError, OSError) as error:  # so are those of config, data and workdir
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+        sys.exit(command_line.complain(error))
     for path in sorted(folder.iterdir()):
         print(path)
 
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import traceback
 from typing import Any
 
 from mmcl_jax.modalities.base import DataError, check_bytes, reading
@@ -27,6 +28,20 @@ def read_json(path: pathlib.Path, expected: str = "a JSON object") -> dict[str, 
         if not isinstance(value, dict):
             raise DataError(f"{path}: a {type(value).__name__}; expected {expected}")
         return value
+
+
+def raised_in(path: str | pathlib.Path, error: BaseException) -> str | None:
+    """Says on which line of a user's Python file an error was raised; None: outside."""
+    file = pathlib.Path(path).resolve()
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if pathlib.Path(f.filename).resolve() == file]
+    if isinstance(error, SyntaxError) and error.filename:
+        if pathlib.Path(error.filename).resolve() == file:
+            lines = [error.lineno]
+    if not lines:
+        return None
+    what = error.msg if isinstance(error, SyntaxError) else error
+    return f"{path}, line {lines[-1]}: {type(error).__name__}: {what}"
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

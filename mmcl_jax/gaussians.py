@@ -111,15 +111,6 @@ def update(
     return Gaussians(count, mean, scatter)
 
 
-def merge(a: Gaussians, b: Gaussians, class_group: ClassGroup) -> Gaussians:
-    """Statistics of two sets of samples together, as in `update`; `init` is neutral."""
-    class_group = jnp.broadcast_to(class_group, a.count.shape)
-    count, delta = a.count + b.count, b.mean - a.mean
-    share = _divide(b.count, count)
-    scatter = _scatter(delta, a.count * share, class_group, a.scatter + b.scatter)
-    return Gaussians(count, a.mean + share[:, None] * delta, scatter)
-
-
 def select(
     stats: Gaussians, class_group: ClassGroup, keep_group: Bool[Array, " G"]
 ) -> Gaussians:

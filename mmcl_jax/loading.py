@@ -30,7 +30,7 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
 
     Args:
         workdir: of the run, which may still be on its way.
-        snapshot: which, counted from 0; None: the newest that is whole.
+        snapshot: which, counted from 1 as stages are; None: the newest that is whole.
 
     Raises:
         WorkdirError: it holds no run, not this snapshot, or one that is damaged; or
@@ -55,7 +55,7 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
         _check_same(workdir, description, run)
         state = _restore(store, number, run)
     if number + 1 < len(stream.stages):
-        notes.append(f"snapshot {number} of 0 to {len(stream.stages) - 1}")
+        notes.append(f"snapshot {number + 1} of {len(stream.stages)}")
         if snapshot is None:
             notes[-1] = f"the run is not finished; using {notes[-1]}"
     temperatures = calibration.read(workdir / calibration.CALIBRATION, number)
@@ -65,7 +65,7 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
     feed = Feed(run, frozen)
     slots = assemble.classes_at(run, feed.embed_class_names(), number)
     return Classifier(
-        run, state, slots, number, temperatures, tuple(notes), frozen, feed
+        run, state, slots, number + 1, temperatures, tuple(notes), frozen, feed
     )
 
 
@@ -83,14 +83,20 @@ def _read_stream(path: pathlib.Path) -> tuple[dict[str, Any], Stream]:
 def _choose(
     store: Snapshots, workdir: pathlib.Path, wanted: int | None
 ) -> tuple[int, list[str]]:
-    """Returns the number of the snapshot to use, and notes on those passed over."""
+    """Returns the index of the snapshot to use, and notes on those passed over.
+
+    Args:
+        store: of all snapshots.
+        workdir: of the run.
+        wanted: counted from 1; None: the newest that is whole.
+    """
     numbers, notes = store.numbers(), []
     if not numbers:
         raise WorkdirError(f"--workdir: {_NO_SNAPSHOT.format(workdir)}")
-    if wanted is not None and wanted not in numbers:
-        there = ", ".join(map(str, numbers))
+    if wanted is not None and wanted - 1 not in numbers:
+        there = ", ".join(str(number + 1) for number in numbers)
         raise WorkdirError(f"--snapshot: no {wanted} in {workdir}; there are {there}")
-    for number in reversed(numbers) if wanted is None else [wanted]:
+    for number in reversed(numbers) if wanted is None else [wanted - 1]:
         reason = store.damage(number)
         if reason is None:
             return number, notes

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from mmcl_jax import command_line, distributed, experiment, heap, learner
 from mmcl_jax import config as configs
-from mmcl_jax.experiment import DivergedError
+from mmcl_jax.divergence import DivergedError
 from mmcl_jax.invariance import BatchDependenceError
 from mmcl_jax.modalities.base import DataError
 from mmcl_jax.preemption import RUN_AGAIN, Interrupt, Preempted
@@ -106,7 +106,7 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse)
+    app.run(main, flags_parser=command_line.parse_with_config)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)
 
 
 if __name__ == "__main__":

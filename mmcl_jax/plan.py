@@ -16,7 +16,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import config_flags
 
-from mmcl_jax import assemble, flops, learner, programs, roofline, sharding
+from mmcl_jax import (
+    assemble,
+    command_line,
+    flops,
+    learner,
+    programs,
+    roofline,
+    sharding,
+)
 from mmcl_jax import config as configs
 from mmcl_jax.methods import find
 from mmcl_jax.modalities.base import DataError
@@ -26,7 +34,6 @@ from mmcl_jax.models.pretrained import random_weights
 from mmcl_jax.programs import Program
 from mmcl_jax.types import Batch, Classes, PyTree
 
-USAGE_ERROR = 2
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _DEVICES = flags.DEFINE_list("devices", ["8"], "Chips; several with commas between.")
 _CHIP = flags.DEFINE_enum("chip", "h100", list(roofline.CHIPS), "What they are.")
@@ -293,10 +300,16 @@ def exchanges(each: Plan) -> list[str]:
 def main(argv: list[str]) -> None:
     """Prints the plan; bad input ends with exit code 2."""
     try:
-        if len(argv) > 1 or _CONFIG.value is None:
-            raise configs.ConfigError("give --config=FILE.py and flags, nothing else")
+        if len(argv) > 1:
+            raise configs.ConfigError(f"unexpected argument {argv[1]!r}")
+        if not _CONFIG.value:
+            raise configs.ConfigError(
+                "--config: missing; for instance --config=configs/demo.py"
+            )
         config = configs.resolve(_tree(_CONFIG.value))
         counts = [_count(word) for word in _DEVICES.value]
+        if not counts:
+            raise configs.ConfigError("--devices: missing; for instance --devices=1,8")
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", max(counts))
         plans = []
@@ -304,8 +317,7 @@ def main(argv: list[str]) -> None:
             mesh = sharding.make_mesh(jax.devices()[:count], config.mesh.model)
             plans.append(plan(config, mesh, _ROWS.value, _MODALITY.value))
     except (configs.ConfigError, DataError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+        sys.exit(command_line.complain(error))
     chip = roofline.CHIPS[_CHIP.value]
     for line in table(plans, chip):
         print(line)
@@ -346,5 +358,10 @@ def _count(word: str) -> int:
     return int(word)
 
 
+def cli() -> None:
+    """Runs the program."""
+    app.run(main, flags_parser=command_line.parse_with_config)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    cli()

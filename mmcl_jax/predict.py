@@ -12,16 +12,16 @@ from typing import Any
 from absl import app, flags, logging
 from rich.console import Console
 
+from mmcl_jax import command_line, heap, learner, loading
 from mmcl_jax import config as configs
-from mmcl_jax import heap, learner, loading
 from mmcl_jax.classifier import Labelled, Sample
+from mmcl_jax.command_line import printable
 from mmcl_jax.modalities.base import DataError, TextReference
 from mmcl_jax.progress import Bar
-from mmcl_jax.workdir import WorkdirError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SNAPSHOT = flags.DEFINE_integer(
-    "snapshot", None, "Which, counted from 0; without it the newest.", 0
+    "snapshot", None, "Which, counted from 1; without it the newest.", 1
 )
 _MODALITY = flags.DEFINE_string(
     "modality",
@@ -33,7 +33,6 @@ _TOP = flags.DEFINE_integer("top", 5, "Classes shown of each file.", 1)
 _JSON = flags.DEFINE_bool("json", False, "One JSON object a line.")
 _TEXT = flags.DEFINE_multi_string("text", [], "A sentence; may be given several times.")
 
-USAGE_ERROR = 2
 # shorter lists are done before a bar is of use
 _LONG = 64
 
@@ -58,13 +57,12 @@ def main(argv: list[str]) -> None:
             )
         learner.keep_compiled_programs()
         sys.exit(_label(_WORKDIR.value, samples))
-    except (configs.ConfigError, WorkdirError, DataError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
     except BrokenPipeError:
         # whoever reads has seen enough; what is left in the buffer goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (ValueError, OSError) as error:  # so are those of config, data and workdir
+        sys.exit(command_line.complain(error))
 
 
 def _label(workdir: str, samples: Sequence[Sample]) -> int:
@@ -125,32 +123,9 @@ def _shown(said: Labelled) -> str:
     return "\n".join(lines)
 
 
-def printable(text: str) -> str:
-    r"""Returns text that does nothing to a terminal: control characters are escaped.
-
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    return "".join(
-        c
-        if c.isprintable()
-        else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in text
-    )
-
-
-def _parse(argv: list[str]) -> list[str]:
-    flags.FLAGS.set_gnu_getopt()  # flags may stand behind files
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
-
-
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=command_line.parse_flags)
 
 
 if __name__ == "__main__":

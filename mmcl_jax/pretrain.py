@@ -12,6 +12,7 @@ import functools
 import json
 import multiprocessing
 import pathlib
+import sys
 import time
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ from absl import app, flags, logging
 from jaxtyping import Array, Float
 from ml_collections import config_flags
 
-from mmcl_jax import rngs
+from mmcl_jax import command_line, rngs
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
@@ -246,15 +247,11 @@ def make_evaluate(spec: EncoderSpec):
     return evaluate
 
 
-def train(config, output: pathlib.Path) -> None:
-    """Renders, trains and writes the encoder."""
-    started = time.time()
-    output.mkdir(parents=True, exist_ok=True)
-    fit_tokenizer(output / "tokenizer.json", config.vocabulary)
+def _spec(config) -> EncoderSpec:
     tower = lambda c: TowerSpec(  # noqa: E731
         c.width, c.layers, c.heads, 4 * c.width, "quick_gelu", 1e-5
     )
-    spec = encoders.clip(
+    return encoders.clip(
         visual=tower(config.visual),
         text=tower(config.text),
         embedding=config.embedding,
@@ -264,14 +261,10 @@ def train(config, output: pathlib.Path) -> None:
         context_length=config.context_length,
         end_token=tokenizer.SPECIAL_TOKENS.index("<end>"),
     )
-    preprocessing = config.preprocessing.to_dict()
-    inputs = InputSpec(
-        image_size=config.image_size,
-        context_length=config.context_length,
-        tokenizer=TokenizerSpec(str(output / "tokenizer.json")),
-        **preprocessing,
-    )
 
+
+def _pools(config, inputs: InputSpec) -> tuple[dict, dict, dict]:
+    """Returns samples to train on, and to probe base and development concepts with."""
     pools, base_probes, development_probes = {}, {}, {}
     for name in VISUAL:
         render_of = functools.partial(
@@ -282,7 +275,35 @@ def train(config, output: pathlib.Path) -> None:
         base_probes[name] = render_of(BASE, 8, _PROBE_SEED)
         development_probes[name] = render_of(DEVELOPMENT, 24, _PROBE_SEED)
         logging.info("rendered %d samples of %s", len(pools[name][1]), name)
+    return pools, base_probes, development_probes
 
+
+def _optimizer(config) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup_steps, config.steps
+    )
+    matrices = lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree)  # noqa: E731
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, weight_decay=config.weight_decay, mask=matrices),
+    )
+
+
+def train(config, output: pathlib.Path) -> None:
+    """Renders, trains and writes the encoder."""
+    started = time.time()
+    output.mkdir(parents=True, exist_ok=True)
+    fit_tokenizer(output / "tokenizer.json", config.vocabulary)
+    spec = _spec(config)
+    preprocessing = config.preprocessing.to_dict()
+    inputs = InputSpec(
+        image_size=config.image_size,
+        context_length=config.context_length,
+        tokenizer=TokenizerSpec(str(output / "tokenizer.json")),
+        **preprocessing,
+    )
+
+    pools, base_probes, development_probes = _pools(config, inputs)
     length = config.caption_tokens
     path = inputs.tokenizer.path
     bank = np.stack(
@@ -300,14 +321,7 @@ def train(config, output: pathlib.Path) -> None:
     counts = {name: round(size * share) for name, share in config.shares.items()}
 
     weights = encoders.init(rngs.key(config.seed, "encoder"), spec)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, config.steps
-    )
-    matrices = lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree)  # noqa: E731
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=matrices),
-    )
+    optimizer = _optimizer(config)
     state = optimizer.init(weights)
     step_fn = make_step(spec, optimizer, counts, config.shift)
     evaluate = make_evaluate(spec)
@@ -344,11 +358,16 @@ def train(config, output: pathlib.Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Runs the command."""
+    """Trains; what is wrong with the flags ends with exit code 2."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+        sys.exit(command_line.complain(ValueError(f"unexpected argument {argv[1]!r}")))
     train(_CONFIG.value, pathlib.Path(_OUTPUT.value))
 
 
+def cli() -> None:
+    """Runs the program."""
+    app.run(main, flags_parser=command_line.parse_with_config)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    cli()

@@ -77,7 +77,7 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
     context = Context(
         classifier.frozen,
         classifier.state.memory,
-        jnp.int32(classifier.snapshot),
+        jnp.int32(classifier.snapshot - 1),
         classifier.slots,
         train=False,
     )
@@ -198,7 +198,7 @@ def card(classifier: Classifier, described: dict[str, Any]) -> str:
         f"| {escaped(stream.tasks[i].name)} | {stream.tasks[i].modality} | "
         + ", ".join(escaped(stream.classes[c].name) for c in stream.tasks[i].classes)
         + " |"
-        for stage in stream.stages[: classifier.snapshot + 1]
+        for stage in stream.stages[: classifier.snapshot]
         for i in stage
     ]
     calibration = (
@@ -210,7 +210,7 @@ def card(classifier: Classifier, described: dict[str, Any]) -> str:
     return f"""# {escaped(run.config.method.name)}: {len(classifier.classes)} classes
 
 Learnt task after task by mmcl_jax {__version__} in a frozen encoder; this is what was
-known behind stage {classifier.snapshot + 1} of {len(stream.stages)}.
+known behind stage {classifier.snapshot} of {len(stream.stages)}.
 
 | task | modality | classes |
 |---|---|---|

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmcl_jax import __version__, evaluate, metrics
+from mmcl_jax import __version__, cost, evaluate, metrics
+from mmcl_jax.assemble import Run, describe_tasks
 from mmcl_jax.models import Model
 from mmcl_jax.streams.base import Stream
 
@@ -158,6 +159,30 @@ def of_stream(accuracy: np.ndarray, zero_shot: np.ndarray) -> dict[str, float]:
         "forward_transfer": metrics.forward_transfer(accuracy, before),
         "excess_forgetting": metrics.excess_forgetting(accuracy, zero_shot),
     }
+
+
+def whole_report(run: Run, results: Results) -> dict[str, Any]:
+    """Returns what `results.json` holds."""
+    return plain(
+        {
+            "schema": 1,
+            "method": run.config.method.name,
+            "seeds": dataclasses.asdict(run.config.seeds),
+            "environment": environment(run.mesh),
+            "knowledge": level_of_knowledge(run.model),
+            "modalities": run.stream.modalities,
+            "tasks": describe_tasks(run.stream),
+            "skipped_samples": run.skipped_samples,
+            **results.report(),
+            "cost": {
+                "seconds": {k: round(v, 3) for k, v in results.seconds.items()},
+                "compilations": sum(results.compilations.values()),
+                "forwards_per_step": results.forwards.get("train_step", 0),
+                "forwards_per_prediction": results.forwards.get("predict", 0),
+                **cost.sizes(run.make_method, run.model),
+            },
+        }
+    )
 
 
 class _Timer:

@@ -1,15 +1,16 @@
 """What a sweep consists of, and what is left of it on disk."""
 
+import contextlib
 import importlib.util
 import itertools
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mmcl_jax.arguments import replace_at
 from mmcl_jax.config import Config, ConfigError, resolve, to_config_dict, to_json
-from mmcl_jax.files import read_json, write_text
+from mmcl_jax.files import raised_in, read_json, write_text
 
 # what a run of a sweep has printed
 OUTPUT = "output.txt"
@@ -61,10 +62,37 @@ def load_function(file: str | pathlib.Path, name: str) -> Callable[[str], Any]:
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError(f"no Python file {str(file)!r}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with raising_by_line(path):
+        spec.loader.exec_module(module)
     if not hasattr(module, name):
         raise ConfigError(f"{file}: no function {name!r} in it")
     return getattr(module, name)
+
+
+@contextlib.contextmanager
+def raising_by_line(path: str | pathlib.Path) -> Iterator[None]:
+    """Turns what a user's Python file raises into a `ConfigError` with its line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(raised_in(path, error) or f"{path}: {error!r}") from error
+
+
+def load_sweep(name: str) -> Sweep:
+    """Returns what `get_sweep` of `FILE.py:ARGUMENT` returns.
+
+    Raises:
+        ConfigError: it returns none; names the line where it stops.
+    """
+    file, _, argument = name.partition(":")
+    get_sweep = load_function(file, "get_sweep")
+    with raising_by_line(file):
+        sweep = get_sweep(argument)
+    if not isinstance(sweep, Sweep):
+        raise ConfigError(f"{file}: get_sweep returns {sweep!r}, which is no Sweep")
+    return sweep
 
 
 def make_config(

@@ -14,6 +14,9 @@ from mmcl_jax.results import Results
 from mmcl_jax.types import Classes, Prediction, PyTree
 
 ByTask = dict[int, evaluate.TaskPredictions]
+# called behind each batch with the number of samples that are scored by it; whoever
+# wants to stop a long computation does it there
+Between = Callable[[int], None]
 
 
 class Scorer:
@@ -30,7 +33,7 @@ class Scorer:
         classes: Classes,
         index: int,
         results: Results,
-        between: Callable[[], None],
+        between: Between,
     ) -> ByTask:
         """Fills a row of `results`: all seen test sets, and those of the next stage.
 
@@ -39,7 +42,7 @@ class Scorer:
             classes: as they are met then.
             index: of the stage.
             results: is filled.
-            between: called behind each batch.
+            between: see `Between`.
 
         Returns:
             The predictions, by task.
@@ -55,16 +58,17 @@ class Scorer:
         with results.timed("evaluate"):
             for i in [*seen, *upcoming]:
                 records = self._feed.records([i], "test")
-                self._feed.embed_queries([i], "test", between)
+                self._feed.embed_queries([i], "test", lambda: between(0))
                 predictions = self._predictions(state, classes, index, records)
-                predictions = _paused(predictions, between)
+                total = len(stream.tasks[i].test)
+                predictions = _paused(predictions, total, between)
                 predictions = witness.watch(stream.tasks[i].test, predictions)
                 by_task[i] = evaluate.predict_task(stream, i, seen, predictions)
                 scores = evaluate.accuracy(stream, by_task[i])
                 results.accuracy[:, :, seen[-1], i] = scores
                 results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
         with results.timed("invariance"):
-            self._predict_again(state, classes, index, seen, witness, results)
+            self._predict_again(state, classes, index, seen, witness, results, between)
         true, predicted = evaluate.identification(stream, by_task, seen)
         results.identification = metrics.modality_identification(
             true, predicted, len(stream.modalities)
@@ -72,7 +76,7 @@ class Scorer:
         return by_task
 
     def temperatures(
-        self, state: LearnerState, classes: Classes, index: int
+        self, state: LearnerState, classes: Classes, index: int, between: Between
     ) -> dict[str, float | None]:
         """Returns the temperature of each route on a stage's own training samples.
 
@@ -80,6 +84,7 @@ class Scorer:
             state: behind the stage.
             classes: as they are met then.
             index: of the stage, whose queries have been embedded.
+            between: see `Between`.
 
         Returns:
             What `calibration.temperature` gives: among the classes of the modality
@@ -93,6 +98,7 @@ class Scorer:
         for name, rows in self._feed.records(stream.stages[index], "train").items():
             rows = [rows[i] for i in order.permutation(len(rows))[:SAMPLES]]
             predictions = self._predictions(state, classes, index, {name: rows})
+            predictions = _paused(predictions, 0, between)
             found = [np.asarray(prediction.logits) for prediction in predictions]
             found = np.concatenate(found, axis=1)[:, : len(rows)]
             logits.append(found[[0, -1]])  # a method without a hint has one route
@@ -121,10 +127,12 @@ class Scorer:
         seen: Sequence[int],
         witness: invariance.Witness,
         results: Results,
+        between: Between,
     ) -> None:
         stream = self._run.stream
         for modality, rows in witness.records.items():
             predictions = self._predictions(state, classes, index, {modality: rows})
+            predictions = _paused(predictions, 0, between)
             again = [np.asarray(prediction.logits) for prediction in predictions]
             tasks = {row.id: i for i, t in enumerate(stream.tasks) for row in t.test}
             owners = [tasks[row.id] for row in rows]
@@ -165,11 +173,14 @@ class Scorer:
 
 
 def _paused(
-    predictions: Iterator[Prediction], between: Callable[[], None]
+    predictions: Iterator[Prediction], samples: int, between: Between
 ) -> Iterator[Prediction]:
+    """Yields predictions of `samples` that count; rows behind them are padding."""
     for prediction in predictions:
         yield prediction
-        between()
+        counted = min(prediction.logits.shape[-2], samples)
+        samples -= counted
+        between(counted)
 
 
 def frozen_accuracy(run: Run) -> dict[str, Any]:
@@ -191,29 +202,26 @@ def frozen_accuracy(run: Run) -> dict[str, Any]:
     stream = run.stream
     feed = Feed(run, run.encoder.frozen)
     text = feed.embed_class_names()
-    canonical = np.array([slot.canonical for slot in stream.classes])
-    modalities = np.array([slot.modality for slot in stream.classes])
-    spaces = ("own", "modality_classes", "all")
+    every = range(len(stream.tasks))
+    # by the label spaces of `evaluate`, where all tasks have been met
+    spaces = {"own": "task", "modality_classes": "modality", "all": "universe"}
     rows = []
     for i, task in enumerate(stream.tasks):
         feed.embed_queries([i], "test")
-        cosines = feed.queries(task.test) @ text.T
-        label = np.array([row.label for row in task.test])
-        allowed = {
-            "own": np.isin(np.arange(len(canonical)), task.classes),
-            "modality_classes": modalities == task.modality,
-            "all": np.ones(len(canonical), bool),
-        }
-        row = {
-            "name": task.name,
-            "modality": task.modality,
-            "classes": len(task.classes),
-            "samples": len(label),
-        }
-        for space in spaces:
-            best = np.where(allowed[space], cosines, -np.inf).argmax(1)
-            # equal names of two modalities are one class where both are allowed
-            row[space] = float((canonical[best] == canonical[label]).mean())
-        rows.append(row)
+        queries = feed.queries(task.test)
+        labels = np.array([row.label for row in task.test])
+        found = evaluate.zero_shot_accuracy(stream, i, every, queries, labels, text)
+        by_space: dict[str, float] = dict(
+            zip(evaluate.SPACES, found.tolist(), strict=True)
+        )
+        rows.append(
+            {
+                "name": task.name,
+                "modality": task.modality,
+                "classes": len(task.classes),
+                "samples": len(labels),
+                **{name: by_space[space] for name, space in spaces.items()},
+            }
+        )
     mean = {space: float(np.mean([row[space] for row in rows])) for space in spaces}
     return {"tasks": rows, "mean": mean, "encoder": list(run.encoder.summary)}

@@ -80,14 +80,15 @@ def compare_snapshots(
         embedded = embeddings.embed(
             assembled, [(i - 1, before), (j - 1, after)], seen, samples
         )
-        stream, similar = assembled.stream, _similarity(embedded)
+        similar = _similarity(embedded)
+        model, stream = assembled.model, assembled.stream
     else:
+        encoder = load_encoder(run.config.encoder)
+        embeddings.check_same("encoder", encoder.fingerprint, run.encoder, run)
+        model = build_model(encoder, run.stream)
         stream, reason = _stream_with_samples(run)
         notes += [f"samples are not described: {reason}"] if reason else []
-    meaning = axes.find(
-        lambda model: find(run.config)(model, run.config),
-        build_model(load_encoder(run.config.encoder), run.stream),
-    )
+    meaning = axes.find(lambda model: find(run.config)(model, run.config), model)
     return plain(
         {
             "kind": "snapshots",

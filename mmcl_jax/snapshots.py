@@ -192,7 +192,9 @@ def damage(folder: pathlib.Path) -> str | None:
         wanted = json.loads((folder / CHECKSUMS).read_text())
     except FileNotFoundError:
         return CUT_OFF
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
+        wanted = None
+    if not isinstance(wanted, dict):
         return f"{CHECKSUMS} cannot be read"
     try:
         found = _checksums(folder)

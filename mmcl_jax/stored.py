@@ -27,6 +27,7 @@ class StoredRun(NamedTuple):
         class_names: of each task.
         hash: of the stream, samples included.
         encoder: fingerprint of the encoder.
+        preprocessing: version of that of each modality.
         stages: learnt and scored so far, from the first.
     """
 
@@ -36,6 +37,7 @@ class StoredRun(NamedTuple):
     class_names: tuple[tuple[str, ...], ...]
     hash: str
     encoder: str
+    preprocessing: dict[str, str]
     stages: int
 
 
@@ -68,17 +70,18 @@ def read_run(workdir: str | pathlib.Path) -> StoredRun:
     config = configs.load(workdir / "config.json")
     path = workdir / "stream.json"
     with reading(str(path), "the stream of a run"):
-        stored = read_json(path)
+        stored = read_json(path, "the stream of a run")
         stream = stored_stream(stored)
         names = tuple(tuple(task["classes"]) for task in stored["tasks"])
         known = stored["hash"], stored["encoder"]
         if not all(isinstance(value, str) for value in known):
             raise ValueError("a hash that is no text")
+        preprocessing = dict(stored["preprocessing"])
     stages = 0
     while (workdir / "predictions" / f"{stages:03d}.npz").is_file():
         stages += 1
     stages = min(stages, len(stream.stages))
-    return StoredRun(workdir, config, stream, names, *known, stages)
+    return StoredRun(workdir, config, stream, names, *known, preprocessing, stages)
 
 
 def read_predictions(run: StoredRun, stage: int) -> StoredPredictions:

@@ -17,7 +17,7 @@ import sys
 from absl import app, flags
 from rich.console import Console
 
-from mmcl_jax import aggregate, runs
+from mmcl_jax import aggregate, command_line, runs
 from mmcl_jax.config import ConfigError
 from mmcl_jax.engines import jobset, local, slurm
 from mmcl_jax.modalities.base import DataError
@@ -44,7 +44,7 @@ _SLURM = {
     for name in slurm.OPTIONS
 }
 
-FAILED, USAGE_ERROR = 1, 2
+FAILED = 1
 
 
 def prepare(
@@ -141,8 +141,7 @@ def main(argv: list[str]) -> None:
     failures: dict[str, str] = {}
     try:
         name, out = _check_flags(argv)
-        file, _, argument = name.partition(":")
-        sweep = runs.load_function(file, "get_sweep")(argument)
+        sweep = runs.load_sweep(name)
         if _GATHER.value:
             runs.check(sweep)
         elif _ENGINE.value == "local":
@@ -151,9 +150,8 @@ def main(argv: list[str]) -> None:
             failures = hand_over(sweep, out, console)
         ended = runs.finished(sweep.runs, out / "runs")
         aggregate.check(ended, out / "runs")
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+    except (ConfigError, DataError, OSError) as error:
+        sys.exit(command_line.complain(error))
     if _GATHER.value:
         left(ended, sweep, out, console)
     if ended:
@@ -191,7 +189,7 @@ def start() -> None:
     root = str(pathlib.Path(__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)
 
 
 if __name__ == "__main__":

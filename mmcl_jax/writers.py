@@ -152,9 +152,10 @@ class Writer:
         for line in path.read_text().splitlines():
             try:
                 values = json.loads(line)
-            except ValueError:  # cut off when the run ended
+                before = (values["stage"], values["step"]) <= (stage, step)
+            except (KeyError, TypeError, ValueError):  # cut off when the run ended
                 continue
-            if (values["stage"], values["step"]) <= (stage, step):
+            if before:
                 kept.append(line + "\n")
         write_text(path, "".join(kept))
         self._metrics = path.open("a")

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse)
+    app.run(main, flags_parser=command_line.parse_with_config)
 
 
 if __name__ == "__main__":

@@ -9,208 +9,55 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mmcl_jax import agreement, axes, compare, config, stored
-from mmcl_jax.assemble import build_model, build_stream
+from mmcl_jax import embeddings, states, stored
 from mmcl_jax.comparison import ComparisonError, compare_pairs, compare_runs
-from mmcl_jax.methods import METHODS
 from mmcl_jax.modalities.base import DataError
 from mmcl_jax.snapshot_comparison import compare_snapshots
 from tests import helpers
+from tests.programs import run_each
 
 runs = pytest.mark.xdist_group("runs")
-
-# mathematics
-
-
-@pytest.mark.parametrize(("first", "second"), [(5, 1), (0, 9), (3, 3), (0, 0), (40, 9)])
-def test_mcnemar_is_a_binomial_test(first: int, second: int):
-    right = np.array([True] * first + [False] * second + [True] * 7)
-    other = np.array([False] * first + [True] * second + [True] * 7)
-    found = agreement.mcnemar(right, other)
-    assert found[:2] == (first, second)
-    expected = 1.0
-    if first + second:
-        expected = scipy.stats.binomtest(first, first + second).pvalue
-    assert found.p_value == pytest.approx(expected, rel=1e-12)
-
-
-def test_mcnemar_by_hand_and_at_its_ends():
-    right = np.arange(9) < 8
-    # 2 (C(9, 0) + C(9, 1)) / 2^9
-    assert agreement.mcnemar(right, ~right).p_value == 20 / 512
-    many = agreement.mcnemar(np.ones(500, bool), np.zeros(500, bool))
-    assert many.p_value == 2.0**-499
-
-
-def test_kappa_by_hand():
-    # 20 both yes, 5 and 10 apart, 15 both no: p_o = .7, p_e = .5
-    first = np.repeat([1, 1, 0, 0], [20, 5, 10, 15])
-    second = np.repeat([1, 0, 1, 0], [20, 5, 10, 15])
-    assert agreement.cohen_kappa(first, second) == pytest.approx(0.4)
-    assert agreement.share_equal(first, second) == pytest.approx(0.7)
-    assert agreement.cohen_kappa(first, first) == 1
-    assert np.isnan(agreement.cohen_kappa(first[:3], first[:3]))
-    assert np.isnan(agreement.cohen_kappa(first[:0], first[:0]))
-    independent = np.tile([0, 1, 2], 300), np.repeat([0, 1, 2], 300)
-    assert agreement.cohen_kappa(*independent) == pytest.approx(0, abs=1e-12)
-
-
-def test_the_paired_interval_is_that_of_draws_of_samples():
-    rng = np.random.default_rng(1)
-    one, other = rng.random(60) < 0.5, rng.random(60) < 0.7
-    found = agreement.paired_difference([one], [other])
-    change = other.astype(float) - one
-    drawn = change[rng.integers(60, size=(40_000, 60))].mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    assert (found.first, found.second) == (one.mean(), other.mean())
-    assert found.difference == pytest.approx(change.mean())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
-
-
-def test_pairing_takes_away_what_both_have_in_common():
-    hard = np.arange(100) < 50  # half of the samples, which both have wrong
-    better = ~hard | (np.arange(100) < 4)
-    found = agreement.paired_difference([~hard], [better])
-    # of one Bernoulli difference of 4 %, not of two accuracies of 50 %
-    assert found.high - found.low < 0.1
-    assert found.low > 0
-
-
-def test_tasks_count_alike_whatever_their_size():
-    small, large = np.ones(2, bool), np.ones(200, bool)
-    found = agreement.paired_difference([small, large], [~small, large])
-    assert found == (1.0, 0.5, -0.5, -0.5, -0.5)
-    assert np.isnan(agreement.paired_difference([], []).low)
-    assert np.isnan(agreement.paired_difference([small[:0]], [small[:0]]).low)
-
-
-def test_hsic_is_the_mean_over_all_fours_of_samples():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(6, 3)), rng.normal(size=(6, 2))
-    k, l = x @ x.T, y @ y.T  # noqa: E741
-    # Song et al. 2012, the U-statistic that their equation (5) is short for
-    terms = [
-        k[i, j] * l[i, j] + k[i, j] * l[q, r] - 2 * k[i, j] * l[i, q]
-        for i, j, q, r in itertools.permutations(range(6), 4)
-    ]
-    assert agreement.hsic(k, l) == pytest.approx(np.mean(terms))
-    with pytest.raises(ValueError, match="3 samples"):
-        agreement.hsic(k[:3, :3], l[:3, :3])
-
-
-@pytest.mark.parametrize("debiased", [True, False])
-def test_cka_sees_neither_rotation_nor_scale_nor_place(debiased: bool):
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(30, 8)), rng.normal(size=(30, 5))
-    turn, _ = np.linalg.qr(rng.normal(size=(8, 8)))
-    plain = agreement.linear_cka(x, y, debiased)
-    assert agreement.linear_cka(x, x, debiased) == pytest.approx(1)
-    assert agreement.linear_cka(x, 3 * x @ turn + 7, debiased) == pytest.approx(1)
-    assert agreement.linear_cka(2 * x @ turn - 1, y, debiased) == pytest.approx(plain)
-    assert agreement.linear_cka(y, x, debiased) == pytest.approx(plain)
-    order = rng.permutation(30)
-    assert agreement.linear_cka(x[order], y[order], debiased) == pytest.approx(plain)
-    # another linear map is another space
-    stretched = x * np.array([9, 1, 1, 1, 1, 1, 1, 1])
-    assert agreement.linear_cka(x, stretched, debiased) < 0.9
-
-
-def test_cka_by_hand():
-    # centred already: cov(x, y)^2 / (var x var y) in one dimension
-    x, y = np.array([[-1.0], [0], [0], [1]]), np.array([[-1.0], [1], [-1], [1]])
-    assert agreement.linear_cka(x, y, debiased=False) == pytest.approx(4 / (2 * 4))
-    # off the diagonal K has -1 at the ends of x alone, and L the signs of y
-    k = -np.array([[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
-    l = np.array(  # noqa: E741
-        [[0, -1, 1, -1], [-1, 0, -1, 1], [1, -1, 0, -1], [-1, 1, -1, 0]]
-    )
-    # tr(KL) = 2, sums -2 and -4, rows (-1 0 0 -1) and (-1 -1 -1 -1), over 4 (4 - 3)
-    assert agreement.hsic(k, l) == pytest.approx((2 + 8 / 6 - 2 * 2 / 2) / 4)
-    own = (2 + 4 / 6 - 2 * 2 / 2) / 4, (12 + 16 / 6 - 2 * 4 / 2) / 4
-    expected = (2 + 8 / 6 - 2) / 4 / np.sqrt(own[0] * own[1])
-    assert agreement.linear_cka(x, y) == pytest.approx(expected)
-
-
-def test_the_debiased_cka_of_independent_spaces_is_about_zero():
-    rng = np.random.default_rng(0)
-    found = [
-        [
-            agreement.linear_cka(*rng.normal(size=(2, 40, 200)), debiased)
-            for _ in range(20)
-        ]
-        for debiased in (True, False)
-    ]
-    assert abs(np.mean(found[0])) < 0.02
-    assert np.mean(found[1]) > 0.7
-    assert np.isnan(agreement.linear_cka(np.ones((5, 2)), np.ones((5, 2))))
-
-
-def test_displacement_of_what_stays_and_of_nothing():
-    x = np.array([1.0, -2.0])
-    assert agreement.displacement(x, x)[1:] == (0.0, 0.0, 1.0)
-    assert agreement.displacement(x, -2 * x)[2:] == pytest.approx((3.0, -1.0))
-    moved = agreement.displacement(0 * x, x)
-    assert moved.change == pytest.approx(np.sqrt(5))
-    assert np.isnan(moved.relative) and np.isnan(moved.cosine)
-    masks = agreement.displacement(np.array([True, False]), np.array([True, True]))
-    assert masks.change == 1
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_axes_are_found_for_every_method(name: str, encoder):
-    made = config.Config()
-    model = build_model(encoder, build_stream(made))
-    options = config.MethodOptions(name=name)
-    made = config.Config(method=options)
-    found = axes.find(lambda model: METHODS[name](model, made), model)
-    for axis in itertools.chain.from_iterable(found.values()):
-        expected = {
-            "modality": {model.modalities, ("text",), model.modalities[:1]}
-            | {tuple(m for m in model.modalities if m != "text")},
-            "stage": {tuple(str(k + 1) for k in range(10))},
-            "layer": {("0",), ("0", "1")},
-        }
-        assert axis.names in expected[axis.kind]
-    if name == "comm":
-        visual = tuple(m for m in model.modalities if m != "text")
-        assert found["params/adapters/visual/prompts"] == (
-            axes.Axis("modality", 0, visual),
-            axes.Axis("layer", 1, ("0", "1")),
-        )
-    if name == "s_prompts":
-        kinds = [axis.kind for axis in found["params/visual/prompts"]]
-        assert kinds == ["stage", "layer"]
-
 
 # real runs
 
 
 @pytest.fixture(scope="session")
 def trained(
-    encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+    whole_run: helpers.Finished, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, pathlib.Path]:
-    """Short runs of two methods over two orders."""
+    """Runs of two methods over one stream, and what could be both over another."""
     folder = tmp_path_factory.mktemp("compared")
-    started = {}
-    for name, argument in {
-        "comm": "method=comm",
-        "sequential": "method=sequential",
-        "again": "method=comm,seed=1",
-        "sequential again": "method=sequential,seed=1",
-    }.items():
-        started[name] = helpers.start_run(
-            f"--config=configs/demo.py:smoke,{argument}",
-            f"--config.encoder.path={encoder_folder}",
-            "--config.method.adapter.length=2",
-            "--config.train.epochs=2",
-            "--config.stream.tasks=3",
-            "--config.stream.modalities=('image', 'audio')",
-            workdir=folder / name,
-        )
-    for run in started.values():
-        done = run.finish()
-        assert done.code == 0, done.errors
-    return {name: folder / name for name in started}
+    variant, *flags = whole_run.flags
+    done = helpers.run(f"{variant},method=sequential", *flags, workdir=folder / "tuned")
+    assert (whole_run.code, done.code) == (0, 0), whole_run.errors + done.errors
+    first = {"comm": whole_run.workdir, "sequential": done.workdir}
+    return first | {
+        f"{name} again": _over_another_stream(workdir, folder / f"{name} again")
+        for name, workdir in first.items()
+    }
+
+
+def _over_another_stream(workdir: pathlib.Path, copy: pathlib.Path) -> pathlib.Path:
+    """Returns a copy of a run that says to be over other classes, by other seeds."""
+    shutil.copytree(workdir, copy)
+    made = json.loads((copy / "config.json").read_text())
+    made["seeds"] = {"order": 1, "init": 1, "data": 1}
+    (copy / "config.json").write_text(json.dumps(made))
+    text = (copy / "stream.json").read_text()
+    stream = json.loads(text.replace(json.loads(text)["classes"][0]["name"], "other"))
+    stream["hash"] = stream["hash"][::-1]
+    (copy / "stream.json").write_text(json.dumps(stream))
+    columns = helpers.predictions(copy, 2)
+    label = columns["label"]
+    # what it has right is another draw
+    right = np.random.default_rng(len(str(copy))).random(len(label)) < 0.7
+    chosen = {
+        name: np.where(right, label, column)
+        for name, column in columns.items()
+        if name.startswith("chosen/")
+    }
+    np.savez(copy / "predictions" / "002.npz", **columns | chosen)
+    return copy
 
 
 def _rows(workdir: pathlib.Path, stage: int, task: int, space: str, route: str):
@@ -272,7 +119,7 @@ def test_a_run_may_be_compared_at_an_earlier_stage(trained):
 def test_pairs_are_over_seeds(trained):
     pairs = [
         (trained["comm"], trained["sequential"]),
-        (trained["again"], trained["sequential again"]),
+        (trained["comm again"], trained["sequential again"]),
     ]
     found = compare_pairs(pairs)
     assert found["over"] == ["seeds.order", "seeds.init", "seeds.data"]
@@ -355,8 +202,6 @@ def test_embeddings_are_those_that_predict(trained):
     first = found["embeddings"]
     (modality,) = first
     assert first[modality]["cosine"] < 1 - 1e-6
-    from mmcl_jax import embeddings, states
-
     run = stored.read_run(trained["sequential"])
     state = states.read(trained["sequential"] / "snapshots" / "002")
     assembled = embeddings.assembled(run)
@@ -380,12 +225,12 @@ def test_embeddings_are_those_that_predict(trained):
 def test_comparisons_that_mean_nothing_are_refused(trained, tmp_path):
     comm, sequential = trained["comm"], trained["sequential"]
     with pytest.raises(ComparisonError, match="different streams: .*task 1 differs"):
-        compare_runs(comm, trained["again"])
+        compare_runs(comm, trained["comm again"])
     with pytest.raises(ComparisonError, match="twice the same run"):
         compare_runs(comm, comm)
-    with pytest.raises(ComparisonError, match="no stage 4; 3 are learnt"):
+    with pytest.raises(ComparisonError, match="no 4 in .*; there are 1 to 3"):
         compare_runs(comm, sequential, stage=4)
-    with pytest.raises(ComparisonError, match="no stage 0"):
+    with pytest.raises(ComparisonError, match="no 0 in .*; there are 1 to 3"):
         compare_snapshots(comm, 0, 2)
     with pytest.raises(ComparisonError, match="the earlier one first"):
         compare_snapshots(comm, 2, 2)
@@ -438,6 +283,12 @@ def test_damaged_snapshots_and_other_data_are_named(trained, tmp_path):
     (workdir / "stream.json").write_text(json.dumps(stream))
     with pytest.raises(DataError, match="another data than"):
         compare_snapshots(workdir, 1, 3)
+    changed = stream | {"preprocessing": {"image": "image-0"}}
+    changed["hash"] = stored.read_run(trained["comm"]).hash
+    (workdir / "stream.json").write_text(json.dumps(changed))
+    with pytest.raises(DataError, match="preprocesses samples as {'image': 'image-0'}"):
+        compare_snapshots(workdir, 1, 3)
+    (workdir / "stream.json").write_text(json.dumps(stream))
     found = compare_snapshots(workdir, 1, 3, with_embeddings=False)
     assert "not described" in found["notes"][0]
     victim = next((workdir / "snapshots" / "000").rglob("_METADATA"))
@@ -453,51 +304,20 @@ def test_damaged_snapshots_and_other_data_are_named(trained, tmp_path):
 # the command
 
 
-def _command(*flags: str, workdir: pathlib.Path) -> helpers.Finished:
-    program = ("-m", "mmcl_jax.compare")
-    return helpers.start(*program, flags=flags, workdir=workdir).finish()
-
-
 @runs
 @pytest.mark.slow
-def test_the_command_shows_and_writes(trained, tmp_path):
-    path = tmp_path / "found.json"
+def test_the_command_shows_what_was_found(trained, tmp_path):
     both = f"--workdirs={trained['comm']},{trained['sequential']}"
-    done = _command(both, f"--json={path}", workdir=tmp_path)
-    assert (done.code, done.errors) == (0, "")
-    assert "sequential" in done.output and "kappa" in done.output
-    expected = compare_runs(trained["comm"], trained["sequential"])
-    assert json.loads(path.read_text()) == expected
     one = f"--workdirs={trained['sequential']}"
-    flags = ("--snapshots=1,3", "--no-embeddings")
-    done = _command(one, *flags, workdir=tmp_path)
-    assert (done.code, done.errors) == (0, "")
-    assert "visual/prompts" in done.output and "forgotten: " in done.output
-
-
-WRONG = {
-    "nothing": ([], "--workdirs: give one run"),
-    "one run": (["--workdirs=a"], "--snapshots: one run"),
-    "no numbers": (["--workdirs=a", "--snapshots=1,last"], "'1,last' are not numbers"),
-    "two stages": (["--workdirs=a,b", "--snapshots=1,2"], "at one stage"),
-    "uneven": (["--workdirs=a,b", "--workdirs=a,b,c"], "each time as many"),
-    "no run": (["--workdirs=/no/a,/no/b"], "/no/a: no config.json"),
-    "stray": (["--workdirs=a,b", "c"], "unexpected argument 'c'"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_commands_are_one_clear_line(case: str, tmp_path, capsys):
-    flags, message = WRONG[case]
-    holder = compare.flags.FLAGS
-    positional = holder(["compare", *flags])
-    try:
-        with pytest.raises(SystemExit) as caught:
-            compare.main(positional)
-    finally:
-        for name in ("workdirs", "snapshots"):
-            holder[name].unparse()
-    assert caught.value.code == 2
-    errors = capsys.readouterr().err
-    assert errors.startswith("error: ") and message in errors
-    assert len(errors.splitlines()) == 1
+    commands = (
+        [both],
+        [both, "--json"],
+        [one, "--snapshots=1,3", "--no-embeddings"],
+    )
+    runs, as_json, snapshots = run_each("mmcl_jax.compare", commands, tmp_path)
+    for done in (runs, as_json, snapshots):
+        assert (done.code, done.errors) == (0, "")
+    assert "sequential" in runs.output and "kappa" in runs.output
+    expected = compare_runs(trained["comm"], trained["sequential"])
+    assert json.loads(as_json.output) == expected
+    assert "visual/prompts" in snapshots.output and "forgotten: " in snapshots.output

@@ -196,9 +196,22 @@ def test_damaged_videos(spec: InputSpec, tmp_path: pathlib.Path) -> None:
     play_list = tmp_path / "d.mp4"
     play_list.write_text(f"#EXTM3U\n#EXTINF:1,\n{whole}\n")
     assert "expected" in helpers.decode_error(VIDEO, play_list, spec)
-    assert "suffix" in helpers.decode_error(
+    assert "convert it" in helpers.decode_error(
         VIDEO, play_list.rename(tmp_path / "d.webm"), spec
     )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "other"), [(".mp4", ".avi"), (".avi", ".gif"), (".gif", ".webm")]
+)
+def test_a_video_is_read_as_what_it_is(
+    suffix: str, other: str, spec: InputSpec, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    helpers.write_video(path)
+    expected = VIDEO.decode(str(path), spec)
+    misnamed = path.rename(tmp_path / f"a{other}")
+    np.testing.assert_array_equal(VIDEO.decode(str(misnamed), spec), expected)
 
 
 def test_video_without_frames(spec: InputSpec, tmp_path: pathlib.Path) -> None:

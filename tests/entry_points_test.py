@@ -19,63 +19,6 @@ from mmcl_jax.modalities import MODALITIES
 from tests import helpers
 
 runs = pytest.mark.xdist_group("runs")
-DEMO = "--config=configs/demo.py:smoke"
-
-WRONG_COMMANDS = {
-    "unknown method": (
-        [DEMO, "--config.method.name=com"],
-        "config.method.name: 'com' is not one of ",
-        "did you mean 'comm'?",
-    ),
-    "unknown field": (
-        [DEMO, "--config.method.nmae=comm"],
-        "--config.method.nmae: ",
-        "did you mean 'name'?",
-    ),
-    "unknown section": (
-        [DEMO, "--config.metod.name=comm"],
-        "--config.metod.name: ",
-        "did you mean 'method'?",
-    ),
-    "wrong type": ([DEMO, "--config.train.epochs=many"], "--config.train.epochs=many"),
-    "no such config": (["--config=configs/dmeo.py"], "--config: ", "'configs/dmeo.py'"),
-    "no such variant": (
-        ["--config=configs/demo.py:smok"],
-        "'smok' is not one of smoke",
-        "did you mean 'smoke'?",
-    ),
-    "nothing to go on with": ([], "--config: missing", "configs/demo.py"),
-    "no data": (["--config=configs/folders.py"], "config.stream.root: missing"),
-    "no such data": (
-        ["--config=configs/folders.py", "--config.stream.root=/no/such/folder"],
-        "/no/such/folder",
-    ),
-    "no such encoder": (
-        [DEMO, "--config.encoder.path=/no/such/encoder"],
-        "/no/such/encoder: no such folder",
-    ),
-    "no coordinator": ([DEMO, "--processes=2", "--process=0"], "--coordinator"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_COMMANDS)
-def test_wrong_commands_are_one_clear_line(case: str, tmp_path: pathlib.Path) -> None:
-    flags, *parts = WRONG_COMMANDS[case]
-    done = helpers.run(*flags, workdir=tmp_path / "run")
-    assert done.code == 2
-    assert done.errors.startswith("error: ")
-    assert len(done.errors.strip().splitlines()) == 1
-    for part in parts:
-        assert part in done.errors
-    assert done.output == ""
-    assert not done.workdir.exists()
-
-
-def test_a_workdir_is_needed(tmp_path: pathlib.Path) -> None:
-    program = ("-m", "mmcl_jax.main", DEMO)
-    done = helpers.start(*program, flags=(), workdir=tmp_path).finish()
-    assert (done.code, done.output) == (2, "")
-    assert done.errors.startswith("error: --workdir: missing")
 
 
 def test_importing_everything_loads_no_other_framework() -> None:

@@ -83,9 +83,9 @@ def test_the_command_writes_every_array(
 ) -> None:
     flags = (f"--workdir={whole_run.workdir}", f"--out={tmp_path / 'out'}")
     done = helpers.start(
-        "-m", "mmcl_jax.export", flags=(*flags, "--snapshot=1"), workdir=tmp_path
+        "-m", "mmcl_jax.export", flags=(*flags, "--snapshot=2"), workdir=tmp_path
     ).finish()
-    assert (done.code, done.errors) == (0, "note: snapshot 1 of 0 to 2\n")
+    assert (done.code, done.errors) == (0, "note: snapshot 2 of 3\n")
     assert done.output.split() == [
         str(tmp_path / "out" / name)
         for name in (
@@ -128,7 +128,7 @@ def test_names_do_nothing_in_a_card() -> None:
 def test_a_modality_that_was_not_met_has_no_program(
     classifier: loading.Classifier,
 ) -> None:
-    with pytest.raises(ConfigError, match="audio has not been met by snapshot 2"):
+    with pytest.raises(ConfigError, match="audio has not been met by snapshot 3"):
         release.program(classifier, "audio")
     with pytest.raises(ConfigError, match="did you mean 'image'"):
         release.program(classifier, "imag")

@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from mmcl_jax import gaussians
 
-update, merge = jax.jit(gaussians.update), jax.jit(gaussians.merge)
+update = jax.jit(gaussians.update)
 covariance = jax.jit(gaussians.covariance)
 group_covariances = jax.jit(gaussians.group_covariances)
 cholesky_with_jitter = jax.jit(gaussians.cholesky_with_jitter)
@@ -52,22 +52,17 @@ def assert_same(a, b, rtol=1e-6, atol=1e-9):
         np.testing.assert_allclose(left, right, rtol=rtol, atol=atol)
 
 
-def test_merge_by_hand():
-    one_group = jnp.zeros(1, int)
-    stats = [
-        update(gaussians.init(1, 1, 2), x, jnp.zeros(len(x), int), jnp.ones(len(x)), 0)
-        for x in (
-            jnp.array([[1.0, 2], [3, 4], [5, 9]]),
-            jnp.array([[2.0, 0], [4, 2]]),
-        )
-    ]
-    assert_same(stats[0], ([3], [[3, 5]], [[[8, 14], [14, 26]]]))
-    assert_same(stats[1], ([2], [[3, 1]], [[[2, 2], [2, 2]]]))
-    merged = merge(*stats, one_group)
-    assert_same(merged, ([5], [[3, 3.4]], [[[10, 16], [16, 47.2]]]))
-    np.testing.assert_allclose(
-        covariance(merged, 0.0), [[2.5, 4], [4, 11.8]], rtol=1e-6
+def test_two_batches_by_hand():
+    stats = gaussians.init(1, 1, 2)
+    expected = (
+        ([3], [[3, 5]], [[[8, 14], [14, 26]]]),
+        ([5], [[3, 3.4]], [[[10, 16], [16, 47.2]]]),
     )
+    batches = [[1.0, 2], [3, 4], [5, 9]], [[2.0, 0], [4, 2]]
+    for x, known in zip(map(jnp.array, batches), expected, strict=True):
+        stats = update(stats, x, jnp.zeros(len(x), int), jnp.ones(len(x)), 0)
+        assert_same(stats, known)
+    np.testing.assert_allclose(covariance(stats, 0.0), [[2.5, 4], [4, 11.8]], rtol=1e-6)
 
 
 def test_one_batch_equals_the_definition():
@@ -87,23 +82,6 @@ def test_any_order_and_any_batch_size(seed, batch):
             rows = order[start : start + batch]
             stats = fit(x[rows], label[rows], start=stats)
         assert_same(stats, in_numpy(x, label), rtol=1e-10, atol=1e-10)
-
-
-def test_merge_is_associative_commutative_and_has_a_neutral_element():
-    with jax.enable_x64(True):
-        x, label = samples()
-        group = jnp.asarray(GROUP)
-        a, b, c = (fit(x[i::3], label[i::3]) for i in range(3))
-        whole = in_numpy(x, label)
-        for merged in (
-            merge(merge(a, b, group), c, group),
-            merge(a, merge(b, c, group), group),
-            merge(merge(c, a, group), b, group),
-        ):
-            assert_same(merged, whole, rtol=1e-10, atol=1e-10)
-        nothing = gaussians.init(CLASSES, GROUPS, DIM, x.dtype)
-        assert_same(merge(a, nothing, group), a, rtol=0, atol=0)
-        assert_same(merge(nothing, a, group), a, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("fill", [np.nan, np.inf, 3.0])

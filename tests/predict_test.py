@@ -211,11 +211,11 @@ def test_what_a_run_has_not_met_is_said(
         classifier.predict([sound], modality="audio")
     with pytest.raises(ConfigError, match="'imgae' is not one of"):
         classifier.predict([sound], modality="imgae")
-    with pytest.warns(UserWarning, match="snapshot 0 of 0 to 2"):
-        first = mmcl_jax.load(whole_run.workdir, snapshot=0)
+    with pytest.warns(UserWarning, match="snapshot 1 of 3"):
+        first = mmcl_jax.load(whole_run.workdir, snapshot=1)
     (known,) = first.modalities
     (later,) = {"image", "video"} - {known}
-    with pytest.raises(DataError, match="it is met by snapshot 1"):
+    with pytest.raises(DataError, match="it is met by snapshot 2"):
         first.predict([helpers.write(tmp_path, later)])
     assert len(first.classes) == 2
 
@@ -229,18 +229,18 @@ def workdir(whole_run: helpers.Finished, tmp_path: pathlib.Path) -> pathlib.Path
 @runs
 @pytest.mark.slow
 def test_workdirs_that_cannot_be_used_are_named(workdir: pathlib.Path) -> None:
-    with pytest.raises(WorkdirError, match="no 7 in .*; there are 0, 1, 2"):
+    with pytest.raises(WorkdirError, match="no 7 in .*; there are 1, 2, 3"):
         loading.load(workdir, 7)
     (workdir / "calibration.json").unlink()
     shutil.rmtree(workdir / "snapshots" / "002")
     notes = loading.load(workdir).notes
-    assert notes[0] == "the run is not finished; using snapshot 1 of 0 to 2"
+    assert notes[0] == "the run is not finished; using snapshot 2 of 3"
     assert "no temperature" in notes[1]
     (damaged,) = (workdir / "snapshots" / "001").glob("checksums.json")
     damaged.unlink()
     assert "001 is damaged" in loading.load(workdir).notes[0]
     with pytest.raises(WorkdirError, match="001 is damaged"):
-        loading.load(workdir, 1)
+        loading.load(workdir, 2)
     stream = json.loads((workdir / "stream.json").read_text())
     for key, value, message in (
         ("preprocessing", {"image": "image-0"}, "preprocesses samples as"),
@@ -288,21 +288,3 @@ def test_the_program_labels_what_it_can(
     first, *labels = shown.output.splitlines()
     assert first == f"{good[0]}: image"
     assert all(label.strip().split()[1] == "%" for label in labels)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["x.png"], "no run in"),
-        ([], "no files: name some"),
-        (["--top=0", "x.png"], "--top=0"),
-        (["--snapshot=first", "x.png"], "--snapshot=first"),
-    ],
-)
-def test_wrong_commands_end_with_an_error(
-    flags: list[str], message: str, tmp_path: pathlib.Path
-) -> None:
-    done = predict(*flags, workdir=tmp_path)
-    assert (done.code, done.output) == (2, "")
-    assert done.errors.startswith("error: ")
-    assert message in done.errors

@@ -1,6 +1,8 @@
 """A run that is asked to leave looks up often enough, and loses nothing."""
 
+import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from mmcl_jax import config, experiment
 from mmcl_jax.feed import Feed
 from mmcl_jax.preemption import Interrupt, Preempted
+from mmcl_jax.score import Scorer
 
 STREAM = config.World(
     modalities=("image", "text"),
@@ -90,3 +93,33 @@ def test_it_looks_behind_each_batch_that_is_embedded(
         names = -(-4 * 3 // 8)
         assert len(embedded) == names + looks + 1
         assert [p.name for p in (workdir / "snapshots").glob("0*")] == []
+
+
+def test_scoring_counts_samples_and_looks_behind_each_batch(
+    encoder_folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: dict[str, list[int]] = {"score": [], "temperatures": []}
+
+    def watched(name: str, original: Callable) -> Callable:
+        def call(self: Scorer, *args: Any) -> Any:
+            *rest, between = args
+
+            def told(samples: int) -> None:
+                counted[name].append(samples)
+                between(samples)
+
+            return original(self, *rest, told)
+
+        return call
+
+    for name in counted:
+        monkeypatch.setattr(Scorer, name, watched(name, getattr(Scorer, name)))
+    # ten test samples of a task are two batches, of which six rows are padding
+    fewer = dataclasses.replace(STREAM, test_per_class=5)
+    made = dataclasses.replace(_config(encoder_folder), stream=fewer)
+    experiment.run(made, tmp_path)
+    # behind each of two stages both test sets
+    assert sum(counted["score"]) == 2 * 2 * 10
+    assert max(counted["score"]) == 8
+    # 24 training samples a stage
+    assert counted["temperatures"] == [0] * 2 * 3

@@ -56,7 +56,7 @@ def test_every_file_is_watched(three: Snapshots, how: str):
     three.close()
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "\0\0"])
+@pytest.mark.parametrize("content", [None, "", "{", "\0\0", "[]", "[" * 10**5])
 def test_a_state_without_sums_was_cut_off(three: Snapshots, content: str | None):
     path = three.path(2) / CHECKSUMS
     path.unlink() if content is None else path.write_text(content)

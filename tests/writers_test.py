@@ -153,6 +153,8 @@ def test_a_run_that_goes_on_takes_back_both(tmp_path):
             writer.scores(stage, {"average/union/given": 1.0})
     writer.close()
     # killed, and gone on with from step 2 of the first stage, whose scores are gone
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('[0, 1]\n{"stage": 0}\n{"stage": 0, "step": null}\n{"stage": 0, "st')
     writer = start()
     writer.take_back(0, 2)
     writer.scalars(0, 3, loss=2.0)

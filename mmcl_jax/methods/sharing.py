@@ -24,7 +24,7 @@ from mmcl_jax.models import Model
 from mmcl_jax.options import Sharing
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
-SHARED, PER_MODALITY_GIVEN, PER_MODALITY_ROUTED = get_args(Sharing)
+SHARED, PER_MODALITY_GIVEN, _ = get_args(Sharing)
 
 # of the router's covariance
 _SHRINKAGE = 0.01

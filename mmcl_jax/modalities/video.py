@@ -32,8 +32,8 @@ _MAX_RETURNED_PIXELS = 2**27
 # Of all frames that are decoded, which bounds the time: 600 s of 4K at 40 frames a
 # second. A file of some kilobytes can hold any number of large frames.
 _MAX_DECODED_PIXELS = 2 * 10**11
-# The container is not guessed from the content: a play list would be followed to
-# wherever it points.
+# FFmpeg is not left to guess the container: a play list would be followed to wherever
+# it points.
 _CONTAINERS = {".mp4": "mp4", ".avi": "avi", ".gif": "gif"}
 
 
@@ -155,15 +155,25 @@ def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
 
 
 def _container(path: str) -> str:
-    suffix = pathlib.Path(path).suffix.lower()
-    if suffix not in _CONTAINERS:
-        raise DataError(f"{path}: suffix {suffix!r}; expected {EXPECTED}")
-    if suffix == ".gif":
-        # A truncated GIF decodes without a word, but lacks its last byte.
-        with open(path, "rb") as file:
+    """Returns the container by its first bytes; old ones have none, but a suffix."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+        if head[4:8] == b"ftyp":
+            return "mp4"
+        if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+            return "avi"
+        if head[:4] == b"GIF8":
+            # A truncated GIF decodes without a word, but lacks its last byte.
             file.seek(-1, os.SEEK_END)
             if file.read() not in (b";", b"\0"):
                 raise DataError(f"{path}: no end mark; the file is truncated")
+            return "gif"
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in _CONTAINERS:
+        raise DataError(
+            f"{path}: begins with {head!r}; expected {EXPECTED}: convert it, for "
+            "instance with ffmpeg"
+        )
     return _CONTAINERS[suffix]
 
 

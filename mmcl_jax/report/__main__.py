@@ -5,6 +5,8 @@ import sys
 
 from absl import app, flags, logging
 
+from mmcl_jax import command_line
+from mmcl_jax.config import ConfigError
 from mmcl_jax.modalities.base import DataError
 from mmcl_jax.report import data, page
 
@@ -14,35 +16,32 @@ _WORKDIRS = flags.DEFINE_list(
 _OUT = flags.DEFINE_string(
     "out", None, "An .html file; else a folder, which gets figures and tables, too."
 )
-_USAGE_ERROR = 2
 
 
 def main(argv: list[str]) -> None:
     """Writes the report; bad input ends with exit code 2."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        sys.exit(_complain(f"unexpected argument {argv[1]!r}"))
-    if not _WORKDIRS.value:
-        sys.exit(_complain("--workdirs: missing; for instance --workdirs=runs/demo"))
-    out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIRS.value[0]) / page.NAME)
     try:
-        runs = [data.load(pathlib.Path(name.strip())) for name in _WORKDIRS.value]
+        if len(argv) > 1:
+            raise ConfigError(f"unexpected argument {argv[1]!r}")
+        names = [name.strip() for name in _WORKDIRS.value or ()]
+        workdirs = [pathlib.Path(name) for name in names if name]
+        if not workdirs:
+            raise ConfigError("--workdirs: missing; for instance --workdirs=runs/demo")
+        alone = len(workdirs) == 1
+        runs = [data.load(workdir, inside=alone) for workdir in workdirs]
+        out = pathlib.Path(_OUT.value) if _OUT.value else workdirs[0] / page.NAME
         written = page.write(runs, out)
-    except (DataError, OSError) as error:
-        sys.exit(_complain(str(error)))
+    except (ConfigError, DataError, OSError) as error:
+        sys.exit(command_line.complain(error))
     more = f" and {len(written) - 1} files beside it" if len(written) > 1 else ""
     print(f"wrote {written[0]}{more}")
 
 
-def _complain(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return _USAGE_ERROR
-
-
 def cli() -> None:
     """Runs the program."""
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse_flags)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ class Key(NamedTuple):
     name: str
     mark: Mark
     dashed: bool = False
-    hollow: bool = False
 
 
 class Panels(NamedTuple):

@@ -9,10 +9,10 @@ import numpy as np
 
 from mmcl_jax import assemble
 from mmcl_jax import config as configs
-from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import DataError, InputSpec, reading
 from mmcl_jax.models import pretrained
+from mmcl_jax.report.checks import check_config, check_results, check_stream
 from mmcl_jax.report.history import History
 from mmcl_jax.results import Results, plain
 from mmcl_jax.states import read_results, sealed
@@ -103,6 +103,7 @@ def load(
     results: dict[str, Any] | None = None,
     history: History | None = None,
     source: Source | None = None,
+    inside: bool = True,
 ) -> RunData:
     """Reads a workdir.
 
@@ -112,111 +113,82 @@ def load(
             the newest snapshot.
         history: that has read the snapshots before; None: all are read.
         source: of the test samples; None: built anew from `config.json`.
+        inside: whether snapshots, predictions, embeddings and samples are read, which
+            a page of several runs has no room for.
 
     Raises:
         DataError: a file is absent or damaged; names it.
     """
     config = read_json(workdir / "config.json", "the config of a run")
+    check_config(config, workdir / "config.json")
     stream = read_json(workdir / "stream.json", "the stream of a run")
+    check_stream(stream, workdir / "stream.json")
     path = workdir / "results.json"
     if results is None:
-        results = (
-            read_json(path) if path.is_file() else _so_far(workdir, stream, config)
-        )
-    with reading(str(workdir / "config.json"), "the results of a run"):
-        rows = _check(results, stream)
-        stages = stream["stages"]
-        newest = f"{len(rows) - 1:03d}.npz"
-        towers = {name: stream["towers"][name] for name in results["modalities"]}
-    history = history or History(workdir)
-    history.follow(towers)
-    predictions = _arrays(
-        workdir / "predictions" / newest,
-        len(stream["classes"]),
-        ("id", "label", CHOSEN),
-    )
-    embeddings = _arrays(
-        workdir / "embeddings.npz", len(stream["classes"]), ("id", "label"), ("query",)
-    )
-    return RunData(
+        if path.is_file():
+            results = read_json(path, "the results of a run")
+        else:
+            path = workdir / "snapshots"
+            results = _so_far(path, stream, config)
+    rows = check_results(results, stream, path)
+    run = RunData(
         workdir=workdir,
         config=config,
         stream=stream,
         results=results,
-        finished=len(rows) == len(stages),
+        finished=len(rows) == len(stream["stages"]),
         rows=rows,
-        history=history,
-        predictions=predictions,
-        embeddings=embeddings,
-        source=source or _source(config, stream),
+        history=history or History(workdir),
+        predictions=None,
+        embeddings=None,
+        source="a page of several runs shows none",
         log=_warnings(workdir / "log.txt"),
+    )
+    return _with_inside(run, source) if inside else run
+
+
+def _with_inside(run: RunData, source: Source | None) -> RunData:
+    """Returns a run with what its snapshots, arrays and samples say."""
+    towers = {name: run.stream["towers"][name] for name in run.modalities}
+    run.history.follow(towers)
+    classes, newest = len(run.stream["classes"]), f"{len(run.rows) - 1:03d}.npz"
+    return dataclasses.replace(
+        run,
+        predictions=_arrays(
+            run.workdir / "predictions" / newest, classes, ("id", "label", CHOSEN)
+        ),
+        embeddings=_arrays(
+            run.workdir / "embeddings.npz", classes, ("id", "label"), ("query",)
+        ),
+        source=source or _source(run.config, run.stream),
     )
 
 
 def _so_far(
-    workdir: pathlib.Path, stream: dict[str, Any], config: dict[str, Any]
+    snapshots: pathlib.Path, stream: dict[str, Any], config: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns what the newest snapshot holds of the results."""
-    numbers = sealed(workdir / "snapshots")
-    path = workdir / "snapshots"
+    numbers = sealed(snapshots)
     if not numbers:
         raise DataError(
-            f"{workdir}: neither results.json nor a snapshot is there; a report needs "
-            "one learnt task at least"
+            f"{snapshots.parent}: neither results.json nor a snapshot is there; a "
+            "report needs one learnt task at least"
         )
-    with reading(str(workdir / "stream.json"), "the stream of a run"):
-        try:
-            stored = Results.from_json(read_results(path, numbers[-1]))
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
-        return {
-            "method": config["method"]["name"],
-            "seeds": config["seeds"],
-            "environment": {},
-            "modalities": stream["modalities"],
-            "tasks": stream["tasks"],
-            "skipped_samples": 0,
-            **plain(stored.report()),
-            "cost": {"seconds": stored.seconds},
-        }
-
-
-def _check(results: dict[str, Any], stream: dict[str, Any]) -> tuple[int, ...]:
-    """Returns the rows that were learnt, or raises what `reading` makes an error of."""
-    tasks = len(results["tasks"])
-    shape = (tasks, tasks)
-    for space in SPACES:
-        for route in ROUTES:
-            matrix = np.array(results["accuracy"][space][route], np.float64)
-            if matrix.shape != shape:
-                raise DataError(
-                    f"results: a matrix of {matrix.shape}; expected {shape}"
-                )
-        if np.array(results["zero_shot"][space], np.float64).shape != shape:
-            raise DataError(f"results: zero_shot is not of shape {shape}")
-    for task in results["tasks"]:
-        texts = [task["name"], task["modality"], *task["classes"]]
-        if not all(isinstance(text, str) for text in texts):
-            raise DataError("results: a task with names that are no text")
-        if task["modality"] not in results["modalities"]:
-            raise DataError(f"results: no modality {task['modality']!r}")
-    identified = results["modality_identification"]
-    if (
-        identified
-        and np.shape(identified["confusion"]) != (len(results["modalities"]),) * 2
-    ):
-        raise DataError("results: a confusion of other modalities")
-    for slot in stream["classes"]:
-        if slot["modality"] not in results["modalities"]:
-            raise DataError(f"stream: no modality {slot['modality']!r}")
-        if not {"name", "canonical"} <= slot.keys():
-            raise DataError("stream: a class without a name")
-    learnt = np.array(results["accuracy"]["task"]["given"], np.float64)
-    rows = [int(stage[-1]) for stage in stream["stages"]]
-    found = tuple(row for row in rows if not np.isnan(learnt[row]).all())
-    if not found:
-        raise DataError("results: no task was scored yet")
-    return found
+    try:
+        stored = Results.from_json(read_results(snapshots, numbers[-1]))
+        report = plain(stored.report())
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{snapshots}: cannot be read ({error!r})") from error
+    return {
+        "method": config["method"]["name"],
+        "seeds": config["seeds"],
+        "environment": {},
+        "modalities": list(stream["towers"]),
+        "tasks": stream["tasks"],
+        "skipped_samples": 0,
+        **report,
+        "cost": {"seconds": stored.seconds},
+    }
 
 
 def _arrays(
@@ -246,14 +218,18 @@ def _arrays(
         except MemoryError as error:
             raise DataError(f"{path}: an impossible size in it") from error
         label = arrays["label"]
+        if any(arrays[name].dtype.kind not in "iu" for name in columns):
+            raise DataError(f"{path}: columns that are no whole numbers")
         shapes = {arrays[name].shape for name in columns}
-        fits = shapes == {(len(label),)} and (
-            not len(label) or 0 <= label.min() <= label.max() < classes
+        fits = shapes == {(len(label),)} and all(
+            not len(label) or low <= column.min() <= column.max() < classes
+            for column, low in ((label, 0), (arrays.get(CHOSEN, label), -1))
         )
         for name in features:
             width = arrays["text"].shape[1]
             fits &= arrays["text"].shape == (classes, width)
             fits &= arrays[name].shape == (len(label), width)
+            fits &= arrays["text"].dtype.kind == arrays[name].dtype.kind == "f"
         if not fits:
             raise DataError(f"{path}: arrays of another stream or version")
         return arrays

@@ -60,7 +60,7 @@ class History:
                 self._read(number, towers, newest)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = (str(error).strip() or repr(error)).splitlines()[0]
-                reason = f"snapshot {number} cannot be read: {reason}"
+                reason = f"snapshots/{number:03d} cannot be read: {reason}"
                 self.absent |= dict.fromkeys(("relevance", "drift", "geometry"), reason)
         if not self.stages and not new:
             reason = "there is no snapshot in the workdir"

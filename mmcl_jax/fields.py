@@ -1,0 +1,103 @@
+"""Nested dicts, as users write them, become dataclasses whose fields are checked."""
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names the field and the remedy."""
+
+
+def check_name(what: str, value: str, names: Iterable[str]) -> None:
+    """Raises `ConfigError` unless `value` is one of `names`; names the nearest."""
+    names = list(names)
+    if value in names:
+        return
+    near = difflib.get_close_matches(str(value), names, 1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"{what}: {value!r} is not one of {', '.join(names)}{hint}")
+
+
+def build(
+    kind: type,
+    tree: Any,
+    path: str,
+    chosen: Mapping[str, Any] = types.MappingProxyType({}),
+) -> Any:
+    """Returns a dataclass of nested dicts that have its fields, all and no others.
+
+    Args:
+        kind: the dataclass.
+        tree: nested dicts.
+        path: of the tree, that messages begin with.
+        chosen: types of the fields that may be of several, by their paths.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type or a value out of range.
+    """
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: {tree!r} is not a section")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for key in tree:
+        check_name(f"unknown key {path}.{key}", key, hints)
+    values = {}
+    for name, hint in hints.items():
+        at = f"{path}.{name}"
+        if name not in tree:
+            raise ConfigError(f"{at}: missing")
+        hint = chosen.get(at, hint)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            values[name] = build(hint, tree[name], at, chosen)
+        else:
+            values[name] = checked(tree[name], hint, at)
+    return kind(**values)
+
+
+def checked(value: Any, hint: Any, path: str) -> Any:
+    """Returns a value as its type has it: lists as tuples, whole numbers as floats.
+
+    Args:
+        value: as a user has written it.
+        hint: its type.
+        path: of the field, that messages begin with.
+
+    Raises:
+        ConfigError: it is of another type, or out of range.
+    """
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if typing.get_origin(hint) is Annotated:
+        hint, allowed = typing.get_args(hint)
+        value = checked(value, hint, path)
+        if complaint := allowed.complaint(value):
+            raise ConfigError(f"{path}: {complaint}")
+        return value
+    if typing.get_origin(hint) is Literal:
+        check_name(path, value, typing.get_args(hint))
+        return value
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        if isinstance(value, (list, tuple)):
+            # a flag may give several names with commas, which arrive as one
+            value = [part for v in value for part in (_words(v) or [v])]
+            return tuple(checked(v, item, f"{path}[{i}]") for i, v in enumerate(value))
+    elif hint is float and type(value) in (int, float):
+        if not abs(value) <= sys.float_info.max:  # so is NaN
+            raise ConfigError(f"{path}: {value} is not a finite number")
+        return float(value)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{path}: {value!r} is not of type {wanted}")
+
+
+def _words(value: Any) -> list[str]:
+    parts = value.split(",") if isinstance(value, str) else []
+    return [word for part in parts if (word := part.strip())]

@@ -1,0 +1,35 @@
+"""What the axes of every method's arrays stand for."""
+
+import itertools
+
+import pytest
+
+from mmcl_jax import axes, config
+from mmcl_jax.assemble import build_model, build_stream
+from mmcl_jax.methods import METHODS
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_axes_are_found_for_every_method(name: str, encoder):
+    made = config.Config()
+    model = build_model(encoder, build_stream(made))
+    options = config.MethodOptions(name=name)
+    made = config.Config(method=options)
+    found = axes.find(lambda model: METHODS[name](model, made), model)
+    for axis in itertools.chain.from_iterable(found.values()):
+        expected = {
+            "modality": {model.modalities, ("text",), model.modalities[:1]}
+            | {tuple(m for m in model.modalities if m != "text")},
+            "stage": {tuple(str(k + 1) for k in range(10))},
+            "layer": {("0",), ("0", "1")},
+        }
+        assert axis.names in expected[axis.kind]
+    if name == "comm":
+        visual = tuple(m for m in model.modalities if m != "text")
+        assert found["params/adapters/visual/prompts"] == (
+            axes.Axis("modality", 0, visual),
+            axes.Axis("layer", 1, ("0", "1")),
+        )
+    if name == "s_prompts":
+        kinds = [axis.kind for axis in found["params/visual/prompts"]]
+        assert kinds == ["stage", "layer"]

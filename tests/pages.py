@@ -1,0 +1,162 @@
+"""Workdirs of runs that are made up, and what stands on the pages made of them."""
+
+import html.parser
+import json
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from mmcl_jax import config, metrics
+from mmcl_jax.results import Results, plain
+
+MAX_BYTES = 3_000_000
+
+
+VOID = {"meta", "input", "img", "br", "path", "use", "rect", "link"}
+
+
+# docs/metrics.md works this one out by hand
+EXAMPLE = np.array([[0.8, 0.1, np.nan], [0.9, 0.7, 0.3], [0.85, 0.75, 0.6]])
+
+
+class Parsed(html.parser.HTMLParser):
+    """Elements of a page, which must be balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag) -> None:
+        if tag not in VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> closes another"
+
+    def handle_data(self, data) -> None:
+        self.text.append(data)
+
+
+def make_run(
+    folder: pathlib.Path,
+    matrix: np.ndarray,
+    *,
+    seed: int = 0,
+    method: str = "comm",
+    names: tuple[str, ...] | None = None,
+    finished: bool = True,
+    **changes: Any,
+) -> pathlib.Path:
+    """Writes the workdir of a run with one accuracy matrix in all spaces and routes."""
+    tasks = len(matrix)
+    names = names or tuple(f"class {i}" for i in range(tasks))
+    modalities = [("image", "audio")[i % 2] for i in range(tasks)]
+    results = Results.start(tasks)
+    results.accuracy[:] = matrix
+    results.zero_shot[:] = matrix / 2
+    met = list(dict.fromkeys(modalities))
+    true = np.array([met.index(m) for m in modalities])
+    results.identification = metrics.modality_identification(
+        true, np.zeros_like(true), len(met)
+    )._asdict()
+    listed = [
+        {"name": n, "modality": m, "classes": [n], "train": 1, "test": 1}
+        for n, m in zip(names, modalities, strict=True)
+    ]
+    slots = [
+        {"name": n, "modality": m, "dataset": "d", "canonical": i}
+        for i, (n, m) in enumerate(zip(names, modalities, strict=True))
+    ]
+    whole = {
+        "method": method,
+        "seeds": {"order": seed, "init": seed, "data": seed},
+        "environment": {"jax": "1", "commit": None},
+        "knowledge": "L0",
+        "modalities": met,
+        "tasks": listed,
+        "skipped_samples": 0,
+        **results.report(),
+        "cost": {"seconds": {"train": 1.5, "report": 0.5}, "bytes_per_task": 7},
+    }
+    stream = {
+        "hash": f"hash {seed}",
+        "modalities": met,
+        "towers": dict.fromkeys(met, "visual"),
+        "stages": [[i] for i in range(tasks)],
+        "classes": slots,
+        "tasks": listed,
+    }
+    made = config.Config(
+        seeds=config.Seeds(seed, seed, seed), method=config.MethodOptions(name=method)
+    )
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "config.json").write_text(config.to_json(made))
+    (folder / "stream.json").write_text(json.dumps(stream))
+    if finished:
+        (folder / "results.json").write_text(json.dumps(plain(whole | changes)))
+    columns = {
+        "id": np.arange(tasks),
+        "label": np.arange(tasks),
+        "chosen/union/predicted": np.zeros(tasks, np.int32),
+    }
+    np.savez(folder / "predictions" / f"{tasks - 1:03d}.npz", **columns)
+    text = np.eye(tasks, 4) + 0.1
+    records = np.arange(tasks)
+    np.savez(
+        folder / "embeddings.npz",
+        text=text,
+        id=records,
+        label=records,
+        query=text + 0.1,
+    )
+    return folder
+
+
+def heat(text: str, name: str) -> list[list[float]]:
+    """Returns the numbers of one matrix of a page, NaN where a cell is empty."""
+    inner = text.split(f'data-choice="{name}"')[1].split("</table>")[0]
+    rows = re.findall(r"<tr><th scope=.row.*?</tr>", inner, re.DOTALL)
+    cells = [
+        re.findall(r"<td(?: class=q\d+| class=\"q\d+\")?>(.*?)</td>", r) for r in rows
+    ]
+    return [[float(c) if c else np.nan for c in row] for row in cells]
+
+
+def values(text: str, title: str) -> list[list[float]]:
+    """Returns the numbers that the rows of a table are sorted by."""
+    inner = text.split(f"<figcaption>{title}")[1].split("</tbody>")[0]
+    rows = inner.split("<tbody>")[1].split("</tr>")[:-1]
+    return [[float(v) for v in re.findall(r'data-value="(.*?)"', row)] for row in rows]
+
+
+def lines(path: pathlib.Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True)
+
+
+def check_page(text: str) -> Parsed:
+    """Asserts what holds for every page."""
+    parsed = Parsed(text)
+    assert not parsed.open
+    assert len(text.encode()) < MAX_BYTES
+    assert [tag for tag, _ in parsed.elements].count("script") == 1
+    ids = [a["id"] for _, a in parsed.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in parsed.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "action", "poster"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/", "data:audio/")), (tag, value)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert "prefers-color-scheme:dark" in text
+    return parsed
