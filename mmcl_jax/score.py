@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from mmcl_jax import calibration, evaluate, invariance, metrics, rngs
+from mmcl_jax import calibration, evaluate, invariance, metrics, rngs, sharding
 from mmcl_jax.assemble import Run
 from mmcl_jax.calibration import ROUTES, SAMPLES
-from mmcl_jax.feed import Feed, Records
+from mmcl_jax.feed import Feed, Records, ahead
 from mmcl_jax.learner import LearnerState
 from mmcl_jax.results import Results
 from mmcl_jax.types import Classes, Prediction, PyTree
@@ -149,10 +150,12 @@ class Scorer:
         self, state: LearnerState, classes: Classes, index: int, records: Records
     ) -> Iterator[Prediction]:
         decoded = self._run.method.needs_inputs
-        for batch in self._feed.batches(records, decoded=decoded):
-            yield self._run.learner.predict(
-                state, self._frozen, classes, np.int32(index), batch
-            )
+        stage = sharding.put(np.int32(index), self._run.mesh)
+        started = (
+            self._run.learner.predict(state, self._frozen, classes, stage, batch)
+            for batch in self._feed.batches(records, decoded=decoded)
+        )
+        return map(jax.device_get, ahead(started))
 
     def _zero_shot(self, task: int, seen: Sequence[int]) -> np.ndarray:
         """Returns the frozen encoder's accuracy on a test set, `[spaces]`."""
