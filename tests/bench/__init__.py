@@ -1,0 +1,1 @@
+"""Measurements: programs that print tables, and write them as JSON. No tests."""
