@@ -130,9 +130,7 @@ class Learnt:
             trained = [jax.tree.map(jnp.copy, began)]
 
             def step() -> Any:  # what it is given is given away
-                trained[0], metrics = learner.train_step(
-                    trained[0], *at, steps, batch
-                )
+                trained[0], metrics = learner.train_step(trained[0], *at, steps, batch)
                 return metrics, trained[0]
 
             calls["train_step"] = step
