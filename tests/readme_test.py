@@ -29,7 +29,8 @@ MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
 ALONE = ("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan")
-PROGRAMS = (MAIN, *ALONE, *READS, *USES)
+BENCHES = ("tests.bench.feed", "tests.bench.growth")
+PROGRAMS = (MAIN, *ALONE, *READS, *USES, *BENCHES)
 # these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
 # start, here the files that they name are looked for
 NEED_A_CLUSTER = ("sbatch", "kubectl", "docker", "bash launch/tpu_pod.sh")
@@ -143,6 +144,8 @@ def smoke(words: list[str]) -> list[str] | None:
             words += ["--config=configs/demo.py", "--workdir=runs/demo"]
     else:
         words = [sys.executable, *words[1:]]
+    if words[2] in BENCHES:
+        words += ["--size=tiny"]
     return [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
 
 

@@ -31,7 +31,7 @@ from tests.bench import table
 MODALITIES = ("image", "video", "audio", "depth", "text")
 CLASSES = ("one", "two")
 # samples of a class, rows of a batch
-SIZES = {"full": (32, 32), "tiny": (2, 4)}
+SIZES = {"full": (32, 32), "tiny": (4, 8)}
 KINDS = ("files", "generated", "remembered", "step")
 
 
