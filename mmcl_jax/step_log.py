@@ -8,8 +8,8 @@ import jax
 from mmcl_jax.learner import LearnerState
 from mmcl_jax.types import Metrics
 
-# steps that the devices are given before they have done the ones before
-_UNDER_WAY = 2
+# steps that the devices have to do while the next one is made ready
+_UNDER_WAY = 1
 
 
 class Step(NamedTuple):

@@ -2,16 +2,28 @@
 
 import json
 import pathlib
+from typing import Any
 
 import pytest
 
+from tests import helpers
 from tests.bench import feed, growth, table
+
+
+def _measured(bench: str, path: pathlib.Path, *flags: str) -> dict[str, Any]:
+    """Returns what a bench writes, run as a program on one device."""
+    flags = ("--size=tiny", f"--out={path}", *flags)
+    started = helpers.start(
+        "-m", f"tests.bench.{bench}", flags=flags, workdir=path.parent
+    )
+    done = started.finish()
+    assert done.code == 0, done.errors
+    return json.loads(path.read_text())
 
 
 def test_growth_counts_bytes_and_programs(tmp_path: pathlib.Path):
     path = tmp_path / "growth.json"
-    growth.main(["--size=tiny", "--method=ridge", f"--out={path}"])
-    found = json.loads(path.read_text())
+    found = _measured("growth", path, "--method=ridge")
     short, long = found["memory"]
     assert long["tasks"] == 2 * short["tasks"]
     assert short["programs"] == long["programs"]
@@ -27,8 +39,7 @@ def test_feed_measures_every_modality(tmp_path: pathlib.Path):
     there = {path.parts[-5] for path in (tmp_path / "files").glob("*/*/*/*/*")}
     assert there == set(feed.MODALITIES)
     path = tmp_path / "feed.json"
-    feed.main(["--size=tiny", f"--out={path}"])
-    found = json.loads(path.read_text())["feed"]
+    found = _measured("feed", path)["feed"]
     assert list(found) == list(feed.MODALITIES)
     for row in found.values():
         assert all(row[kind][1] > 0 for kind in feed.KINDS)

@@ -132,7 +132,9 @@ def _steps(run: assemble.Run) -> Iterator[tuple[str, Callable[[], Any], int]]:
         at = (run.encoder.frozen, assemble.classes_at(run, text, i), np.int32(i))
         batch = next(iter(feed.batches(feed.records([i], "train"), seed=0)))
         state = learner.prepare(learner.init(), *at, batch, np.int32(0))
-        trained = [jax.tree.map(jnp.copy, learner.begin_task(state, *at))]
+        # on simulated devices, copies must not crowd out what they wait for
+        state = jax.block_until_ready(learner.begin_task(state, *at))
+        trained = [jax.tree.map(jnp.copy, state)]
 
         def step(trained: list = trained, at: tuple = at, batch: Batch = batch) -> Any:
             # what it is given is given away
