@@ -36,7 +36,8 @@ from mmcl_jax.progress import Bar
 from mmcl_jax.report.live import Reporter
 from mmcl_jax.results import Results, level_of_knowledge, plain, whole_report
 from mmcl_jax.score import ByTask, Scorer
-from mmcl_jax.types import Batch, Classes, Metrics
+from mmcl_jax.step_log import Step, StepLog
+from mmcl_jax.types import Batch, Classes
 from mmcl_jax.writers import Writer, is_writer, make_loggers, results_table
 
 State = learners.LearnerState
@@ -193,7 +194,7 @@ class _Loop:
         """Prepares, trains, observes and closes one stage, but for the moves done."""
         learner, method = self._run.learner, self._run.method
         records, timed = self._train_records(index), self._results.timed
-        at = (self._frozen, self._classes(index), np.int32(index))
+        at = (self._frozen, self._classes(index), self._put(index))
         stage = self._schedule.stages[index]
         batches = stage.batches
         skipped = self._done - self._schedule.start(index)
@@ -208,7 +209,7 @@ class _Loop:
             )
         with timed("prepare"):
             for i, batch in self._enumerated(records, skipped, decoded=False):
-                state = moved(learner.prepare(state, *at, batch, np.int32(i)))
+                state = moved(learner.prepare(state, *at, batch, self._put(i)))
             if skipped <= batches:
                 state = jax.block_until_ready(learner.begin_task(state, *at))
                 self._check(state, index, "when it began")
@@ -221,7 +222,7 @@ class _Loop:
         with timed("observe"):
             if method.observes:
                 for i, batch in self._enumerated(records, skipped):
-                    state = moved(learner.observe(state, *at, batch, np.int32(i)))
+                    state = moved(learner.observe(state, *at, batch, self._put(i)))
             if skipped <= stage.observed:
                 state = jax.block_until_ready(learner.end_task(state, *at))
                 self._check(state, index, "when it ended")
@@ -262,22 +263,19 @@ class _Loop:
         skipped: int,
         moved: Callable[..., State],
     ) -> State:
-        options, steps = self._run.config.train, self._schedule.stages[index].steps
-        check = None
+        steps = self._schedule.stages[index].steps
+        total = self._put(steps)
+        log = StepLog(
+            self._run.config.train.log_every_steps,
+            steps - 1,
+            lambda step, values: self._writer.scalars(index, step, **plain(values)),
+            functools.partial(self._refused, index),
+        )
         for step, batch in self._training_batches(records, index, skipped):
-            state, logged = self._run.learner.train_step(
-                state, *at, np.int32(steps), batch
-            )
-            # that of the step before, so that the device never waits
-            if check:
-                check(state)
-            check = functools.partial(self._check_step, index, step, batch.id, logged)
-            if (step + 1) % options.log_every_steps == 0 or step + 1 == steps:
-                values = {k: float(v) for k, v in logged.items() if k != "finite"}
-                self._writer.scalars(stage=index, step=step + 1, **plain(values))
-            state = moved(state, check)
-        if check:
-            check(state)
+            state, logged = self._run.learner.train_step(state, *at, total, batch)
+            log.add(Step(step, batch.id, logged), state)
+            state = moved(state, log.finish)
+        log.finish(state)
         return jax.block_until_ready(state)
 
     def _training_batches(
@@ -294,21 +292,20 @@ class _Loop:
                 step += 1
             start = 0
 
-    def _check_step(
-        self, index: int, step: int, ids: Any, logged: Metrics, state: State
-    ) -> None:
+    def _refused(self, index: int, step: Step, state: State) -> None:
         """Stops at a step that is not finite; the learner has refused to take it."""
-        if self._run.config.train.on_nonfinite != "stop" or bool(logged["finite"]):
+        if self._run.config.train.on_nonfinite != "stop":
             return
+        # the step has left the rest as it was, and so have those that followed
         before = dataclasses.replace(
-            state, step=np.int32(step), refused=np.zeros((), np.int32)
+            state, step=np.int32(step.number), refused=np.zeros((), np.int32)
         )
         before = sharding.put(before, self._run.mesh)
         prepared = self._schedule.stages[index].batches + 1
-        moves = self._schedule.start(index) + prepared + step
+        moves = self._schedule.start(index) + prepared + step.number
         self._keeper.checkpoint(moves, before, self._counted())
-        where = f"{self._title(index)}, step {step + 1}"
-        raise divergence.of_step(where, ids, logged)
+        where = f"{self._title(index)}, step {step.number + 1}"
+        raise divergence.of_step(where, step.ids, step.metrics)
 
     def _check(self, state: State, index: int, when: str) -> None:
         """Stops at what is not finite, and reports what could hardly be solved."""
@@ -338,6 +335,9 @@ class _Loop:
 
     def _train_records(self, index: int) -> Records:
         return self._feed.records(self._run.stream.stages[index], "train")
+
+    def _put(self, number: int) -> jax.Array:
+        return sharding.put(np.int32(number), self._run.mesh)
 
     def _title(self, index: int) -> str:
         return self._schedule.stages[index].title

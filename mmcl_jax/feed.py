@@ -1,9 +1,11 @@
 """The batches of a run, on its devices, with the cached features of frozen queries."""
 
+import collections
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -16,6 +18,21 @@ from mmcl_jax.streams.base import Record
 from mmcl_jax.types import Batch, PyTree
 
 Records = dict[str, list[Record]]
+T = TypeVar("T")
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yields each item when the next one has been made.
+
+    Of batches, the next one is on its way to the devices while they compute; of what
+    devices compute, the next one is under way while the host reads this one.
+    """
+    waiting = collections.deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 class Feed:
@@ -88,9 +105,13 @@ class Feed:
             if stored is not None and found.all():
                 return stored
         batches = self._epoch(modality, rows, seed=None, queries=None)
+        started = (
+            run.learner.query(self._frozen, sharding.put_batch(batch, run.mesh))
+            for batch in batches
+        )
         parts = []
-        for batch in batches:
-            parts.append(self._embed(sharding.put_batch(batch, run.mesh)))
+        for embedded in ahead(started):
+            parts.append(jax.device_get(embedded))
             between()
         # the rows behind the last sample are padding
         embedded = np.concatenate(parts)[: len(rows)]
@@ -139,8 +160,7 @@ class Feed:
             else:
                 feed = self._query_batches(modality, rows, own)
                 feeds[modality] = itertools.islice(feed, skipped, None)
-        for modality in turns[start:]:
-            yield next(feeds[modality])
+        yield from ahead(next(feeds[modality]) for modality in turns[start:])
 
     def _query_batches(
         self, modality: str, rows: Sequence[Record], seed: int | None
@@ -177,9 +197,6 @@ class Feed:
         np.add.at(sums, owner, embedded)
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
-    def _embed(self, batch: Batch) -> np.ndarray:
-        return np.asarray(self._run.learner.query(self._frozen, batch))
-
     def embed(self, inputs: Inputs, total: int, modality: str) -> np.ndarray:
         """Returns the unit features `[n d]` that the frozen tower gives.
 
@@ -189,7 +206,8 @@ class Feed:
             modality: of the samples.
         """
         batches = self.cut(inputs, {}, total, modality)
-        return np.concatenate([self._embed(batch) for batch in batches])[:total]
+        started = (self._run.learner.query(self._frozen, batch) for batch in batches)
+        return np.concatenate([jax.device_get(x) for x in ahead(started)])[:total]
 
     def cut(
         self,

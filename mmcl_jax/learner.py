@@ -20,6 +20,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from mmcl_jax import forwards as forwards_of
 from mmcl_jax import optim, rngs, sharding
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
@@ -73,6 +74,11 @@ class Learner(NamedTuple):
         predict: `(state, frozen, classes, task, batch) -> Prediction` with routes
             stacked in front: `[2, b, ...]` given and predicted, or `[1, b, ...]` where
             the method takes no hint.
+        ask: as `predict`, the digests of `forwards.ask`, a tuple by route; reads no
+            inputs.
+        answer: as `predict`, what the tower gives, a tuple by route.
+        conclude: `(state, frozen, classes, task, batch, answers) -> Prediction`, as
+            `predict`; reads no inputs.
         traces: how often each function was traced, by its name and the modality.
         forwards: passes through a tower in each function's last trace.
     """
@@ -86,6 +92,9 @@ class Learner(NamedTuple):
     end_task: Callable[..., LearnerState]
     health: Callable[..., tuple[Bool[Array, ""], Float[Array, ""]]]
     predict: Callable[..., Prediction]
+    ask: Callable[..., tuple]
+    answer: Callable[..., tuple]
+    conclude: Callable[..., Prediction]
     traces: collections.Counter
     forwards: dict[str, int]
 
@@ -225,21 +234,44 @@ def make_learner(
     def health(state: LearnerState) -> tuple[Bool[Array, ""], Float[Array, ""]]:
         return _finite((state.params, state.memory)), _largest_jitter(state.memory)
 
-    def predict(state, frozen, classes, task, batch) -> Prediction:
+    def routes(state, frozen, classes, task, batch, forward) -> tuple:
+        """Calls `forward` without the hint and, if that may matter, with it."""
         at = context(state, frozen, classes, task, False)
         batch = _clean(batch)
         unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
+        free = forward(state.params, at, unhinted)
+        if not method.uses_hint:
+            return (free,)
+        if method.hint_matters is None:
+            return (forward(state.params, at, batch), free)
+        matters = method.hint_matters(state.params, at, batch) & (batch.weight > 0)
+        given = jax.lax.cond(
+            matters.any(), lambda: forward(state.params, at, batch), lambda: free
+        )
+        return (given, free)
 
-        def given() -> Prediction:
-            return method.predict(state.params, at, batch)
+    def predict(state, frozen, classes, task, batch) -> Prediction:
+        found = routes(state, frozen, classes, task, batch, method.predict)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
-        routes = [method.predict(state.params, at, unhinted)]
-        if method.uses_hint and method.hint_matters is not None:
-            matters = method.hint_matters(state.params, at, batch) & (batch.weight > 0)
-            routes = [jax.lax.cond(matters.any(), given, lambda: routes[0]), *routes]
-        elif method.uses_hint:
-            routes = [given(), *routes]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *routes)
+    def ask(state, frozen, classes, task, batch) -> tuple:
+        forward = functools.partial(forwards_of.ask, make_method, counted)
+        return routes(state, frozen, classes, task, batch, forward)
+
+    def answer(state, frozen, classes, task, batch) -> tuple:
+        forward = functools.partial(forwards_of.answer, make_method, counted)
+        return routes(state, frozen, classes, task, batch, forward)
+
+    def conclude(state, frozen, classes, task, batch, answers) -> Prediction:
+        left = iter(answers[::-1])  # the last route is called first
+
+        def forward(params, at, batch) -> Prediction:
+            return forwards_of.conclude(
+                make_method, counted, params, at, batch, next(left)
+            )
+
+        found = routes(state, frozen, classes, task, batch, forward)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
     return Learner(
         init=compiled(init),
@@ -251,17 +283,20 @@ def make_learner(
         end_task=compiled(end_task),
         health=compiled(health),
         predict=compiled(predict),
+        ask=compiled(ask),
+        answer=compiled(answer),
+        conclude=compiled(conclude),
         traces=traces,
         forwards=forwards,
     )
 
 
 def keep_compiled_programs() -> None:
-    """Lets a second start skip compiling; JAX_COMPILATION_CACHE_DIR has its say."""
+    """Lets a second start compile nothing; JAX_COMPILATION_CACHE_DIR has its say."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = pathlib.Path.home() / ".cache" / "mmcl_jax" / "programs"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def make_embed(

@@ -37,7 +37,7 @@ READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
 ALONE = ("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan")
 NEED_TORCH = ("tests.bench.towers", "tests.bench.methods")
-BENCHES = (*NEED_TORCH, "tests.bench.gpu")
+BENCHES = (*NEED_TORCH, "tests.bench.gpu", "tests.bench.feed", "tests.bench.growth")
 PROGRAMS = (MAIN, *ALONE, *READS, *USES, *BENCHES)
 # these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
 # start, here the files that they name are looked for

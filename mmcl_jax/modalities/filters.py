@@ -10,6 +10,7 @@ _ROLLOFF = 0.99
 _FLOOR = np.float32(1.1920929e-07)
 _PREEMPHASIS = np.float32(0.97)
 _LOWEST_HZ = 20.0
+_ROWS = 8
 
 
 def resample(samples: np.ndarray, source: int, target: int) -> np.ndarray:
@@ -94,7 +95,19 @@ def log_mel(samples: np.ndarray, rate: int, bands: int) -> np.ndarray:
     frames = (frames - _PREEMPHASIS * previous) * np.hanning(length).astype(np.float32)
     size = 1 << (length - 1).bit_length()
     power = np.abs(np.fft.rfft(frames, size).astype(np.complex64)) ** 2
-    return np.log(np.maximum(power @ _mel_filters(rate, size, bands), _FLOOR))
+    return np.log(np.maximum(_product(power, _mel_filters(rate, size, bands)), _FLOOR))
+
+
+def _product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Returns `rows @ matrix`, a few rows at a time.
+
+    A library of linear algebra gives a larger product to all cores, whose threads wait
+    for each other longer than they compute while other samples are decoded.
+    """
+    blocks = -(-len(rows) // _ROWS)
+    padded = np.pad(rows, ((0, blocks * _ROWS - len(rows)), (0, 0)))
+    product = padded.reshape(blocks, _ROWS, -1) @ matrix
+    return product.reshape(blocks * _ROWS, -1)[: len(rows)]
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,5 +1,7 @@
-"""How fast it is, beside others: `python -m tests.bench.towers`, `methods`, `gpu`.
+"""Measurements: how fast it is, beside others, and what grows. No tests.
 
-Nothing here is collected by pytest: timings never gate tests. `--size=tiny` shows that
-a bench works, and its figures mean nothing. `docs/speed.md` says what was found.
+`python -m tests.bench.towers`, `methods`, `gpu`, `feed` and `growth` print tables and
+write them as JSON. Nothing here is collected by pytest: timings never gate tests.
+`--size=tiny` shows that a bench works, and its figures mean nothing. docs/speed.md and
+docs/growth.md say what was found.
 """
