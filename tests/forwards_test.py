@@ -63,7 +63,7 @@ class _Scored:
         self.sent.clear()
         classes = assemble.classes_at(self._run, self._text, 1)
         results = Results.start(2)
-        found = self._scorer.score(state, classes, 1, results, lambda: None)
+        found = self._scorer.score(state, classes, 1, results, lambda samples: None)
         return {task: each.margin for task, each in found.items()}
 
 

@@ -2,14 +2,12 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 
-from mmcl_jax import config, experiment
-from mmcl_jax.feed import Feed
+from mmcl_jax import config, experiment, feed
 from mmcl_jax.preemption import Interrupt, Preempted
 from mmcl_jax.score import Scorer
 
@@ -56,7 +54,7 @@ def whole(encoder_folder, tmp_path_factory) -> dict[str, Any]:
     return experiment.run(_config(encoder_folder), workdir)
 
 
-@pytest.mark.parametrize("looks", [0, 1, 2, 11, 25])
+@pytest.mark.parametrize("looks", [0, 11, 25])
 def test_leaving_at_any_look_loses_nothing(
     looks: int, whole, encoder_folder, tmp_path: pathlib.Path
 ) -> None:
@@ -75,13 +73,14 @@ def test_it_looks_behind_each_batch_that_is_embedded(
 ) -> None:
     # before anything was learnt: twelve samples of two classes are three batches
     embedded = []
-    embed = Feed._embed
+    ahead = feed.ahead
 
-    def counted(self: Feed, batch: Any) -> np.ndarray:
-        embedded.append(batch.modality)
-        return embed(self, batch)
+    def counted(items: Iterable) -> Iterator:
+        for item in ahead(items):
+            embedded.append(item)
+            yield item
 
-    monkeypatch.setattr(Feed, "_embed", counted)
+    monkeypatch.setattr(feed, "ahead", counted)
     for looks in (0, 2):
         embedded.clear()
         with pytest.raises(Preempted):

@@ -24,7 +24,7 @@ def test_a_second_start_finds_every_program(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(helpers._PROGRAMS, "name", str(tmp_path / "programs"))
+    monkeypatch.setenv("MMCL_JAX_TEST_PROGRAMS", str(tmp_path / "programs"))
     flags = (
         "--config=configs/demo.py:smoke",
         f"--config.encoder.path={encoder_folder}",
