@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from ast import literal_eval
+from importlib.util import find_spec
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -56,6 +57,27 @@ def blocks(language: str) -> list:
     ]
 
 
+def commands(block: str) -> list[list[str]]:
+    """Returns the words of each command of a block."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def needs_a_cluster(words: list[str]) -> bool:
+    """Returns whether a command is for a machine that a test does not have."""
+    return any(words[: len(c.split())] == c.split() for c in NEED_A_CLUSTER)
+
+
+def of_pages() -> dict[str, list[list[str]]]:
+    """Returns the commands of each page that a test runs, in their order."""
+    found = {}
+    for block in blocks("bash"):
+        for words in commands(block.values[0]):
+            if words[0] != "bash" and not needs_a_cluster(words):
+                found.setdefault(block.id.partition(":")[0], []).append(words)
+    return found
+
+
 def column(page: str, heading: str, index: int = 0) -> list[str]:
     """Returns a column of the first table below a heading, without its title."""
     below = PAGES[page].split(f"\n{heading}\n", 1)[1]
@@ -84,42 +106,48 @@ def test_every_command_can_be_told_apart():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", blocks("bash"))
-def test_commands_run(block: str, tmp_path: pathlib.Path):
+@pytest.mark.parametrize("page", of_pages())
+def test_commands_run(page: str, tmp_path: pathlib.Path):
     write_data(tmp_path / "DATA")
     for folder in ("configs", "launch"):
         (tmp_path / folder).symlink_to(ROOT / folder)
-    environment = helpers.environment() | {"PYTHONPATH": str(ROOT)}
-    told = commands(block)
-    if set(told[0]) & set(USES):  # of a run that another block has made
-        run = ["--config=configs/folders.py", "--config.stream.root=DATA"]
-        run.append(f"--workdir={flag(told[0], '--workdir')}")
-        told.insert(0, ["python", "-m", MAIN, *run])
-    for words in told:
-        if shlex.join(words) in RUN_BY_CI or needs_a_cluster(words):
-            continue
-        short = smoke(words)
-        if short is None:
-            pytest.skip("launch/local.sh has not installed anything here")
-        if set(words) & set(NEED_TORCH):
-            pytest.importorskip("torch", reason="benches compare with it")
-        if "mmcl_jax.export" in words:
-            pytest.importorskip("flatbuffers", reason="JAX serializes with it")
-        done = subprocess.run(
-            short,
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=1800,
-        )
-        assert done.returncode == 0, f"{shlex.join(short)}\n{done.stdout}"
-        workdir = flag(short, "--workdir")
-        if workdir and short[2] not in USES and not flag(short, "--stop_after"):
-            there = {path.name for path in (tmp_path / workdir).iterdir()}
-            listed = {n.rstrip("/") for n in names("README.md", "## What a run writes")}
-            assert there == listed
+    skipped = None
+    for words in of_pages()[page]:
+        if set(words) & set(NEED_TORCH) and not find_spec("torch"):
+            skipped = "benches compare with torch"
+        elif "mmcl_jax.export" in words and not find_spec("flatbuffers"):
+            skipped = "JAX serializes with flatbuffers"
+        else:
+            run_short(smoke(words), tmp_path)
+    if skipped:
+        pytest.skip(skipped)
+
+
+def test_the_first_command_runs(tmp_path: pathlib.Path):
+    if not (ROOT / ".venv" / "installed-run").exists():
+        pytest.skip("launch/local.sh has not installed anything here")
+    flags = ["--config=configs/demo.py:smoke", "--workdir=runs/demo"]
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    run_short(["bash", str(ROOT / "launch" / "local.sh"), *flags], tmp_path)
+
+
+def run_short(words: list[str], folder: pathlib.Path) -> None:
+    """Runs a command; what a run leaves is what the README lists."""
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=helpers.environment() | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}"
+    workdir = flag(words, "--workdir")
+    if workdir and not set(words) & set(USES) and not flag(words, "--stop_after"):
+        there = {path.name for path in (folder / workdir).iterdir()}
+        listed = {n.rstrip("/") for n in names("README.md", "## What a run writes")}
+        assert there == listed
 
 
 @pytest.mark.slow
@@ -165,17 +193,6 @@ def write_downloads(root: pathlib.Path) -> None:
     (root / "ESC-50/meta/esc50.csv").write_text("\n".join(rows) + "\n")
 
 
-def commands(block: str) -> list[list[str]]:
-    """Returns the words of each command of a block."""
-    lines = block.replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
-
-
-def needs_a_cluster(words: list[str]) -> bool:
-    """Returns whether a command is for a machine that a test does not have."""
-    return any(words[: len(c.split())] == c.split() for c in NEED_A_CLUSTER)
-
-
 def test_commands_for_clusters_name_files_that_are_there():
     found = [line for p in blocks("bash") for line in commands(p.values[0])]
     found = [words for words in found if needs_a_cluster(words)]
@@ -188,17 +205,10 @@ def test_commands_for_clusters_name_files_that_are_there():
             assert (ROOT / name).is_file(), name
 
 
-def smoke(words: list[str]) -> list[str] | None:
-    """Returns the short form of a command, or None where it would install things."""
-    if words[:2] == ["bash", "launch/local.sh"]:
-        if not (ROOT / ".venv" / "installed-run").exists():
-            return None
-        words = ["bash", str(ROOT / "launch" / "local.sh"), *words[2:]]
-        if len(words) == 2:
-            words += ["--config=configs/demo.py", "--workdir=runs/demo"]
-    else:
-        tiny = ["--size=tiny"] if set(words) & set(BENCHES) else []
-        words = [sys.executable, *words[1:], *tiny]
+def smoke(words: list[str]) -> list[str]:
+    """Returns the short form of a command."""
+    tiny = ["--size=tiny"] if set(words) & set(BENCHES) else []
+    words = [sys.executable, *words[1:], *tiny]
     short = [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
     if re.search(r"configs/(demo|world)\.py", flag(words, "--config") or ""):
         # a program is compiled for each modality, which is most of a short run
