@@ -18,7 +18,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from mmcl_jax.files import read_json
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods import LEARN_CLASS_CONTEXT, METHODS
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.cmcl import CmclOptions
 from mmcl_jax.methods.coda_prompt import CodaPromptOptions
@@ -120,12 +120,15 @@ class AdapterOptions:
         length: prompt tokens of a layer, or keys and values of a prefix.
         layers: layers with prompts or a prefix, from the first; None: all.
         rank: of low-rank updates.
+        context: learnt vectors in front of class names, see `methods.class_context`;
+            None: names stand in templates and are embedded once.
     """
 
     kind: str = "deep_prompts"
     length: Count = 8
     layers: Count | None = None
     rank: Count = 4
+    context: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,6 +420,12 @@ def _check(config: Config) -> None:
             )
     check_name("config.method.name", method.name, METHODS)
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
+    if method.adapter.context is not None and method.name not in LEARN_CLASS_CONTEXT:
+        raise ConfigError(
+            f"config.method.adapter.context: {method.name!r} compares with class names "
+            "that are embedded once; those that learn words in front of them are "
+            f"{', '.join(LEARN_CLASS_CONTEXT)}. Leave it None"
+        )
     check_name("config.stream.order", stream.order, ORDERS)
     if config.data.on_error == "skip" and not config.data.verify:
         raise ConfigError(

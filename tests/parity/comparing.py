@@ -117,17 +117,20 @@ def table(case: Case, folder: pathlib.Path) -> list[tuple[str, ...]]:
     the reference's. Peak memory is that of the process so far.
     """
     from mmcl_jax.models import pretrained
+    from mmcl_jax.models.encoder import with_trunks
 
     path, modalities = list(sources(case, folder).values())[-1]
     expected = cases.read(cases.expectations(folder))
     start = time.perf_counter()
     encoder = pretrained.load(path)
     seconds = time.perf_counter() - start
+    # large ones would not fit into memory otherwise
+    spec = with_trunks(encoder.spec, remat="blocks")
     rows = []
     for modality in modalities:
         said = expected[modality]
-        errors = compare(encoder.spec, encoder.frozen, modality, said)
-        unit = embed(encoder.spec, encoder.frozen, modality, said)
+        errors = compare(spec, encoder.frozen, modality, said)
+        unit = embed(spec, encoder.frozen, modality, said)
         lengths = (said.raw * said.unit).sum(-1, keepdims=True)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         gradient = "" if errors.gradient is None else f"{errors.gradient:.1e}"

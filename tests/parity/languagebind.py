@@ -186,7 +186,8 @@ class _Vision(nn.Module):
         for i, block in enumerate(self.blocks):
             block.prompts = prompts[:, i]
         try:
-            yield
+            with observing.recomputed(self.blocks):
+                yield
         finally:
             for block in self.blocks:
                 block.prompts = None

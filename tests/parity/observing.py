@@ -5,12 +5,14 @@ from them is the error of what is compared, and fixtures are the same on every m
 """
 
 import contextlib
+import functools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.parity.cases import Expected
 
@@ -65,6 +67,20 @@ def _scaled(owner: nn.Module, key: str, draw: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
+def recomputed(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Runs blocks again in the backward pass, so that large ones fit into memory."""
+    blocks = list(blocks)
+    for block in blocks:
+        run = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = run
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+@contextlib.contextmanager
 def prompted(blocks: nn.ModuleList, prompts: torch.Tensor, at: int) -> Iterator[None]:
     """Runs a model's own blocks with prompts among their tokens.
 
@@ -93,7 +109,8 @@ def prompted(blocks: nn.ModuleList, prompts: torch.Tensor, at: int) -> Iterator[
     handles = [b.register_forward_pre_hook(put(i)) for i, b in enumerate(blocks)]
     handles.append(blocks[-1].register_forward_hook(take))
     try:
-        yield
+        with recomputed(blocks):
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -153,7 +170,7 @@ def observe_pixels(
     prompts.requires_grad_()
     with inside(prompts):
         moved = unit(embed(prepared))
-    (moved * cotangent).sum().backward()
+        (moved * cotangent).sum().backward()
     assert prompts.grad is not None
     # or else a comparison would say little
     assert (moved - unit(raw)).norm() > 0.01 and prompts.grad.norm() > 0.01
