@@ -1,5 +1,6 @@
 """The one door to transformers, for tokenizers that the tokenizers library lacks."""
 
+import importlib.util
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,9 +27,14 @@ def load(folder: pathlib.Path) -> Loaded:
     takes seconds where torch is installed, so it is done here and nowhere else.
 
     Raises:
-        ImportError: transformers, or a library that it needs for this kind of
-            tokenizer, is not installed.
+        ImportError: sentencepiece is not installed; says how it is.
     """
+    # transformers says so in other words, which do not name the extra
+    if importlib.util.find_spec("sentencepiece") is None:
+        raise ImportError(
+            "sentencepiece is not installed: pip install 'mmcl_jax[sentencepiece]', or "
+            "put the tokenizer.json of the same model beside it"
+        )
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(

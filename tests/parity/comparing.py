@@ -27,9 +27,9 @@ class Errors(NamedTuple):
     Attributes:
         unit: the most that a coordinate of a unit embedding is off.
         relative: the distance of all of them, as a share of their norm.
-        prompted_unit: as `unit`, with prompts; None of text.
-        gradient: distance of the gradient with respect to prompts, as a share of its
-            norm; None of text.
+        prompted_unit: as `unit`, with prompts; of text with a learnt context.
+        gradient: distance of the gradient with respect to these, as a share of its
+            norm.
     """
 
     unit: float
@@ -88,8 +88,14 @@ def _with_prompts(spec: Any, modality: str) -> Any:
     from mmcl_jax.models import encoder
 
     def loss(prompts: Any, frozen: Any, inputs: Any, cotangent: Any) -> Any:
-        injection = Injection(prompts=prompts)
-        moved = encoder.embed(spec, frozen, modality, inputs, injection)
+        if modality == "text":
+            ids, first = inputs["tokens"], spec.text.native_first
+            replaced = ids[:, first : first + prompts.shape[1]]
+            words = frozen[spec.tower_of("text")]["tokens"][replaced]
+            moved = encoder.embed_names(spec, frozen, ids, prompts - words)
+        else:
+            injection = Injection(prompts=prompts)
+            moved = encoder.embed(spec, frozen, modality, inputs, injection)
         return (moved * cotangent).sum(), moved
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))

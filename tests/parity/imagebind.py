@@ -300,7 +300,7 @@ def write(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
     )
     with _in_float64(model, "text"):
         expected["text"] = observing.observe_text(
-            lambda x: model.embed("text", x, None), sentences
+            name, model, lambda x: model.embed("text", x, None), sentences
         )
     return expected
 

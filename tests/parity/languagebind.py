@@ -221,7 +221,9 @@ def write(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
     sentences = tokenizers_of.clip_sentences(
         observing.seed(name), sizes.vocabulary, sizes.context, pad=0
     )
-    expected["text"] = observing.observe_text(_text_embed(model), sentences)
+    expected["text"] = observing.observe_text(
+        name, model, _text_embed(model), sentences
+    )
     return expected
 
 
