@@ -1,6 +1,5 @@
 """The one door to transformers, for tokenizers that the tokenizers library lacks."""
 
-import importlib.util
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,12 +28,13 @@ def load(folder: pathlib.Path) -> Loaded:
     Raises:
         ImportError: sentencepiece is not installed; says how it is.
     """
-    # transformers says so in other words, which do not name the extra
-    if importlib.util.find_spec("sentencepiece") is None:
+    try:
+        import sentencepiece  # noqa: F401 # pyright: ignore[reportMissingImports]
+    except ImportError as error:  # of which transformers says no extra
         raise ImportError(
-            "sentencepiece is not installed: pip install 'mmcl_jax[sentencepiece]', or "
-            "put the tokenizer.json of the same model beside it"
-        )
+            f"{error}: pip install 'mmcl_jax[sentencepiece]', or put the tokenizer.json"
+            " of the same model beside it"
+        ) from error
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(

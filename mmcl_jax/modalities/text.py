@@ -70,7 +70,7 @@ def preprocess_name(
             no room for one behind the words.
     """
     before, after = template.split("{}")
-    words = _words(before, spec)
+    words = _words(before.rstrip(), spec)
     if not words:
         raise DataError(
             f"{template!r}: no word in front of the name, at which a context could "
