@@ -98,7 +98,9 @@ class _Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.norm_1(x)
-        x = x + self.attn(h, h, h, need_weights=False, attn_mask=self.mask)[0]
+        # torch takes a mask of float32 beside float64 and reads it wrongly
+        mask = None if self.mask is None else self.mask.to(x.dtype)
+        x = x + self.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
         h = nn.functional.gelu(self.mlp["fc1"](self.norm_2(x)))
         return x + self.mlp["fc2"](h)
 
