@@ -15,7 +15,9 @@ from mmcl_jax import config as configs
 from mmcl_jax import learner, methods, sharding
 from mmcl_jax.methods.base import Method
 from mmcl_jax.modalities import BUILT_IN, MODALITIES
-from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.modalities.base import DataError, InputSpec
+from mmcl_jax.modalities.text import preprocess_name
+from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.progress import Bar
@@ -54,6 +56,7 @@ class Run(NamedTuple):
         decoder: reads and remembers samples.
         skipped_samples: left out of the stream, since they cannot be decoded.
         notes: lines for the log about them, and about samples that are there twice.
+        class_tokens: see the function.
     """
 
     config: configs.Config
@@ -67,6 +70,7 @@ class Run(NamedTuple):
     decoder: loader.Decoder
     skipped_samples: int
     notes: tuple[str, ...]
+    class_tokens: np.ndarray | None
 
 
 def load_encoder(
@@ -246,6 +250,7 @@ def compose(
         decoder,
         skipped_samples,
         notes,
+        class_tokens(config, encoder, stream),
     )
 
 
@@ -282,7 +287,44 @@ def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
         seen=sum(slots[: stage + 1], []),
         of_task=slots[stage],
         mesh=run.mesh,
+        tokens=run.class_tokens,
     )
+
+
+def class_tokens(
+    config: configs.Config, encoder: pretrained.Encoder, stream: Stream
+) -> np.ndarray | None:
+    """Returns the tokens of class names behind the words that the method learns.
+
+    The words are those of the first template of the config, or else of the slot's
+    modality, that has any in front of the name.
+
+    Returns:
+        `int32 [C n]`, of a text tower whose tokens see none behind them cut to the
+        longest; None if the method learns none.
+
+    Raises:
+        ConfigError: there is no such template, or no room for so many words.
+    """
+    context = config.method.adapter.context
+    if context is None:
+        return None
+    rows, fed = [], encoder.inputs
+    for slot in stream.classes:
+        templates = config.encoder.templates or MODALITIES[slot.modality].templates
+        has_words = (t for t in templates if not t.startswith("{}"))
+        template = next(has_words, templates[0])
+        try:
+            rows.append(preprocess_name(slot.name, template, context, fed))
+        except DataError as error:
+            raise configs.ConfigError(
+                f"config.method.adapter.context: {error}"
+            ) from error
+    tokens = np.stack(rows)
+    if not encoder.spec.text.causal:
+        return tokens
+    end = (tokens == load_tokenizer(fed.tokenizer).end).argmax(1)
+    return tokens[:, : end.max() + 1]
 
 
 def describe(run: Run) -> dict[str, Any]:

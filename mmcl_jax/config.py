@@ -16,7 +16,7 @@ from ml_collections import config_dict
 from mmcl_jax import own_code, own_fields
 from mmcl_jax.fields import ConfigError, build, check_name
 from mmcl_jax.files import read_json
-from mmcl_jax.methods import available
+from mmcl_jax.methods import LEARN_CLASS_CONTEXT, available
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.cmcl import CmclOptions
 from mmcl_jax.methods.coda_prompt import CodaPromptOptions
@@ -121,12 +121,15 @@ class AdapterOptions:
         length: prompt tokens of a layer, or keys and values of a prefix.
         layers: layers with prompts or a prefix, from the first; None: all.
         rank: of low-rank updates.
+        context: learnt vectors in front of class names, see `methods.class_context`;
+            None: names stand in templates and are embedded once.
     """
 
     kind: str = "deep_prompts"
     length: Count = 8
     layers: Count | None = None
     rank: Count = 4
+    context: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,6 +381,12 @@ def _check(config: Config) -> None:
             "a class Options"
         )
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
+    if method.adapter.context is not None and method.name not in LEARN_CLASS_CONTEXT:
+        raise ConfigError(
+            f"config.method.adapter.context: {method.name!r} compares with class names "
+            "that are embedded once; those that learn words in front of them are "
+            f"{', '.join(LEARN_CLASS_CONTEXT)}. Leave it None"
+        )
     check_name("config.stream.order", stream.order, ORDERS)
     if config.data.on_error == "skip" and not config.data.verify:
         raise ConfigError(

@@ -332,7 +332,7 @@ def make_embed(
 
 
 def make_classes(
-    text: Any, modality: Any, seen: Any, of_task: Any, mesh: Mesh
+    text: Any, modality: Any, seen: Any, of_task: Any, mesh: Mesh, tokens: Any = None
 ) -> Classes:
     """Returns the class slots on every device of the mesh.
 
@@ -342,6 +342,7 @@ def make_classes(
         seen: slots met so far.
         of_task: slots of the current task.
         mesh: where to put them.
+        tokens: of the class names `[C n]`; None: no method learns words for them.
     """
     # in NumPy, since the number of seen slots would be a new shape in each task
     rows = np.arange(len(text))
@@ -350,6 +351,7 @@ def make_classes(
         "seen": np.isin(rows, seen),
         "of_task": np.isin(rows, of_task),
         "modality": np.asarray(modality, np.int32),
+        "tokens": None if tokens is None else np.asarray(tokens, np.int32),
     }
     return sharding.put(Classes(**columns), mesh)
 

@@ -96,14 +96,18 @@ def plan(
     encoder = abstract_encoder(config, mesh)
     # the scale of logits is a weight, and no shape depends on it
     known = encoder._replace(frozen={"log_scale": 0.0})
-    model = assemble.build_model(known, assemble.build_stream(config))
+    stream = assemble.build_stream(config)
+    model = assemble.build_model(known, stream)
+    tokens = assemble.class_tokens(config, encoder, stream)
     modality = modality or model.modalities[0]
     configs.check_name("--modality", modality, model.modalities)
     train_step, predict, forwards = _programs(
-        config, mesh, model, encoder.frozen, modality, total
+        config, mesh, model, encoder.frozen, tokens, modality, total
     )
     # of twice the rows, since some bytes do not depend on them
-    *twice, _ = _programs(config, mesh, model, encoder.frozen, modality, 2 * total)
+    *twice, _ = _programs(
+        config, mesh, model, encoder.frozen, tokens, modality, 2 * total
+    )
     need, more = (
         max(_bytes(program) for program in pair if program)
         for pair in ((train_step, predict), twice)
@@ -159,6 +163,7 @@ def _programs(
     mesh: Mesh,
     model: Model,
     frozen: PyTree,
+    tokens: np.ndarray | None,
     modality: str,
     rows: int,
 ) -> tuple[Program | None, Program, int]:
@@ -172,7 +177,7 @@ def _programs(
         mesh,
     )
     state = _on(mesh, P(), jax.eval_shape(run.init))
-    classes = _on(mesh, P(), _classes(model))
+    classes = _on(mesh, P(), _classes(model, tokens))
     batch = _on(mesh, P("data"), _batch(model, modality, rows))
     # a program is not given what it does not use, and the device holds it all the same
     held = _held((state, frozen, classes, batch))
@@ -203,13 +208,14 @@ def _on(mesh: Mesh, spec: P, tree: PyTree) -> PyTree:
     )
 
 
-def _classes(model: Model) -> Classes:
+def _classes(model: Model, tokens: np.ndarray | None) -> Classes:
     size = (model.num_classes,)
     columns: dict[str, Any] = {
         "text": jax.ShapeDtypeStruct((*size, model.spec.embedding), np.float32),
         "seen": jax.ShapeDtypeStruct(size, np.bool_),
         "of_task": jax.ShapeDtypeStruct(size, np.bool_),
         "modality": jax.ShapeDtypeStruct(size, np.int32),
+        "tokens": tokens,
     }
     return Classes(**columns)
 

@@ -28,6 +28,8 @@ _MAX_PROGRAM_BYTES = 3 * 2**29
 _MEANINGS = {
     "params": "trained in the run",
     "params/adapters": "adapters inside the frozen towers, a stack over modalities",
+    "params/adapters/class_context": "added to the words in front of class names",
+    "params/class_context": "added to the words in front of class names",
     "memory": "remembered by the method",
     "memory/anchor": "adapters as the last stage of each modality left them",
     "memory/realignment": "re-alignment of features with the class texts",
@@ -40,7 +42,7 @@ _MEANINGS = {
     "memory/queries": "Gaussians of the classes' frozen features",
     "memory/router": "what scores the modality of a sample",
     "memory/head": "columns of a linear head, one a class slot",
-    "text": "unit text embeddings of the class slots [C d]",
+    "text": "unit text embeddings of the class slots [C d], by the frozen encoder",
 }
 
 

@@ -29,12 +29,15 @@ class Classes(NamedTuple):
         seen: slots of this task and of all earlier ones.
         of_task: slots of this task.
         modality: index of the slot's modality in `Model.modalities`.
+        tokens: the class name behind words that a method replaces by what it learns,
+            see `methods.class_context`; None: none does.
     """
 
     text: Float[Array, "C d"]
     seen: Bool[Array, " C"]
     of_task: Bool[Array, " C"]
     modality: Int[Array, " C"]
+    tokens: Int[Array, "C n"] | None = None
 
 
 class Context(NamedTuple):

@@ -34,14 +34,19 @@ HALF, STAGES = 6, 12
 _adapter = functools.partial(config.AdapterOptions, length=2, rank=2)
 
 
-def _options(name: str = "comm", kind: str = "deep_prompts", **sections: Any):
+def _options(
+    name: str = "comm",
+    kind: str = "deep_prompts",
+    context: int | None = None,
+    **sections: Any,
+):
     # heads that are well conditioned on a dozen samples
     heads = {
         "ridge": RidgeOptions(regularization=0.1),
         "ranpac": RanpacOptions(width=32, regularization=0.1),
         "rail": RailOptions(width=32, regularization=1.0),
     }
-    adapter = _adapter(kind)
+    adapter = _adapter(kind, context=context)
     return config.MethodOptions(name, adapter=adapter, **heads | sections)
 
 
@@ -59,6 +64,8 @@ def _own_methods() -> dict[str, Any]:
 
 
 OWN = _own_methods()
+# of class names
+LEARNERS = ("comm", "sequential")
 ALL, SIGHTS = ("image", "video", "text"), ("image", "video")
 _PLAIN = CommOptions(
     aggregation="latest",
@@ -103,6 +110,7 @@ CASES = (
     {name: (_options(name), ALL) for name in METHODS}
     | {name: (options, ALL) for name, options in OWN.items()}
     | {"comm low-rank": (_options("comm", "low_rank"), SIGHTS)}
+    | {f"{name} context": (_options(name, context=2), ALL) for name in LEARNERS}
     | {name: (_options(comm=switches), SIGHTS) for name, switches in _COMM.items()}
 )
 # what some of them become where there is nothing to tell them apart
@@ -195,7 +203,11 @@ class Bench:
     def classes(self, stage: int, of_task: Sequence[int] | None = None) -> Classes:
         seen = sum((own for _, own in self.tasks[: stage + 1]), [])
         own = self.tasks[stage][1] if of_task is None else of_task
-        return learner.make_classes(self.text, self.slots, seen, own, self.mesh)
+        tokens = None
+        if self.config.method.adapter.context is not None:
+            labels = np.arange(len(self.slots))
+            tokens = _inputs(self.encoder, "text", labels, seed=0)["tokens"]
+        return learner.make_classes(self.text, self.slots, seen, own, self.mesh, tokens)
 
     def at(self, stage: int) -> tuple:
         return self.frozen, self.classes(stage), np.int32(stage)

@@ -6,13 +6,16 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from jax import export
 
 from mmcl_jax import loading, release
 from mmcl_jax.config import ConfigError
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.types import Context
 from tests import helpers
 
 pytest.importorskip("flatbuffers", reason="JAX serializes programs with flatbuffers")
@@ -143,3 +146,18 @@ def test_any_number_of_samples_fits(classifier: loading.Classifier) -> None:
     together, _ = exported.call(pixels)
     alone, _ = exported.call(pixels[:1])
     np.testing.assert_allclose(alone[0], together[0], rtol=1e-4)
+
+
+def test_a_modality_alone_in_its_tower_takes_any_number_of_rows(benches) -> None:
+    bench = benches("comm")
+    stage, state = bench.last_of("text"), bench.learner.init()
+    at = Context(
+        bench.frozen, state.memory, jnp.int32(stage), bench.classes(stage), train=False
+    )
+    (rows,) = export.symbolic_shape("b")
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype),
+        bench.rows(stage),
+    )
+    said = jax.eval_shape(lambda b: bench.method.predict(state.params, at, b), batch)
+    assert said.logits.shape == (rows, len(bench.slots))

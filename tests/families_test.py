@@ -214,7 +214,10 @@ def test_names_that_are_no_encoder(name: str) -> None:
 
 
 DAMAGES = {
-    "model_type": ({"model_type": "clip_vision_model"}, "a tower alone does not do"),
+    "model_type": (
+        {"model_type": "clip_vision_model"},
+        "'clip_vision_model' .*a tower alone does not do.*Give the whole model",
+    ),
     "activation": ({"vision_config": {"hidden_act": "relu"}}, "hidden_act"),
     "end token": ({"text_config": {"eos_token_id": 10**6}}, "eos_token_id"),
     "heads": ({"vision_config": {"num_attention_heads": 7}}, "num_attention_heads"),

@@ -256,6 +256,15 @@ def test_sentencepiece_equals_transformers(tmp_path: pathlib.Path) -> None:
         assert found == expected
 
 
+def test_what_sentencepiece_needs_is_said(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "spiece.model"
+    path.write_bytes(b"model")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    assert "pip install 'mmcl_jax[sentencepiece]'" in _error(_siglip(path))
+
+
 def test_neither_torch_nor_transformers_is_imported() -> None:
     program = (
         "import sys, mmcl_jax.main, mmcl_jax.modalities\n"
@@ -327,7 +336,8 @@ def test_damaged_tables(
         find_tokenizer(tmp_path / "nowhere")
 
 
-@needs("transformers")
+@needs("sentencepiece")
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
 def test_damaged_sentencepiece(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "spiece.model"
     path.write_bytes(b"\xff" * 99)

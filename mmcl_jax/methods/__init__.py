@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mmcl_jax import own_code
 from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.class_context import with_class_context
 from mmcl_jax.methods.cmcl import cmcl
 from mmcl_jax.methods.coda_prompt import coda_prompt
 from mmcl_jax.methods.comm import comm
@@ -49,14 +50,18 @@ def make_adapter(options: "AdapterOptions") -> Adapter:
 
 
 def _sequential(model: Model, config: "Config") -> Method:
-    adapter = make_adapter(config.method.adapter)
-    method = config.method
-    return sequential(model, adapter, method.sharing, config.train.label_space)
+    options, sharing = config.method.adapter, config.method.sharing
+    adapter, label_space = make_adapter(options), config.train.label_space
+    method = sequential(model, adapter, sharing, label_space)
+    if options.context is None:
+        return method
+    return with_class_context(method, model, options.context, sharing)
 
 
 def _comm(model: Model, config: "Config") -> Method:
-    adapter = make_adapter(config.method.adapter)
-    return comm(model, adapter, config.method.comm, config.train.label_space)
+    options, label_space = config.method.adapter, config.train.label_space
+    adapter, own = make_adapter(options), config.method.comm
+    return comm(model, adapter, own, label_space, options.context)
 
 
 def _without_adapter(make: Callable[..., Method], section: str) -> Make:
@@ -118,6 +123,9 @@ METHODS: dict[str, Make] = {
 
 # methods that learn all tasks at once: sugar for another method on the joined stream
 ON_JOINED_STREAM = ("joint",)
+
+# methods that can learn words in front of class names
+LEARN_CLASS_CONTEXT = ("comm", "sequential", "joint")
 
 
 def available(module: str) -> dict[str, Make]:

@@ -1,7 +1,7 @@
 """How COMM combines adapters: snapshots within a modality, blends across modalities.
 
 Arithmetic on stacks of adapters `{tower: [s ...]}` with one slot a modality, so it is
-the same for every kind of adapter.
+the same for every kind of adapter, and for the context of class names.
 """
 
 from typing import Literal
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax import losses, relevance
+from mmcl_jax.methods.class_context import CLASS_CONTEXT
 from mmcl_jax.models import Model
 from mmcl_jax.types import Memory, PyTree
 
@@ -23,13 +24,20 @@ def by_slot(model: Model, stacks: PyTree, values: Float[Array, " m"]) -> PyTree:
     """Returns `values` of each slot, shaped to broadcast over the stacks' leaves."""
 
     def spread(leaf: Array, tower: str) -> Array:
-        rows = values[np.asarray(model.members(tower))]
+        rows = values[_members(model, tower)]
         return rows.reshape(-1, *[1] * (leaf.ndim - 1))
 
     return {
         tower: jax.tree.map(lambda leaf, tower=tower: spread(leaf, tower), stack)
         for tower, stack in stacks.items()
     }
+
+
+def _members(model: Model, stack: str) -> np.ndarray:
+    """Returns the modality of each slot of a stack; class names are of them all."""
+    if stack == CLASS_CONTEXT:
+        return np.arange(len(model.modalities))
+    return np.asarray(model.members(stack))
 
 
 def used_adapters(
@@ -140,7 +148,7 @@ def warm_started(
     """
     stacked = {}
     for tower, stack in stacks.items():
-        members = np.asarray(model.members(tower))
+        members = _members(model, tower)
         rows = mixing[members][:, members]
         start = new[members] & (rows.sum(-1) > 0.5)
         blended = relevance.blend(rows, anchor[tower])

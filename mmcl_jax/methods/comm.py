@@ -27,6 +27,7 @@ from mmcl_jax.methods.base import (
     label_space,
     text_logits,
 )
+from mmcl_jax.methods.class_context import CLASS_CONTEXT, init_context, with_names
 from mmcl_jax.methods.comm_options import CommOptions
 from mmcl_jax.methods.comm_relevance import (
     fit_router,
@@ -56,7 +57,11 @@ _TEMPERATURE = 2.0
 
 
 def comm(
-    model: Model, adapter: Adapter, options: CommOptions, train_label_space: LabelSpace
+    model: Model,
+    adapter: Adapter,
+    options: CommOptions,
+    train_label_space: LabelSpace,
+    class_context: int | None = None,
 ) -> Method:
     """Returns our reading of COMM.
 
@@ -70,12 +75,18 @@ def comm(
     where the relevance `w` is a discriminant analysis of the frozen query `q(x)` from
     the Gaussians of all queries so far. After the task, the Gaussians of the adapted
     features give the re-alignment of the joint space to the class texts.
+
+    With `class_context` learnt vectors in front of class names, these are a part of
+    `Θ_m`, so that `u_c` of a class of `m` follows from `P̄_m`.
     """
     num_modalities = len(model.modalities)
     joint = options.relevance == "joint"
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         adapters = init_groups(key, model, adapter, PER_MODALITY_GIVEN)
+        if class_context is not None:
+            vectors = init_context(model, class_context, num_modalities)
+            adapters[CLASS_CONTEXT] = vectors
         classes, width = model.num_classes, model.spec.embedding
         covariances = 1 if options.covariance == "tied" else _num_groups(model, options)
         router = routers.init(options.relevance, classes, num_modalities, width)
@@ -104,6 +115,11 @@ def comm(
         return used_adapters(
             model, options.aggregation, rate, params["adapters"], memory
         )
+
+    def named(stacks: PyTree, context: Context) -> Context:
+        if class_context is None:
+            return context
+        return with_names(model, stacks[CLASS_CONTEXT], context)
 
     def features(weights: Array, context: Context, batch: Batch, stacks: PyTree):
         members = np.asarray(model.members(model.tower_of(batch.modality)))
@@ -145,8 +161,11 @@ def comm(
             distance = losses.cosine_distance(z, reference, batch.weight)
         else:
             teacher, student = (
-                text_logits(x, context.classes, model.logit_scale)
-                for x in (reference, z)
+                text_logits(x, named(each, context).classes, model.logit_scale)
+                for x, each in (
+                    (reference, stacks),
+                    (z, used(params, context.memory)),
+                )
             )
             allowed = label_space(context.classes, batch.hint, "modality_seen")
             distance = losses.distillation(
@@ -158,8 +177,11 @@ def comm(
         params: Params, context: Context, batch: Batch, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         weights = relevance_weights(model, options, params, context, batch)
-        z = features(weights, context, batch, used(params, context.memory))
-        value, metrics = alignment(model, z, context, batch, train_label_space)
+        stacks = used(params, context.memory)
+        z = features(weights, context, batch, stacks)
+        value, metrics = alignment(
+            model, z, named(stacks, context), batch, train_label_space
+        )
         if joint:
             term = router_loss(model, options, params, context, batch, key)
             value, metrics = value + term, metrics | {"relevance": term}
@@ -173,14 +195,15 @@ def comm(
     def predict(params: Params, context: Context, batch: Batch) -> Prediction:
         memory = context.memory
         weights = relevance_weights(model, options, params, context, batch)
-        z = features(weights, context, batch, used(params, memory))
+        stacks = used(params, memory)
+        z = features(weights, context, batch, stacks)
         if options.realignment == "mean_shift":
             z = losses.unit_norm(z + weights @ memory["shift"])
-        text = context.classes.text
+        classes = named(stacks, context).classes
         if options.realignment == "off":
-            logits = text_logits(z, context.classes, model.logit_scale)
+            logits = text_logits(z, classes, model.logit_scale)
         else:
-            logits = realign.apply(memory["realignment"], z, text)
+            logits = realign.apply(memory["realignment"], z, classes.text)
         return Prediction(logits, scores(model, options, params, context, batch.query))
 
     def trainable(params: Params, context: Context) -> PyTree:
@@ -254,9 +277,10 @@ def comm(
             "features": drift.move_means(memory["features"], memory["drift"]),
             "drift": jax.tree.map(jnp.zeros_like, memory["drift"]),
         }
-        context = context._replace(memory=memory)
+        anchor = used(params, memory)
+        context = named(anchor, context._replace(memory=memory))
         return params, memory | {
-            "anchor": used(params, memory),
+            "anchor": anchor,
             "snapshots": memory["snapshots"] + memory["active"],
             "active": jnp.zeros_like(memory["active"]),
             **_realign(model, options, context, key),

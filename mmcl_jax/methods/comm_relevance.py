@@ -36,7 +36,7 @@ def relevance_weights(
     memory, own_tower = context.memory, same_tower(model)
     own_tower = own_tower[model.modalities.index(batch.modality)]
     if own_tower.sum() == 1:
-        return jnp.broadcast_to(own_tower, (len(batch.label), len(own_tower))) * 1.0
+        return jnp.broadcast_to(own_tower, (batch.label.shape[0], len(own_tower))) * 1.0
     if context.train and options.blend == "none":
         return (batch.hint[:, None] == jnp.arange(len(own_tower))) * 1.0
     known = ((memory["snapshots"] > 0) | memory["active"]) & own_tower

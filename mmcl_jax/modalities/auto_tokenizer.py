@@ -26,9 +26,15 @@ def load(folder: pathlib.Path) -> Loaded:
     takes seconds where torch is installed, so it is done here and nowhere else.
 
     Raises:
-        ImportError: transformers, or a library that it needs for this kind of
-            tokenizer, is not installed.
+        ImportError: sentencepiece is not installed; says how it is.
     """
+    try:
+        import sentencepiece  # noqa: F401 # pyright: ignore[reportMissingImports]
+    except ImportError as error:  # of which transformers says no extra
+        raise ImportError(
+            f"{error}: pip install 'mmcl_jax[sentencepiece]', or put the tokenizer.json"
+            " of the same model beside it"
+        ) from error
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(

@@ -45,15 +45,66 @@ def preprocess(media: str, spec: InputSpec) -> Inputs:
     Raises:
         DataError: the tokenizer cannot be read, or fails on the sentence.
     """
+    return {"tokens": _row(_words(media, spec), spec)}
+
+
+def preprocess_name(
+    name: str, template: str, context: int, spec: InputSpec
+) -> np.ndarray:
+    """Returns the tokens of a class name behind a fixed number of words.
+
+    The words are those that the template has in front of the name: the last of them, or
+    all of them over and over. With as many as there are it is the template's sentence.
+
+    Args:
+        name: of the class.
+        template: with one `{}` for the name, and a word in front of it.
+        context: tokens in front of the name.
+        spec: what the encoder is fed.
+
+    Returns:
+        `int32 [context_length]`, as `preprocess` gives them.
+
+    Raises:
+        DataError: as `preprocess`; or the template begins with the name; or there is
+            no room for one behind the words.
+    """
+    before, after = template.split("{}")
+    words = _words(before.rstrip(), spec)
+    if not words:
+        raise DataError(
+            f"{template!r}: no word in front of the name, at which a context could "
+            "start; write for instance 'a photo of a {}.'"
+        )
+    if (room := _room(spec) - 1) < context:
+        raise DataError(
+            f"a context of {context} tokens: the encoder reads {spec.context_length}, "
+            f"which with a name are {room} at most"
+        )
+    front = (words * -(-context // len(words)))[-context:]
+    return _row([*front, *_words(f"{name}{after}", spec)], spec)
+
+
+def _words(sentence: str, spec: InputSpec) -> list[int]:
     tokenizer = load_tokenizer(spec.tokenizer)
     with reading(spec.tokenizer.path, EXPECTED_TOKENIZER):
-        words = tokenizer.encode(clean(media, spec.tokenizer))
+        words = tokenizer.encode(clean(sentence, spec.tokenizer))
+    return [word for word in words if word not in tokenizer.special]
+
+
+def _row(words: list[int], spec: InputSpec) -> np.ndarray:
+    tokenizer = load_tokenizer(spec.tokenizer)
     start = [] if tokenizer.start is None else [tokenizer.start]
-    words = [word for word in words if word not in tokenizer.special]
-    row = [*start, *words[: spec.context_length - len(start) - 1], tokenizer.end]
+    row = [*start, *words[: _room(spec)], tokenizer.end]
     tokens = np.full(spec.context_length, tokenizer.pad, np.int32)
     tokens[: len(row)] = row
-    return {"tokens": tokens}
+    return tokens
+
+
+def _room(spec: InputSpec) -> int:
+    """Returns how many words a sentence can have."""
+    has_start = load_tokenizer(spec.tokenizer).start is not None
+    return spec.context_length - has_start - 1
 
 
 def shapes(spec: InputSpec) -> Shapes:

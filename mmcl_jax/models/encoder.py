@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mmcl_jax.models import text, visual
 from mmcl_jax.models.layers import layer_norm
@@ -156,6 +156,31 @@ def embed(
     if isinstance(reader, TextSpec):
         return text.embed(reader, frozen[name], inputs["tokens"], injection)
     return visual.embed(reader, frozen[name], inputs["pixels"], injection)
+
+
+def embed_names(
+    spec: EncoderSpec,
+    frozen: PyTree,
+    ids: Int[Array, "C n"],
+    context: Float[Array, "C p w"],
+) -> Float[Array, "C d"]:
+    """Returns unit embeddings of class names behind words that are learnt.
+
+    With `v_i` the embedding of the i-th word of a sentence and `c_i` its context, the
+    tower reads `start, v_1 + c_1, ..., v_p + c_p, name, end`. So the learnt vectors are
+    kept as their distance from the words that they start at.
+
+    Args:
+        spec: shape of the encoder.
+        frozen: its weights.
+        ids: of the sentences; the first `p` words of each stand in front of the name.
+        context: of each sentence.
+
+    References:
+        Zhou et al., Learning to Prompt for Vision-Language Models (CoOp), 2022,
+        equation (2), initialised by words.
+    """
+    return text.embed(spec.text, frozen[spec.tower_of("text")], ids, context=context)
 
 
 def layer_blocks(tower: TowerSpec, blocks: int) -> int:

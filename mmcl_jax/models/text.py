@@ -55,13 +55,24 @@ def embed(
     weights: PyTree,
     ids: Int[Array, "b n"],
     injection: Injection | None = None,
+    context: Float[Array, "b p w"] | None = None,
 ) -> Float[Array, "b d"]:
-    """Returns the unit embedding at each sentence's pooled token."""
+    """Returns the unit embedding at each sentence's pooled token.
+
+    Args:
+        spec: shape of the tower.
+        weights: of the tower.
+        ids: of each sentence's tokens.
+        injection: what an adapter adds, or None.
+        context: is added to the embeddings of the first `p` words, those behind the
+            start token if there is one; or None.
+    """
     x = tokens(weights, ids)
-    length = x.shape[1]
-    x = trunk(
-        spec.trunk, weights["blocks"], x, injection, spec.causal, spec.native_first
-    )
+    length, first = x.shape[1], spec.native_first
+    if context is not None:
+        words = slice(first, first + context.shape[1])
+        x = x.at[:, words].add(context.astype(x.dtype))
+    x = trunk(spec.trunk, weights["blocks"], x, injection, spec.causal, first)
     # prompts shift every later position
     end = _pooled_position(spec, ids) + (x.shape[1] - length)
     x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]

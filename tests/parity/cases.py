@@ -125,7 +125,8 @@ class Expected(NamedTuple):
         inputs: `{"pixels": [b, frames, h, w, c]}` or `{"tokens": int32 [b, n]}`.
         raw: embeddings as the reference returns them, `[b, d]`.
         unit: the same, L2-normalised.
-        prompts: deep prompts, `[b, layers, p, width]`; None of text.
+        prompts: deep prompts, `[b, layers, p, width]`; of text the context vectors that
+            replace the first words, `[b, p, width]`.
         prompted: unit embeddings with them, `[b, d]`.
         cotangent: `[b, d]`; the loss is the sum of `prompted` times it.
         gradient: of the loss with respect to `prompts`.

@@ -27,9 +27,9 @@ class Errors(NamedTuple):
     Attributes:
         unit: the most that a coordinate of a unit embedding is off.
         relative: the distance of all of them, as a share of their norm.
-        prompted_unit: as `unit`, with prompts; None of text.
-        gradient: distance of the gradient with respect to prompts, as a share of its
-            norm; None of text.
+        prompted_unit: as `unit`, with prompts; of text with a learnt context.
+        gradient: distance of the gradient with respect to these, as a share of its
+            norm.
     """
 
     unit: float
@@ -88,8 +88,14 @@ def _with_prompts(spec: Any, modality: str) -> Any:
     from mmcl_jax.models import encoder
 
     def loss(prompts: Any, frozen: Any, inputs: Any, cotangent: Any) -> Any:
-        injection = Injection(prompts=prompts)
-        moved = encoder.embed(spec, frozen, modality, inputs, injection)
+        if modality == "text":
+            ids, first = inputs["tokens"], spec.text.native_first
+            replaced = ids[:, first : first + prompts.shape[1]]
+            words = frozen[spec.tower_of("text")]["tokens"][replaced]
+            moved = encoder.embed_names(spec, frozen, ids, prompts - words)
+        else:
+            injection = Injection(prompts=prompts)
+            moved = encoder.embed(spec, frozen, modality, inputs, injection)
         return (moved * cotangent).sum(), moved
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -117,17 +123,20 @@ def table(case: Case, folder: pathlib.Path) -> list[tuple[str, ...]]:
     the reference's. Peak memory is that of the process so far.
     """
     from mmcl_jax.models import pretrained
+    from mmcl_jax.models.encoder import with_trunks
 
     path, modalities = list(sources(case, folder).values())[-1]
     expected = cases.read(cases.expectations(folder))
     start = time.perf_counter()
     encoder = pretrained.load(path)
     seconds = time.perf_counter() - start
+    # large ones would not fit into memory otherwise
+    spec = with_trunks(encoder.spec, remat="blocks")
     rows = []
     for modality in modalities:
         said = expected[modality]
-        errors = compare(encoder.spec, encoder.frozen, modality, said)
-        unit = embed(encoder.spec, encoder.frozen, modality, said)
+        errors = compare(spec, encoder.frozen, modality, said)
+        unit = embed(spec, encoder.frozen, modality, said)
         lengths = (said.raw * said.unit).sum(-1, keepdims=True)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         gradient = "" if errors.gradient is None else f"{errors.gradient:.1e}"

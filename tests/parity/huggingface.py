@@ -164,7 +164,9 @@ def clip(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
         sentences = tokenizers_of.clip_sentences(
             observing.seed(name), sizes.vocabulary, sizes.context, added, pad
         )
-        expected["text"] = observing.observe_text(text_embed(model), sentences)
+        expected["text"] = observing.observe_text(
+            name, model, text_embed(model), sentences
+        )
     return expected
 
 
@@ -199,7 +201,7 @@ def siglip(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
     model.double()
     return {
         "image": _image(name, model, sizes, prompts_at=0),
-        "text": observing.observe_text(text_embed(model), sentences),
+        "text": observing.observe_text(name, model, text_embed(model), sentences, at=0),
     }
 
 

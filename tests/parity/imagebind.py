@@ -5,8 +5,10 @@ trunk, a head and a scale for each modality. Repository facebookresearch/ImageBi
 commit 53680b0, `imagebind/models/*.py`; its weights are under CC-BY-NC-SA 4.0.
 """
 
+import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -78,6 +80,7 @@ SIZES = {
 _SCALES = {"audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}
 _CLIPS = {"video": 3, "audio": 3}  # of a video and of a sound
 _EPSILON = 1e-6
+_PARTS = ("preprocessors", "trunks", "heads", "postprocessors")
 
 
 class _Block(nn.Module):
@@ -95,7 +98,9 @@ class _Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.norm_1(x)
-        x = x + self.attn(h, h, h, need_weights=False, attn_mask=self.mask)[0]
+        # torch takes a mask of float32 beside float64 and reads it wrongly
+        mask = None if self.mask is None else self.mask.to(x.dtype)
+        x = x + self.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
         h = nn.functional.gelu(self.mlp["fc1"](self.norm_2(x)))
         return x + self.mlp["fc2"](h)
 
@@ -288,21 +293,38 @@ def write(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
         config = {"heads": heads, "sizes": squares | {"audio": [*sizes.spectrogram]}}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tokenizers_of.write_clip(folder, sizes.vocabulary, sizes.context)
-    model.double()
+    rows = 2 if size == "tiny" else 1  # the large one takes long
     expected = {
-        modality: _pixels(f"{name}/{modality}", model, sizes, modality)
+        modality: _pixels(f"{name}/{modality}", model, sizes, modality, rows)
         for modality in ("image", "video", "audio", "depth")
     }
     sentences = tokenizers_of.clip_sentences(
         observing.seed(name), sizes.vocabulary, sizes.context, pad=0
     )
-    expected["text"] = observing.observe_text(
-        lambda x: model.embed("text", x, None), sentences
-    )
+    with _in_float64(model, "text"):
+        expected["text"] = observing.observe_text(
+            name, model, lambda x: model.embed("text", x, None), sentences
+        )
     return expected
 
 
-def _pixels(name: str, model: ImageBind, sizes: Sizes, modality: str) -> Expected:
+@contextlib.contextmanager
+def _in_float64(model: ImageBind, name: str) -> Iterator[None]:
+    """Runs one tower in float64; all of them at once would take 10 GB."""
+    every = (getattr(model, f"modality_{kind}") for kind in _PARTS)
+    parts = [modules[name] for modules in every if name in modules]
+    for part in parts:
+        part.double()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.float()
+
+
+def _pixels(
+    name: str, model: ImageBind, sizes: Sizes, modality: str, rows: int
+) -> Expected:
     clips = _CLIPS.get(modality)
     side, tower = sizes.image, modality
     if modality == "audio":
@@ -313,7 +335,7 @@ def _pixels(name: str, model: ImageBind, sizes: Sizes, modality: str) -> Expecte
         shape, tower = (1, side, side, 3), "vision"
     else:
         shape = (1, side, side, 1)
-    pixels = observing.draw_pixels(name, 2, *shape)
+    pixels = observing.draw_pixels(name, rows, *shape)
     prepared = observing.channels_first(pixels)
     if modality == "video":  # [b, clip, 3, 2, h, w]
         prepared = prepared.unflatten(1, (clips, 2)).transpose(2, 3)
@@ -321,12 +343,13 @@ def _pixels(name: str, model: ImageBind, sizes: Sizes, modality: str) -> Expecte
         prepared = prepared[:, 0]
     blocks = model.modality_trunks[tower]["blocks"]
     width, layers, _ = sizes.towers[tower]
-    return observing.observe_pixels(
-        name,
-        lambda x: model.embed(tower, x, clips),
-        pixels,
-        prepared,
-        width,
-        layers,
-        lambda prompts: observing.prompted(blocks, prompts, 1),
-    )
+    with _in_float64(model, tower):
+        return observing.observe_pixels(
+            name,
+            lambda x: model.embed(tower, x, clips),
+            pixels,
+            prepared,
+            width,
+            layers,
+            lambda prompts: observing.prompted(blocks, prompts, 1),
+        )

@@ -186,7 +186,8 @@ class _Vision(nn.Module):
         for i, block in enumerate(self.blocks):
             block.prompts = prompts[:, i]
         try:
-            yield
+            with observing.recomputed(self.blocks):
+                yield
         finally:
             for block in self.blocks:
                 block.prompts = None
@@ -216,11 +217,14 @@ def write(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
         torch.save(tensors, inside / "pytorch_model.bin")
         tokenizers_of.write_clip(inside, sizes.vocabulary, sizes.context)
         model.double()
-        expected[modality] = _pixels(f"{name}/{modality}", model, config)
+        rows = 2 if size == "tiny" else 1  # large ones take long
+        expected[modality] = _pixels(f"{name}/{modality}", model, config, rows)
     sentences = tokenizers_of.clip_sentences(
         observing.seed(name), sizes.vocabulary, sizes.context, pad=0
     )
-    expected["text"] = observing.observe_text(_text_embed(model), sentences)
+    expected["text"] = observing.observe_text(
+        name, model, _text_embed(model), sentences
+    )
     return expected
 
 
@@ -274,13 +278,13 @@ def _text_embed(model: Any) -> observing.Embed:
     return lambda x: model.text_projection(model.text_model(input_ids=x).pooler_output)
 
 
-def _pixels(name: str, model: Any, config: dict) -> Expected:
+def _pixels(name: str, model: Any, config: dict, rows: int) -> Expected:
     vision = config["vision_config"]
     side = vision["image_size"]
     extent = (vision["num_mel_bins"], vision["target_length"])
     if not all(extent):
         extent = (side, side)
-    pixels = observing.draw_pixels(name, 2, vision["num_frames"], *extent, 3)
+    pixels = observing.draw_pixels(name, rows, vision["num_frames"], *extent, 3)
     return observing.observe_pixels(
         name,
         lambda x: model.visual_projection(model.vision_model(x)),

@@ -5,12 +5,14 @@ from them is the error of what is compared, and fixtures are the same on every m
 """
 
 import contextlib
+import functools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.parity.cases import Expected
 
@@ -65,6 +67,20 @@ def _scaled(owner: nn.Module, key: str, draw: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
+def recomputed(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Runs blocks again in the backward pass, so that large ones fit into memory."""
+    blocks = list(blocks)
+    for block in blocks:
+        run = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = run
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+@contextlib.contextmanager
 def prompted(blocks: nn.ModuleList, prompts: torch.Tensor, at: int) -> Iterator[None]:
     """Runs a model's own blocks with prompts among their tokens.
 
@@ -93,7 +109,8 @@ def prompted(blocks: nn.ModuleList, prompts: torch.Tensor, at: int) -> Iterator[
     handles = [b.register_forward_pre_hook(put(i)) for i, b in enumerate(blocks)]
     handles.append(blocks[-1].register_forward_hook(take))
     try:
-        yield
+        with recomputed(blocks):
+            yield
     finally:
         for handle in handles:
             handle.remove()
@@ -115,11 +132,51 @@ def channels_first(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).double().permute(0, 1, 4, 2, 3)
 
 
-def observe_text(embed: Embed, tokens: np.ndarray) -> Expected:
-    """Returns what a model says of sentences, `[b, n]`."""
+@contextlib.contextmanager
+def context_in(words: nn.Module, vectors: torch.Tensor, at: int) -> Iterator[None]:
+    """Puts vectors in the place of word embeddings, before positions are added.
+
+    As CoOp does, with the words that it calls placeholders: KaiyangZhou/CoOp,
+    `trainers/coop.py`, `PromptLearner.forward`.
+
+    Args:
+        words: the table of word embeddings.
+        vectors: `[b, p, width]`.
+        at: the first token that they replace.
+    """
+
+    def put(module: nn.Module, args: tuple, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x[:, :at], vectors, x[:, at + vectors.shape[1] :]], 1)
+
+    handle = words.register_forward_hook(put)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def observe_text(
+    name: str, model: nn.Module, embed: Embed, tokens: np.ndarray, at: int = 1
+) -> Expected:
+    """Returns what a model says of sentences, without a learnt context and with one.
+
+    Args:
+        name: gives the seed of context and cotangent.
+        model: holds the one table of word embeddings.
+        embed: from ids to raw embeddings.
+        tokens: `[b, n]`.
+        at: the first token that a context replaces.
+    """
+    ids = torch.from_numpy(tokens).long()
+    (words,) = (m for n, m in model.named_modules() if n.endswith("token_embedding"))
     with torch.no_grad():
-        raw = embed(torch.from_numpy(tokens).long())
-    return _rounded({"tokens": tokens}, raw, unit(raw))
+        raw = embed(ids)
+    shape = (len(tokens), 2, words.weight.shape[1])
+    vectors, cotangent = _draw(f"{name}/context", (shape, 0.2), (raw.shape, 1.0))
+    vectors.requires_grad_()
+    with context_in(words, vectors, at):
+        moved = unit(embed(ids))
+    return _moved({"tokens": tokens}, raw, vectors, moved, cotangent)
 
 
 def observe_pixels(
@@ -144,21 +201,34 @@ def observe_pixels(
     """
     with torch.no_grad():
         raw = embed(prepared)
-    rng = np.random.default_rng(seed(f"{name}/prompts"))
     shape = (len(pixels), layers, 2, width)
-    prompts, cotangent = (
-        torch.from_numpy(rng.normal(size=size, scale=scale).astype(np.float32)).double()
-        for size, scale in ((shape, 0.5), (raw.shape, 1.0))
-    )
+    prompts, cotangent = _draw(f"{name}/prompts", (shape, 0.5), (raw.shape, 1.0))
     prompts.requires_grad_()
     with inside(prompts):
         moved = unit(embed(prepared))
+        return _moved({"pixels": pixels}, raw, prompts, moved, cotangent)
+
+
+def _draw(name: str, *shapes: tuple[Sequence[int], float]) -> list[torch.Tensor]:
+    """Returns normal draws of each shape and deviation, float32 kept in float64."""
+    rng = np.random.default_rng(seed(name))
+    draws = (rng.normal(size=shape, scale=scale) for shape, scale in shapes)
+    return [torch.from_numpy(draw.astype(np.float32)).double() for draw in draws]
+
+
+def _moved(
+    inputs: dict[str, np.ndarray],
+    raw: torch.Tensor,
+    vectors: torch.Tensor,
+    moved: torch.Tensor,
+    cotangent: torch.Tensor,
+) -> Expected:
+    """Returns what is expected, with the gradient with respect to vectors."""
     (moved * cotangent).sum().backward()
-    assert prompts.grad is not None
+    assert vectors.grad is not None
     # or else a comparison would say little
-    assert (moved - unit(raw)).norm() > 0.01 and prompts.grad.norm() > 0.01
-    inputs = {"pixels": pixels}
-    return _rounded(inputs, raw, unit(raw), prompts, moved, cotangent, prompts.grad)
+    assert (moved - unit(raw)).norm() > 0.01 and vectors.grad.norm() > 0.01
+    return _rounded(inputs, raw, unit(raw), vectors, moved, cotangent, vectors.grad)
 
 
 def _rounded(inputs: dict[str, np.ndarray], *values: torch.Tensor) -> Expected:

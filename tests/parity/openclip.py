@@ -115,7 +115,7 @@ def clip(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
     blocks = model.visual.transformer.resblocks
     return {
         "image": _image(name, model, blocks, sizes, prompts_at=1),
-        "text": observing.observe_text(model.encode_text, sentences),
+        "text": observing.observe_text(name, model, model.encode_text, sentences),
     }
 
 
@@ -164,7 +164,7 @@ def siglip(name: str, folder: pathlib.Path, size: str) -> dict[str, Expected]:
     blocks = model.visual.trunk.blocks
     return {
         "image": _image(name, model, blocks, sizes, prompts_at=0),
-        "text": observing.observe_text(model.encode_text, sentences),
+        "text": observing.observe_text(name, model, model.encode_text, sentences, at=0),
     }
 
 

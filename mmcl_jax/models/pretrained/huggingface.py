@@ -65,10 +65,24 @@ def clip_spec(config: Section) -> EncoderSpec:
     Raises:
         ValueError: a field is of another type or out of range; names it.
     """
-    vision = CLIP_VISION | fields.section(config, "vision_config")
-    text = CLIP_TEXT | fields.section(config, "text_config")
+    vision = clip_block(config, "vision_config", CLIP_VISION)
+    text = clip_block(config, "text_config", CLIP_TEXT)
     width = fields.integer({"projection_dim": 512} | config, "projection_dim")
     return two_towers(clip_visual(vision), clip_text(text), width)
+
+
+def clip_block(config: Section, name: str, defaults: Section) -> Section:
+    """Returns a block of a CLIP config with all fields.
+
+    Configs of 2022 have it once more under the name with `_dict` behind it. As in
+    transformers that one wins, and so does what its class takes for a field that it
+    leaves out.
+    """
+    older = f"{name}_dict"
+    if config.get(older) is None:
+        return defaults | fields.section(config, name)
+    own = {} if config.get(name) is None else fields.section(config, name)
+    return own | defaults | fields.section(config, older)
 
 
 def clip_visual(config: Section) -> VisualSpec:

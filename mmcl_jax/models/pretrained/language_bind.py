@@ -63,8 +63,8 @@ def spec(config: Section, modality: str, tensors: Tensors) -> EncoderSpec:
     Raises:
         ValueError: a field is of another type or out of range; names it.
     """
-    vision = _DEFAULTS | fields.section(config, "vision_config")
-    text = huggingface.CLIP_TEXT | fields.section(config, "text_config")
+    vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
+    text = huggingface.clip_block(config, "text_config", huggingface.CLIP_TEXT)
     trunk, (size, patch) = huggingface.trunk(vision), fields.picture(vision)
     sides = (size, size)
     if modality == "audio":
@@ -130,7 +130,7 @@ class Folded(Mapping[str, np.ndarray]):
 
     def __init__(self, tensors: Tensors, config: Section, path: str) -> None:
         """Keeps the tensors; raises `DataError` if updates are there without a rank."""
-        vision = _DEFAULTS | fields.section(config, "vision_config")
+        vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
         self._tensors, self._path = tensors, path
         self._rank = fields.integer(vision, "lora_r")
         self._alpha = fields.number(vision, "lora_alpha")
@@ -196,7 +196,7 @@ def inputs(
     Raises:
         ValueError: a field is of another type or out of range; names it.
     """
-    vision = _DEFAULTS | fields.section(config, "vision_config")
+    vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
     visual = spec.reader(modality)
     assert isinstance(visual, VisualSpec)
     sound = {}

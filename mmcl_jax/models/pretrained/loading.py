@@ -198,8 +198,9 @@ def _huggingface(
         if kind not in ("clip", "siglip"):
             raise ValueError(
                 f"field 'model_type': {kind!r} is not 'clip', 'siglip' or one of "
-                "LanguageBind; a tower alone does not do, class names and samples need "
-                "the whole model"
+                "LanguageBind; a tower alone does not do: samples and class names need "
+                "both and the scale of their logits, which no tower's file has. Give "
+                "the whole model that it was taken from"
             )
         own = config.get("preprocessing")
         build = huggingface.clip_spec if kind == "clip" else huggingface.siglip_spec
@@ -251,11 +252,12 @@ def _open_clip(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) ->
     config = read_json(path, _EXPECTED)
     with reading(str(path), _EXPECTED):
         spec = open_clip.spec(config)
-        pixels, resize = open_clip.pixels(config)
+        size = _square(spec)
+        pixels, resize = open_clip.pixels(config, size)
         siglip = spec.text.pool == "last"
         find = inputs.siglip_tokenizer if siglip else inputs.clip_tokenizer
         tokenizer = find(folder)
-        fed = inputs.drawn(_square(spec), spec.text, tokenizer, pixels, resize)
+        fed = inputs.drawn(size, spec.text, tokenizer, pixels, resize)
     stripped = open_clip.without_module(tensors)
     return _Part(
         "open_clip",

@@ -1,6 +1,6 @@
 """Encoders in OpenCLIP's layout, with an `open_clip_config.json`."""
 
-import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -47,17 +47,27 @@ _TIMM_BLOCK = BlockNames(
 UNUSED = ("*attn_mask", "logit_bias")
 
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8}
-_TEXT |= {"layers": 12, "mlp_ratio": 4.0}
+_TEXT |= {"layers": 12, "mlp_ratio": 4.0, "proj_bias": False}
+_TEXT |= {"norm_kwargs": None, "act_kwargs": None}
 _VISION = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0}
-_VISION |= {"patch_size": 16, "image_size": 224}
+_VISION |= {"patch_size": 16, "image_size": 224, "norm_kwargs": None}
+_VISION |= {"act_kwargs": None}
 _END_TOKEN = 49407
 _EPSILON = 1e-5
-# fields that choose something else than what is built here; they may be there, and off
-_KNOWN_VISION = {*_VISION, "patch_dropout"}
-_KNOWN_TIMM = {"timm_model_name", "timm_model_pretrained", "timm_pool", "timm_proj"}
-_KNOWN_TEXT = {*_TEXT, "pool_type", "proj_bias", "no_causal_mask", "norm_kwargs"}
-_KNOWN_TEXT |= {"hf_tokenizer_name", "tokenizer_kwargs"}
+_TIMM_EPSILON = 1e-6
 
+# fields without which the same is computed: of training, of other choices that are off
+_IDLE_MODEL = {"custom_text", "init_logit_scale", "init_logit_bias", "output_dict"}
+_IDLE_VISION = {"patch_dropout", "attn_pooler_queries", "attn_pooler_heads"}
+_IDLE_TIMM = {"timm_model_pretrained", "timm_drop", "timm_drop_path", "patch_dropout"}
+_IDLE_TEXT = {"hf_tokenizer_name", "pad_id", "eos_id", "hf_proj_type"}
+_IDLE_TEXT |= {"hf_pooler_type", "hf_model_pretrained"}
+# what some choose something else by; this is what is built here
+_FIXED_VISION = {"pos_embed_type": "learnable", "pool_type": "tok"}
+_FIXED_TIMM = {"timm_pool": "map", "timm_proj": "none"}
+_CLIP_TEXT = {"pool_type": "argmax", "no_causal_mask": False, "proj_type": "linear"}
+_SIGLIP_TEXT = {"pool_type": "last", "no_causal_mask": True, "proj_bias": True}
+_SIGLIP_TEXT |= {"tokenizer_kwargs": {"clean": "canonicalize"}}
 
 # of timm's SigLIP trunks: width, layers, heads, width of the MLP
 _TIMM_TRUNKS = {
@@ -65,6 +75,10 @@ _TIMM_TRUNKS = {
     "vit_large": (1024, 24, 16, 4096),
     "vit_so400m": (1152, 27, 16, 4304),
 }
+_TIMM_NAME = re.compile(r"(\w+)_patch(\d+)_siglip_(\d+)", re.ASCII)
+# those that have the approximate GELU; the same weights elsewhere are read with it
+_TIMM_TANH = {"vit_base_patch32_siglip_256", "vit_large_patch16_siglip_512"}
+_TIMM_TANH |= {f"vit_so400m_patch16_siglip_{size}" for size in (256, 384, 512)}
 
 
 def spec(config: Section) -> EncoderSpec:
@@ -75,43 +89,40 @@ def spec(config: Section) -> EncoderSpec:
             built here; names it.
     """
     model = fields.section(config, "model_cfg")
+    _refuse(model, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", *_IDLE_MODEL})
     vision, text = (
         fields.section(model, "vision_cfg"),
         fields.section(model, "text_cfg"),
     )
     embedding = fields.integer(model, "embed_dim")
+    quick = fields.switch({"quick_gelu": False} | model, "quick_gelu")
     if "timm_model_name" in vision:
-        return _siglip(vision, text, embedding)
-    _refuse(vision, _KNOWN_VISION)
-    _refuse(text, _KNOWN_TEXT)
-    act = "quick_gelu" if model.get("quick_gelu", False) is True else "gelu"
-    vision, text = _VISION | vision, _TEXT | text
-    if text.get("pool_type", "argmax") != "argmax" or text.get("no_causal_mask"):
-        raise ValueError(
-            f"field 'pool_type': {text.get('pool_type')!r} in 'text_cfg'; expected "
-            "'argmax' with a causal mask"
-        )
+        return _siglip(vision, text, embedding, quick)
+    _refuse(vision, {*_VISION, *_IDLE_VISION}, _FIXED_VISION)
+    _refuse(text, {*_TEXT, *_IDLE_TEXT}, _CLIP_TEXT)
+    vision = _VISION | vision
     size, patch = fields.picture(vision)
     width = fields.integer(vision, "width")
     heads = width // fields.integer(vision, "head_width")
     return two_towers(
-        VisualSpec(_trunk(vision, heads, act), (size, size), patch, patch),
-        _text(text, _trunk(text, fields.integer(text, "heads"), act)),
+        VisualSpec(_trunk(vision, heads, quick), (size, size), patch, patch),
+        _text(_TEXT | text, quick),
         embedding,
     )
 
 
-def _text(config: Section, trunk: TowerSpec) -> TextSpec:
+def _text(config: Section, quick_gelu: bool) -> TextSpec:
     return TextSpec(
-        trunk,
+        _trunk(config, fields.integer(config, "heads"), quick_gelu),
         fields.integer(config, "vocab_size"),
         fields.integer(config, "context_length"),
         _END_TOKEN,
         pool="argmax",
+        projection_bias=fields.switch(config, "proj_bias"),
     )
 
 
-def _trunk(config: Section, heads: int, activation: str) -> TowerSpec:
+def _trunk(config: Section, heads: int, quick_gelu: bool) -> TowerSpec:
     width = fields.integer(config, "width")
     if not heads or width % heads:
         raise ValueError(f"field 'heads': {heads} does not divide width {width}")
@@ -120,41 +131,62 @@ def _trunk(config: Section, heads: int, activation: str) -> TowerSpec:
         layers=fields.integer(config, "layers"),
         heads=heads,
         mlp_width=int(width * fields.number(config, "mlp_ratio")),
-        activation=activation,
-        norm_epsilon=_EPSILON,
+        activation=_activation(config, quick_gelu),
+        norm_epsilon=_epsilon(config),
     )
 
 
-def _siglip(vision: Section, text: Section, embedding: int) -> EncoderSpec:
-    _refuse(vision, {*_KNOWN_TIMM, "image_size"})
-    _refuse(text, _KNOWN_TEXT)
+def _activation(config: Section, quick_gelu: bool) -> str:
+    """Returns the activation of a tower; `act_kwargs` are arguments of its class."""
+    chosen = config["act_kwargs"]
+    if quick_gelu and chosen is None:
+        return "quick_gelu"
+    kinds = {"none": "gelu", "tanh": "gelu_tanh"}
+    given = {"approximate": "none"} | (chosen if isinstance(chosen, dict) else {})
+    kind = given.pop("approximate")
+    if quick_gelu or given or kind not in kinds or not isinstance(chosen, dict | None):
+        raise ValueError(
+            f"field 'act_kwargs': {chosen!r}; expected 'approximate' of {list(kinds)} "
+            "and nothing else, without quick_gelu"
+        )
+    return kinds[kind]
+
+
+def _epsilon(config: Section) -> float:
+    """Returns the epsilon of a tower; `norm_kwargs` are arguments of its norms."""
+    chosen = config["norm_kwargs"]
+    if chosen in (None, {}):
+        return _EPSILON
+    if not isinstance(chosen, dict) or [*chosen] != ["eps"]:
+        raise ValueError(
+            f"field 'norm_kwargs': {chosen!r}; expected 'eps' and nothing else"
+        )
+    return fields.number(chosen, "eps")
+
+
+def _siglip(
+    vision: Section, text: Section, embedding: int, quick_gelu: bool
+) -> EncoderSpec:
+    known = {"timm_model_name", "image_size", *_IDLE_TIMM}
+    _refuse(_FIXED_TIMM | vision, known, _FIXED_TIMM)
+    # another default of each would be taken for a field that is left out
+    _refuse(dict.fromkeys(_SIGLIP_TEXT) | text, {*_TEXT, *_IDLE_TEXT}, _SIGLIP_TEXT)
     name = vision["timm_model_name"]
-    sizes = next(
-        (v for k, v in _TIMM_TRUNKS.items() if str(name).startswith(f"{k}_patch")), None
-    )
-    patch = str(name).partition("_patch")[2].partition("_")[0]
-    if sizes is None or not patch.isdecimal() or "siglip" not in str(name):
+    match = _TIMM_NAME.fullmatch(str(name))
+    if match is None or match[1] not in _TIMM_TRUNKS:
         raise ValueError(
             f"field 'timm_model_name': {name!r} is not a SigLIP trunk of "
             f"{', '.join(_TIMM_TRUNKS)}"
         )
-    expected = {"pool_type": "last", "no_causal_mask": True, "proj_bias": True}
-    for field, value in expected.items():
-        if text.get(field) != value:
-            raise ValueError(
-                f"field {field!r}: {text.get(field)!r}, expected {value!r}"
-            )
-    width, layers, heads, mlp_width = sizes
+    width, layers, heads, mlp_width = _TIMM_TRUNKS[match[1]]
+    act = "gelu_tanh" if name in _TIMM_TANH else "gelu"
     size = fields.integer(vision, "image_size")
     text = _TEXT | text
-    epsilon = fields.number(fields.section(text, "norm_kwargs"), "eps")
-    # timm's and OpenCLIP's own; the same weights elsewhere are read with tanh
-    trunk = _trunk(text, fields.integer(text, "heads"), "gelu")
     result = siglip(
-        TowerSpec(width, layers, heads, mlp_width, "gelu", 1e-6),
-        dataclasses.replace(trunk, norm_epsilon=epsilon),
+        TowerSpec(width, layers, heads, mlp_width, act, _TIMM_EPSILON),
+        _trunk(text, fields.integer(text, "heads"), quick_gelu),
         (size, size),
-        int(patch),
+        int(match[2]),
         fields.integer(text, "vocab_size"),
         fields.integer(text, "context_length"),
     )
@@ -163,7 +195,21 @@ def _siglip(vision: Section, text: Section, embedding: int) -> EncoderSpec:
     return result
 
 
-def _refuse(config: Section, known: set[str]) -> None:
+def _refuse(config: Section, known: set[str], fixed: Section | None = None) -> None:
+    """Raises `ValueError` for a field that chooses what is not built here.
+
+    Args:
+        config: a block of fields.
+        known: fields that are read, or that nothing depends on.
+        fixed: the only value of some others.
+    """
+    fixed = fixed or {}
+    for field in sorted(config.keys() & fixed.keys()):
+        if config[field] != fixed[field]:
+            raise ValueError(
+                f"field {field!r}: {config[field]!r}, expected {fixed[field]!r}"
+            )
+    known = known | fixed.keys()
     other = {k for k, v in config.items() if k not in known and v not in (None, False)}
     if other:
         raise ValueError(
@@ -223,13 +269,21 @@ def _timm(visual: VisualSpec) -> Layout:
     }
 
 
-def pixels(config: Section) -> tuple[Pixels, Literal["crop", "squash"]]:
+def pixels(
+    config: Section, image_size: int
+) -> tuple[Pixels, Literal["crop", "squash"]]:
     """Returns mean and deviation of pictures, and how they become a square.
 
     Raises:
         ValueError: a field is missing, or asks for what would not be done.
     """
     chosen = fields.section(config, "preprocess_cfg")
+    known = {"mean", "std", "resize_mode", "interpolation", "size", "fill_color"}
+    _refuse(chosen, known, {"mode": "RGB"})
+    if "size" in chosen and chosen["size"] not in (image_size, [image_size] * 2):
+        raise ValueError(
+            f"field 'size': {chosen['size']!r}; the encoder reads {image_size} pixels"
+        )
     mode = chosen.get("resize_mode", "shortest")
     interpolation = chosen.get("interpolation", "bicubic")
     if mode not in ("shortest", "squash") or interpolation != "bicubic":
