@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-DECODERS = ("image", "video", "audio", "depth", "text", "table")
+DECODERS = ("image", "video", "audio", "depth", "text", "table", "manifest")
 DECODERS += ("encoder", "shards", "torch", "npz", "tokenizer", "config", "results")
 
 

@@ -23,6 +23,7 @@ from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.pretrained import tensors
 from mmcl_jax.models.pretrained.mapped import DTYPES
+from mmcl_jax.streams import manifest
 from mmcl_jax.streams.tables import read_table
 from tests import helpers, torch_archive_test
 
@@ -86,6 +87,22 @@ def _tables(folder: pathlib.Path) -> None:
     (folder / "train.csv").write_text(text, encoding="utf-8-sig", newline="")
     lines = 'label,text\na,"two\nlines"\nb_c,größer\n'
     (folder / "test.csv").write_text(lines, encoding="utf-8")
+
+
+def _manifests(folder: pathlib.Path) -> None:
+    for name in ("one", "two", "three", "four"):
+        (folder / f"{name}.txt").write_text(f"sentence {name}", encoding="utf-8")
+    rows = ["one.txt,uv,text", "./two.txt,uv,text", "three.txt,w,text"]
+    text = "\r\n".join(["path,label,modality", *rows, "four.txt,w,text"])
+    (folder / "short.csv").write_text(text, encoding="utf-8-sig", newline="")
+    rows = [
+        'größer,one.txt,train,text,"a, b",1',
+        'größer,two.txt,test,text,"a, b",2',
+        'klein,three.txt,train,text,"a, b",3',
+        'klein,four.txt,test,text,"a, b",4',
+    ]
+    text = "\n".join(["label,path,split,modality,dataset,more", *rows, ""])
+    (folder / "whole.csv").write_text(text, encoding="utf-8")
 
 
 def _encoder(folder: pathlib.Path) -> None:
@@ -164,6 +181,12 @@ def _read_table(folder: pathlib.Path, name: str) -> None:
         assert all(row.text.strip() for row in rows)
 
 
+def _read_manifest(folder: pathlib.Path, name: str) -> None:
+    if name.endswith(".csv"):
+        stream = manifest.build(path=str(folder / name), classes_per_task=2)
+        assert all(task.train and task.test for task in stream.tasks)
+
+
 def _read_encoder(folder: pathlib.Path, name: str) -> None:
     del name
     load_tokenizer.cache_clear()
@@ -235,6 +258,7 @@ TARGETS = {
     "depth": Target(_depths, _media("depth")),
     "text": Target(_sentences, _media("text")),
     "table": Target(_tables, _read_table),
+    "manifest": Target(_manifests, _read_manifest),
     "encoder": Target(_encoder, _read_encoder),
     "shards": Target(_shards, _read_shards),
     "torch": Target(_torch_archives, _read_tensors),
