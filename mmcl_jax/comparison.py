@@ -35,13 +35,16 @@ class ComparisonError(ValueError):
     """A comparison that would mean nothing; the message says why."""
 
 
-def compare_runs(a: Path, b: Path, stage: int | None = None) -> dict[str, Any]:
+def compare_runs(
+    a: Path, b: Path, stage: int | None = None, *, spaces: Sequence[str] = SPACES
+) -> dict[str, Any]:
     """Compares what two runs predict for the same test samples.
 
     Args:
         a: workdir of the run that the other is compared to.
         b: workdir of the other.
         stage: of both; None: the last that each has come to.
+        spaces: label spaces.
 
     Returns:
         `first`, `second`: what they are. `spaces`: by label space and route, for each
@@ -70,7 +73,7 @@ def compare_runs(a: Path, b: Path, stage: int | None = None) -> dict[str, Any]:
         )
     one, other = (read_predictions(run, k - 1) for run, k in sides)
     rows = matched_samples(one, other, seen[0], str(a), str(b))
-    spaces = {
+    found = {
         space: {
             route: _differences(
                 first.stream, rows, one.chosen[s, r], other.chosen[s, r], one.label
@@ -78,6 +81,7 @@ def compare_runs(a: Path, b: Path, stage: int | None = None) -> dict[str, Any]:
             for r, route in enumerate(ROUTES)
         }
         for s, space in enumerate(SPACES)
+        if space in spaces
     }
     return plain(
         {
@@ -86,7 +90,7 @@ def compare_runs(a: Path, b: Path, stage: int | None = None) -> dict[str, Any]:
             "second": identity(*sides[1]),
             "stream": first.hash,
             "intervals": "over test samples, paired; tasks and seeds as they are",
-            "spaces": spaces,
+            "spaces": found,
         }
     )
 
@@ -119,7 +123,7 @@ def over_pairs(compared: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns what pairs of runs say together.
 
     Args:
-        compared: what `compare_runs` gives for each pair.
+        compared: what `compare_runs` gives for each pair, in the same label spaces.
 
     Returns:
         As `compare_pairs`.
@@ -143,9 +147,9 @@ def over_pairs(compared: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 f"pair {k + 1} has the seeds of pair {seeds.index(own) + 1}: it would "
                 "count one draw twice"
             )
-    differences: dict[str, Any] = {space: {} for space in SPACES}
-    tasks: dict[str, Any] = {space: {} for space in SPACES}
-    for space in SPACES:
+    differences: dict[str, Any] = {space: {} for space in compared[0]["spaces"]}
+    tasks: dict[str, Any] = {space: {} for space in differences}
+    for space in differences:
         for route in ROUTES:
             cells = [pair["spaces"][space][route] for pair in compared]
             differences[space][route] = _over_pairs([each["all"] for each in cells])

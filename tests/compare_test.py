@@ -129,6 +129,10 @@ def test_pairs_are_over_seeds(trained):
     assert difference["values"] == pytest.approx(values)
     assert difference["mean"] == pytest.approx(np.mean(values))
     assert difference["low"] == pytest.approx(min(values))
+    for k, task in enumerate(found["tasks"]["union"]["predicted"]):
+        rows = [p["spaces"]["union"]["predicted"]["tasks"][k] for p in found["pairs"]]
+        assert task["name"] == rows[0]["name"] == rows[1]["name"]
+        assert task["values"] == pytest.approx([row["difference"] for row in rows])
     with pytest.raises(ComparisonError, match="pair 2 has the seeds of pair 1"):
         compare_pairs([pairs[0], pairs[0]])
     with pytest.raises(ComparisonError, match="pair 2 of sequential and comm"):

@@ -48,7 +48,7 @@ def changes(run: RunData) -> Section:
             name, modality = shown(known["name"], 24), str(known["modality"])
             labels.append(Label(name, marks[modality].colour))
             values.append(tuple(kinds[kind] for kind in _COLOURS))
-            words = (name, shown(modality), route)
+            words = (name, route)
             numbers = (kinds["samples"], *values[-1])
             body.append((*map(tables.word, words), *map(tables.number, numbers)))
         charts.append(
@@ -63,9 +63,9 @@ def changes(run: RunData) -> Section:
         )
     if (more := len(found[ROUTES[0]]) - _BARS) > 0:
         about += f" Of {more} more tasks the table alone tells."
-    head = ("task", "of", "modality", "samples", *(part.text for part in parts))
+    head = ("task", "modality", "samples", *(part.text for part in parts))
     table = Table(
-        "changes", "Test samples since each task was learnt", head, tuple(body), 3
+        "changes", "Test samples since each task was learnt", head, tuple(body), 2
     )
     legend = tuple(Key(part.text, Mark(part.colour, ""), solid=True) for part in parts)
     return Section("changes", TITLE, about, (Panels(tuple(charts), legend), table))
@@ -89,7 +89,10 @@ def since_learnt(run: RunData) -> dict[str, dict[int, dict[str, int]]]:
     if len(stages) < 2:
         raise ValueError("a change is between two stages; there is one")
     before = StoredPredictions(
-        *(np.concatenate(part, axis=-1) for part in zip(*history.just_learnt))
+        *(
+            np.concatenate(part, axis=-1)
+            for part in zip(*history.just_learnt, strict=True)
+        )
     )
     earlier = [task for stage in stages[:-1] for task in stage]
     rows = comparison.matched_samples(

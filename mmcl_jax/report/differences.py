@@ -15,17 +15,17 @@ from mmcl_jax.report.data import RunData
 from mmcl_jax.report.tables import Cell, Table
 from mmcl_jax.report.theme import Mark
 
-_ALL = "all tasks"
+_ALL, _OVERALL = "all tasks", Mark("ink", "o")
 _ABOUT = (
-    "Accuracy among all classes met after the newest stage, less that of {first}, on the "
-    "same test samples, with 95 % bootstrap intervals: over test samples for two runs, "
-    "over pairs of runs for methods that were run with several seeds. An interval over "
-    "samples says nothing of other seeds. p: McNemar's exact test of two runs, of one "
-    "row each: over many rows some are small by chance. Alike: samples with the same "
-    "predicted class; kappa: the same beyond chance."
+    "Accuracy among all classes met after the newest stage, less that of {first} on "
+    "the same test samples, with 95 % bootstrap intervals: over test samples where two "
+    "runs are compared, over pairs of runs with the same seeds where there are more. "
+    "An interval over samples says nothing of other seeds. p: McNemar's exact test of "
+    "two runs, of one row each: over many rows some are small by chance. Alike: "
+    "samples with the same predicted class; kappa: the same beyond chance."
 )
-# what a page draws; the table has all tasks of these and all others
-_TASKS, _METHODS = 40, 8
+# what a page draws of tasks, and of how many methods; rows of tasks in its table
+_TASKS, _METHODS, _ROWS = 40, 8, 1200
 
 Row = dict[str, Any]
 
@@ -62,7 +62,16 @@ def differences(groups: Groups) -> Section:
     about = _ABOUT.format(first=shown(first))
     blocks: list[Block] = []
     if sides:
-        blocks += [*_charts(sides), _table(sides)]
+        rows, told = 0, []
+        for side in sides:
+            rows += sum(map(len, side.tasks.values()))
+            told.append(rows <= _ROWS)
+        blocks += [*_charts(sides), _table(sides, told)]
+        if not all(told):
+            about += (
+                " The table has the tasks of the first methods alone, so that the page "
+                "stays small; python -m mmcl_jax.compare --json has all."
+            )
         if any(len(side.pairs) > 1 for side in sides):
             blocks.append(_pairs_table(sides))
     if refused:
@@ -73,9 +82,10 @@ def differences(groups: Groups) -> Section:
 
 
 def _run_by_run(groups: Groups) -> Groups:
-    """Returns the runs of one method as groups of one, by names that differ."""
-    ((method, runs),) = groups.items()
-    return {f"{method} ({run.workdir})": [run] for run in runs}
+    """Returns the runs of one method as groups of one, by the names of folders."""
+    (runs,) = groups.values()
+    unique = len({run.workdir.name for run in runs}) == len(runs)
+    return {run.workdir.name if unique else str(run.workdir): [run] for run in runs}
 
 
 def _side(
@@ -96,7 +106,9 @@ def _side(
             reasons.append(f"{run.workdir} has no partner of the same seeds")
         for one in partners:
             try:
-                compared.append(comparison.compare_runs(one.workdir, run.workdir))
+                compared.append(
+                    comparison.compare_runs(one.workdir, run.workdir, spaces=(SPACE,))
+                )
             except ValueError as error:
                 reasons.append(str(error).splitlines()[0])
     if not compared:
@@ -139,9 +151,9 @@ def _charts(sides: list[Side]) -> tuple[Panels, ...]:
             _interval(row["name"], marks[row["modality"]], row) for row in rows[:_TASKS]
         ]
         if (more := len(rows) - _TASKS) > 0:
-            none = dict.fromkeys(("difference", "low", "high"))
+            none: Row = dict.fromkeys(("difference", "low", "high"))
             intervals.append(_interval(f"{more} more tasks", Mark("muted", ""), none))
-        intervals.append(_interval(_ALL, Mark("ink", "D"), side.whole["predicted"]))
+        intervals.append(_interval(_ALL, _OVERALL, side.whole["predicted"]))
         by_task.append(
             Forest(
                 f"differences-tasks-{k + 1}",
@@ -154,7 +166,7 @@ def _charts(sides: list[Side]) -> tuple[Panels, ...]:
     methods = tuple(Key(shown(side.name), side.mark) for side in sides)
     of_tasks = (
         *(Key(shown(name), mark) for name, mark in marks.items()),
-        Key(_ALL, Mark("ink", "D")),
+        Key(_ALL, _OVERALL),
     )
     return (
         Panels(_with_limits(overall), methods),
@@ -187,11 +199,13 @@ def _with_limits(charts: Sequence[Forest]) -> tuple[Forest, ...]:
     return tuple(chart._replace(limits=limits) for chart in charts)
 
 
-def _table(sides: list[Side]) -> Table:
+def _table(sides: list[Side], told: list[bool]) -> Table:
+    """Returns a row for all tasks of each side, and for each task where it is told."""
     body = []
-    for side in sides:
+    for side, with_tasks in zip(sides, told, strict=True):
         for route in reversed(ROUTES):
-            for row in ({"name": _ALL} | side.whole[route], *side.tasks[route]):
+            tasks = side.tasks[route] if with_tasks else []
+            for row in ({"name": _ALL} | side.whole[route], *tasks):
                 words = shown(side.name), shown(row["name"], 40), route
                 count = tables.number(len(side.pairs))
                 body.append((*map(tables.word, words), count, *_cells(row)))
@@ -216,7 +230,7 @@ def _pairs_table(sides: list[Side]) -> Table:
     return Table("differences-pairs", title, head, tuple(body), 3)
 
 
-_HEAD = ("samples", "first", "this", "difference", "p", "alike", "kappa")
+_HEAD = ("samples", "accuracy", "of first", "difference", "p", "alike", "kappa")
 
 
 def _cells(row: Row) -> tuple[Cell, ...]:
@@ -229,8 +243,8 @@ def _cells(row: Row) -> tuple[Cell, ...]:
     p = row["mcnemar"]["p_value"] if "mcnemar" in row else math.nan
     return (
         tables.number(row["samples"]),
-        tables.percent(_number(row["first"])),
         tables.percent(_number(row["second"])),
+        tables.percent(_number(row["first"])),
         difference,
         Cell(tables.NONE if math.isnan(p) else f"{p:.2g}", p),
         tables.percent(_number(row["predicted_alike"])),
