@@ -3,6 +3,7 @@
 import csv
 import itertools
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import scipy.stats
 
 from mmcl_jax import agreement, statistics
 from mmcl_jax.comparison import compare_pairs, compare_runs
-from mmcl_jax.report import changes, data, figures, page
+from mmcl_jax.report import changes, data, differences, figures, page
+from mmcl_jax.report.blocks import Cards, Section
 from mmcl_jax.report.charts import Bars, Forest, Interval, Label
 from mmcl_jax.report.history import History
 from mmcl_jax.report.theme import Mark
@@ -31,8 +33,12 @@ def guessed(right: float, seed: int, samples: int = TASKS * _EACH) -> np.ndarray
     return np.where(hit, label, np.where(label > 0, label - 1, min(1, label[-1])))
 
 
-def section(runs: list[data.RunData], name: str):
-    (found,) = [part for part in page.sections(runs) if part.name == name]
+def section(runs: list[data.RunData], name: str) -> Section:
+    return named(page.sections(runs), name)
+
+
+def named(parts: Sequence[Section], name: str) -> Section:
+    (found,) = [part for part in parts if part.name == name]
     return found
 
 
@@ -163,14 +169,15 @@ def test_runs_that_cannot_be_compared_are_named(folders, tmp_path) -> None:
     assert "different streams" in reason and str(folders["ridge-1"]) in reason
     chosen = [*folders.values(), damaged, fewer, alone]
     loaded = [data.load(f, inside=False) for f in chosen]
-    found = section(loaded, "differences")
+    parts = page.sections(loaded)
+    found = named(parts, "differences")
     assert found.absent == ""
     refused = dict(found.blocks[-1].facts)
     assert list(refused) == ["er", "ewc", "lwf"]
     assert "002.npz" in refused["er"] and str(damaged) in refused["er"]
     assert "different test samples: task 3" in refused["ewc"]
     assert "has no partner of the same seeds" in refused["lwf"]
-    text = page.render(loaded, page.sections(loaded))
+    text = page.render(loaded, parts)
     check_page(text)
     assert {row[0] for row in values(text, "Against the first")} == {2.0}
 
@@ -204,8 +211,9 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
         predict(folder, tasks - 1, _EACH, guessed(0.5, k, tasks * _EACH))
     unknown = make_run(tmp_path / "unknown", matrix, method=HOSTILE[0], names=names)
     runs = [data.load(folder, inside=False) for folder in (*made, unknown)]
-    parsed = check_page(page.render(runs, page.sections(runs)))
-    found = section(runs, "differences")
+    # without the others, which take their time
+    found = differences.differences(data.group(runs))
+    parsed = check_page(page.to_html("report", "title", [found], Cards(())))
     assert found.absent == "" and "the first methods alone" in found.about
     ((name, reason),) = found.blocks[-1].facts
     assert name == HOSTILE[0] and "method.name" in reason
@@ -214,8 +222,9 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
         predict(made[0], stage, 2, guessed(0.5, stage, tasks * 2))
     predict(made[0], tasks - 1, 2, guessed(0.5, 0, tasks * 2))
     one = data.load(made[0])
-    parsed = check_page(page.render([one], page.sections([one])))
-    assert "the table alone tells" in section([one], "changes").about
+    found = changes.changes(one)
+    parsed = check_page(page.to_html("report", "title", [found], Cards(())))
+    assert "the table alone tells" in found.about
     assert parsed.text.count(HOSTILE[0]) > 3
 
 
@@ -280,8 +289,9 @@ def test_of_changes_that_cannot_be_counted_the_page_says_why(tmp_path) -> None:
         predict(folder, stage, _EACH, guessed(0.5, stage))
     (folder / "predictions" / "000.npz").write_text("no zip")
     run = data.load(folder)
-    text = page.render([run], page.sections([run]))
-    assert "predictions/000.npz: cannot be decoded" in section([run], "changes").absent
+    parts = page.sections([run])
+    text = page.render([run], parts)
+    assert "predictions/000.npz: cannot be decoded" in named(parts, "changes").absent
     assert "taken for" in check_page(text).text
     (folder / "predictions" / "000.npz").unlink()
     assert "no such file" in section([data.load(folder)], "changes").absent
