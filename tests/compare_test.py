@@ -256,7 +256,7 @@ def test_comparisons_that_mean_nothing_are_refused(trained, tmp_path):
 
 @runs
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["cut", "pickle", "range", "missing", "bomb"])
+@pytest.mark.parametrize("how", ["cut", "pickle", "range", "shape", "missing", "bomb"])
 def test_damaged_predictions_are_named(trained, tmp_path, how: str, monkeypatch):
     workdir = tmp_path / "run"
     shutil.copytree(trained["comm"], workdir)
@@ -268,6 +268,8 @@ def test_damaged_predictions_are_named(trained, tmp_path, how: str, monkeypatch)
         np.savez(path, **columns | {"id": np.array([object()], object)})
     elif how == "range":
         np.savez(path, **columns | {"label": columns["label"] + 99})
+    elif how == "shape":
+        np.savez(path, **columns | {"label": np.tile(columns["label"], (2, 1))})
     elif how == "missing":
         columns.pop("chosen/union/given")
         np.savez(path, **columns)

@@ -217,7 +217,7 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
     assert found.absent == "" and "the first methods alone" in found.about
     ((name, reason),) = found.blocks[-1].facts
     assert name == HOSTILE[0] and "method.name" in reason
-    assert parsed.text.count(HOSTILE[0]) > 10
+    assert parsed.text.count(HOSTILE[0]) >= 10
     for stage in range(tasks - 1):
         predict(made[0], stage, 2, guessed(0.5, stage, tasks * 2))
     predict(made[0], tasks - 1, 2, guessed(0.5, 0, tasks * 2))
@@ -225,7 +225,7 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
     found = changes.changes(one)
     parsed = check_page(page.to_html("report", "title", [found], Cards(())))
     assert "the table alone tells" in found.about
-    assert parsed.text.count(HOSTILE[0]) > 3
+    assert "\u202e" not in "".join(parsed.text)
 
 
 # of one run

@@ -26,6 +26,7 @@ _ABOUT = (
 )
 # what a page draws of tasks, and of how many methods; rows of tasks in its table
 _TASKS, _METHODS, _ROWS = 40, 8, 1200
+_HEAD = ("samples", "accuracy", "of first", "difference", "p", "alike", "kappa")
 
 Row = dict[str, Any]
 
@@ -109,17 +110,17 @@ def _side(
                 compared.append(
                     comparison.compare_runs(one.workdir, run.workdir, spaces=(SPACE,))
                 )
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 reasons.append(str(error).splitlines()[0])
     if not compared:
         return None, reasons
     pairs = tuple(compared)
     if len(pairs) == 1:
         cells = pairs[0]["spaces"][SPACE]
-        whole = {route: cells[route]["all"] for route in ROUTES}
-        return Side(
-            name, mark, pairs, whole, {route: cells[route]["tasks"] for route in ROUTES}
-        ), reasons
+        whole, tasks = (
+            {route: cells[route][part] for route in ROUTES} for part in ("all", "tasks")
+        )
+        return Side(name, mark, pairs, whole, tasks), reasons
     try:
         over = comparison.over_pairs(pairs)
     except ValueError as error:
@@ -228,9 +229,6 @@ def _pairs_table(sides: list[Side]) -> Table:
     head = ("method", "seeds", "modality", *_HEAD)
     title = "Each pair of runs, all tasks, in percent; 95 % intervals over samples"
     return Table("differences-pairs", title, head, tuple(body), 3)
-
-
-_HEAD = ("samples", "accuracy", "of first", "difference", "p", "alike", "kappa")
 
 
 def _cells(row: Row) -> tuple[Cell, ...]:
