@@ -156,6 +156,38 @@ def paired_difference(
     return Difference(first, second, second - first, float(low), float(high))
 
 
+class Flips(NamedTuple):
+    """What has become of samples between two predictions, the earlier one first.
+
+    Attributes:
+        forgotten: samples that were right and no longer are.
+        recovered: that are right and were not.
+        right: both times.
+        wrong: both times.
+    """
+
+    forgotten: Bool[np.ndarray, " n"]
+    recovered: Bool[np.ndarray, " n"]
+    right: Bool[np.ndarray, " n"]
+    wrong: Bool[np.ndarray, " n"]
+
+
+def flips(
+    before_right: Bool[np.ndarray, " n"], after_right: Bool[np.ndarray, " n"]
+) -> Flips:
+    """Returns what has become of each sample; it is of one kind.
+
+    >>> flips(np.array([True, True, False]), np.array([True, False, False])).forgotten
+    array([False,  True, False])
+    """
+    return Flips(
+        before_right & ~after_right,
+        ~before_right & after_right,
+        before_right & after_right,
+        ~before_right & ~after_right,
+    )
+
+
 class Displacement(NamedTuple):
     """How far an array has moved; NaN where it is not defined.
 

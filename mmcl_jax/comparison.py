@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from mmcl_jax import agreement, statistics
 from mmcl_jax.evaluate import ROUTES, SPACES
@@ -34,13 +35,16 @@ class ComparisonError(ValueError):
     """A comparison that would mean nothing; the message says why."""
 
 
-def compare_runs(a: Path, b: Path, stage: int | None = None) -> dict[str, Any]:
+def compare_runs(
+    a: Path, b: Path, stage: int | None = None, *, spaces: Sequence[str] = SPACES
+) -> dict[str, Any]:
     """Compares what two runs predict for the same test samples.
 
     Args:
         a: workdir of the run that the other is compared to.
         b: workdir of the other.
         stage: of both; None: the last that each has come to.
+        spaces: label spaces.
 
     Returns:
         `first`, `second`: what they are. `spaces`: by label space and route, for each
@@ -69,7 +73,7 @@ def compare_runs(a: Path, b: Path, stage: int | None = None) -> dict[str, Any]:
         )
     one, other = (read_predictions(run, k - 1) for run, k in sides)
     rows = matched_samples(one, other, seen[0], str(a), str(b))
-    spaces = {
+    found = {
         space: {
             route: _differences(
                 first.stream, rows, one.chosen[s, r], other.chosen[s, r], one.label
@@ -77,6 +81,7 @@ def compare_runs(a: Path, b: Path, stage: int | None = None) -> dict[str, Any]:
             for r, route in enumerate(ROUTES)
         }
         for s, space in enumerate(SPACES)
+        if space in spaces
     }
     return plain(
         {
@@ -85,7 +90,7 @@ def compare_runs(a: Path, b: Path, stage: int | None = None) -> dict[str, Any]:
             "second": identity(*sides[1]),
             "stream": first.hash,
             "intervals": "over test samples, paired; tasks and seeds as they are",
-            "spaces": spaces,
+            "spaces": found,
         }
     )
 
@@ -103,13 +108,30 @@ def compare_pairs(
         `pairs`: what `compare_runs` gives for each. `over`: the seeds in which pairs
         differ. `differences`: by label space and route, of the mean accuracy over
         tasks, with mean, deviation and interval over pairs
-        (`statistics.paired_difference`).
+        (`statistics.paired_difference`); besides, the mean over pairs of both
+        accuracies, of the share `predicted_alike` and of kappa. `tasks`: the same of
+        each task that all pairs have by one name and modality; over several orders it
+        has other classes in each.
 
     Raises:
-        ComparisonError: as `compare_runs`; or the pairs are of other methods, or two
-            of them have the same seeds.
+        ComparisonError: as `compare_runs` and `over_pairs`.
     """
-    compared = [compare_runs(a, b, stage) for a, b in pairs]
+    return over_pairs([compare_runs(a, b, stage) for a, b in pairs])
+
+
+def over_pairs(compared: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what pairs of runs say together.
+
+    Args:
+        compared: what `compare_runs` gives for each pair, in the same label spaces.
+
+    Returns:
+        As `compare_pairs`.
+
+    Raises:
+        ComparisonError: the pairs are of other methods, or two of them have the same
+            seeds.
+    """
     sides = [(pair["first"], pair["second"]) for pair in compared]
     methods = [tuple(side["method"] for side in pair) for pair in sides]
     for k, names in enumerate(methods):
@@ -125,27 +147,52 @@ def compare_pairs(
                 f"pair {k + 1} has the seeds of pair {seeds.index(own) + 1}: it would "
                 "count one draw twice"
             )
-    differences = {}
-    for space in SPACES:
-        differences[space] = {}
+    differences: dict[str, Any] = {space: {} for space in compared[0]["spaces"]}
+    tasks: dict[str, Any] = {space: {} for space in differences}
+    for space in differences:
         for route in ROUTES:
-            found = [pair["spaces"][space][route]["all"] for pair in compared]
-            first, second = (
-                {(k,): _number(each[side]) for k, each in enumerate(found)}
-                for side in ("first", "second")
-            )
-            summary = statistics.paired_difference(second, first)
-            differences[space][route] = summary._asdict() if summary else None
+            cells = [pair["spaces"][space][route] for pair in compared]
+            differences[space][route] = _over_pairs([each["all"] for each in cells])
+            tasks[space][route] = _tasks_over_pairs([each["tasks"] for each in cells])
     varied = [name for name in seeds[0] if len({own[name] for own in seeds}) > 1]
     return plain(
         {
             "kind": "pairs",
             "over": [f"seeds.{name}" for name in varied],
-            "intervals": f"over {len(pairs)} pairs of runs; each run's test set as is",
+            "intervals": (
+                f"over {len(compared)} pairs of runs; each run's test set as is"
+            ),
             "differences": differences,
+            "tasks": tasks,
             "pairs": compared,
         }
     )
+
+
+def _over_pairs(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the difference over pairs, and means of what a row of each says."""
+    columns = {
+        name: [float("nan") if row[name] is None else row[name] for row in rows]
+        for name in ("first", "second", "predicted_alike", "kappa")
+    }
+    first, second = (
+        {(k,): value for k, value in enumerate(columns[side])}
+        for side in ("first", "second")
+    )
+    summary = statistics.paired_difference(second, first)
+    means = {name: float(np.mean(values)) for name, values in columns.items()}
+    samples = sum(row["samples"] for row in rows)
+    return {"samples": samples, **means} | (summary._asdict() if summary else {})
+
+
+def _tasks_over_pairs(pairs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Returns a row for each task that all pairs have, as the first one orders them."""
+    named = [{(row["name"], row["modality"]): row for row in rows} for rows in pairs]
+    return [
+        {"name": key[0], "modality": key[1]} | _over_pairs([own[key] for own in named])
+        for key in named[0]
+        if all(key in own for own in named)
+    ]
 
 
 def _check_streams(first: StoredRun, second: StoredRun) -> None:
@@ -264,5 +311,45 @@ def _row(
     }
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def task_flips(
+    before: StoredPredictions,
+    after: StoredPredictions,
+    rows: dict[int, tuple[np.ndarray, np.ndarray]],
+    canonical: Int[np.ndarray, " C"],
+) -> dict[str, dict[str, dict[int, agreement.Flips]]]:
+    """Returns which samples were forgotten and recovered, by label space and route.
+
+    Args:
+        before: what was predicted first.
+        after: what was predicted later.
+        rows: of the samples of each task in both, see `matched_samples`.
+        canonical: class of each slot; equal names are one class.
+
+    Returns:
+        Of each task what became of its samples, in the order of `rows`.
+    """
+
+    def right(part: StoredPredictions, s: int, r: int, own: np.ndarray) -> np.ndarray:
+        chosen = part.chosen[s, r, own]
+        # what no class was chosen for is wrong
+        return (canonical[chosen] == canonical[part.label[own]]) & (chosen >= 0)
+
+    return {
+        space: {
+            route: {
+                task: agreement.flips(
+                    right(before, s, r, mine), right(after, s, r, theirs)
+                )
+                for task, (mine, theirs) in rows.items()
+            }
+            for r, route in enumerate(ROUTES)
+        }
+        for s, space in enumerate(SPACES)
+    }
+
+
+def counts(flips: agreement.Flips) -> dict[str, int]:
+    """Returns how many samples there are, and of each kind."""
+    return {"samples": len(flips.right)} | {
+        kind: int(mask.sum()) for kind, mask in flips._asdict().items()
+    }

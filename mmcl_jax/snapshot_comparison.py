@@ -13,8 +13,10 @@ from mmcl_jax.comparison import (
     ComparisonError,
     Path,
     check_stage,
+    counts,
     identity,
     matched_samples,
+    task_flips,
 )
 from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.methods import find
@@ -160,38 +162,30 @@ def _flips(
     one, other = (read_predictions(run, stage - 1) for stage in stages)
     names = [f"snapshot {stage}" for stage in stages]
     rows = matched_samples(one, other, seen, *names)
-    mine, theirs = (np.concatenate(part) for part in zip(*rows.values(), strict=True))
-    task, ids, label = one.task[mine], one.id[mine], one.label[mine]
-    counts: dict[str, Any] = {space: {} for space in SPACES}
-    lists: dict[str, Any] = {}
-    for s, space in enumerate(SPACES):
-        for r, route in enumerate(ROUTES):
-            chosen = one.chosen[s, r, mine], other.chosen[s, r, theirs]
-            was, is_ = (_right(run.stream, part, label) for part in chosen)
-            kinds = {
-                "forgotten": was & ~is_,
-                "recovered": ~was & is_,
-                "right": was & is_,
-                "wrong": ~was & ~is_,
-            }
-            counts[space][route] = [
-                {"name": run.stream.tasks[t].name, "samples": int(np.sum(task == t))}
-                | {kind: int(np.sum(hit & (task == t))) for kind, hit in kinds.items()}
-                for t in seen
+    canonical = np.array([slot.canonical for slot in run.stream.classes])
+    flips = task_flips(one, other, rows, canonical)
+    counted = {
+        space: {
+            route: [
+                {"name": run.stream.tasks[task].name} | counts(found)
+                for task, found in by_task.items()
             ]
-            if (space, route) == (SPACE, ROUTE):
-                columns = task, ids, label, *chosen
-                lists = {
-                    kind: _listed(run, stream, [c[kinds[kind]] for c in columns])
-                    for kind in ("forgotten", "recovered")
-                }
-    return {"counts": counts, **lists}
-
-
-def _right(stream: Stream, chosen: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Returns whether each prediction has the name of its label, see `evaluate`."""
-    canonical = np.array([slot.canonical for slot in stream.classes])
-    return canonical[chosen] == canonical[label]
+            for route, by_task in routes.items()
+        }
+        for space, routes in flips.items()
+    }
+    mine, theirs = (np.concatenate(part) for part in zip(*rows.values(), strict=True))
+    space, route = SPACES.index(SPACE), ROUTES.index(ROUTE)
+    columns = (
+        *(one.task[mine], one.id[mine], one.label[mine]),
+        *(one.chosen[space, route, mine], other.chosen[space, route, theirs]),
+    )
+    lists = {}
+    for kind in ("forgotten", "recovered"):
+        by_task = flips[SPACE][ROUTE].values()
+        hit = np.concatenate([getattr(found, kind) for found in by_task])
+        lists[kind] = _listed(run, stream, [column[hit] for column in columns])
+    return {"counts": counted, **lists}
 
 
 def _listed(

@@ -85,12 +85,26 @@ def read_run(workdir: str | pathlib.Path) -> StoredRun:
 
 
 def read_predictions(run: StoredRun, stage: int) -> StoredPredictions:
-    """Reads the predictions after a stage, which is counted from 0.
+    """Reads the predictions after a stage, as `predictions_of` does."""
+    tasks, slots = len(run.stream.tasks), len(run.stream.classes)
+    return predictions_of(run.workdir, stage, tasks, slots)
+
+
+def predictions_of(
+    workdir: pathlib.Path, stage: int, tasks: int, slots: int
+) -> StoredPredictions:
+    """Reads the predictions after a stage.
+
+    Args:
+        workdir: of the run.
+        stage: counted from 0.
+        tasks: of the stream.
+        slots: class slots of the stream.
 
     Raises:
         DataError: absent, damaged, larger than 256 MiB, or of another stream.
     """
-    path = run.workdir / "predictions" / f"{stage:03d}.npz"
+    path = workdir / "predictions" / f"{stage:03d}.npz"
     with reading(str(path), "the predictions of a run"):
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
@@ -103,14 +117,14 @@ def read_predictions(run: StoredRun, stage: int) -> StoredPredictions:
             chosen = np.array(
                 [[columns[f"chosen/{s}/{r}"] for r in ROUTES] for s in SPACES]
             )
-        slots = len(run.stream.classes)
         for column, low, high in (
-            (task, 0, len(run.stream.tasks)),
+            (task, 0, tasks),
             (ids, 0, np.inf),
             (label, 0, slots),
             (chosen, -1, slots),
         ):
-            if column.dtype.kind != "i" or column.shape[-1:] != task.shape:
+            shape = (len(SPACES), len(ROUTES)) if column is chosen else ()
+            if column.dtype.kind != "i" or column.shape != (*shape, len(task)):
                 raise ValueError("columns that do not fit together")
             if column.size and not low <= column.min() <= column.max() < high:
                 raise ValueError("a class, task or sample that there is not")

@@ -132,6 +132,16 @@ def test_the_debiased_cka_of_independent_spaces_is_about_zero():
     assert np.isnan(agreement.linear_cka(np.ones((5, 2)), np.ones((5, 2))))
 
 
+def test_each_sample_is_of_one_kind():
+    before, after = (
+        np.array(list(bits), bool) for bits in ([1, 1, 0, 0], [1, 0, 1, 0])
+    )
+    found = agreement.flips(before, after)
+    kinds = ("right", "forgotten", "recovered", "wrong")
+    for sample, kind in enumerate(kinds):
+        assert np.flatnonzero(getattr(found, kind)).tolist() == [sample]
+
+
 def test_displacement_of_what_stays_and_of_nothing():
     x = np.array([1.0, -2.0])
     assert agreement.displacement(x, x)[1:] == (0.0, 0.0, 1.0)

@@ -129,6 +129,10 @@ def test_pairs_are_over_seeds(trained):
     assert difference["values"] == pytest.approx(values)
     assert difference["mean"] == pytest.approx(np.mean(values))
     assert difference["low"] == pytest.approx(min(values))
+    for k, task in enumerate(found["tasks"]["union"]["predicted"]):
+        rows = [p["spaces"]["union"]["predicted"]["tasks"][k] for p in found["pairs"]]
+        assert task["name"] == rows[0]["name"] == rows[1]["name"]
+        assert task["values"] == pytest.approx([row["difference"] for row in rows])
     with pytest.raises(ComparisonError, match="pair 2 has the seeds of pair 1"):
         compare_pairs([pairs[0], pairs[0]])
     with pytest.raises(ComparisonError, match="pair 2 of sequential and comm"):
@@ -252,7 +256,7 @@ def test_comparisons_that_mean_nothing_are_refused(trained, tmp_path):
 
 @runs
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["cut", "pickle", "range", "missing", "bomb"])
+@pytest.mark.parametrize("how", ["cut", "pickle", "range", "shape", "missing", "bomb"])
 def test_damaged_predictions_are_named(trained, tmp_path, how: str, monkeypatch):
     workdir = tmp_path / "run"
     shutil.copytree(trained["comm"], workdir)
@@ -264,6 +268,8 @@ def test_damaged_predictions_are_named(trained, tmp_path, how: str, monkeypatch)
         np.savez(path, **columns | {"id": np.array([object()], object)})
     elif how == "range":
         np.savez(path, **columns | {"label": columns["label"] + 99})
+    elif how == "shape":
+        np.savez(path, **columns | {"label": np.tile(columns["label"], (2, 1))})
     elif how == "missing":
         columns.pop("chosen/union/given")
         np.savez(path, **columns)

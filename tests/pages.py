@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_jax import config, metrics
+from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.results import Results, plain
 
 MAX_BYTES = 3_000_000
@@ -91,6 +92,8 @@ def make_run(
     }
     stream = {
         "hash": f"hash {seed}",
+        "encoder": "fingerprint",
+        "preprocessing": {},
         "modalities": met,
         "towers": dict.fromkeys(met, "visual"),
         "stages": [[i] for i in range(tasks)],
@@ -121,6 +124,26 @@ def make_run(
         query=text + 0.1,
     )
     return folder
+
+
+def predict(
+    folder: pathlib.Path, stage: int, each: int, chosen: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Writes the predictions of a run of `make_run` after a stage; returns columns.
+
+    Args:
+        folder: of the run.
+        stage: counted from 0; all tasks are tested up to the next one.
+        each: test samples of a task, all of its one class.
+        chosen: class slots `[routes, n]` among all classes met.
+    """
+    label = np.arange(chosen.shape[1]) // each
+    columns = {"task": label, "id": np.arange(len(label)), "label": label}
+    for space in SPACES:
+        for route, row in zip(ROUTES, chosen, strict=True):
+            columns[f"chosen/{space}/{route}"] = row
+    np.savez(folder / "predictions" / f"{stage:03d}.npz", **columns)
+    return columns
 
 
 def heat(text: str, name: str) -> list[list[float]]:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mmcl_jax.report.charts import Lines, Matrix, Points, Timeline
+from mmcl_jax.report.charts import Bars, Forest, Lines, Matrix, Points, Timeline
 from mmcl_jax.report.examples import ClassSamples, Confusion
 from mmcl_jax.report.tables import Cell, Table
 from mmcl_jax.report.theme import Mark
@@ -28,12 +28,13 @@ class Key(NamedTuple):
     name: str
     mark: Mark
     dashed: bool = False
+    solid: bool = False
 
 
 class Panels(NamedTuple):
     """Small figures side by side under one legend."""
 
-    charts: tuple[Lines | Points, ...]
+    charts: tuple[Bars | Forest | Lines | Points, ...]
     legend: tuple[Key, ...]
 
 

@@ -86,7 +86,7 @@ class Lines(NamedTuple):
 
 
 class Label(NamedTuple):
-    """A row or column of a matrix.
+    """A row or column of a matrix, a bar or a part of one.
 
     Attributes:
         text: its name.
@@ -226,7 +226,74 @@ class Timeline(NamedTuple):
         ]
 
 
-Chart = Lines | Matrix | Points | Timeline
+class Interval(NamedTuple):
+    """A row of a forest plot.
+
+    Attributes:
+        text: what it is of.
+        mark: colour and marker.
+        value: a share, drawn in percent; NaN is not drawn.
+        low: of its interval; NaN: none.
+        high: the other end.
+    """
+
+    text: str
+    mark: Mark
+    value: float
+    low: float
+    high: float
+
+
+class Forest(NamedTuple):
+    """Differences with their intervals, one below the other, and a line at zero.
+
+    Attributes:
+        name: of its files.
+        title: short.
+        x_label: what differs.
+        intervals: from above.
+        limits: of the horizontal axis.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    intervals: tuple[Interval, ...]
+    limits: tuple[float, float]
+
+    def rows(self) -> list[list[Any]]:
+        """Returns a head, and a row for each interval."""
+        body = [[row.text, row.value, row.low, row.high] for row in self.intervals]
+        return [["of", self.x_label, "low", "high"], *body]
+
+
+class Bars(NamedTuple):
+    """Bars of equal length, one below the other, each cut into parts.
+
+    Attributes:
+        name: of its files.
+        title: short.
+        x_label: what a part is a share of.
+        parts: name and colour of each, from the left.
+        rows_are: what each bar is of, from above.
+        values: numbers of each bar, one a part; drawn as shares of their sum.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    parts: tuple[Label, ...]
+    rows_are: tuple[Label, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    def rows(self) -> list[list[Any]]:
+        """Returns a head, and a row for each bar."""
+        body = zip(self.rows_are, self.values, strict=True)
+        head = [self.x_label, *(part.text for part in self.parts)]
+        return [head, *([label.text, *values] for label, values in body)]
+
+
+Chart = Bars | Forest | Lines | Matrix | Points | Timeline
 
 
 def to_csv(rows: Iterable[Iterable[Any]]) -> str:

@@ -49,7 +49,7 @@ class RunData:
         results: what `results.json` holds, or would hold by now.
         finished: whether all stages were learnt.
         rows: last task of each stage that was learnt: the rows of the accuracy matrix.
-        history: what the snapshots say.
+        history: what snapshots and predictions say over time.
         predictions: columns of the newest file of `predictions/`; None: there is none.
         embeddings: arrays of `embeddings.npz`; None: there is none.
         source: of the test samples, or why there is none.
@@ -72,6 +72,11 @@ class RunData:
     def method(self) -> str:
         """Returns the name of its method."""
         return str(self.results["method"])
+
+    @property
+    def seeds(self) -> dict[str, Any]:
+        """Returns the seeds by what they are of."""
+        return self.config["seeds"]
 
     @property
     def tasks(self) -> list[dict[str, Any]]:
@@ -151,6 +156,8 @@ def _with_inside(run: RunData, source: Source | None) -> RunData:
     """Returns a run with what its snapshots, arrays and samples say."""
     towers = {name: run.stream["towers"][name] for name in run.modalities}
     run.history.follow(towers)
+    tasks, slots = len(run.tasks), len(run.stream["classes"])
+    run.history.follow_predictions(run.stream["stages"][: len(run.rows)], tasks, slots)
     classes, newest = len(run.stream["classes"]), f"{len(run.rows) - 1:03d}.npz"
     return dataclasses.replace(
         run,

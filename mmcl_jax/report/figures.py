@@ -21,10 +21,20 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mmcl_jax.report import theme
-from mmcl_jax.report.charts import Chart, Lines, Matrix, Points, Timeline
+from mmcl_jax.report.charts import (
+    Bars,
+    Chart,
+    Forest,
+    Lines,
+    Matrix,
+    Points,
+    Timeline,
+)
 
 # inches; a panel is as wide as a phone, and several stand side by side on a screen
 _PANEL = (3.7, 2.5)
+# of a panel whose rows have names: what a row and what the names take
+_ROW, _NAMES = 0.21, 1.3
 _DPI = 200
 # numbers of a matrix that are written into it; a larger one shows colours alone
 _WRITTEN = 3600
@@ -62,7 +72,7 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @functools.lru_cache(maxsize=256)
-def inline(chart: Lines | Points) -> Markup:
+def inline(chart: Bars | Forest | Lines | Points) -> Markup:
     """Returns a chart as an `<svg>` element for a page, in the page's colours.
 
     What is drawn again unchanged is remembered.
@@ -109,14 +119,20 @@ def _draw(chart: Chart, legend: bool) -> Figure:
         return _points(chart, legend)
     if isinstance(chart, Matrix):
         return _matrix(chart)
+    if isinstance(chart, Forest):
+        return _forest(chart, legend)
+    if isinstance(chart, Bars):
+        return _bars(chart, legend)
     return _timeline(chart)
 
 
-def _panel() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_PANEL)
-    width, height = _PANEL
+def _panel(
+    height: float = _PANEL[1], left: float = 0.5, right: float = 0.08
+) -> tuple[Figure, Axes]:
+    width = _PANEL[0]
+    figure = Figure(figsize=(width, height))
     # margins in inches, so that labels have room whatever they say
-    left, right, bottom, top = 0.5, 0.08, 0.46, 0.1
+    bottom, top = 0.46, 0.1
     return figure, figure.add_axes(
         (
             left / width,
@@ -155,6 +171,63 @@ def _lines(chart: Lines, legend: bool) -> Figure:
     if legend:
         # a page has them above the panel
         axes.set_ylabel(chart.y_label)
+        axes.set_title(chart.title, loc="left")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    return figure
+
+
+def _named_rows(names: list[str], x_label: str) -> tuple[Figure, Axes]:
+    """Returns a panel as high as its rows need; the first one is at 0, above."""
+    figure, axes = _panel(0.56 + _ROW * max(len(names), 1), _NAMES, right=0.2)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(x_label)
+    axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+    return figure, axes
+
+
+def _forest(chart: Forest, legend: bool) -> Figure:
+    names = [row.text for row in chart.intervals]
+    figure, axes = _named_rows(names, chart.x_label)
+    axes.grid(visible=True, axis="x")
+    axes.axvline(0, color=_INK, lw=0.9)
+    for i, row in enumerate(chart.intervals):
+        colour = theme.COLOURS[row.mark.colour][0]
+        axes.plot((row.low, row.high), (i, i), color=colour, lw=1.4)
+        axes.plot(row.value, i, color=colour, marker=row.mark.marker, ms=5, mew=0)
+    axes.set_xlim(*chart.limits)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if legend:
+        # a page has it above the panel
+        axes.set_title(chart.title, loc="left")
+    return figure
+
+
+def _bars(chart: Bars, legend: bool) -> Figure:
+    names = [label.text for label in chart.rows_are]
+    figure, axes = _named_rows(names, chart.x_label)
+    shares = [[v / max(sum(row), 1) for v in row] for row in chart.values]
+    left = [0.0] * len(shares)
+    for k, part in enumerate(chart.parts):
+        own = [row[k] for row in shares]
+        axes.barh(
+            range(len(own)),
+            own,
+            left=left,
+            color=theme.COLOURS[part.colour][0],
+            label=part.text,
+            height=0.78,
+            # what lies between parts is the page
+            edgecolor=_SURFACE,
+            linewidth=0.8,
+        )
+        left = [start + width for start, width in zip(left, own, strict=True)]
+    axes.set_xlim(0, 1)
+    for label, tick in zip(chart.rows_are, axes.get_yticklabels(), strict=True):
+        tick.set_color(theme.COLOURS[label.colour or "muted"][0])
+    if legend:
         axes.set_title(chart.title, loc="left")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02))
     return figure

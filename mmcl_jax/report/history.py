@@ -1,7 +1,7 @@
-"""What the snapshots of a run say over time; each is read once, and in part."""
+"""What snapshots and predictions of a run say over time; each is read once."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 
 from mmcl_jax import metrics
 from mmcl_jax.states import read_part, sealed
+from mmcl_jax.stored import StoredPredictions, predictions_of
 from mmcl_jax.types import PyTree
 
 # of what is read of one snapshot; memories of samples and second moments are not
@@ -25,7 +26,7 @@ _PROMPTS = ("memory/anchor", "params/adapters", "params")
 
 
 class History:
-    """Grows by what is new in `snapshots/` each time that it is asked.
+    """Grows by what is new in `snapshots/` and `predictions/` when it is asked.
 
     Attributes:
         stages: that were read, in order.
@@ -34,18 +35,47 @@ class History:
         geometry: arrays of the newest one by name: class means of adapted features
             `mean [C d]`, their `count [C]`, the re-alignment's `matrix [d d]`, `shift
             [m d]`; those that the method has.
-        absent: why there is no `relevance`, `drift` or `geometry`.
+        just_learnt: what was predicted for the samples of each task after the stage
+            that learnt it.
+        newest: what was predicted after the newest stage; None before the first.
+        absent: why there is no `relevance`, `drift`, `geometry` or `newest`.
     """
 
     def __init__(self, workdir: pathlib.Path) -> None:
         """Reads nothing yet."""
-        self._folder = workdir / "snapshots"
+        self._workdir, self._folder = workdir, workdir / "snapshots"
+        self._scored = 0
         self._prompts: dict[str, list[np.ndarray]] = {}
         self.stages: list[int] = []
         self.relevance: dict[int, np.ndarray] = {}
         self.drift: dict[int, dict[str, float]] = {}
         self.geometry: dict[str, np.ndarray] = {}
+        self.just_learnt: list[StoredPredictions] = []
+        self.newest: StoredPredictions | None = None
         self.absent: dict[str, str] = {}
+
+    def follow_predictions(
+        self, stages: Sequence[Sequence[int]], tasks: int, slots: int
+    ) -> None:
+        """Reads the files of predictions that are new.
+
+        Args:
+            stages: tasks of each stage that was learnt by now.
+            tasks: of the stream.
+            slots: class slots of the stream.
+        """
+        self.absent.pop("newest", None)
+        try:
+            for stage in range(self._scored, len(stages)):
+                found = predictions_of(self._workdir, stage, tasks, slots)
+                own = np.isin(found.task, stages[stage])
+                self.just_learnt.append(
+                    StoredPredictions(*(column[..., own] for column in found))
+                )
+                self.newest, self._scored = found, stage + 1
+        except ValueError as error:
+            self.absent["newest"] = str(error).splitlines()[0]
+            self.newest = None
 
     def follow(self, towers: Mapping[str, str]) -> None:
         """Reads the snapshots that are new.
@@ -75,7 +105,8 @@ class History:
 
         tree, left_out = read_part(self._folder, number, pick, _MAX_BYTES)
         self.stages.append(number)
-        self.absent = {}
+        for part in ("relevance", "drift", "geometry"):
+            self.absent.pop(part, None)
         relevance = _at(tree, _RELEVANCE)
         if relevance is not None:
             self.relevance[number] = relevance

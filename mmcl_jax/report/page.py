@@ -9,7 +9,9 @@ import jinja2
 from mmcl_jax.files import write_text
 from mmcl_jax.report import (
     accuracy,
+    changes,
     curves,
+    differences,
     figures,
     inside,
     knowing,
@@ -18,7 +20,7 @@ from mmcl_jax.report import (
     theme,
 )
 from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
-from mmcl_jax.report.charts import Chart, Lines, Matrix, Points, Timeline, shown, to_csv
+from mmcl_jax.report.charts import Chart, Matrix, Timeline, shown, to_csv
 from mmcl_jax.report.data import RunData, group
 from mmcl_jax.report.tables import Table
 
@@ -33,11 +35,13 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
     groups = group(list(runs))
     several = len(runs) > 1
     if several:
-        first, last = (accuracy.comparison(groups),), (accuracy.stream(groups),)
+        first = (accuracy.comparison(groups), differences.differences(groups))
+        last = (accuracy.stream(groups),)
         inner = [
             Section(name, title, "", absent=_ONE_AT_A_TIME)
             for name, title in (
                 ("accuracy", "Accuracy matrices"),
+                ("changes", changes.TITLE),
                 ("relevance", "Relevance over time"),
                 ("drift", "Prompt drift"),
                 ("embeddings", "Embeddings"),
@@ -52,6 +56,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
         details = [
             section(run)
             for section in (
+                changes.changes,
                 inside.relevance,
                 inside.drift,
                 inside.embeddings,
@@ -155,7 +160,7 @@ def _charts(parts: Sequence[Section]) -> list[Chart]:
             found += block.charts
         elif isinstance(block, Switch):
             found += [matrix for _, matrix in block.matrices]
-        elif isinstance(block, (Lines, Matrix, Points, Timeline)):
+        elif isinstance(block, (Matrix, Timeline)):
             found.append(block)
     return found
 

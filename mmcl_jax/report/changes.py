@@ -1,0 +1,106 @@
+"""What became of the test samples of each task since it was learnt: of one run."""
+
+import numpy as np
+
+from mmcl_jax import comparison
+from mmcl_jax.comparison import SPACE
+from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.report import tables, theme
+from mmcl_jax.report.blocks import Key, Panels, Section
+from mmcl_jax.report.charts import Bars, Label, shown
+from mmcl_jax.report.data import RunData
+from mmcl_jax.report.tables import Table
+from mmcl_jax.report.theme import Mark
+from mmcl_jax.stored import StoredPredictions
+
+TITLE = "Forgotten and recovered"
+# in this order those that were right and those that are stand side by side
+_COLOURS = {
+    "forgotten": "warning",
+    "right": "muted",
+    "recovered": "accent",
+    "wrong": "line",
+}
+_TITLES = {"right": "right both times", "wrong": "wrong both times"}
+# bars of a chart; the table has all
+_BARS = 60
+
+
+def changes(run: RunData) -> Section:
+    """Returns what a task's samples were when it was learnt and are now."""
+    about = (
+        "Test samples of each task among all classes met: just after the task was "
+        "learnt, and after the newest one. Forgotten and right both times together "
+        "were right then; right both times and recovered together are right now. A "
+        "sample may also be forgotten because classes joined those that may win."
+    )
+    try:
+        found = since_learnt(run)
+    except ValueError as error:
+        return Section("changes", TITLE, about, absent=str(error))
+    parts = tuple(Label(_TITLES.get(k, k), _COLOURS[k]) for k in _COLOURS)
+    marks = theme.of_modalities(run.modalities)
+    charts, body = [], []
+    for route in reversed(ROUTES):
+        labels, values = [], []
+        for task, kinds in found[route].items():
+            known = run.tasks[task]
+            name, modality = shown(known["name"], 24), str(known["modality"])
+            labels.append(Label(name, marks[modality].colour))
+            values.append(tuple(kinds[kind] for kind in _COLOURS))
+            words = (name, route)
+            numbers = (kinds["samples"], *values[-1])
+            body.append((*map(tables.word, words), *map(tables.number, numbers)))
+        charts.append(
+            Bars(
+                f"changes-{route}",
+                f"Since each task was learnt, modality {route}",
+                "share of test samples",
+                parts,
+                tuple(labels[:_BARS]),
+                tuple(values[:_BARS]),
+            )
+        )
+    if (more := len(found[ROUTES[0]]) - _BARS) > 0:
+        about += f" Of {more} more tasks the table alone tells."
+    head = ("task", "modality", "samples", *(part.text for part in parts))
+    table = Table(
+        "changes", "Test samples since each task was learnt", head, tuple(body), 2
+    )
+    legend = tuple(Key(part.text, Mark(part.colour, ""), solid=True) for part in parts)
+    return Section("changes", TITLE, about, (Panels(tuple(charts), legend), table))
+
+
+def since_learnt(run: RunData) -> dict[str, dict[int, dict[str, int]]]:
+    """Returns for each task, but the newest, how many samples changed.
+
+    Args:
+        run: whose history has read the predictions.
+
+    Returns:
+        By route and task, among all classes met, what `comparison.counts` gives.
+
+    Raises:
+        ValueError: says why there is nothing to count.
+    """
+    history, stages = run.history, run.stream["stages"][: len(run.rows)]
+    if history.newest is None:
+        raise ValueError(history.absent["newest"])
+    if len(stages) < 2:
+        raise ValueError("a change is between two stages; there is one")
+    before = StoredPredictions(
+        *(
+            np.concatenate(part, axis=-1)
+            for part in zip(*history.just_learnt, strict=True)
+        )
+    )
+    earlier = [task for stage in stages[:-1] for task in stage]
+    rows = comparison.matched_samples(
+        before, history.newest, earlier, "the stage that learnt it", "the newest"
+    )
+    canonical = np.array([slot["canonical"] for slot in run.stream["classes"]])
+    flips = comparison.task_flips(before, history.newest, rows, canonical)
+    return {
+        route: {task: comparison.counts(kinds) for task, kinds in by_task.items()}
+        for route, by_task in flips[SPACE].items()
+    }
