@@ -254,7 +254,7 @@ def test_four_devices_learn_what_one_learns(bench: Bench, encoder: Encoder) -> N
     cut = many.learn(many.learner.init(), [0, 1])
     whole = bench.history
     for stage in (0, 1):
-        # a step divides a gradient by its own size: where that is small, its rounding shows
+        # a step divides a gradient by its size: rounding shows where that is small
         near = 2e-5 if bench.case == "l2p" else 1e-5
         assert_near(cut.ended[stage].params, whole.ended[stage].params, near)
         memories = [history.ended[stage].memory for history in (cut, whole)]
