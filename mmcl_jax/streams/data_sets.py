@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, Modality, Reference
+from mmcl_jax.modalities.base import DataError, FileReference, Modality, Reference
 from mmcl_jax.streams.base import (
     EvaluateOn,
     Stream,
@@ -236,8 +236,8 @@ def _select(
 
 def _draw(seed: int | str, reference: Reference, modality: Modality) -> float:
     # A sentence moves with its words, so that one that is there twice is never on both
-    # sides of the split; a file with its place.
-    text = modality.tower == "text"
+    # sides of the split; a file with its place, since it may be damaged.
+    text = modality.tower == "text" and not isinstance(reference, FileReference)
     place = reference.identity() if text else reference.describe()
     digest = hashlib.sha256(f"{seed}\0{place}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -227,9 +227,8 @@ def _open(folder: str, split: str) -> _Opened:
     ((name, modality),), (label,) = media.items(), labels
     names = tuple(features[label].names)
     needed = tfds.features.FeaturesDict({n: features[n] for n in (name, label)})
-    parse = functools.partial(
-        needed.deserialize_example_np, decoders={name: tfds.decode.SkipDecoding()}
-    )
+    read: Any = needed.deserialize_example_np
+    parse = functools.partial(read, decoders={name: tfds.decode.SkipDecoding()})
     records = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
@@ -245,13 +244,14 @@ def _check_features(folder: str) -> None:
     from google.protobuf import json_format
     from tensorflow_datasets.core.proto import feature_pb2
 
+    message: Any = feature_pb2
     tree = read_json(pathlib.Path(folder) / "features.json", EXPECTED)
     if "type" in tree:
         raise DataError(
             f"{folder}: features.json is of a form that is no longer written, and that "
             "may name any class; prepare the data set again"
         )
-    _check_feature(json_format.ParseDict(tree, feature_pb2.Feature()), folder)
+    _check_feature(json_format.ParseDict(tree, message.Feature()), folder)
 
 
 def _check_feature(feature: Any, folder: str) -> None:
