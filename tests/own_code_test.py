@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from mmcl_jax import config, own_code
+from mmcl_jax import command_line, config, own_code
 from mmcl_jax.config import Config, ConfigError, MethodOptions, resolve, to_config_dict
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams.loader import Decoder
@@ -75,8 +75,19 @@ def test_options_are_those_of_the_file(method: pathlib.Path) -> None:
     assert (found.options.strength, found.options.kind) == (2.0, "other")
     assert found.module.startswith("mine.py#sha256=")
     assert _config(method).method.options.strength == 4.0
-    # as one flag has them
-    assert _config(method, "strength=1,kind=x").method.options.kind == "x"
+    # commas in them are theirs
+    assert _config(method, "kind=a,strength=b").method.options.kind == "a,strength=b"
+    assert _config(method, "kind='(3, 4)'").method.options.kind == "(3, 4)"
+
+
+def test_one_flag_has_several_options(method: pathlib.Path) -> None:
+    for text, wanted in (
+        ("strength=1,kind=x", ("strength=1", "kind=x")),
+        ("layers=(3, 4),kind=x", ("layers=(3, 4)", "kind=x")),
+        ("strength=2.0", ("strength=2.0",)),
+        ("('layers=(3, 4)',)", ("layers=(3, 4)",)),
+    ):
+        assert command_line.ListParser().parse(text) == wanted
 
 
 @pytest.mark.parametrize(
