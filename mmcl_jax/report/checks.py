@@ -122,7 +122,7 @@ def _matrix(
         value = value[name]
     try:
         fits = np.array(value, np.float64).shape == (size, size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
         raise DataError(
