@@ -15,7 +15,8 @@ pytest.importorskip("tensorflow_datasets", reason="requirements.txt has it")
 
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import DataError
-from mmcl_jax.streams import tfds
+from mmcl_jax.streams import inspection, tfds, verification
+from mmcl_jax.streams.loader import Decoder
 from tests import helpers
 
 pytestmark = pytest.mark.xdist_group("tfds")
@@ -159,6 +160,30 @@ def test_other_pictures_of_a_record_are_not_decoded(
     spec = helpers.make_spec(prepared)
     first = task.train[0].reference.load(MODALITIES["text"], spec)
     assert first.startswith("sentence ")
+
+
+def test_records_are_read_once_to_list_and_once_to_decode(
+    prepared: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorflow_datasets.core.data_sources.base import BaseDataSource
+
+    read: list[int] = []
+    one, several = BaseDataSource.__getitem__, BaseDataSource.__getitems__
+    monkeypatch.setattr(
+        BaseDataSource, "__getitem__", lambda *a: read.append(1) or one(*a)
+    )
+    monkeypatch.setattr(
+        BaseDataSource, "__getitems__", lambda *a: read.append(len(a[1])) or several(*a)
+    )
+    stream = _build(prepared, "pets")
+    assert sum(read) == 10
+    decoder = Decoder(helpers.make_spec(prepared), 0)
+    assert verification.verify(decoder, stream) == {}
+    findings = inspection.inspect(stream, {})
+    assert sum(read) == 20
+    # six and four records of three pictures
+    assert len(findings.leaks) == 4
+    assert len(findings.contradictions) + len(findings.repeated) == 6 - 3 + 4 - 3
 
 
 def test_several_in_one_stream_and_a_test_part_split_off(

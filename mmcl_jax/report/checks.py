@@ -1,6 +1,7 @@
 """What a page reads of a run's JSON files has to be there, whoever has edited them."""
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +112,8 @@ def _check(
         for i, item in enumerate(value):
             _check(item, expected[0], source, [*path, i])
     elif not isinstance(value, expected) or isinstance(value, bool):
+        _complain(source, path, value)
+    elif isinstance(value, int) and abs(value) > sys.float_info.max:
         _complain(source, path, value)
 
 
