@@ -199,7 +199,7 @@ def _table(reference: str, name: str) -> dict[str, Any]:
     return table
 
 
-def named() -> str:
+def exported() -> str:
     """Returns the value of `MMCL_JAX_MODULES` by which a job elsewhere finds the files.
 
     Paths are absolute, since a job may start in another folder.

@@ -45,7 +45,7 @@ def write(
     out = out.resolve()
     model, folder = read(manifest), pathlib.PurePosixPath(there or out) / "runs"
     given = {each.get("name") for each in container(model).get("env", ())}
-    if (files := own_code.named()) and own_code.VARIABLE not in given:
+    if (files := own_code.exported()) and own_code.VARIABLE not in given:
         raise ConfigError(
             f"--manifest: {manifest}: runs need {files}, and where pods have that is "
             f"not known; put it on their volume, and its path there as "

@@ -75,5 +75,5 @@ exec bash {shlex.quote(str(_SCRIPT))} --workdir="$workdir"
 
 def _exported() -> str:
     """Returns a line by which jobs find code of the user's own, if there is any."""
-    files = own_code.named()
+    files = own_code.exported()
     return f"export {own_code.VARIABLE}={shlex.quote(files)}\n" if files else ""
