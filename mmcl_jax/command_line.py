@@ -1,10 +1,13 @@
 """Flags of all programs: what is wrong with them is one message and exit code 2."""
 
+import ast
 import pathlib
 import re
 import sys
+from typing import Any
 
 from absl import flags
+from ml_collections.config_flags import config_flags, tuple_parser
 
 from mmcl_jax import config as configs
 from mmcl_jax.files import raised_in
@@ -12,6 +15,43 @@ from mmcl_jax.files import raised_in
 # in a clone, a link to the folder of the repository
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 USAGE_ERROR = 2
+
+
+class ListParser(tuple_parser.TupleParser):
+    """Parses the flag of a field that is a list."""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """Returns a list as Python has it, or else what stands between commas.
+
+        Commas inside brackets are left alone.
+
+        >>> ListParser().parse("image,audio")
+        ('image', 'audio')
+        >>> ListParser().parse("('a photo of a {}, a pet.',)")
+        ('a photo of a {}, a pet.',)
+        """
+        if not isinstance(argument, str):
+            return super().parse(argument)
+        try:
+            value = ast.literal_eval(argument)
+        except (ValueError, SyntaxError):
+            value = _between_commas(argument)
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+# there is no other way to it
+config_flags._FIELD_TYPE_TO_PARSER[tuple] = ListParser()  # pyright: ignore[reportPrivateUsage]
+
+
+def _between_commas(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [word for part in parts if (word := part.strip())]
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -85,8 +85,6 @@ def checked(value: Any, hint: Any, path: str) -> Any:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         if isinstance(value, (list, tuple)):
-            # a flag may give several names with commas, which arrive as one
-            value = [part for v in value for part in (_words(v) or [v])]
             return tuple(checked(v, item, f"{path}[{i}]") for i, v in enumerate(value))
     elif hint is float and type(value) in (int, float):
         if not abs(value) <= sys.float_info.max:  # so is NaN
@@ -96,8 +94,3 @@ def checked(value: Any, hint: Any, path: str) -> Any:
         return value
     wanted = getattr(hint, "__name__", str(hint))
     raise ConfigError(f"{path}: {value!r} is not of type {wanted}")
-
-
-def _words(value: Any) -> list[str]:
-    parts = value.split(",") if isinstance(value, str) else []
-    return [word for part in parts if (word := part.strip())]

@@ -10,10 +10,10 @@ import os
 import pathlib
 import re
 import sys
-import traceback
 import types
 from typing import Any
 
+from mmcl_jax.files import raised_in
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import Modality, check_bytes
 
@@ -43,6 +43,11 @@ def run(path: str) -> str:
         CodeError: it cannot be read, or fails.
     """
     file = pathlib.Path(path).absolute()
+    if os.pathsep in str(file):
+        raise CodeError(
+            f"{file}: {os.pathsep!r} stands between the paths of {VARIABLE}, by which "
+            "other processes find the file; rename what has it in its name"
+        )
     content = _read(file)
     digest = hashlib.sha256(content).hexdigest()
     if digest not in _modules:
@@ -53,10 +58,8 @@ def run(path: str) -> str:
             exec(compile(content, str(file), "exec"), module.__dict__)
         except Exception as error:
             del sys.modules[module.__name__]
-            lines = [f for f in traceback.extract_tb(error.__traceback__)]
-            line = next((f.lineno for f in lines[::-1] if f.filename == str(file)), "?")
-            kind = type(error).__name__
-            raise CodeError(f"{path}:{line}: {kind}: {error}") from error
+            where = raised_in(file, error)
+            raise CodeError(where or f"{file}: {error!r}") from error
         _modules[digest] = module
     named = _named()
     if str(file) not in named:
@@ -71,19 +74,28 @@ def recall(reference: str) -> types.ModuleType:
         CodeError: no file that the user has named has this content.
     """
     name, _, digest = reference.rpartition(_HASH)
+    unread: dict[str, str] = {}
     if digest not in _modules:
         for path in _named():
-            content = _read(pathlib.Path(path))
+            try:
+                content = _read(pathlib.Path(path))
+            except CodeError as error:
+                unread[path] = str(error)
+                continue
             if hashlib.sha256(content).hexdigest() == digest:
                 run(path)
+                break
     if digest in _modules:
         return _modules[digest]
-    changed = [path for path in _named() if os.path.basename(path) == name]
+    read = [path for path in _named() if path not in unread]
+    changed = [path for path in read if os.path.basename(path) == name]
     if changed:
         raise CodeError(
             f"{changed[0]} has changed: its SHA-256 is not {digest}; restore it, or "
             "start a new run"
         )
+    if unread:
+        raise CodeError(f"{VARIABLE}: {'; '.join(unread.values())}")
     raise CodeError(
         f"this is code of your own, {name} with the SHA-256 {digest}. A stored config "
         f"runs nothing by itself: name the file, {VARIABLE}=/path/to/{name}"
@@ -120,6 +132,7 @@ def add_modalities(reference: str) -> None:
     if reference in _added:
         return
     name, _, digest = reference.rpartition(_HASH)
+    found: dict[str, Modality] = {}
     for key, kind in _table(reference, "MODALITIES").items():
         if not isinstance(kind, Modality) or kind.name != key:
             raise CodeError(f"{name}: MODALITIES[{key!r}] is no Modality of this name")
@@ -134,7 +147,8 @@ def add_modalities(reference: str) -> None:
             style: how._replace(version=f"{how.version} of {name} {digest[:16]}")
             for style, how in kind.styles.items()
         }
-        MODALITIES[key] = kind._replace(styles=styles)
+        found[key] = kind._replace(styles=styles)
+    MODALITIES.update(found)  # all of them or none
     _added.append(reference)
 
 
@@ -147,9 +161,13 @@ def methods(reference: str) -> dict[str, Any]:
     """Returns what a module has in its `METHODS`.
 
     Raises:
-        CodeError: it has none.
+        CodeError: it has none, or one that is no function.
     """
-    return _table(reference, "METHODS")
+    found = _table(reference, "METHODS")
+    for name, make in found.items():
+        if not callable(make):
+            raise CodeError(f"{reference}: METHODS[{name!r}] is no function: {make!r}")
+    return found
 
 
 def options(reference: str) -> type | None:
@@ -175,7 +193,18 @@ def _table(reference: str, name: str) -> dict[str, Any]:
     table = getattr(recall(reference), name, None)
     if not isinstance(table, dict) or not table:
         raise CodeError(f"{reference}: no dict {name} in it")
+    for key in table:
+        if not isinstance(key, str):
+            raise CodeError(f"{reference}: {name}[{key!r}]: its names are to be texts")
     return table
+
+
+def exported() -> str:
+    """Returns the value of `MMCL_JAX_MODULES` by which a job elsewhere finds the files.
+
+    Paths are absolute, since a job may start in another folder.
+    """
+    return os.pathsep.join(os.path.abspath(path) for path in _named())
 
 
 def _named() -> list[str]:

@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     if _JSON.value:
         print(json.dumps(to_json(stream, findings)))
     else:
-        print("\n".join(_lines(stream, findings)))
+        print("\n".join(map(command_line.printable, _lines(stream, findings))))
     sys.exit(1 if findings.wrong else 0)
 
 

@@ -13,8 +13,16 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from mmcl_jax import command_line  # noqa: F401  says how flags of lists are parsed
 from mmcl_jax import config as configs
-from mmcl_jax.config import Config, ConfigError, Folders, resolve, to_config_dict
+from mmcl_jax.config import (
+    Config,
+    ConfigError,
+    EncoderOptions,
+    Folders,
+    resolve,
+    to_config_dict,
+)
 from tests import helpers
 
 # how ml_collections imports config files
@@ -317,6 +325,9 @@ def test_a_whole_number_will_do_for_any_number() -> None:
         ("stream.modalities=image,audio", ("image", "audio")),
         ("stream.modalities=image, audio,", ("image", "audio")),
         ("stream.modalities=('image','audio')", ("image", "audio")),
+        ("encoder.templates=a {}.,the {}.", ("a {}.", "the {}.")),
+        ("encoder.templates='a {}, a pet.'", ("a {}, a pet.",)),
+        ("encoder.templates=['a {}, a pet.', 'a {}.']", ("a {}, a pet.", "a {}.")),
     ],
 )
 def test_flags_reach_fields(override: str, value: object) -> None:
@@ -324,6 +335,15 @@ def test_flags_reach_fields(override: str, value: object) -> None:
     for name in override.partition("=")[0].split("."):
         found = getattr(found, name)
     assert (found, type(found)) == (value, type(value))
+
+
+def test_lists_of_config_files_are_left_as_they_are() -> None:
+    templates = ("a photo of a {}, a type of pet.", " the {}. ")
+    tree = to_config_dict(Config(encoder=EncoderOptions(templates=templates)))
+    assert resolve(tree).encoder.templates == templates
+    assert "config.stream.modalities[0]" in _error(
+        _changed("stream.modalities", ["image,audio"])
+    )
 
 
 def test_repeated_flags_add_to_a_tuple() -> None:

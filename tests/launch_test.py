@@ -152,6 +152,22 @@ def test_a_job_set_for_every_run(tmp_path: pathlib.Path) -> None:
         assert each == model
 
 
+def test_pods_are_told_where_own_code_is(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMCL_JAX_MODULES", str(tmp_path / "mine.py"))
+    # a path of this machine is none of a pod
+    with pytest.raises(ConfigError, match=r"runs need .*mine\.py.* MMCL_JAX_MODULES"):
+        jobset.write(_grid(), tmp_path, str(jobset.MANIFEST), "/runs/world")
+    manifest = jobset.read(jobset.MANIFEST)
+    told = {"name": "MMCL_JAX_MODULES", "value": "/runs/mine.py"}
+    jobset.container(manifest)["env"].append(told)
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(manifest))
+    path = jobset.write(_grid(), tmp_path, str(tmp_path / "own.yaml"), "/runs/world")
+    for each in yaml.safe_load_all(path.read_text()):
+        assert told in jobset.container(each)["env"]
+
+
 def test_manifests_that_are_none_are_named(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("kind: Job\nmetadata: {name: run}\n")
@@ -173,7 +189,10 @@ def _commands(folder: pathlib.Path, **programs: str) -> dict[str, str]:
     return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-def test_the_array_gives_every_job_its_run(tmp_path: pathlib.Path) -> None:
+def test_the_array_gives_every_job_its_run(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMCL_JAX_MODULES", "my own.py")
     out = tmp_path / "a sweep"
     made = _grid()
     for run in made:
@@ -195,10 +214,12 @@ def test_the_array_gives_every_job_its_run(tmp_path: pathlib.Path) -> None:
     python.chmod(0o755)
     environ = _commands(
         tmp_path / "bin",
-        srun='echo "$@"; exit 75',
+        srun='echo "$@"; echo "own: $MMCL_JAX_MODULES"; exit 75',
         scontrol='echo "scontrol $*"',
     ) | {"MMCL_JAX_ROOT": str(tmp_path), "SLURM_JOB_ID": "9"}
     environ |= {"SLURM_ARRAY_JOB_ID": "9", "SLURM_JOB_NUM_NODES": "3"}
+    # a job has what the script says, whatever it was submitted from
+    environ.pop("MMCL_JAX_MODULES")
     for index, run in enumerate(made):
         done = subprocess.run(
             ["bash", str(path)], env=environ | {"SLURM_ARRAY_TASK_ID": str(index)}
@@ -208,6 +229,7 @@ def test_the_array_gives_every_job_its_run(tmp_path: pathlib.Path) -> None:
         # one task a node, since nothing else was said; this job alone is queued again
         assert "--ntasks=3 " in said and "--coordinator=auto" in said
         assert f"--workdir={out}/runs/{run.name}\n" in said
+        assert f"own: {pathlib.Path('my own.py').absolute()}\n" in said
         assert f"scontrol requeue 9_{index}\n" in said
 
 

@@ -91,7 +91,7 @@ def test_missing_files_are_named_with_their_lines(root: pathlib.Path) -> None:
         ("link.jpg", "leads out"),
         ("linked/secret.jpg", "leads out"),
         ("/etc/secret.jpg", "expected a path relative"),
-        ("a\x07.jpg", "expected a path relative"),
+        ("a\x07.jpg", r"'a\x07.jpg' has a control character; rename the file"),
         ("image/..", "takes .jpg"),
     ],
 )
@@ -100,6 +100,27 @@ def test_no_path_leads_out(root: pathlib.Path, path: str, words: str) -> None:
     (root / "link.jpg").symlink_to(root.parent / "secret.jpg")
     (root / "linked").symlink_to(root.parent)
     _fails(_table(root, f"{path},ape,image,train,pets"), "table.csv:2", words)
+
+
+def test_a_path_is_checked_as_it_is_opened(root: pathlib.Path) -> None:
+    # `deep/../../x.jpg` is in `image` for who follows the link, and outside as text
+    (root / "deep").symlink_to(root / "image/pets/train")
+    (root / "image/x.jpg").touch()
+    (root.parent / "x.jpg").touch()
+    _fails(_table(root, "deep/../../x.jpg,ape,image,train,pets"), ":2", "leads out")
+
+
+@pytest.mark.parametrize("name", ["no\N{NO-BREAK SPACE}break.jpg", "a\u200db.jpg"])
+def test_a_name_may_have_what_is_no_control_character(
+    root: pathlib.Path, name: str
+) -> None:
+    (root / name).touch()
+    lines = [
+        f"{name},ape,image,train,x",
+        "image/pets/train/ape/1.jpg,ape,image,test,x",
+    ]
+    stream = manifest.build(path=str(_table(root, *lines)), classes_per_task=2)
+    assert stream.tasks[0].train[0].reference.describe() == name
 
 
 def test_a_link_that_stays_inside_is_followed(root: pathlib.Path) -> None:
@@ -193,7 +214,18 @@ def test_the_command(tmp_path: pathlib.Path) -> None:
         )
         assert done.returncode == code
         assert words in done.stdout + done.stderr
-    assert (tmp_path / "manifest.csv").read_text().splitlines()[1:] == [
+    made = tmp_path / "manifest.csv"
+    assert made.read_text().splitlines()[1:] == [
         "train/office/0.png,office,depth,train,nyu_depth",
         "test/office/0.png,office,depth,test,nyu_depth",
     ]
+    # the same again is no harm; what somebody has written is kept
+    command += ["--layout=nyu_depth", f"--root={tmp_path}"]
+    subprocess.run(command, cwd=helpers.REPOSITORY, env=os.environ, check=True)
+    made.write_text("my own\n")
+    done = subprocess.run(
+        command, cwd=helpers.REPOSITORY, env=os.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert f"{made} is there already, with other rows" in done.stderr
+    assert made.read_text() == "my own\n"

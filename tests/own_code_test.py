@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from mmcl_jax import config, own_code
+from mmcl_jax import command_line, config, own_code
 from mmcl_jax.config import Config, ConfigError, MethodOptions, resolve, to_config_dict
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams.loader import Decoder
@@ -75,8 +75,19 @@ def test_options_are_those_of_the_file(method: pathlib.Path) -> None:
     assert (found.options.strength, found.options.kind) == (2.0, "other")
     assert found.module.startswith("mine.py#sha256=")
     assert _config(method).method.options.strength == 4.0
-    # as one flag has them
-    assert _config(method, "strength=1,kind=x").method.options.kind == "x"
+    # commas in them are theirs
+    assert _config(method, "kind=a,strength=b").method.options.kind == "a,strength=b"
+    assert _config(method, "kind='(3, 4)'").method.options.kind == "(3, 4)"
+
+
+def test_one_flag_has_several_options(method: pathlib.Path) -> None:
+    for text, wanted in (
+        ("strength=1,kind=x", ("strength=1", "kind=x")),
+        ("layers=(3, 4),kind=x", ("layers=(3, 4)", "kind=x")),
+        ("strength=2.0", ("strength=2.0",)),
+        ("('layers=(3, 4)',)", ("layers=(3, 4)",)),
+    ):
+        assert command_line.ListParser().parse(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -103,11 +114,14 @@ def test_a_wrong_name_is_an_error_with_the_nearest(method: pathlib.Path) -> None
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("x = 1\n1 / 0", r"own.py:2: ZeroDivisionError"),
-        ("import (", r"SyntaxError"),
+        ("x = 1\n1 / 0", r"own.py, line 2: ZeroDivisionError: division by zero"),
+        ("x = 1\nimport (", r"own.py, line 2: SyntaxError: invalid syntax"),
+        ("int('a' * 3)", r"own.py, line 1: ValueError"),
+        ("METHODS = {'a': 3}", r"METHODS\['a'\] is no function: 3"),
+        ("METHODS = {1: print}", r"METHODS\[1\]: its names are to be texts"),
         ("x = 1", "no dict METHODS"),
-        ("METHODS = {'ridge': None}", "the name 'ridge' is taken"),
-        ("METHODS = {'a': None}\nclass Options: pass", "no frozen dataclass"),
+        ("METHODS = {'ridge': print}", "the name 'ridge' is taken"),
+        ("METHODS = {'a': print}\nclass Options: pass", "no frozen dataclass"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, code, words) -> None:
@@ -159,6 +173,37 @@ def test_it_goes_on_where_the_file_is_named_and_as_it_was(
     assert not (tmp_path / "mark").exists()
 
 
+def test_one_that_cannot_be_read_does_not_hide_the_others(
+    method, tmp_path, monkeypatch
+) -> None:
+    made = _config(method)
+    (tmp_path / "config.json").write_text(config.to_json(made))
+    _forget(monkeypatch)
+    gone = str(tmp_path / "gone.py")
+    monkeypatch.setenv(own_code.VARIABLE, os.pathsep.join([gone, str(method)]))
+    assert config.to_json(config.load(tmp_path / "config.json")) == config.to_json(made)
+    # it is named if nothing else will do
+    _forget(monkeypatch)
+    method.write_text(method.read_text() + "\n# changed\n")
+    monkeypatch.setenv(own_code.VARIABLE, os.pathsep.join([gone, str(method)]))
+    with pytest.raises(ConfigError, match=r"mine\.py has changed"):
+        config.load(tmp_path / "config.json")
+    monkeypatch.setenv(own_code.VARIABLE, gone)
+    with pytest.raises(ConfigError, match=r"gone\.py: cannot be read"):
+        config.load(tmp_path / "config.json")
+
+
+def test_a_path_that_other_processes_would_not_find_is_refused(
+    method: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / f"a{os.pathsep}b"
+    folder.mkdir()
+    method.rename(folder / "mine.py")
+    with pytest.raises(ConfigError, match="stands between the paths of MMCL_JAX_MOD"):
+        _config(folder / "mine.py")
+    assert not (tmp_path / "mark").exists()
+
+
 def test_another_file_is_another_config(method, tmp_path) -> None:
     from mmcl_jax import workdir
 
@@ -207,6 +252,19 @@ def test_its_files_are_told_before_others(tmp_path: pathlib.Path) -> None:
 def test_what_is_no_modality_is_said(tmp_path, old, new, words) -> None:
     with pytest.raises(ConfigError, match=words):
         _modality(tmp_path, MODALITY.replace(old, new))
+
+
+def test_modalities_of_a_file_are_added_all_or_none(tmp_path: pathlib.Path) -> None:
+    second = '\nMODALITIES["other"] = MODALITIES["scan"]._replace({})\n'
+    before = dict(MODALITIES)
+    for wrong in ('name="image"', 'name="other", tower="sonar"'):
+        with pytest.raises(ConfigError, match=r"other"):
+            _modality(tmp_path, MODALITY + second.format(wrong))
+        assert before == MODALITIES
+    _modality(tmp_path, MODALITY + second.format('name="other"'))
+    assert MODALITIES.keys() - before.keys() == {"scan", "other"}
+    with pytest.raises(ConfigError, match=r"MODALITIES\[1\]: its names are to be"):
+        _modality(tmp_path, MODALITY.replace('"scan": Mod', "1: Mod"))
 
 
 CHILD = """

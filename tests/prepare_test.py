@@ -82,6 +82,15 @@ def test_everything_wrong_is_found(root: pathlib.Path, tmp_path: pathlib.Path) -
     assert "damaged.png" in (tmp_path / "page.html").read_text()
 
 
+def test_names_do_nothing_to_a_terminal(root: pathlib.Path) -> None:
+    train, test = root / "image/pets/train", root / "image/pets/test"
+    shutil.copy(train / "ape/1.png", test / "ape/a\x1b[2J.png")
+    done = _run(root)
+    assert done.returncode == 1
+    assert r"ape/a\x1b[2J.png is a test sample" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+
+
 def test_uneven_classes_are_a_remark(root: pathlib.Path) -> None:
     for k in range(100, 140):
         path = root / "image/pets/train/ape" / f"{k}.png"

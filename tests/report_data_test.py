@@ -174,6 +174,18 @@ EDITED = {
         [[1], [1, 2]],
         "accuracy.task.given is no matrix of 3 x 3",
     ),
+    "an accuracy beyond all numbers": (
+        "results.json",
+        "accuracy.task.given",
+        [[10**400] * 3] * 3,
+        "accuracy.task.given is no matrix of 3 x 3",
+    ),
+    "seconds beyond all numbers": (
+        "results.json",
+        "cost.seconds.train",
+        10**400,
+        "cost.seconds.train cannot be '1000",
+    ),
     "no counts": (
         "results.json",
         "batch_dependence.differing",

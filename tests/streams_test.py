@@ -285,7 +285,7 @@ def test_world_reference_renders_and_describes():
     reference = WorldReference(*star, "image", 123)
     assert reference.describe() == f"world-1:image/{star.name}#123"
     spec: Any = None
-    image = Modality("image", (), None, (), {})  # type: ignore[arg-type]
+    image = Modality("image", "visual", (), None, (), {})  # type: ignore[arg-type]
     np.testing.assert_array_equal(
         reference.load(image, spec), render(star, "image", 123)
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mmcl_jax import runs
+from mmcl_jax import own_code, runs
 from mmcl_jax.config import ConfigError
 from mmcl_jax.files import write_text
 from mmcl_jax.modalities.base import check_bytes, reading
@@ -38,11 +38,19 @@ def write(
         The file.
 
     Raises:
-        ConfigError: the manifest has no job set with one container.
+        ConfigError: the manifest has no job set with one container; or there is code of
+            the user's own, and it does not say where that is in a pod.
         DataError: the manifest cannot be read.
     """
     out = out.resolve()
     model, folder = read(manifest), pathlib.PurePosixPath(there or out) / "runs"
+    given = {each.get("name") for each in container(model).get("env", ())}
+    if (files := own_code.exported()) and own_code.VARIABLE not in given:
+        raise ConfigError(
+            f"--manifest: {manifest}: runs need {files}, and where pods have that is "
+            f"not known; put it on their volume, and its path there as "
+            f"{own_code.VARIABLE} into `env` of the container"
+        )
     made = []
     for run in todo:
         each = copy.deepcopy(model)

@@ -4,7 +4,7 @@ import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
 
-from mmcl_jax import runs
+from mmcl_jax import own_code, runs
 from mmcl_jax.files import write_text
 
 NAME = "sweep.sbatch"
@@ -33,7 +33,8 @@ def write(
     """Writes an array that has a job for every run, to be given to `sbatch`.
 
     The list of the runs is part of the file, of which SLURM keeps a copy: what is
-    written later does not change what a waiting job will do.
+    written later does not change what a waiting job will do. Code of the user's own is
+    named in it; the files themselves are read when a job starts.
 
     Args:
         todo: runs, of which the configs lie in `<out>/runs`.
@@ -64,9 +65,15 @@ runs=(
 )
 workdir={shlex.quote(str(out / "runs"))}/"${{runs[SLURM_ARRAY_TASK_ID]}}"
 exec >"$workdir/{runs.OUTPUT}" 2>&1
-export MMCL_JAX_ROOT="${{MMCL_JAX_ROOT:-{shlex.quote(str(_ROOT))}}}"
+{_exported()}export MMCL_JAX_ROOT="${{MMCL_JAX_ROOT:-{shlex.quote(str(_ROOT))}}}"
 exec bash {shlex.quote(str(_SCRIPT))} --workdir="$workdir"
 """
     path = out / NAME
     write_text(path, text)
     return path
+
+
+def _exported() -> str:
+    """Returns a line by which jobs find code of the user's own, if there is any."""
+    files = own_code.exported()
+    return f"export {own_code.VARIABLE}={shlex.quote(files)}\n" if files else ""

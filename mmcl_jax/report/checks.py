@@ -1,6 +1,7 @@
 """What a page reads of a run's JSON files has to be there, whoever has edited them."""
 
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,6 +113,8 @@ def _check(
             _check(item, expected[0], source, [*path, i])
     elif not isinstance(value, expected) or isinstance(value, bool):
         _complain(source, path, value)
+    elif isinstance(value, int) and abs(value) > sys.float_info.max:
+        _complain(source, path, value)
 
 
 def _matrix(
@@ -122,7 +125,7 @@ def _matrix(
         value = value[name]
     try:
         fits = np.array(value, np.float64).shape == (size, size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
         raise DataError(

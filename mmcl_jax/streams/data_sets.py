@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, Modality, Reference, TextReference
+from mmcl_jax.modalities.base import DataError, FileReference, Modality, Reference
 from mmcl_jax.streams.base import (
     EvaluateOn,
     Stream,
@@ -155,7 +155,10 @@ def build(
                 _split(part[0], validation_fraction, seed, data_set, name)
                 for part, name in zip(parts, names, strict=True)
             ]
-        train = [_keep(part[0], max_train_per_class, data_seed) for part in parts]
+        train = [
+            _keep(part[0], max_train_per_class, data_seed, data_set.modality)
+            for part in parts
+        ]
         seeds = [order_seed, zlib.crc32(data_set.path.encode())]
         places = np.random.default_rng(seeds).permutation(len(names))
         for k, chosen in enumerate(_cut(places, classes_per_task)):
@@ -231,11 +234,11 @@ def _select(
     return chosen
 
 
-def _draw(seed: int | str, reference: Reference) -> float:
+def _draw(seed: int | str, reference: Reference, modality: Modality) -> float:
     # A sentence moves with its words, so that one that is there twice is never on both
-    # sides of the split; a file with its place.
-    text = isinstance(reference, TextReference)
-    place = reference.text if text else reference.describe()
+    # sides of the split; a file with its place, since it may be damaged.
+    text = modality.tower == "text" and not isinstance(reference, FileReference)
+    place = reference.identity() if text else reference.describe()
     digest = hashlib.sha256(f"{seed}\0{place}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -256,7 +259,7 @@ def _split(
     data_set: DataSet,
     name: str,
 ) -> tuple[list[Reference], list[Reference]]:
-    draws = [_draw(seed, reference) for reference in references]
+    draws = [_draw(seed, reference, data_set.modality) for reference in references]
     if min(draws) == max(draws):
         raise DataError(
             f"{data_set.source}: class {name!r} has one sample only to "
@@ -267,10 +270,12 @@ def _split(
     return [r for d, r in pairs if d >= limit], [r for d, r in pairs if d < limit]
 
 
-def _keep(references: list[Reference], limit: int | None, seed: int) -> list[Reference]:
+def _keep(
+    references: list[Reference], limit: int | None, seed: int, modality: Modality
+) -> list[Reference]:
     if limit is None or len(references) <= limit:
         return references
     # Hashed apart from the split, which has taken the smallest of those draws.
-    draws = [_draw(~seed, reference) for reference in references]
+    draws = [_draw(~seed, reference, modality) for reference in references]
     chosen = np.argsort(draws, kind="stable")[:limit]
     return [references[i] for i in sorted(chosen)]

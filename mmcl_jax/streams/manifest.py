@@ -11,6 +11,7 @@ import csv
 import io
 import os
 import pathlib
+import unicodedata
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -51,12 +52,27 @@ class Row(NamedTuple):
 
 
 def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
-    """Writes a manifest at once."""
+    """Writes a manifest at once.
+
+    Raises:
+        DataError: the file is there already and is not this manifest.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(Row._fields)
     table.writerows(rows)
-    write_text(path, text.getvalue())
+    content = text.getvalue()
+    if path.exists():
+        if _same(path, content):
+            return
+        raise DataError(f"{path} is there already, with other rows; move or remove it")
+    write_text(path, content)
+
+
+def _same(path: pathlib.Path, content: str) -> bool:
+    """Returns whether a file has this content, and reads no more of it than that."""
+    wanted = content.encode()
+    return path.stat().st_size == len(wanted) and path.read_bytes() == wanted
 
 
 def build(*, path: str, **selection: Any) -> Stream:
@@ -86,12 +102,13 @@ def _read(path: pathlib.Path) -> list[DataSet]:
     for line, values in read_rows(path, COLUMNS, EXPECTED):
         where = f"{path}:{line}"
         row = _row(where, values, path.stem)
-        if reason := root.complaint(row.path):
+        # of this very path, since without `..` it may lead to another file
+        file = os.path.normpath(row.path)
+        if reason := root.complaint(file):
             wrong.append(f"{where}: {reason}")
             if len(wrong) == _NAMED:
                 break
             continue
-        file = os.path.normpath(row.path)
         first = lines.setdefault((row.modality, row.dataset, file), line)
         if first != line:
             raise DataError(f"{where}: {row.path} is that of line {first}; remove one")
@@ -149,14 +166,16 @@ class _Root:
         self._folders: dict[str, str] = {}
 
     def complaint(self, path: str) -> str | None:
-        """Returns what is wrong with a path, or None."""
-        if os.path.isabs(path) or not path.isprintable():
-            return f"{path!r}: expected a path relative to the folder of the table"
+        """Returns what is wrong with a normalized path, or None."""
+        if any(unicodedata.category(character) == "Cc" for character in path):
+            return f"{path!r} has a control character; rename the file"
+        if os.path.isabs(path):
+            return f"{path}: expected a path relative to the folder of the table"
         parent, name = os.path.split(os.path.join(self._real, path))
         if parent not in self._folders:
             self._folders[parent] = os.path.realpath(parent)
         file = os.path.join(self._folders[parent], name)
-        if os.path.islink(file) or name == "..":
+        if os.path.islink(file):
             file = os.path.realpath(file)
         if os.path.commonpath([self._real, file]) != self._real:
             return f"{path}: leads out of {self._real}; copy the file there"

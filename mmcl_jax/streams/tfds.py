@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +31,24 @@ from mmcl_jax.streams.data_sets import DataSet
 
 EXPECTED = "a data set that TensorFlow Datasets has prepared as array records"
 _INFO = "dataset_info.json"
-# what features may be of; a name elsewhere would be imported, and so run
-_CLASSES = "tensorflow_datasets.core.features."
+# what features may be; the library imports, and so runs, whatever else is named
+_CLASSES = {
+    f"tensorflow_datasets.core.features.{name}"
+    for name in (
+        "bounding_boxes.BBoxFeature",
+        "class_label_feature.ClassLabel",
+        "features_dict.FeaturesDict",
+        "image_feature.Image",
+        "labeled_image.LabeledImage",
+        "scalar.Scalar",
+        "sequence_feature.Sequence",
+        "tensor_feature.Tensor",
+        "text_feature.Text",
+        "video_feature.Video",
+    )
+}
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_CHUNK = 1024  # records that are held at once while labels are read
+_CHUNK = 1024  # records that are held at once
 
 
 class _Opened(NamedTuple):
@@ -42,7 +56,9 @@ class _Opened(NamedTuple):
 
     Attributes:
         source: folder and split, for messages.
-        records: its records by their places, media as they are stored.
+        records: its records by their places, serialized.
+        parse: returns medium, as it is stored, and class of a record; what else is in
+            it is not looked at.
         media: name of the feature that is learnt.
         label: name of the feature that is its class.
         modality: of the media.
@@ -51,6 +67,7 @@ class _Opened(NamedTuple):
 
     source: str
     records: Any
+    parse: Callable[[bytes], Mapping[str, Any]]
     media: str
     label: str
     modality: str
@@ -66,16 +83,20 @@ class RecordReference:
         name: of the data set, with its version.
         split: of which it is.
         index: its place in the split.
+        content: hash of the medium as it is stored.
     """
 
     folder: str
     name: str
     split: str
     index: int
+    content: str
 
     def load(self, modality: Modality, spec: InputSpec) -> Media:
         """Decodes the record; pictures by the decoder of the modality."""
-        value = self._stored()
+        with reading(os.path.join(self.folder, _INFO), EXPECTED):
+            opened = _open(self.folder, self.split)
+            value = _media(opened, opened.parse(opened.records[self.index]))
         if modality.name == "text":
             return value.decode("utf-8", "replace")
         source = self.describe()
@@ -93,13 +114,7 @@ class RecordReference:
 
     def identity(self) -> str:
         """Returns a hash of what is stored."""
-        return hashlib.sha256(self._stored()).hexdigest()
-
-    def _stored(self) -> bytes:
-        with reading(os.path.join(self.folder, _INFO), EXPECTED):
-            opened = _open(self.folder, self.split)
-            value = opened.records[self.index][opened.media]
-            return value.encode() if isinstance(value, str) else bytes(value)
+        return self.content
 
 
 def build(
@@ -112,7 +127,8 @@ def build(
 ) -> Stream:
     """Reads a stream from prepared data sets; no sample is decoded.
 
-    The labels are in the records, so that every record is read once.
+    The labels are in the records, so that every record is read once; a hash of its
+    medium is kept.
 
     Args:
         names: of data sets, such as `mnist` or `my_data/config/1.0.0`. Without a
@@ -128,9 +144,14 @@ def build(
 
     Raises:
         DataError: a data set is not there, not prepared as array records, or not of a
-            medium and a class; names its folder.
+            medium and a class; names its folder. Or one split is to train and to test.
         ValueError: an argument makes no sense.
     """
+    if train == test:
+        raise DataError(
+            f"split {train!r} would be trained on and score; give two of them, or an "
+            "empty one to test with, so that a part is split off"
+        )
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = pathlib.Path(data_dir or default).expanduser()
     found = [_data_set(root, name, train, test) for name in names]
@@ -147,8 +168,8 @@ def _data_set(root: pathlib.Path, name: str, train: str, test: str) -> DataSet:
         with reading(str(folder / _INFO), EXPECTED):
             opened = _open(str(folder), split)
             modality, classes = opened.modality, {}
-            for index, label in enumerate(_labels(opened)):
-                reference = RecordReference(str(folder), full, split, index)
+            for index, (label, content) in enumerate(_samples(opened)):
+                reference = RecordReference(str(folder), full, split, index, content)
                 classes.setdefault(opened.names[label], []).append(reference)
         parts[part] = classes
     # a data set's name has no slash in it
@@ -179,7 +200,7 @@ def _find(root: pathlib.Path, name: str) -> pathlib.Path:
 
 @functools.lru_cache(maxsize=64)
 def _open(folder: str, split: str) -> _Opened:
-    _check_features(read_json(pathlib.Path(folder) / "features.json", EXPECTED), folder)
+    _check_features(folder)
     import tensorflow_datasets as tfds  # takes a second, and is seldom needed
 
     builder: Any = tfds.builder_from_directory(folder)
@@ -204,28 +225,54 @@ def _open(folder: str, split: str) -> _Opened:
             "map or text and one class label, or supervised keys that name them"
         )
     ((name, modality),), (label,) = media.items(), labels
-    skip = {name: tfds.decode.SkipDecoding()}
     names = tuple(features[label].names)
-    records = builder.as_data_source(split, decoders=skip)
-    return _Opened(f"{folder}/{split}", records, name, label, modality, names)
+    needed = tfds.features.FeaturesDict({n: features[n] for n in (name, label)})
+    read: Any = needed.deserialize_example_np
+    parse = functools.partial(read, decoders={name: tfds.decode.SkipDecoding()})
+    records = builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+    return _Opened(f"{folder}/{split}", records, parse, name, label, modality, names)
 
 
-def _check_features(tree: Any, folder: str) -> None:
-    """Raises `DataError` for a feature that is not one of the library's own."""
-    if isinstance(tree, dict):
-        name = tree.get("pythonClassName", _CLASSES)
-        if not (isinstance(name, str) and name.startswith(_CLASSES)):
-            raise DataError(
-                f"{folder}: feature of {name!r}; expected one of {_CLASSES}"
-            )
-        if name.endswith(".Audio"):
-            raise DataError(
-                f"{folder}: sounds, which cannot be read without TensorFlow; write "
-                "them to files, and list these in a manifest"
-            )
-    for value in tree.values() if isinstance(tree, dict) else tree:
-        if isinstance(value, (dict, list)):
-            _check_features(value, folder)
+def _check_features(folder: str) -> None:
+    """Raises `DataError` for features that are none of `_CLASSES`.
+
+    Of `features.json` a message is made as the library makes it, so that a class is
+    found in all of the spellings that the library would find it in.
+    """
+    from google.protobuf import json_format
+    from tensorflow_datasets.core.proto import feature_pb2
+
+    message: Any = feature_pb2
+    tree = read_json(pathlib.Path(folder) / "features.json", EXPECTED)
+    if "type" in tree:
+        raise DataError(
+            f"{folder}: features.json is of a form that is no longer written, and that "
+            "may name any class; prepare the data set again"
+        )
+    _check_feature(json_format.ParseDict(tree, message.Feature()), folder)
+
+
+def _check_feature(feature: Any, folder: str) -> None:
+    name, content = feature.python_class_name, feature.WhichOneof("content")
+    if content == "audio":
+        raise DataError(
+            f"{folder}: sounds, which cannot be read without TensorFlow; write them to "
+            "files, and list these in a manifest"
+        )
+    # free JSON is read in the old form, and may name any class, too
+    if name not in _CLASSES or content == "json_feature":
+        known = ", ".join(sorted(known.rpartition(".")[2] for known in _CLASSES))
+        raise DataError(
+            f"{folder}: feature of {name!r}; expected those of TensorFlow Datasets, "
+            f"one of {known}"
+        )
+    below = [*feature.features_dict.features.values()]
+    if content == "sequence":
+        below.append(feature.sequence.feature)
+    for each in below:
+        _check_feature(each, folder)
 
 
 def _modality(feature: Any) -> str | None:
@@ -236,14 +283,21 @@ def _modality(feature: Any) -> str | None:
     return "text" if kind == "Text" else None
 
 
-def _labels(opened: _Opened) -> Iterator[int]:
+def _samples(opened: _Opened) -> Iterator[tuple[int, str]]:
+    """Yields class and hash of each record; every record is read once."""
     for start in range(0, len(opened.records), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(opened.records)))
-        for row, record in zip(rows, opened.records.__getitems__(rows), strict=True):
+        for row, raw in zip(rows, opened.records.__getitems__(rows), strict=True):
+            record = opened.parse(raw)
             label = int(record[opened.label])
             if not 0 <= label < len(opened.names):
                 raise DataError(
                     f"{opened.source}:{row}: label {label}; expected 0 to "
                     f"{len(opened.names) - 1}"
                 )
-            yield label
+            yield label, hashlib.sha256(_media(opened, record)).hexdigest()
+
+
+def _media(opened: _Opened, record: Mapping[str, Any]) -> bytes:
+    value = record[opened.media]
+    return value.encode() if isinstance(value, str) else bytes(value)
