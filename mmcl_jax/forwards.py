@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, UInt32
 
 from mmcl_jax.methods.base import Method
@@ -155,12 +156,20 @@ def _watched(
 
     Those alone that read the samples and the frozen weights as they are: what the tower
     makes of anything else does not depend on the injection alone.
+
+    Raises:
+        TypeError: from a forward inside a loop, a branch or another transformation.
     """
     leaves, structure = jax.tree.flatten((context.frozen, batch.inputs))
+    outside = get_opaque_trace_state()
 
     def as_they_are(frozen: PyTree, inputs: PyTree) -> bool:
         found, of = jax.tree.flatten((frozen, inputs))
-        return of == structure and all(map(operator.is_, found, leaves))
+        if of != structure or not all(map(operator.is_, found, leaves)):
+            return False
+        if get_opaque_trace_state() != outside:  # an answer could not leave it
+            raise TypeError("predict calls the tower inside a transformation of JAX")
+        return True
 
     def embed(
         frozen: PyTree,

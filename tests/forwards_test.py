@@ -125,7 +125,7 @@ def test_parts_of_a_prediction_are_the_prediction(encoder_folder: pathlib.Path):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-# What own methods do with the tower. `params["visual"]` is 0, and 0.5 once it has moved.
+# what own methods do with the tower; `params["visual"]` is 0, and then 0.5
 
 
 def _plain(model, params, context, batch):
