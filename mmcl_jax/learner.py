@@ -285,7 +285,7 @@ def make_learner(
                 jax.eval_shape(conclude, *at, batch, answers)
         # of a method's own code, in which anything may go wrong without its inputs
         except Exception as error:  # noqa: BLE001
-            return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            return f"{type(error).__name__}: {error}".partition("\n")[0]
         return None
 
     return Learner(
