@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from mmcl_jax.config import ConfigError
@@ -173,6 +174,11 @@ def synchronize(name: str) -> None:
     """Waits until every process of the run has come to the place `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def everywhere(holds: bool) -> bool:
+    """Returns whether something holds in every process of the run; all have to ask."""
+    return bool(np.all(multihost_utils.process_allgather(np.array(holds))))
 
 
 def shard() -> tuple[int, int]:

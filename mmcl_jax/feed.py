@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from mmcl_jax import distributed, features, rngs, sharding
 from mmcl_jax.assemble import Run
@@ -101,8 +100,7 @@ class Feed:
             shape = (len(rows), run.encoder.spec.embedding)
             stored = features.read(self._folder, name, shape)
             # all processes have to embed what one of them lacks
-            found = multihost_utils.process_allgather(np.array(stored is not None))
-            if stored is not None and found.all():
+            if distributed.everywhere(stored is not None) and stored is not None:
                 return stored
         batches = self._epoch(modality, rows, seed=None, queries=None)
         started = (

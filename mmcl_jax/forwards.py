@@ -1,24 +1,34 @@
-"""A prediction cut at the tower: what it asks the tower, the answers, what follows.
+"""A prediction cut at the tower: what the tower answers, and what follows from that.
 
 Nearly all of a prediction's time is the tower's. What the tower answers depends on its
 frozen weights, on the samples and on what an adapter injects, and on nothing else. So
 answers stay as they are while the injections do, whatever else a method has learnt: the
 adapter of another modality, a new solve behind the tower. That is decided by the
 injections themselves, bit by bit, and never by what a method is called.
+
+`conclude` makes the prediction from answers, and with it the digests of the injections.
+If these are the digests that came with the answers when they were fresh, the answers
+are what the tower would give: the first forward's since it is asked the same; and then
+the second's, even where its injection depends on the first answer, and so on.
 """
 
+import dataclasses
+import functools
+import operator
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, UInt32
 
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
+from mmcl_jax.models.tower import Injection
 from mmcl_jax.types import Batch, Context, Params, Prediction, PyTree
 
 Answers = tuple[Array, ...]
+Digests = tuple[UInt32[Array, " sums"], ...]
 MakeMethod = Callable[[Model], Method]
 
 # independent sums, each of 32 bits
@@ -31,9 +41,16 @@ def digest(tree: PyTree) -> UInt32[Array, " sums"]:
     Two trees have the same digest by chance alone, as two files have the same hash.
     Each word is mixed with its place, by the finalizer of MurmurHash3, and the results
     are added modulo 2^32; so the order of the additions does not show.
+
+    Raises:
+        TypeError: a leaf is of a type that float32 does not hold.
     """
     total = jnp.zeros(_SUMS, jnp.uint32)
-    for i, leaf in enumerate(jax.tree.leaves(tree)):
+    for i, leaf in enumerate(map(jnp.asarray, jax.tree.leaves(tree))):
+        if jnp.promote_types(leaf.dtype, jnp.float32) != jnp.float32 or not (
+            jnp.issubdtype(leaf.dtype, jnp.floating)
+        ):
+            raise TypeError(f"an injection of {leaf.dtype}, not of float32")
         bits = jax.lax.bitcast_convert_type(
             leaf.astype(jnp.float32), jnp.uint32
         ).reshape(-1)
@@ -51,55 +68,16 @@ def _mixed(x: Array) -> Array:
     return x ^ (x >> 16)
 
 
-def ask(
-    make_method: MakeMethod,
-    model: Model,
-    params: Params,
-    context: Context,
-    batch: Batch,
-) -> UInt32[Array, "2 forwards sums"]:
-    """Returns a digest of the injection of each forward of a prediction.
+class _Withheld:
+    """Stands where inputs would be; whoever reads it is told that there are none."""
 
-    Twice, for two different answers of the tower: where a method's second forward
-    depended on the first, the digests would differ, and say that they say nothing.
+    def __getitem__(self, name: object) -> None:
+        raise TypeError("predict reads batch.inputs beside the tower")
 
-    Args:
-        make_method: builds the method around a model.
-        model: the frozen encoder.
-        params: of the method.
-        context: of the prediction.
-        batch: its inputs are not read.
-    """
 
-    def asked(answer: float) -> Array:
-        digests = [jnp.zeros(_SUMS, jnp.uint32)]  # a stack of none has no shape
-
-        def embed(frozen, modality, inputs, injection) -> Array:
-            digests.append(digest(injection))
-            return jnp.full((len(batch.label), model.spec.embedding), answer)
-
-        def layer_features(frozen, modality, inputs, blocks) -> Array:
-            shapes = model.input_shapes[model.modalities.index(modality)]
-            rows = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(
-                    (len(batch.label), *leaf.shape), leaf.dtype
-                ),
-                shapes,
-            )
-            like = jax.eval_shape(
-                lambda frozen, rows: model.layer_features(
-                    frozen, modality, rows, blocks
-                ),
-                frozen,
-                rows,
-            )
-            return jnp.full(like.shape, answer, like.dtype)
-
-        watched = model._replace(embed=embed, layer_features=layer_features)
-        make_method(watched).predict(params, context, batch)
-        return jnp.stack(digests)
-
-    return jnp.stack([asked(0.0), asked(1.0)])
+def without_inputs(batch: Batch) -> Batch:
+    """Returns the batch with inputs that can be handed to a tower and nothing else."""
+    return dataclasses.replace(batch, inputs=_Withheld())
 
 
 def answer(
@@ -109,19 +87,23 @@ def answer(
     context: Context,
     batch: Batch,
 ) -> Answers:
-    """Returns what the tower gives in each forward of a prediction, see `ask`."""
+    """Returns what the tower gives in each forward of a prediction.
+
+    Args:
+        make_method: builds the method around a model.
+        model: the frozen encoder.
+        params: of the method.
+        context: of the prediction.
+        batch: with its inputs.
+    """
     answers: list[Array] = []
 
-    def kept(call: Callable[..., Array]) -> Callable[..., Array]:
-        def watched(*args: Any) -> Array:
-            answers.append(call(*args))
-            return answers[-1]
+    def keep(forward: Callable[[], Array], injection: Injection | None) -> Array:
+        del injection
+        answers.append(forward())
+        return answers[-1]
 
-        return watched
-
-    watched = model._replace(
-        embed=kept(model.embed), layer_features=kept(model.layer_features)
-    )
+    watched = _watched(model, context, batch, keep)
     make_method(watched).predict(params, context, batch)
     return tuple(answers)
 
@@ -133,12 +115,77 @@ def conclude(
     context: Context,
     batch: Batch,
     answers: Answers,
-) -> Prediction:
-    """Returns the prediction that follows from the tower's answers, see `ask`."""
-    left = iter(answers)
+) -> tuple[Prediction, Digests]:
+    """Returns the prediction that follows from answers, and what was asked for them.
 
-    def next_answer(*args: Any) -> Array:
-        return next(left)
+    Args:
+        make_method: as of `answer`.
+        model: as of `answer`.
+        params: as of `answer`.
+        context: as of `answer`.
+        batch: of `without_inputs`.
+        answers: of `answer`.
 
-    given = model._replace(embed=next_answer, layer_features=next_answer)
-    return make_method(given).predict(params, context, batch)
+    Raises:
+        TypeError: `predict` reads the inputs beside the tower, changes them or the
+            frozen weights in front of it, or injects what has no digest.
+    """
+    left, digests = list(answers), []
+
+    def give(forward: Callable[[], Array], injection: Injection | None) -> Array:
+        del forward
+        digests.append(digest(injection))
+        if not left:
+            raise TypeError("predict changes batch.inputs in front of the tower")
+        return left.pop(0)
+
+    watched = _watched(model, context, batch, give)
+    prediction = make_method(watched).predict(params, context, batch)
+    if left:
+        raise TypeError("predict asks the tower another time if it has no inputs")
+    return prediction, tuple(digests)
+
+
+def _watched(
+    model: Model,
+    context: Context,
+    batch: Batch,
+    take: Callable[[Callable[[], Array], Injection | None], Array],
+) -> Model:
+    """Returns the model with forwards that `take` is asked for.
+
+    Those alone that read the samples and the frozen weights as they are: what the tower
+    makes of anything else does not depend on the injection alone.
+
+    Raises:
+        TypeError: from a forward inside a loop, a branch or another transformation.
+    """
+    leaves, structure = jax.tree.flatten((context.frozen, batch.inputs))
+    outside = get_opaque_trace_state()
+
+    def as_they_are(frozen: PyTree, inputs: PyTree) -> bool:
+        found, of = jax.tree.flatten((frozen, inputs))
+        if of != structure or not all(map(operator.is_, found, leaves)):
+            return False
+        if get_opaque_trace_state() != outside:  # an answer could not leave it
+            raise TypeError("predict calls the tower inside a transformation of JAX")
+        return True
+
+    def embed(
+        frozen: PyTree,
+        modality: str,
+        inputs: PyTree,
+        injection: Injection | None = None,
+    ) -> Array:
+        forward = functools.partial(model.embed, frozen, modality, inputs, injection)
+        return take(forward, injection) if as_they_are(frozen, inputs) else forward()
+
+    def layer_features(
+        frozen: PyTree, modality: str, inputs: PyTree, blocks: int
+    ) -> Array:
+        forward = functools.partial(
+            model.layer_features, frozen, modality, inputs, blocks
+        )
+        return take(forward, None) if as_they_are(frozen, inputs) else forward()
+
+    return model._replace(embed=embed, layer_features=layer_features)

@@ -74,11 +74,12 @@ class Learner(NamedTuple):
         predict: `(state, frozen, classes, task, batch) -> Prediction` with routes
             stacked in front: `[2, b, ...]` given and predicted, or `[1, b, ...]` where
             the method takes no hint.
-        ask: as `predict`, the digests of `forwards.ask`, a tuple by route; reads no
-            inputs.
-        answer: as `predict`, what the tower gives, a tuple by route.
+        answer: as `predict`, what the tower gives, a tuple by route, see `forwards`.
         conclude: `(state, frozen, classes, task, batch, answers) -> Prediction`, as
-            `predict`; reads no inputs.
+            `predict`, and the digests of what was injected, routes in front; reads no
+            inputs.
+        uncut: as `predict`, why its batches cannot be predicted by `answer` and
+            `conclude`; None: they can. Reads no inputs and computes nothing.
         traces: how often each function was traced, by its name and the modality.
         forwards: passes through a tower in each function's last trace.
     """
@@ -92,9 +93,9 @@ class Learner(NamedTuple):
     end_task: Callable[..., LearnerState]
     health: Callable[..., tuple[Bool[Array, ""], Float[Array, ""]]]
     predict: Callable[..., Prediction]
-    ask: Callable[..., tuple]
     answer: Callable[..., tuple]
-    conclude: Callable[..., Prediction]
+    conclude: Callable[..., tuple[Prediction, forwards_of.Digests]]
+    uncut: Callable[..., str | None]
     traces: collections.Counter
     forwards: dict[str, int]
 
@@ -237,7 +238,6 @@ def make_learner(
     def routes(state, frozen, classes, task, batch, forward) -> tuple:
         """Calls `forward` without the hint and, if that may matter, with it."""
         at = context(state, frozen, classes, task, False)
-        batch = _clean(batch)
         unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
         free = forward(state.params, at, unhinted)
         if not method.uses_hint:
@@ -251,27 +251,42 @@ def make_learner(
         return (given, free)
 
     def predict(state, frozen, classes, task, batch) -> Prediction:
+        batch = _clean(batch)
         found = routes(state, frozen, classes, task, batch, method.predict)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
-    def ask(state, frozen, classes, task, batch) -> tuple:
-        forward = functools.partial(forwards_of.ask, make_method, counted)
-        return routes(state, frozen, classes, task, batch, forward)
-
     def answer(state, frozen, classes, task, batch) -> tuple:
         forward = functools.partial(forwards_of.answer, make_method, counted)
-        return routes(state, frozen, classes, task, batch, forward)
+        return routes(state, frozen, classes, task, _clean(batch), forward)
 
-    def conclude(state, frozen, classes, task, batch, answers) -> Prediction:
+    def conclude(state, frozen, classes, task, batch, answers):
         left = iter(answers[::-1])  # the last route is called first
 
-        def forward(params, at, batch) -> Prediction:
+        def forward(params, at, batch) -> tuple[Prediction, forwards_of.Digests]:
             return forwards_of.conclude(
                 make_method, counted, params, at, batch, next(left)
             )
 
-        found = routes(state, frozen, classes, task, batch, forward)
+        bare = forwards_of.without_inputs(_clean(batch))
+        found = routes(state, frozen, classes, task, bare, forward)
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+    def uncut(state, frozen, classes, task, batch) -> str | None:
+        rows = {
+            name: jax.ShapeDtypeStruct((len(batch.label), *leaf.shape), leaf.dtype)
+            for name, leaf in model.input_shapes[
+                model.modalities.index(batch.modality)
+            ].items()
+        }
+        at, whole = (state, frozen, classes, task), batch.replace(inputs=rows)
+        try:
+            with sharding.computing_on(mesh):
+                answers = jax.eval_shape(answer, *at, whole)
+                jax.eval_shape(conclude, *at, batch, answers)
+        # of a method's own code, in which anything may go wrong without its inputs
+        except Exception as error:  # noqa: BLE001
+            return f"{type(error).__name__}: {error}".partition("\n")[0]
+        return None
 
     return Learner(
         init=compiled(init),
@@ -283,9 +298,9 @@ def make_learner(
         end_task=compiled(end_task),
         health=compiled(health),
         predict=compiled(predict),
-        ask=compiled(ask),
         answer=compiled(answer),
         conclude=compiled(conclude),
+        uncut=uncut,
         traces=traces,
         forwards=forwards,
     )

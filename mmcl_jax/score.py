@@ -5,14 +5,23 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
-from mmcl_jax import calibration, evaluate, invariance, metrics, rngs, sharding
+from mmcl_jax import (
+    calibration,
+    distributed,
+    evaluate,
+    invariance,
+    metrics,
+    rngs,
+    sharding,
+)
 from mmcl_jax.assemble import Run
 from mmcl_jax.calibration import ROUTES, SAMPLES
 from mmcl_jax.feed import Feed, Records, ahead
 from mmcl_jax.learner import LearnerState
 from mmcl_jax.results import Results
-from mmcl_jax.types import Batch, Classes, Prediction, PyTree
+from mmcl_jax.types import Classes, Prediction, PyTree
 
 ByTask = dict[int, evaluate.TaskPredictions]
 # called behind each batch with the number of samples that are scored by it; whoever
@@ -27,8 +36,10 @@ class Scorer:
         """Takes the frozen weights on the devices and class texts `[C d]`."""
         self._run, self._feed = run, feed
         self._frozen, self._text = frozen, text
-        # of each test set, what the tower was asked and what it has answered
-        self._known: dict[int, tuple[PyTree, list[PyTree]]] = {}
+        # of each batch of a test set, what the tower has answered and to what
+        self._known: dict[int, list[tuple[PyTree, PyTree]]] = {}
+        # why predictions of a modality cannot be cut at the tower
+        self._uncut: dict[str, str | None] = {}
 
     def score(
         self,
@@ -174,38 +185,75 @@ class Scorer:
             task: whose test set they are: what the tower answers is kept for later
                 stages, and what it cannot answer otherwise is not asked again.
         """
-        learner = self._run.learner
+        learner, feed = self._run.learner, self._feed
         stage = sharding.put(np.int32(index), self._run.mesh)
         at = (state, self._frozen, classes, stage)
-        bare = self._feed.batches(records, decoded=False)
-        if not self._run.method.needs_inputs:
-            started = (learner.predict(*at, batch) for batch in bare)
-        else:
-            bare = list(bare)
-            answers = self._answers(at, records, bare, task)
-            started = (
-                learner.conclude(*at, batch, answered)
-                for batch, answered in zip(bare, answers, strict=True)
-            )
+        if self._run.method.needs_inputs and self._cut(at, records):
+            return self._concluded(at, records, task)
+        batches = feed.batches(records, decoded=self._run.method.needs_inputs)
+        started = (learner.predict(*at, batch) for batch in batches)
         return map(jax.device_get, ahead(started))
 
-    def _answers(
-        self, at: tuple, records: Records, bare: Sequence[Batch], task: int | None
-    ) -> Iterator[PyTree]:
-        """Yields what the tower answers in each batch, see `forwards`."""
-        learner, asked = self._run.learner, None
-        if task is not None:
-            asked = jax.device_get([learner.ask(*at, batch) for batch in bare])
-            before, answers = self._known.get(task, (None, []))
-            if _same(before, asked):
-                yield from sharding.put(answers, self._run.mesh)
+    def _cut(self, at: tuple, records: Records) -> bool:
+        """Returns whether predictions can be cut at the tower, see `Learner.uncut`."""
+        for modality, rows in records.items():
+            if modality not in self._uncut:
+                some = self._feed.batches({modality: rows[:1]}, decoded=False)
+                self._uncut[modality] = self._run.learner.uncut(*at, next(some))
+                if self._uncut[modality] is not None:
+                    logging.warning(
+                        "method %r: what the tower answers for test samples of %s is "
+                        "not kept for later stages, since `predict` has to be run as a "
+                        "whole (%s)",
+                        self._run.config.method.name,
+                        modality,
+                        self._uncut[modality],
+                    )
+        return all(self._uncut[modality] is None for modality in records)
+
+    def _concluded(
+        self, at: tuple, records: Records, task: int | None
+    ) -> Iterator[Prediction]:
+        """Yields predictions, from kept answers up to the first batch that has none."""
+        learner, feed = self._run.learner, self._feed
+        known = self._known.setdefault(task, []) if task is not None else []
+        start = 0
+        for prediction in self._recalled(at, records, known):
+            yield prediction
+            start += 1
+        del known[start:]
+        if start == feed.num_batches(records):
+            return
+
+        def computed() -> Iterator[tuple]:
+            whole = feed.batches(records, start=start)
+            bare = feed.batches(records, decoded=False, start=start)
+            for batch, rest in zip(whole, bare, strict=True):
+                answers = learner.answer(*at, batch)
+                yield *learner.conclude(*at, rest, answers), answers
+
+        for prediction, asked, answers in ahead(computed()):
+            if task is not None:
+                known.append(jax.device_get((answers, asked)))
+            yield jax.device_get(prediction)
+
+    def _recalled(
+        self, at: tuple, records: Records, known: Sequence[tuple[PyTree, PyTree]]
+    ) -> Iterator[Prediction]:
+        """Yields predictions from kept answers while these are the right ones."""
+        bare = self._feed.batches(records, decoded=False)
+        concluded = (
+            self._run.learner.conclude(
+                *at, batch, sharding.put_local(answers, self._run.mesh)
+            )
+            for batch, (answers, _) in zip(bare, known, strict=False)
+        )
+        for result, (_, before) in zip(ahead(concluded), known, strict=True):
+            prediction, asked = jax.device_get(result)
+            # one process must not go on without the others
+            if not distributed.everywhere(_equal(asked, before)):
                 return
-        answers = []
-        for batch in self._feed.batches(records):
-            answers.append(learner.answer(*at, batch))
-            yield answers[-1]
-        if task is not None:
-            self._known[task] = asked, jax.device_get(answers)
+            yield prediction
 
     def _zero_shot(self, task: int, seen: Sequence[int]) -> np.ndarray:
         """Returns the frozen encoder's accuracy on a test set, `[spaces]`."""
@@ -217,12 +265,9 @@ class Scorer:
         )
 
 
-def _same(before: PyTree, after: PyTree) -> bool:
-    """Returns whether all forwards were asked the same; see `forwards.ask`."""
-    if before is None:
-        return False
-    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    return all(np.array_equal(a, b) and np.array_equal(b[0], b[1]) for a, b in pairs)
+def _equal(left: PyTree, right: PyTree) -> bool:
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _paused(

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -10,24 +11,30 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmcl_jax import assemble, config, forwards
+from mmcl_jax import assemble, config, distributed, forwards
 from mmcl_jax.feed import Feed
-from mmcl_jax.learner import LearnerState
+from mmcl_jax.learner import LearnerState, make_learner
+from mmcl_jax.methods import base
+from mmcl_jax.models.tower import Injection
 from mmcl_jax.results import Results
-from mmcl_jax.score import Scorer
-from mmcl_jax.types import Batch, Prediction
+from mmcl_jax.score import Between, Scorer
 
 METHODS = ("sequential", "comm", "s_prompts", "comm_plus")
 
 
-def _run(encoder_folder: pathlib.Path, method: str) -> assemble.Run:
+def _run(
+    encoder_folder: pathlib.Path,
+    method: str,
+    modalities: tuple[str, ...] = ("image", "text"),
+    test: int = 6,
+) -> assemble.Run:
     options = config.Config(
         stream=config.World(
             tasks=2,
             classes_per_task=2,
-            modalities=("image", "text"),
+            modalities=modalities,
             train_per_class=2,
-            test_per_class=6,
+            test_per_class=test,
         ),
         encoder=config.EncoderOptions(str(encoder_folder)),
         method=config.MethodOptions(
@@ -58,12 +65,14 @@ class _Scored:
         frozen = self._run.encoder.frozen
         self._scorer = Scorer(self._run, self._feed, frozen, self._text)
 
-    def score(self, state: LearnerState) -> dict[int, np.ndarray]:
+    def score(
+        self, state: LearnerState, between: Between = lambda samples: None
+    ) -> dict[int, np.ndarray]:
         """Returns the margins on both test sets."""
         self.sent.clear()
         classes = assemble.classes_at(self._run, self._text, 1)
         results = Results.start(2)
-        found = self._scorer.score(state, classes, 1, results, lambda samples: None)
+        found = self._scorer.score(state, classes, 1, results, between)
         return {task: each.margin for task, each in found.items()}
 
 
@@ -111,30 +120,159 @@ def test_parts_of_a_prediction_are_the_prediction(encoder_folder: pathlib.Path):
         feed.batches(records), feed.batches(records, decoded=False), strict=True
     ):
         answers = run.learner.answer(*at, whole)
-        parts = run.learner.conclude(*at, bare, answers)
+        parts, _ = run.learner.conclude(*at, bare, answers)
         for a, b in zip(parts, run.learner.predict(*at, whole), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_a_forward_that_depends_on_another_is_never_known(
-    encoder_folder: pathlib.Path,
+# what own methods do with the tower; `params["visual"]` is 0, and then 0.5
+
+
+def _plain(model, params, context, batch):
+    prompts = _prompts(model, batch, params["visual"])
+    return model.embed(context.frozen, batch.modality, batch.inputs, prompts)
+
+
+def _picture(model, params, context, batch):
+    pixels = batch.inputs["pixels"] + params["visual"]
+    return model.embed(context.frozen, batch.modality, {"pixels": pixels}, None)
+
+
+def _tuned(model, params, context, batch):
+    frozen = jax.tree.map(lambda leaf: leaf * (1 + params["visual"]), context.frozen)
+    return model.embed(frozen, batch.modality, batch.inputs, None)
+
+
+def _beside(model, params, context, batch):
+    brightness = batch.inputs["pixels"].mean((1, 2, 3, 4))[:, None]
+    return _plain(model, params, context, batch) + jnp.cos(brightness)
+
+
+def _mapped(model, params, context, batch):
+    values = params["visual"] + jnp.arange(2.0)
+
+    def embed(value):
+        return _plain(model, {"visual": value}, context, batch)
+
+    return jax.lax.map(embed, values).sum(0)
+
+
+def _vectorized(model, params, context, batch):
+    def embed(value):
+        return _plain(model, {"visual": value}, context, batch)
+
+    return jax.vmap(embed)(params["visual"] + jnp.arange(2.0)).sum(0)
+
+
+def _if_trained(model, params, context, batch):
+    return jax.lax.cond(
+        params["visual"] > 0.25,
+        lambda: _plain(model, params, context, batch),
+        lambda: batch.query,
+    )
+
+
+def _chosen(model, params, context, batch):
+    """The second forward depends on the first, but not where all answers are equal."""
+    first = model.embed(context.frozen, batch.modality, batch.inputs, None)
+    sign = 1 - 4 * params["visual"]
+    best = jnp.argmax(sign * first @ context.classes.text.T, axis=-1)
+    prompts = _prompts(model, batch, best[:, None, None, None].astype(jnp.float32))
+    return model.embed(context.frozen, batch.modality, batch.inputs, prompts)
+
+
+def _with_names(model, params, context, batch):
+    """Reads the tower of text too, and what it reads there are no samples."""
+    tokens = jnp.ones((2, model.spec.text.context_length), jnp.int32)
+    names = model.embed(context.frozen, "text", {"tokens": tokens}, None)
+    return _plain(model, params, context, batch) + params["visual"] * names.mean(0)
+
+
+def _prompts(model, batch, value) -> Injection:
+    width = model.spec.tower(model.tower_of(batch.modality)).width
+    return Injection(prompts=jnp.full((len(batch.label), 1, 1, width), 0.1) * value)
+
+
+def _own_run(encoder_folder: pathlib.Path, embed, test: int = 6) -> assemble.Run:
+    run = _run(encoder_folder, "sequential", ("image",), test)
+
+    def make_method(model):
+        def init(key, model):
+            return {"visual": jnp.zeros(())}, {}
+
+        return base.aligned(model, init, functools.partial(embed, model), "task")
+
+    learner = make_learner(
+        make_method, run.model, run.config.train.optimizer, seed=0, mesh=run.mesh
+    )
+    method = make_method(run.model)
+    return run._replace(make_method=make_method, method=method, learner=learner)
+
+
+CUT = (_plain, _chosen, _with_names)
+WHOLE = (_picture, _tuned, _beside, _mapped, _vectorized, _if_trained)
+
+
+@pytest.mark.parametrize("embed", CUT + WHOLE)
+def test_own_predictions_are_never_stale(
+    encoder_folder: pathlib.Path, embed, caplog: pytest.LogCaptureFixture
 ):
-    run = _run(encoder_folder, "comm")
-    model = run.model
+    run = _own_run(encoder_folder, embed)
+    scored, state = _Scored(run), run.learner.init()
+    first = scored.score(state)
+    assert scored.sent["image"] == (5 if embed in CUT else 0)
+    np.testing.assert_equal(scored.score(state), first)
+    assert scored.sent["image"] == (1 if embed in CUT else 0)
+    state = _moved(state, "visual")
+    moved = scored.score(state)
+    assert all((moved[task] != first[task]).any() for task in first)
+    # what a scorer gives that cuts nothing
+    whole = run._replace(learner=run.learner._replace(uncut=lambda *args: "so be it"))
+    for task, margin in _Scored(whole).score(state).items():
+        np.testing.assert_allclose(moved[task], margin, rtol=1e-4, atol=1e-4)
+    reasons = [line for line in caplog.messages if "so be it" not in line]
+    assert len(reasons) == (embed in WHOLE)
+    assert all("is not kept" in line for line in reasons)
 
-    def chained(model):
-        def predict(params, context, batch):
-            first = model.embed(None, batch.modality, batch.inputs, None)
-            second = model.embed(None, batch.modality, batch.inputs, first)
-            return Prediction(second, second)
 
-        return run.method._replace(predict=predict)
+def test_an_error_of_a_prediction_is_told_as_it_is(encoder_folder: pathlib.Path):
+    def wrong(model, params, context, batch):
+        raise ZeroDivisionError("of the method's own")
 
-    batch = Batch({}, *[jnp.zeros((2, 3))] * 5, modality="image")
-    context: tuple = (None,) * 5
-    zeros, ones = forwards.ask(chained, model, {}, context, batch)
-    assert (zeros[:2] == ones[:2]).all()
-    assert (zeros[2] != ones[2]).any()
+    run = _own_run(encoder_folder, wrong)
+    with pytest.raises(ZeroDivisionError, match="of the method's own"):
+        _Scored(run).score(run.learner.init())
+
+
+def test_an_injection_without_a_digest_is_not_kept():
+    with pytest.raises(TypeError, match="int32"):
+        forwards.digest({"prompts": jnp.arange(3)})
+
+
+def test_what_one_process_lacks_all_compute(
+    encoder_folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = _own_run(encoder_folder, _plain)
+    scored, state = _Scored(run), run.learner.init()
+    first = scored.score(state)
+    monkeypatch.setattr(distributed, "everywhere", lambda holds: False)
+    np.testing.assert_equal(scored.score(state), first)
+    assert scored.sent == {"image": 5}
+
+
+def test_batches_do_not_pile_up_on_the_devices(encoder_folder: pathlib.Path):
+    run = _own_run(encoder_folder, _plain, test=96)
+    shape = (run.config.train.batch_size, run.model.spec.embedding)
+    scored, state, held = _Scored(run), run.learner.init(), []
+
+    def between(samples: int) -> None:
+        held.append(sum(array.shape == shape for array in jax.live_arrays()))
+
+    for _ in range(2):  # first computed, then kept
+        held.clear()
+        scored.score(state, between)
+        assert len(held) > 48  # 24 batches of each task
+        assert max(held) < 24
 
 
 def test_a_digest_tells_bits_and_places_apart():

@@ -129,6 +129,22 @@ def test_predicted_route_does_not_see_the_hint(bench: Bench) -> None:
     assert differs == bench.method.uses_hint
 
 
+@cases
+def test_a_prediction_cut_at_the_tower_is_the_prediction(bench: Bench) -> None:
+    stage = STAGES - 1
+    state = sharding.put(bench.history.ended[stage], bench.mesh)
+    at, modality = bench.at(stage), bench.modalities[0]
+    whole = bench.put(bench.rows(bench.last_of(modality), test=True))
+    bare = whole.replace(inputs={})
+    reason = bench.learner.uncut(state, *at, bare)
+    if bench.case in OWN and reason is not None:
+        pytest.skip(f"it is predicted as a whole: {reason}")
+    assert reason is None
+    answers = bench.learner.answer(state, *at, whole)
+    concluded, _ = bench.learner.conclude(state, *at, bare, answers)
+    assert_same(host(concluded), host(bench.learner.predict(state, *at, whole)))
+
+
 # 3. rows of weight 0
 
 

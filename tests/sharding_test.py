@@ -108,6 +108,14 @@ def test_rules(path: str, shape: tuple, layout: sharding.Layout, wanted: P) -> N
     assert sharding.of_weight(path, shape, _mesh(4, 2), layout).spec == wanted
 
 
+def test_what_is_put_without_a_word_to_others_lies_as_what_is_put() -> None:
+    tree = {"a": np.ones((2, 3), np.float32), "b": (np.array(1, np.int32),)}
+    told, silent = (f(tree, _mesh(4, 2)) for f in (sharding.put, sharding.put_local))
+    jax.tree.map(np.testing.assert_array_equal, silent, told)
+    for a, b in zip(jax.tree.leaves(silent), jax.tree.leaves(told), strict=True):
+        assert (a.sharding, a.dtype) == (b.sharding, b.dtype)
+
+
 def test_weights_that_cannot_be_cut_are_named_once(encoder_folder, caplog) -> None:
     options = config.EncoderOptions(str(encoder_folder))
     with caplog.at_level(logging.WARNING, "absl"):

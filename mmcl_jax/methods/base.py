@@ -41,7 +41,14 @@ class Method(NamedTuple):
     Attributes:
         init: returns params and memory, of fixed structure for the whole stream.
         loss: the scalar that is minimised, and metrics to log.
-        predict: logits over all class slots, and modality scores.
+        predict: logits over all class slots, and modality scores. What the tower
+            answers for test samples is kept for later stages if `predict` hands
+            `batch.inputs` and `context.frozen` to `model.embed` and
+            `model.layer_features` as they are, reads the inputs nowhere else, and calls
+            the tower in no loop, branch or other transformation of JAX. It may call it
+            several times, with injections that depend on earlier answers. A `predict`
+            that does otherwise is right as well; it is run anew in every stage, and a
+            line of the log says why.
         trainable: tree like params of 0/1 arrays that broadcast to them; where it is
             0 a parameter is left bitwise as it is.
         prepare: memory after one more batch of the task's queries; `batch.inputs` is
