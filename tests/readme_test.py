@@ -14,7 +14,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from mmcl_jax import config_reference, metrics
+from mmcl_jax import command_line, config_reference, metrics
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.comm_options import CommOptions
 from tests import config_reference_test, helpers
@@ -349,12 +349,13 @@ def test_flags_that_pages_give_have_values_that_are_taken():
     assert len(flags) > 15
     for key, value in flags:
         value = value.strip("\"'")
-        with contextlib.suppress(ValueError, SyntaxError):  # of a text
-            value = literal_eval(value)
         if key in OWN_CODE:
-            continue  # code of one's own: the guides are followed
-        if rows[key].kind.startswith(("some", "list")) and isinstance(value, str):
-            value = (value,)
+            continue  # the guides are followed
+        if rows[key].kind.startswith(("some", "list")):
+            value = command_line.ListParser().parse(value)
+        else:
+            with contextlib.suppress(ValueError, SyntaxError):  # of a text
+                value = literal_eval(value)
         config_reference_test.resolved(rows[key], value)
 
 
