@@ -212,7 +212,10 @@ def smoke(words: list[str]) -> list[str]:
     short = [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
     if re.search(r"configs/(demo|world)\.py", flag(words, "--config") or ""):
         # a program is compiled for each modality, which is most of a short run
-        few = {"--config.stream.modalities": "image,text", "--config.stream.tasks": 3}
+        few = {
+            "--config.stream.modalities": "image,audio,text",
+            "--config.stream.tasks": 3,
+        }
         short += [f"{key}={few[key]}" for key in few if not flag(words, key)]
     return short
 
