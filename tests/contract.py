@@ -17,6 +17,7 @@ import pytest
 from mmcl_jax import assemble, config, learner, own_code, sharding
 from mmcl_jax.methods import METHODS, find
 from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.l2p import L2POptions
 from mmcl_jax.methods.rail import RailOptions
 from mmcl_jax.methods.ranpac import RanpacOptions
 from mmcl_jax.methods.ridge import RidgeOptions
@@ -45,6 +46,8 @@ def _options(
         "ridge": RidgeOptions(regularization=0.1),
         "ranpac": RanpacOptions(width=32, regularization=0.1),
         "rail": RailOptions(width=32, regularization=1.0),
+        # as small as other adapters here: a prompt's gradient is of several samples
+        "l2p": L2POptions(pool=4, length=2, top_k=2),
     }
     adapter = _adapter(kind, context=context)
     return config.MethodOptions(name, adapter=adapter, **heads | sections)

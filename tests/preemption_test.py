@@ -54,7 +54,7 @@ def whole(encoder_folder, tmp_path_factory) -> dict[str, Any]:
     return experiment.run(_config(encoder_folder), workdir)
 
 
-@pytest.mark.parametrize("looks", [0, 11, 25])
+@pytest.mark.parametrize("looks", [0, 1, 2, 11, 25])
 def test_leaving_at_any_look_loses_nothing(
     looks: int, whole, encoder_folder, tmp_path: pathlib.Path
 ) -> None:
