@@ -29,7 +29,14 @@ from mmcl_jax.streams import (
     tfds,
     verification,
 )
-from mmcl_jax.streams.base import ClassSlot, Stream, Task, joint, stream_hash
+from mmcl_jax.streams.base import (
+    ClassSlot,
+    Stream,
+    Task,
+    describe_tasks,
+    joint,
+    stream_hash,
+)
 from mmcl_jax.types import Classes
 
 _BUILDERS = {
@@ -378,17 +385,3 @@ def stored_stream(description: dict[str, Any]) -> Stream:
     if not {slot.modality for slot in slots} <= set(modalities):
         raise ValueError("a class of a modality that is not listed")
     return Stream(slots, tuple(tasks), modalities, stages)
-
-
-def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
-    """Returns name, modality, class names and sample counts of each task."""
-    return [
-        {
-            "name": task.name,
-            "modality": task.modality,
-            "classes": [stream.classes[c].name for c in task.classes],
-            "train": len(task.train),
-            "test": len(task.test),
-        }
-        for task in stream.tasks
-    ]

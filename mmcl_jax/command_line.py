@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags, tuple_parser
 
 from mmcl_jax import config as configs
@@ -84,6 +85,19 @@ def parse_with_config(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except Exception as error:  # a config file may raise anything
         sys.exit(complain(configs.ConfigError(_of_config(error, argv, path))))
+
+
+def refuse_arguments(argv: list[str]) -> None:
+    """Raises `ConfigError` for what is no flag, where nothing else is taken."""
+    if len(argv) > 1:
+        raise configs.ConfigError(f"unexpected argument {argv[1]!r}")
+
+
+def required(config: ConfigDict | None, example: str) -> ConfigDict:
+    """Returns what `--config` gives; raises `ConfigError` where it is missing."""
+    if not config:
+        raise configs.ConfigError(f"--config: missing; for instance --config={example}")
+    return config
 
 
 def _of_config(error: Exception, argv: list[str], path: str) -> str:

@@ -45,8 +45,7 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
-            raise ComparisonError(f"unexpected argument {argv[1]!r}")
+        command_line.refuse_arguments(argv)
         groups = [[w for w in text.split(",") if w] for text in _WORKDIRS.value]
         found = compare(groups, _stages(_SNAPSHOTS.value))
     except (ValueError, OSError) as error:  # ours name what is wrong

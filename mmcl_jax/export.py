@@ -27,8 +27,7 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
     try:
-        if len(argv) > 1:
-            raise configs.ConfigError(f"unexpected argument {argv[1]!r}")
+        command_line.refuse_arguments(argv)
         if not _WORKDIR.value or not _OUT.value:
             raise configs.ConfigError(
                 "--workdir, --out: missing; give the folder of a run and one to write"

@@ -7,8 +7,6 @@ classes and its number of steps are traced, the modality of a batch is static.
 import collections
 import dataclasses
 import functools
-import os
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -304,14 +302,6 @@ def make_learner(
         traces=traces,
         forwards=forwards,
     )
-
-
-def keep_compiled_programs() -> None:
-    """Lets a second start compile nothing; JAX_COMPILATION_CACHE_DIR has its say."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = pathlib.Path.home() / ".cache" / "mmcl_jax" / "programs"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def make_embed(

@@ -12,7 +12,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mmcl_jax import command_line, distributed, experiment, heap, learner
+from mmcl_jax import command_line, compilation_cache, distributed, experiment, heap
 from mmcl_jax import config as configs
 from mmcl_jax.divergence import DivergedError
 from mmcl_jax.invariance import BatchDependenceError
@@ -51,15 +51,14 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
-            raise configs.ConfigError(f"unexpected argument {argv[1]!r}")
+        command_line.refuse_arguments(argv)
         if not _WORKDIR.value:
             raise configs.ConfigError(
                 "--workdir: missing; give a folder, for instance --workdir=runs/demo"
             )
         _check_processes()
         config = _config(_CONFIG.value, _WORKDIR.value)
-        learner.keep_compiled_programs()
+        compilation_cache.keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt)
     except (configs.ConfigError, WorkdirError, DataError) as error:

@@ -306,13 +306,9 @@ def exchanges(each: Plan) -> list[str]:
 def main(argv: list[str]) -> None:
     """Prints the plan; bad input ends with exit code 2."""
     try:
-        if len(argv) > 1:
-            raise configs.ConfigError(f"unexpected argument {argv[1]!r}")
-        if not _CONFIG.value:
-            raise configs.ConfigError(
-                "--config: missing; for instance --config=configs/demo.py"
-            )
-        config = configs.resolve(_tree(_CONFIG.value))
+        command_line.refuse_arguments(argv)
+        given = command_line.required(_CONFIG.value, "configs/demo.py")
+        config = configs.resolve(_tree(given))
         counts = [_count(word) for word in _DEVICES.value]
         if not counts:
             raise configs.ConfigError("--devices: missing; for instance --devices=1,8")

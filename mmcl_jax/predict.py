@@ -12,7 +12,7 @@ from typing import Any
 from absl import app, flags, logging
 from rich.console import Console
 
-from mmcl_jax import command_line, heap, learner, loading
+from mmcl_jax import command_line, compilation_cache, heap, loading
 from mmcl_jax import config as configs
 from mmcl_jax.classifier import Labelled, Sample
 from mmcl_jax.command_line import printable
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
                 "no files: name some, or a folder, or - for a list on standard input; "
                 "or give --text=SENTENCE"
             )
-        learner.keep_compiled_programs()
+        compilation_cache.keep_compiled_programs()
         sys.exit(_label(_WORKDIR.value, samples))
     except BrokenPipeError:
         # whoever reads has seen enough; what is left in the buffer goes nowhere

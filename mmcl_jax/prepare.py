@@ -49,13 +49,9 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
-            raise ConfigError(f"unexpected argument {argv[1]!r}")
-        if not _CONFIG.value:
-            raise ConfigError(
-                "--config: missing; for instance --config=configs/folders.py"
-            )
-        config = configs.resolve(_CONFIG.value)
+        command_line.refuse_arguments(argv)
+        given = command_line.required(_CONFIG.value, "configs/folders.py")
+        config = configs.resolve(given)
         stream = assemble.build_stream(config)
         inputs = pretrained.read_inputs(assemble.encoder_name(config.encoder))
         with Bar(Console(stderr=True), "reading every file once", None) as bar:

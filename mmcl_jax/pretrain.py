@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from ml_collections import config_flags
 
 from mmcl_jax import command_line, rngs
+from mmcl_jax.config import ConfigError
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
@@ -359,8 +360,10 @@ def train(config, output: pathlib.Path) -> None:
 
 def main(argv: list[str]) -> None:
     """Trains; what is wrong with the flags ends with exit code 2."""
-    if len(argv) > 1:
-        sys.exit(command_line.complain(ValueError(f"unexpected argument {argv[1]!r}")))
+    try:
+        command_line.refuse_arguments(argv)
+    except ConfigError as error:
+        sys.exit(command_line.complain(error))
     train(_CONFIG.value, pathlib.Path(_OUTPUT.value))
 
 

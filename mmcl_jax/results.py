@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from mmcl_jax import __version__, cost, evaluate, metrics
-from mmcl_jax.assemble import Run, describe_tasks
+from mmcl_jax.assemble import Run
 from mmcl_jax.models import Model
-from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.base import Stream, describe_tasks
 
 
 @dataclasses.dataclass

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmcl_jax import assemble, command_line, learner
+from mmcl_jax import assemble, command_line, compilation_cache
 from mmcl_jax import config as configs
 from mmcl_jax.config import ConfigError
 from mmcl_jax.modalities.base import DataError
@@ -53,15 +53,11 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
-            raise ConfigError(f"unexpected argument {argv[1]!r}")
-        if not _CONFIG.value:
-            raise ConfigError(
-                "--config: missing; for instance --config=configs/demo.py"
-            )
-        learner.keep_compiled_programs()
+        command_line.refuse_arguments(argv)
+        compilation_cache.keep_compiled_programs()
+        given = command_line.required(_CONFIG.value, "configs/demo.py")
         console = Console(stderr=True)
-        run = assemble.assemble(configs.resolve(_CONFIG.value), console)
+        run = assemble.assemble(configs.resolve(given), console)
         found = plain(frozen_accuracy(run))
     except (ConfigError, DataError, ValueError) as error:
         sys.exit(command_line.complain(error))

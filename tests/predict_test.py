@@ -11,7 +11,7 @@ import mmcl_jax
 from mmcl_jax import assemble, calibration, config, loading, recognize
 from mmcl_jax.config import ConfigError
 from mmcl_jax.modalities.base import DataError, TextReference
-from mmcl_jax.streams.base import TaskDraft, build_stream
+from mmcl_jax.streams.base import TaskDraft, build_stream, describe_tasks
 from mmcl_jax.workdir import WorkdirError
 from tests import helpers
 
@@ -128,7 +128,7 @@ def test_a_stream_is_read_back() -> None:
     )
     described = {
         "classes": [slot.__dict__ for slot in stream.classes],
-        "tasks": assemble.describe_tasks(stream),
+        "tasks": describe_tasks(stream),
         "stages": [list(stage) for stage in stream.stages],
         "modalities": list(stream.modalities),
     }

@@ -23,8 +23,7 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
-            raise ConfigError(f"unexpected argument {argv[1]!r}")
+        command_line.refuse_arguments(argv)
         names = [name.strip() for name in _WORKDIRS.value or ()]
         workdirs = [pathlib.Path(name) for name in names if name]
         if not workdirs:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -288,3 +288,17 @@ def stream_hash(stream: Stream) -> str:
             for record in records:
                 add(part, record.reference.describe(), record.label, record.id)
     return digest.hexdigest()
+
+
+def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
+    """Returns name, modality, class names and sample counts of each task."""
+    return [
+        {
+            "name": task.name,
+            "modality": task.modality,
+            "classes": [stream.classes[c].name for c in task.classes],
+            "train": len(task.train),
+            "test": len(task.test),
+        }
+        for task in stream.tasks
+    ]

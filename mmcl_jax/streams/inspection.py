@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from mmcl_jax.streams.base import ClassSlot, Record, Stream
+from mmcl_jax.streams.base import ClassSlot, Record, Stream, describe_tasks
 from mmcl_jax.streams.verification import Leak, leaks
 
 # of the training samples of two classes of a data set, beyond which a line says so
@@ -91,16 +91,7 @@ def to_json(stream: Stream, findings: Findings) -> dict[str, Any]:
 
     return {
         "wrong": findings.wrong,
-        "tasks": [
-            {
-                "name": task.name,
-                "modality": task.modality,
-                "classes": [stream.classes[c].name for c in task.classes],
-                "train": len(task.train),
-                "test": len(task.test),
-            }
-            for task in stream.tasks
-        ],
+        "tasks": describe_tasks(stream),
         "classes": [
             {
                 "name": count.slot.name,

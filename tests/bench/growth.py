@@ -47,7 +47,7 @@ class Noise:
     seed: int
 
     def load(self, modality: Modality, spec: InputSpec) -> Media:
-        raise NotImplementedError
+        raise AssertionError("batches are drawn, no sample is read")
 
     def describe(self) -> str:
         return f"noise#{self.seed}"

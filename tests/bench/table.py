@@ -73,6 +73,7 @@ def machine() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "platform": platform.platform(),
+        "python": platform.python_version(),
         "cpus": os.cpu_count(),
         "device": device.device_kind,
         "devices": jax.device_count(),

@@ -4,13 +4,14 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from tests.bench import table
 
 
 class Timing(NamedTuple):
@@ -84,19 +85,14 @@ def report(
     tables: dict[str, list[dict[str, Any]]], given: argparse.Namespace, **facts: Any
 ) -> None:
     """Prints Markdown tables, and writes them with the machine they are of as JSON."""
-    for title, table in tables.items():
+    for title, records in tables.items():
         print(f"\n{title}\n")
-        if table:
-            head = list(table[0])
-            for line in (head, ["---"] * len(head), *(row.values() for row in table)):
+        if records:
+            head = list(records[0])
+            values = (record.values() for record in records)
+            for line in (head, ["---"] * len(head), *values):
                 print(f"| {' | '.join(map(str, line))} |")
-    machine = {
-        "processors": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-    }
+    machine = table.machine() | {"load": os.getloadavg()[0]}
     if given.out:
         content = {"size": given.size, "rounds": given.rounds, "machine": machine}
         given.out.write_text(json.dumps(content | facts | {"tables": tables}, indent=2))

@@ -6,7 +6,6 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from mmcl_jax.files import read_json
@@ -23,6 +22,7 @@ from mmcl_jax.models.pretrained import (
     language_bind,
     open_clip,
     random_weights,
+    summary,
 )
 from mmcl_jax.models.pretrained import layout as layouts
 from mmcl_jax.models.pretrained import tensors as tensor_files
@@ -89,7 +89,7 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
     """
     if str(name).startswith(random_weights.PREFIX):
         spec, fed, frozen, fingerprint = random_weights.load(str(name), place)
-        lines = (f"{name}: random weights", *_towers(spec, frozen), fingerprint)
+        lines = (f"{name}: random weights", *summary.towers(spec, frozen), fingerprint)
         return Encoder(spec, fed, frozen, fingerprint, lines)
     parts, sources = _find(name)
     spec = _joined([part.spec for part in parts])
@@ -117,8 +117,14 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
             digest.update(tokenizer_hash(part.inputs.tokenizer).encode())
     frozen = layouts.tree(spec, leaves)
     fingerprint = digest.hexdigest()
-    summary = _summary(parts, sources, spec, frozen, fingerprint)
-    return Encoder(spec, _inputs(parts), frozen, fingerprint, summary)
+    lines = []
+    for part, source in zip(parts, sources, strict=True):
+        lines.append(f"{part.family}: {source} ({part.weights.name})")
+        lines += part.notes
+    lines += summary.towers(spec, frozen)
+    lines += summary.preprocessing(first.inputs, spec)
+    lines.append(f"fingerprint {fingerprint}")
+    return Encoder(spec, _inputs(parts), frozen, fingerprint, tuple(lines))
 
 
 def read_inputs(name: str | pathlib.Path) -> InputSpec:
@@ -369,42 +375,3 @@ def _hash(path: pathlib.Path, digest: "hashlib._Hash") -> None:
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
-
-
-def _summary(
-    parts: list[_Part],
-    sources: list[str],
-    spec: EncoderSpec,
-    frozen: PyTree,
-    fingerprint: str,
-) -> tuple[str, ...]:
-    lines = []
-    for part, source in zip(parts, sources, strict=True):
-        lines.append(f"{part.family}: {source} ({part.weights.name})")
-        lines += part.notes
-    lines += _towers(spec, frozen)
-    fed, text = parts[0].inputs, spec.text
-    lines.append(
-        f"pictures: mean {fed.mean}, deviation {fed.std}, style {fed.style}, "
-        f"{fed.resize}"
-    )
-    lines.append(
-        f"text: {text.context_length} tokens, pooled at {text.pool}, "
-        f"{pathlib.Path(fed.tokenizer.path).name}"
-    )
-    lines.append(f"fingerprint {fingerprint}")
-    return tuple(lines)
-
-
-def _towers(spec: EncoderSpec, frozen: PyTree) -> list[str]:
-    lines = []
-    for name, reader in spec.towers:
-        trunk = reader.trunk
-        size = sum(leaf.size for leaf in jax.tree.leaves(frozen[name]))
-        read = [m for m, tower in spec.readers if tower == name]
-        lines.append(
-            f"{name} (reads {', '.join(read)}): {size / 1e6:.1f} M parameters, "
-            f"{trunk.layers} x {trunk.width}, {trunk.heads} heads, {trunk.activation}, "
-            f"epsilon {trunk.norm_epsilon:g}"
-        )
-    return lines

@@ -1,0 +1,14 @@
+"""Compiled programs that are kept on disk, for a second start of the same run."""
+
+import os
+import pathlib
+
+import jax
+
+
+def keep_compiled_programs() -> None:
+    """Lets a second start compile nothing; JAX_COMPILATION_CACHE_DIR has its say."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = pathlib.Path.home() / ".cache" / "mmcl_jax" / "programs"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

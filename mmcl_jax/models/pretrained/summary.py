@@ -1,0 +1,34 @@
+"""Lines that say what an encoder is made of."""
+
+import pathlib
+
+import jax
+
+from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.types import PyTree
+
+
+def towers(spec: EncoderSpec, frozen: PyTree) -> list[str]:
+    """Returns a line for each visual tower: what it reads, and its size."""
+    lines = []
+    for name, reader in spec.towers:
+        trunk = reader.trunk
+        size = sum(leaf.size for leaf in jax.tree.leaves(frozen[name]))
+        read = [m for m, tower in spec.readers if tower == name]
+        lines.append(
+            f"{name} (reads {', '.join(read)}): {size / 1e6:.1f} M parameters, "
+            f"{trunk.layers} x {trunk.width}, {trunk.heads} heads, {trunk.activation}, "
+            f"epsilon {trunk.norm_epsilon:g}"
+        )
+    return lines
+
+
+def preprocessing(fed: InputSpec, spec: EncoderSpec) -> list[str]:
+    """Returns a line for what pictures are turned into, and one for text."""
+    return [
+        f"pictures: mean {fed.mean}, deviation {fed.std}, style {fed.style}, "
+        f"{fed.resize}",
+        f"text: {spec.text.context_length} tokens, pooled at {spec.text.pool}, "
+        f"{pathlib.Path(fed.tokenizer.path).name}",
+    ]
