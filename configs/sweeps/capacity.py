@@ -1,0 +1,81 @@
+"""How much of what a method trains or draws: three values of one size of every method.
+
+`python launch/sweep.py --sweep=configs/sweeps/capacity.py --out=runs/capacity
+--choose=configs/tuned.json`, after `configs/sweeps/tuning.py`: whoever forgets less with
+a smaller adapter shows it on many tasks, not on two. So these are all the development
+concepts, scored by validation draws: of the streams that methods are compared on,
+nothing is seen. Behind a colon: `smoke` for a short run; `methods=` and `seeds=`, with
+`+` between several, for instance `methods=comm+joint,seeds=0+1`.
+"""
+
+import pathlib
+from typing import Any
+
+from mmcl_jax.arguments import parse_argument
+from mmcl_jax.config import check_name
+from mmcl_jax.runs import Sweep, grid
+
+WORLD = pathlib.Path(__file__).parents[1] / "world.py"
+
+KIND, LENGTH = "method.adapter.kind", "method.adapter.length"
+# the default first: it stays where several are equally good
+ADAPTERS = {
+    "8 prompts": {KIND: "deep_prompts", LENGTH: 8},
+    "2 prompts": {KIND: "deep_prompts", LENGTH: 2},
+    "low rank": {KIND: "low_rank", LENGTH: 8},
+}
+WITH_ADAPTER = (
+    *("comm", "sequential", "joint", "s_prompts", "lwf", "zscl", "ewc", "er"),
+    *("derpp", "slca"),
+)
+SIZES = {
+    "l2p": ("length", (10, 5, 2)),
+    "dualprompt": ("expert_length", (5, 2, 20)),
+    "coda_prompt": ("length", (4, 2, 8)),
+    "diki": ("length", (8, 2, 16)),
+    "cmcl": ("input_threshold", (0.1, 0.03, 0.3)),
+    "ranpac": ("width", (2000, 1000, 4000)),
+    "rail": ("width", (2000, 1000, 4000)),
+    "comm_plus": ("layer_share", (0.5, 0.25, 0.75)),
+}
+METHODS = (*WITH_ADAPTER, *SIZES)
+
+STREAM = {
+    "stream.concepts": "development",
+    "stream.evaluate_on": "validation",
+    "stream.tasks": 12,
+    "stream.classes_per_task": 3,
+}
+
+
+def candidates(method: str) -> dict[str, dict[str, Any]]:
+    """Returns the values that are tried for a method, by the name of the variant."""
+    if method in WITH_ADAPTER:
+        return {f"{method} {name}": values for name, values in ADAPTERS.items()}
+    field, sizes = SIZES[method]
+    path = f"method.{method}.{field}"
+    return {f"{method} {field}={size:g}": {path: size} for size in sizes}
+
+
+def get_sweep(argument: str = "") -> Sweep:
+    """Returns the runs."""
+    variant, pairs = parse_argument(argument)
+    smoke = variant == "smoke"
+    chosen = {"methods": ["cmcl"] if smoke else list(METHODS), "seeds": ["0"]}
+    for key, value in pairs.items():
+        check_name("sweep argument", key, chosen)
+        chosen[key] = value.split("+")
+    for name in chosen["methods"]:
+        check_name("method with a size", name, METHODS)
+    variants = {
+        name: (method, values)
+        for method in chosen["methods"]
+        for name, values in candidates(method).items()
+    }
+    seeds = [int(seed) for seed in chosen["seeds"]]
+    # a short run has a stream of its own
+    stream = STREAM | (
+        {"stream.tasks": 5, "stream.classes_per_task": 2} if smoke else {}
+    )
+    runs = grid(WORLD, variants, ["interleaved"], seeds, variant, stream)
+    return Sweep(runs, baseline=next(iter(variants)))
