@@ -214,11 +214,18 @@ def choose(ended: Ended) -> dict[str, Any]:
 
 
 def write_choice(choice: dict[str, Any], path: pathlib.Path) -> None:
-    """Writes what was chosen; methods that are not in it keep what the file holds."""
+    """Writes what was chosen, beside what the file holds of other methods or fields."""
     if path.is_file():
         before = read_json(path, "what was chosen before")
-        for part in ("chosen", "scores"):
-            choice[part] = before.get(part, {}) | choice[part]
+        chosen, scores = before.get("chosen", {}), before.get("scores", {})
+        for method, values in choice["chosen"].items():
+            chosen[method] = chosen.get(method, {}) | values
+        for method, entries in choice["scores"].items():
+            fields = {field for entry in entries for field in entry["values"]}
+            others = scores.get(method, [])
+            kept = [entry for entry in others if fields.isdisjoint(entry["values"])]
+            scores[method] = kept + entries
+        choice = choice | {"chosen": chosen, "scores": scores}
     write_text(path, json.dumps(choice, indent=1) + "\n")
 
 

@@ -163,15 +163,24 @@ def test_the_best_mean_is_chosen_by_method() -> None:
     assert scores[1]["score"]["values"] == [0.3, 0.8]
 
 
-def test_a_choice_leaves_other_methods_as_they_were(tmp_path: pathlib.Path) -> None:
+def test_a_choice_leaves_other_methods_and_fields_as_they_were(
+    tmp_path: pathlib.Path,
+) -> None:
     path = tmp_path / "tuned.json"
     first = [(_run("comm a", "random", 0, rate=1.0), _results(0.5))]
     second = [(_run("ridge a", "random", 0, rate=2.0), _results(0.5))]
     third = [(_run("comm b", "random", 0, rate=3.0), _results(0.5))]
-    for ended in (first, second, third):
+    fourth = [(_run("comm c", "random", 0, size=4), _results(0.5))]
+    for ended in (first, second, third, fourth):
         aggregate.write_choice(aggregate.choose(ended), path)
     stored = json.loads(path.read_text())
-    assert stored["chosen"] == {"comm": {"rate": 3.0}, "ridge": {"rate": 2.0}}
+    assert stored["chosen"] == {
+        "comm": {"rate": 3.0, "size": 4},
+        "ridge": {"rate": 2.0},
+    }
+    # scores of the same field are replaced
+    values = [entry["values"] for entry in stored["scores"]["comm"]]
+    assert values == [{"rate": 3.0}, {"size": 4}]
     assert stored["scores"].keys() == {"comm", "ridge"}
 
 

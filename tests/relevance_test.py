@@ -7,6 +7,8 @@ import pytest
 from scipy.special import logsumexp, softmax
 
 from mmcl_jax import gaussians, relevance
+from mmcl_jax.methods import router
+from mmcl_jax.types import Classes
 
 update = jax.jit(gaussians.update)
 linear_discriminant = jax.jit(relevance.linear_discriminant)
@@ -274,3 +276,25 @@ def test_ten_gaussian_modalities_reach_the_bayes_rate():
     bayes = (square.argmin(1) == label).mean()
     assert 0.5 < bayes < 0.99
     assert abs(bayes - routed) < 0.015
+
+
+@pytest.mark.parametrize(
+    "classes, each", [(3, 32), (128, 32), (200, 20), (1000, 4), (5000, 1)]
+)
+def test_draws_of_many_classes_are_bounded_together(classes: int, each: int) -> None:
+    shape = jax.ShapeDtypeStruct
+    slots = Classes(
+        shape((classes, 2), jnp.float32),
+        shape((classes,), bool),
+        shape((classes,), bool),
+        shape((classes,), jnp.int32),
+    )
+    stats = jax.eval_shape(lambda: gaussians.init(classes, 2, 2))
+    drawn, own, weight, _ = jax.eval_shape(
+        lambda key, stats, slots: router.pseudo_queries(key, stats, slots, 32, 0.1),
+        jax.eval_shape(lambda: jax.random.key(0)),
+        stats,
+        slots,
+    )
+    assert drawn.shape == (each * classes, 2)
+    assert own.shape == weight.shape == (each * classes,)

@@ -1,8 +1,8 @@
 """How much of what a method trains or draws: three values of one size of every method.
 
 `python launch/sweep.py --sweep=configs/sweeps/capacity.py --out=runs/capacity
---choose=configs/tuned.json`, after `configs/sweeps/tuning.py`: whoever forgets less with
-a smaller adapter shows it on many tasks, not on two. So these are all the development
+--choose=configs/tuned.json`, after `configs/sweeps/tuning.py`. What forgets less since
+it is smaller shows it on many tasks, not on two. So these are all the development
 concepts, scored by validation draws: of the streams that methods are compared on,
 nothing is seen. Behind a colon: `smoke` for a short run; `methods=` and `seeds=`, with
 `+` between several, for instance `methods=comm+joint,seeds=0+1`.

@@ -49,7 +49,8 @@ class CommOptions:
         drift_compensation: whether stored class means follow the drift that a task
             causes in the features of its modality, estimated on the task's samples.
         shrinkage: of the covariances towards a multiple of the identity.
-        pseudo_samples: draws from each stored Gaussian, to calibrate or fit on.
+        pseudo_samples: draws from each stored Gaussian, to calibrate or fit on; the
+            router takes fewer of more than 128 classes, see `router.pseudo_queries`.
     """
 
     aggregation: Aggregation = "running_mean"

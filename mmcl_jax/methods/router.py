@@ -20,6 +20,8 @@ from mmcl_jax.types import Classes, PyTree
 RelevanceKind = Literal["discriminant", "two_stage", "joint"]
 
 _STEPS, _LEARNING_RATE = 300, 1e-2
+# rows, whose scores are over all classes: without a bound the fit would be quadratic
+_PSEUDO_QUERIES = 4096
 
 
 def init(kind: RelevanceKind, num_classes: int, num_modalities: int, dim: int) -> dict:
@@ -107,9 +109,12 @@ def pseudo_queries(
 ) -> tuple[Float[Array, "n d"], Array, Float[Array, " n"], Float[Array, ""]]:
     """Returns draws from the Gaussian of every class, their modality and weight.
 
-    And the largest jitter of a covariance.
+    And the largest jitter of a covariance. Of more classes there are fewer draws each,
+    so that all together are some 4,000; one of each class at least.
     """
-    label = jnp.repeat(jnp.arange(len(classes.modality)), draws)
+    num_classes = len(classes.modality)
+    draws = max(1, min(draws, _PSEUDO_QUERIES // num_classes))
+    label = jnp.repeat(jnp.arange(num_classes), draws)
     drawn, weight, jitter = gaussians.sample(
         key, stats, label, classes.modality, shrinkage
     )
