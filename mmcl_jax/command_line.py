@@ -65,7 +65,11 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def parse_with_config(argv: list[str]) -> list[str]:
-    """Parses flags; a config may go by the name of one that comes with the package."""
+    """Parses flags; a config may go by the name of one that comes with the package.
+
+    `configs/demo.py` is the one that comes with it, too, where there is no such file:
+    in a folder of one's own a command reads as it does in a clone.
+    """
     argv, path = list(argv), ""
     for i, flag in enumerate(argv):
         name, equals, value = flag.partition("=")
@@ -74,13 +78,14 @@ def parse_with_config(argv: list[str]) -> list[str]:
         at, start = (i, f"{name}=") if equals else (i + 1, "")
         value = value if equals else argv[at]
         path, colon, argument = value.partition(":")
-        if path in _shipped():
-            path = str(CONFIGS / f"{path}.py")
-            argv[at] = f"{start}{path}{colon}{argument}"
         if not pathlib.Path(path).is_file():
-            names = ", ".join(_shipped())
-            message = f"--config: no file {path!r}, and none of {names}"
-            sys.exit(complain(configs.ConfigError(message)))
+            name = path.removeprefix("configs/").removesuffix(".py")
+            if name not in _shipped():
+                names = ", ".join(_shipped())
+                message = f"--config: no file {path!r}, and none of {names}"
+                sys.exit(complain(configs.ConfigError(message)))
+            path = str(CONFIGS / f"{name}.py")
+            argv[at] = f"{start}{path}{colon}{argument}"
     try:
         return flags.FLAGS(argv)
     except Exception as error:  # a config file may raise anything

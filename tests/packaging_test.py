@@ -140,7 +140,9 @@ def test_an_installed_wheel_trains_and_labels(
         installed / "python", "-c", "import mmcl_jax; print(mmcl_jax)", cwd=tmp_path
     )
     assert str(installed.parent) in where
-    run(installed / "mmcl-train", "--config=demo:smoke", "--workdir=run", cwd=tmp_path)
+    # as in a clone, though there is no such file here
+    config = "--config=configs/demo.py:smoke"
+    run(installed / "mmcl-train", config, "--workdir=run", cwd=tmp_path)
     flags = ["--workdir=run", "--json", "--top=10", "--text=a falling mushroom"]
     said = run(installed / "mmcl-predict", *flags, *files.values(), cwd=tmp_path)
     sentence, *rows = [json.loads(line) for line in said.splitlines()]
