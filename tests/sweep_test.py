@@ -3,6 +3,7 @@
 import collections
 import io
 import json
+import operator
 import pathlib
 import signal
 import sys
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from mmcl_jax import assemble, runs, sweep
-from mmcl_jax.config import ConfigError, resolve, to_json
+from mmcl_jax.config import Config, ConfigError, MethodOptions, resolve, to_json
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.comm_options import CommOptions
 from mmcl_jax.runs import Run, Sweep, grid
@@ -304,6 +305,24 @@ def test_every_method_is_tuned_alike() -> None:
         options = runs.make_config(WORLD, f"smoke,method={name}")
         method = assemble.assemble(options, Console(quiet=True)).method
         assert method.trains == by_rate, name
+
+
+def test_every_method_has_as_many_sizes() -> None:
+    made = _shipped("capacity.py")("").runs
+    tried = collections.defaultdict(list)
+    for run in made:
+        tried[run.config.method.name].append(run.values)
+        stream = run.config.stream
+        assert (stream.concepts, stream.evaluate_on) == ("development", "validation")
+    assert {len(values) for values in tried.values()} == {3}
+    # a head without random features, and the encoder as it is, have no size
+    assert METHODS.keys() - tried == {"zero_shot", "ncm", "ridge", "linear_probe"}
+    for name, (first, *_) in tried.items():
+        # the values of a method differ in the same fields, and begin at its default
+        assert {frozenset(values) for values in tried[name]} == {frozenset(first)}
+        default = Config(method=MethodOptions(name=name))
+        for path, value in first.items():
+            assert operator.attrgetter(path)(default) == value
 
 
 def test_ablations_change_comm_alone_and_each_something_else() -> None:

@@ -65,6 +65,8 @@ ABLATIONS: dict[str, Variants] = {
     }
     | {"low rank": {"method.adapter.kind": "low_rank"}},
 }
+# the adapter that this reading of COMM is about, whatever was chosen for it since
+PROMPTS = {"method.adapter.kind": "deep_prompts", "method.adapter.length": 8}
 # all 36 development concepts
 STREAM = {
     "stream.concepts": "development",
@@ -90,9 +92,9 @@ def get_sweep(argument: str = "") -> Sweep:
         for name, values in ABLATIONS[group].items():
             variants[name] = ("comm", values)
     seeds = [0] if smoke else [0, 1, 2]
-    values = {} if smoke else STREAM
+    values = PROMPTS | ({} if smoke else STREAM)
     runs = grid(WORLD, variants, [ORDER], seeds, variant, values)
     if not smoke:
         comm = {"comm": variants["comm"]}
-        runs += grid(WORLD, comm, OTHER_ORDERS, seeds, variant, STREAM)
+        runs += grid(WORLD, comm, OTHER_ORDERS, seeds, variant, values)
     return Sweep(runs)
