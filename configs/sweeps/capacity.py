@@ -1,4 +1,4 @@
-"""How much of what a method trains or draws: three values of one size of every method.
+"""How much a method trains, draws or smooths: three values of one size of each.
 
 `python launch/sweep.py --sweep=configs/sweeps/capacity.py --out=runs/capacity
 --choose=configs/tuned.json`, after `configs/sweeps/tuning.py`. What forgets less since
@@ -32,7 +32,8 @@ SIZES = {
     "l2p": ("length", (10, 5, 2)),
     "dualprompt": ("expert_length", (5, 2, 20)),
     "coda_prompt": ("length", (4, 2, 8)),
-    "diki": ("length", (8, 2, 16)),
+    # of its covariances: the smaller, the less of a test sample resembles any stage
+    "diki": ("shrinkage", (0.01, 0.1, 0.5)),
     "cmcl": ("input_threshold", (0.1, 0.03, 0.3)),
     "ranpac": ("width", (2000, 1000, 4000)),
     "rail": ("width", (2000, 1000, 4000)),
