@@ -4,7 +4,8 @@
 --workdir=runs/world`. Behind a colon: `smoke` for a short run, and `method=`,
 `stream=` (`by_modality`, `interleaved`, `random`, `recurring`), `adapter=`, `sharing=`,
 `seed=`. A method has the hyper-parameters that `configs/tuned.json` holds for it, found
-on development concepts by `configs/sweeps/tuning.py`; flags override them.
+on development concepts by `tuning.py` and `capacity.py` of `configs/sweeps`; arguments
+and flags override them.
 """
 
 import dataclasses
@@ -39,6 +40,8 @@ def get_config(argument: str = "") -> ConfigDict:
     space = LABEL_SPACES.get(config.method.name, TRAIN.label_space)
     train = dataclasses.replace(config.train, label_space=space)
     config = with_tuned(dataclasses.replace(config, train=train), TUNED)
+    # what was asked for goes before what was found
+    config = with_arguments(config, pairs)
     if variant == "smoke":
         config = dataclasses.replace(
             config,

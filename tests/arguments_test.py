@@ -68,6 +68,15 @@ def test_shipped_tuned_values_resolve() -> None:
             assert at == value
 
 
+def test_what_is_asked_for_goes_before_what_was_found() -> None:
+    config = resolve(helpers.get_config(WORLD, "method=comm,adapter=prefix"))
+    assert config.method.adapter.kind == "prefix"
+    tuned = json.loads((WORLD.parent / "tuned.json").read_text())["chosen"]["comm"]
+    assert tuned["method.adapter.kind"] != "prefix"
+    rate = tuned["train.optimizer.learning_rate"]
+    assert config.train.optimizer.learning_rate == rate
+
+
 def test_fields_are_replaced_by_their_path() -> None:
     changed = replace_at(Config(), "stream.tasks", 7)
     assert changed.stream == World(tasks=7)
