@@ -43,6 +43,7 @@ PROGRAMS = (MAIN, *ALONE, *READS, *USES, *BENCHES)
 # these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
 # start, here the files that they name are looked for
 NEED_A_CLUSTER = ("sbatch", "kubectl", "docker", "bash launch/tpu_pod.sh")
+LABELS_SOUNDS = ("docs/predict.md",)
 BANKING = ("balance", "bill", "card", "loan")
 
 
@@ -118,7 +119,7 @@ def test_commands_run(page: str, tmp_path: pathlib.Path):
         elif "mmcl_jax.export" in words and not find_spec("flatbuffers"):
             skipped = "JAX serializes with flatbuffers"
         else:
-            run_short(smoke(words), tmp_path)
+            run_short(smoke(words, page), tmp_path)
     if skipped:
         pytest.skip(skipped)
 
@@ -205,15 +206,16 @@ def test_commands_for_clusters_name_files_that_are_there():
             assert (ROOT / name).is_file(), name
 
 
-def smoke(words: list[str]) -> list[str]:
-    """Returns the short form of a command."""
+def smoke(words: list[str], page: str) -> list[str]:
+    """Returns the short form of a command of a page."""
     tiny = ["--size=tiny"] if set(words) & set(BENCHES) else []
     words = [sys.executable, *words[1:], *tiny]
     short = [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
     if re.search(r"configs/(demo|world)\.py", flag(words, "--config") or ""):
         # a program is compiled for each modality, which is most of a short run
+        modalities = "image,audio,text" if page in LABELS_SOUNDS else "image,text"
         few = {
-            "--config.stream.modalities": "image,audio,text",
+            "--config.stream.modalities": modalities,
             "--config.stream.tasks": 3,
         }
         short += [f"{key}={few[key]}" for key in few if not flag(words, key)]
