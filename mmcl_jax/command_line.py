@@ -134,6 +134,13 @@ def _unknown_field(error: Exception, argv: list[str]) -> str:
         (arg for arg in argv if name in arg.partition("=")[0].split(".")), "--config"
     ).partition("=")[0]
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    kinds = [
+        kind
+        for kind, options in configs.STREAMS.items()
+        if flag.startswith("--config.stream.") and name in options.__annotations__
+    ]
+    if kinds:
+        hint = f", but of a stream of {kinds[0]}, see --config=configs/{kinds[0]}.py"
     return f"{flag}: {name!r} is not a field of the config{hint}"
 
 

@@ -4,6 +4,7 @@ The page is made of the dataclasses that `config.py` is made of: types and defau
 their fields, and the meanings that their docstrings give.
 """
 
+import argparse
 import dataclasses
 import inspect
 import math
@@ -178,6 +179,7 @@ def _adapters() -> str:
 
 def main() -> None:
     """Writes the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     (ROOT / PAGE).write_text(page(), "utf-8")
 
 

@@ -42,7 +42,7 @@ from mmcl_jax.streams.world.concepts import (
 from mmcl_jax.streams.world.render import render
 from mmcl_jax.types import Key, PyTree
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/pretrain.py")
+_CONFIG = config_flags.DEFINE_config_file("config")
 _OUTPUT = flags.DEFINE_string("output", "runs/encoder", "Folder of the encoder.")
 
 VISUAL = ("image", "video", "audio", "depth")
@@ -362,9 +362,10 @@ def main(argv: list[str]) -> None:
     """Trains; what is wrong with the flags ends with exit code 2."""
     try:
         command_line.refuse_arguments(argv)
+        config = command_line.required(_CONFIG.value, "configs/pretrain.py")
     except ConfigError as error:
         sys.exit(command_line.complain(error))
-    train(_CONFIG.value, pathlib.Path(_OUTPUT.value))
+    train(config, pathlib.Path(_OUTPUT.value))
 
 
 def cli() -> None:

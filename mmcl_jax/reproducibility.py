@@ -4,6 +4,7 @@ It is made of docs/reproduced.toml, which says what was reproduced of each metho
 of the `summary.json` of the sweeps that are stored in docs/results.
 """
 
+import argparse
 import json
 import pathlib
 import tomllib
@@ -86,6 +87,7 @@ def _section(path: pathlib.Path) -> str:
 
 def main() -> None:
     """Writes the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     (ROOT / PAGE).write_text(page(ROOT), "utf-8")
 
 

@@ -38,7 +38,9 @@ _GATHER = flags.DEFINE_bool("gather", False, "Start nothing, compare what has en
 _MANIFEST = flags.DEFINE_string(
     "manifest", str(jobset.MANIFEST), "Job set that says what a run may use."
 )
-_PODS_OUT = flags.DEFINE_string("pods_out", None, "Path of --out in the pods.")
+_PODS_OUT = flags.DEFINE_string(
+    "pods_out", None, "Path of --out in the pods, if another."
+)
 _SLURM = {
     name: flags.DEFINE_string(name, None, "The flag of sbatch, for --engine=slurm.")
     for name in slurm.OPTIONS

@@ -1,5 +1,7 @@
 """What remembered samples add to sequential tuning."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,12 +34,26 @@ def test_reservoirs_of_all_shapes_share_the_bytes(encoder):
     rows = [
         size / len(b.priority) for size, b in zip(sizes, buffers.values(), strict=True)
     ]
-    for size, row in zip(sizes, rows, strict=True):
-        assert budget / 3 - row < size <= budget / 3
+    for size, row, share in zip(sizes, rows, (2 / 4, 1 / 4, 1 / 4), strict=True):
+        assert share * budget - row < size <= share * budget
     assert buffers["text"].rows["inputs"]["tokens"].dtype == jnp.uint16
     assert buffers["image"].rows["inputs"]["pixels"].dtype == jnp.float16
     tiny = Stream(encoder, with_options(er, ErOptions(buffer_bytes=1)))
     assert [len(b.priority) for b in tiny.memory["buffers"].values()] == [1, 1, 1]
+
+
+def test_what_is_rehearsed_is_what_was_met_and_not_what_fits(encoder):
+    stream = Stream(encoder, with_options(er, ErOptions(buffer_bytes=1)))
+    stream.learn([0, 1, 2, 3])
+    met = {name: float(n) for name, n in stream.memory["offered"].items()}
+    assert met == {"image": 2 * ROWS, "video": ROWS, "text": ROWS}
+    replayed = collections.Counter(
+        round(float(stream.gradient(3, key=jax.random.key(i))[0][1]["replay"]), 4)
+        for i in range(120)
+    )
+    # one sample of each shape is kept, so each draw is one of three
+    assert len(replayed) == 3
+    assert sorted(replayed.values())[-1] > 50
 
 
 def test_samples_are_stored_as_they_are_and_with_the_logits_left_behind(encoder):

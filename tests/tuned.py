@@ -17,7 +17,7 @@ from mmcl_jax.methods.zscl import ZsclOptions, zscl
 from mmcl_jax.models import Model, adapters
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.types import Batch, Classes, Context
+from mmcl_jax.types import Batch, Classes, Context, Key
 
 MODALITIES = ("image", "depth", "video", "text")
 # two classes a stage, of a modality in turn
@@ -117,10 +117,10 @@ class Stream:
             self.params, self.context(stage), self.batch(stage)
         )
 
-    def gradient(self, stage: int, seed: int = 0):
+    def gradient(self, stage: int, seed: int = 0, key: Key = KEY):
         """The loss of a batch with its metrics, and the gradient."""
         batch = self.batch(stage, seed=seed)
-        return self._slope(self.params, self.context(stage), batch, KEY)
+        return self._slope(self.params, self.context(stage), batch, key)
 
     def end(self, stage: int) -> None:
         at, batch = self.context(stage), self.batch(stage)

@@ -14,6 +14,7 @@ DEMO = f"--config={helpers.REPOSITORY / 'configs' / 'demo.py'}:smoke"
 FOLDERS = f"--config={helpers.REPOSITORY / 'configs' / 'folders.py'}"
 PRETRAIN = f"--config={helpers.REPOSITORY / 'configs' / 'pretrain.py'}"
 SWEEP = f"--sweep={helpers.REPOSITORY / 'configs' / 'sweeps' / 'world.py'}"
+TUNING = f"--sweep={helpers.REPOSITORY / 'configs' / 'sweeps' / 'tuning.py'}"
 STARTS = {"mmcl_jax.sweep": "start"}
 FUNCTIONS = ("get_sweep", "get_config")
 
@@ -39,6 +40,11 @@ WRONG = {
             ["--workdir=new", DEMO, "--config.metod.name=comm"],
             "--config.metod.name: ",
             "did you mean 'method'?",
+        ),
+        (
+            ["--workdir=new", DEMO, "--config.stream.root=DATA"],
+            "--config.stream.root: 'root' is not a field of the config, but of a ",
+            "stream of folders, see --config=configs/folders.py",
         ),
         (
             ["--workdir=new", DEMO, "--config.train.epochs=many"],
@@ -85,6 +91,7 @@ WRONG = {
     ],
     "mmcl_jax.pretrain": [
         (["--nope"], "'nope'"),
+        ([], "--config: missing"),
         ([PRETRAIN, "x"], "unexpected argument 'x'"),
         ([PRETRAIN, "--config.steps=many"], "--config.steps=many"),
         ([PRETRAIN, "--config.stepz=1"], "'stepz' is not a field", "'steps'"),
@@ -97,6 +104,7 @@ WRONG = {
         (["--sweep=raises.py", "--out=new"], "raises.py, line 2: AttributeError"),
         (["--sweep=other.py", "--out=new"], "other.py: get_sweep returns 3"),
         ([f"{SWEEP}:methods=none", "--out=new"], "'none' is not one of"),
+        ([f"{TUNING}:methods=ncm", "--out=new"], "'ncm' is not one of"),
         ([f"{SWEEP}:methods=ridge", "--out=file"], "file"),
         ([SWEEP, "--out=new", "--submit"], "--submit: only with"),
     ],

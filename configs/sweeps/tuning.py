@@ -29,6 +29,8 @@ CLOSED_FORMS = {
 }
 NOTHING_TO_TUNE = ("zero_shot", "ncm")
 
+# sizes are the next step, in capacity.py
+PROMPTS = {"method.adapter.kind": "deep_prompts", "method.adapter.length": 8}
 STREAM = {
     "stream.concepts": "development",
     "stream.evaluate_on": "validation",
@@ -53,11 +55,13 @@ def get_sweep(argument: str = "") -> Sweep:
     for key, value in pairs.items():
         check_name("sweep argument", key, chosen)
         chosen[key] = value.split("+")
+    for name in chosen["methods"]:
+        check_name("method to tune", name, tuned)
     variants = {
         name: (method, values)
         for method in chosen["methods"]
         for name, values in candidates(method).items()
     }
     seeds = [int(seed) for seed in chosen["seeds"]]
-    runs = grid(WORLD, variants, ["interleaved"], seeds, variant, STREAM)
+    runs = grid(WORLD, variants, ["interleaved"], seeds, variant, PROMPTS | STREAM)
     return Sweep(runs, baseline=next(iter(variants)))

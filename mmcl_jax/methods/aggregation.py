@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import losses, relevance
+from mmcl_jax import relevance
 from mmcl_jax.methods.class_context import CLASS_CONTEXT
 from mmcl_jax.models import Model
 from mmcl_jax.types import Memory, PyTree
@@ -107,17 +107,13 @@ def blend_weights(
         own: modality `[b]` whose adapter a sample would have alone.
         allowed: modalities that may take part.
         kind: `soft`: `softmax(scores / T)`; `residual`: the own adapter whole and
-            `residual_share` of the softmax over the others; `hard`: the best score
-            alone; `uniform`: all alike; `none`: `own` alone.
+            `residual_share` of the softmax over the others; `uniform`: all alike;
+            `hard`, `none`: `own` alone.
         temperature: T.
         residual_share: of `residual`.
     """
-    if kind == "none":
+    if kind in ("hard", "none"):
         return jax.nn.one_hot(own, scores.shape[1])
-    if kind == "hard":
-        return jax.nn.one_hot(
-            losses.mask_logits(scores, allowed).argmax(-1), len(scores[0])
-        )
     if kind == "uniform":
         return allowed / jnp.maximum(allowed.sum(-1, keepdims=True), 1)
     if kind == "residual":

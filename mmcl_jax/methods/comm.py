@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mmcl_jax import drift, gaussians, losses, realign
+from mmcl_jax import drift, gaussians, losses, realign, relevance
 from mmcl_jax.gaussians import Gaussians
 from mmcl_jax.methods import router as routers
 from mmcl_jax.methods.aggregation import anchored_adapters, by_slot, used_adapters
@@ -198,7 +198,8 @@ def comm(
         stacks = used(params, memory)
         z = features(weights, context, batch, stacks)
         if options.realignment == "mean_shift":
-            z = losses.unit_norm(z + weights @ memory["shift"])
+            share = weights / weights.sum(-1, keepdims=True)
+            z = losses.unit_norm(z + share @ memory["shift"])
         classes = named(stacks, context).classes
         if options.realignment == "off":
             logits = text_logits(z, classes, model.logit_scale)
@@ -279,6 +280,10 @@ def comm(
         }
         anchor = used(params, memory)
         context = named(anchor, context._replace(memory=memory))
+        if joint:
+            # what was trained since then has scores of another size
+            fitted = fit_router(model, options, params, context, key)
+            memory = memory | {"router": fitted}
         return params, memory | {
             "anchor": anchor,
             "snapshots": memory["snapshots"] + memory["active"],
@@ -344,7 +349,7 @@ def _realign(
         return {"shift": shift}
     if kind == "gradient":
         return {"realignment": _by_gradient(model, options, stats, group, context, key)}
-    prior = seen.astype(jnp.float32)
+    prior = relevance.balanced_prior(seen, classes.modality, len(model.modalities))
     covariance = _structure(options)(gaussians.covariance(stats, options.shrinkage))
     if kind == "regression":
         solved = realign.regression(

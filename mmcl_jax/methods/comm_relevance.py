@@ -59,7 +59,9 @@ def relevance_weights(
         then = memory["support"][own] & known
         allowed = jnp.where(then.any(-1, keepdims=True), then, allowed)
     if options.weighting == "task":
-        return memory["router"]["mean_relevance"][own]
+        mean = memory["router"]["mean_relevance"][own]
+        kept = jnp.where(allowed & (evidence > losses.MASKED / 2), mean, 0.0)
+        return kept * (mean.sum(-1) / kept.sum(-1))[:, None]
     return blend_weights(
         evidence,
         own,
@@ -134,8 +136,9 @@ def fit_router(
 ) -> PyTree:
     """Fits relevance to all queries so far, by their Gaussians alone.
 
-    The temperature is calibrated on draws from the Gaussians, and only when a modality
-    is new: with every change of it the blends of all old modalities change.
+    The temperature is calibrated on draws from the Gaussians: scores grow with every
+    class that the router knows, so that an old temperature would make the weight of the
+    own modality smaller with each task.
     """
     memory, classes = context.memory, context.classes
     stats, num_modalities = memory["queries"], len(model.modalities)
@@ -160,11 +163,9 @@ def fit_router(
     counted = weight * (allowed.sum(-1) > 1)
     temperature = memory["router"]["temperature"]
     if options.self_weight is not None:
-        calibrated, _ = relevance.calibrate_temperature(
+        temperature, _ = relevance.calibrate_temperature(
             evidence, own, allowed, counted, options.self_weight
         )
-        is_new = jnp.any(memory["active"] & (memory["snapshots"] == 0))
-        temperature = jnp.where(is_new, calibrated, temperature)
     weights = blend_weights(
         losses.mask_logits(evidence, allowed),
         own,

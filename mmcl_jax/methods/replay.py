@@ -29,10 +29,12 @@ def with_replay(
 ) -> Method:
     """Adds terms of remembered samples to the loss, each on a draw of its own.
 
-    There is one reservoir for each shape of inputs, and all have equal bytes; one holds
-    a sample at least. A draw is from one of them, chosen by its share of all samples,
-    and as large as the batch. The reservoirs are filled after a task's training, with
-    inputs, queries and logits in half precision.
+    There is one reservoir for each shape of inputs, with equal bytes for each modality
+    of it; one holds a sample at least. A draw is as large as the batch, and from one
+    that is chosen by its share of all samples met, kept or not: a sentence takes much
+    less room than a clip, and would else be most of what is rehearsed. Reservoirs
+    are filled after a task's training, with inputs, queries and logits in half
+    precision.
 
     Args:
         method: what is wrapped.
@@ -48,20 +50,24 @@ def with_replay(
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         params, memory = method.init(key, model)
-        budget = buffer_bytes // len(shapes)
-        buffers = {
-            name: reservoir.init(max(1, budget // reservoir.row_bytes(row)), row)
-            for name, row in shapes.items()
-        }
-        return params, memory | {"buffers": buffers}
+        budget = buffer_bytes // len(model.modalities)
+        buffers = {}
+        for name, row in shapes.items():
+            alike = sum(
+                _shape(model, m) == _shape(model, name) for m in model.modalities
+            )
+            slots = alike * budget // reservoir.row_bytes(row)
+            buffers[name] = reservoir.init(max(1, slots), row)
+        offered = {name: jnp.zeros(()) for name in shapes}
+        return params, memory | {"buffers": buffers, "offered": offered}
 
     def rehearse(
         term: Term, params: Params, context: Context, rows: int, key: Key
     ) -> Float[Array, ""]:
         buffers = context.memory["buffers"]
         which, within, inside = jax.random.split(key, 3)
-        sizes = jnp.stack([reservoir.filled(b) for b in buffers.values()])
-        chosen = jax.random.categorical(which, jnp.log(sizes))
+        offered = jnp.stack([context.memory["offered"][name] for name in buffers])
+        chosen = jax.random.categorical(which, jnp.log(offered))
 
         def of(name: str) -> Callable[[Params], tuple[Array, Params]]:
             def value(params: Params) -> Array:
@@ -81,9 +87,9 @@ def with_replay(
         params: Params, context: Context, batch: Batch, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         value, metrics = method.loss(params, context, batch, key)
-        stored = sum(reservoir.filled(b) for b in context.memory["buffers"].values())
+        offered = sum(context.memory["offered"].values())
         # a batch of nothing but padding moves nothing
-        there = (stored > 0) & jnp.any(batch.weight > 0)
+        there = (offered > 0) & jnp.any(batch.weight > 0)
         replayed = {
             name: jnp.where(
                 there,
@@ -118,9 +124,13 @@ def with_replay(
             rows["logits"] = losses.mask_logits(
                 logits.astype(jnp.float16), context.classes.seen
             )
-        buffers = memory["buffers"]
+        buffers, offered = memory["buffers"], memory["offered"]
         added = reservoir.add(buffers[name], rows, batch.weight, batch.id, key)
-        return memory | {"buffers": buffers | {name: added}}
+        met = offered[name] + jnp.sum(batch.weight > 0)
+        return memory | {
+            "buffers": buffers | {name: added},
+            "offered": offered | {name: met},
+        }
 
     return method._replace(
         init=init,

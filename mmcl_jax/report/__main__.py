@@ -28,6 +28,9 @@ def main(argv: list[str]) -> None:
         workdirs = [pathlib.Path(name) for name in names if name]
         if not workdirs:
             raise ConfigError("--workdirs: missing; for instance --workdirs=runs/demo")
+        for i, workdir in enumerate(workdirs):
+            if workdir.resolve() in [other.resolve() for other in workdirs[:i]]:
+                raise ConfigError(f"--workdirs: {workdir}: twice the same run")
         alone = len(workdirs) == 1
         runs = [data.load(workdir, inside=alone) for workdir in workdirs]
         out = pathlib.Path(_OUT.value) if _OUT.value else workdirs[0] / page.NAME
