@@ -91,7 +91,8 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
 
     Returns:
         Lists and numbers for JSON; null is what is not defined. `runs`: what was
-        measured in each. `summaries` and `differences` by stream, variant and metric.
+        measured in each. `summaries` and `differences` by stream, variant and metric;
+        over all streams, a seed counts once, with its mean.
         `ranks` by metric, stream and variant. `cost`: means by variant.
     """
     rows = [
@@ -107,8 +108,8 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
     ]
     streams = list(dict.fromkeys(row["stream"] for row in rows))
     groups = {stream: [r for r in rows if r["stream"] == stream] for stream in streams}
-    if len(streams) > 1:
-        groups[ALL_STREAMS] = rows
+    if len(streams) > 1 and (means := _over_streams(rows, len(streams))):
+        groups[ALL_STREAMS] = means
     return plain(
         {
             "sweep": sweep,
@@ -125,6 +126,28 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
             "cost": _costs(rows),
         }
     )
+
+
+def _over_streams(rows: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """Returns the means of each variant and seed that has all streams.
+
+    Streams of one seed have the same classes and samples in another order, so they are
+    no runs of their own for an interval.
+    """
+    by_place: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for row in rows:
+        place = row["variant"], row["seed"]
+        by_place.setdefault(place, []).append(row["values"])
+    return [
+        {
+            "variant": variant,
+            "stream": ALL_STREAMS,
+            "seed": seed,
+            "values": {key: float(np.mean([v[key] for v in own])) for key in own[0]},
+        }
+        for (variant, seed), own in by_place.items()
+        if len(own) == number
+    ]
 
 
 def _by_variant(rows: Iterable[dict[str, Any]], key: str) -> Values:

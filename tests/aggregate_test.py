@@ -32,13 +32,15 @@ def _run(variant: str, stream: str, seed: int, **values: float) -> Run:
     return Run(variant, stream, seed, config, values)
 
 
-# two streams, three seeds; the second method lacks a run
+# two streams; under seed 1 the second method lacks a run
 VALUES = {
     ("comm", "random", 0): 0.5,
     ("comm", "random", 1): 0.7,
     ("comm", "recurring", 0): 0.9,
+    ("comm", "recurring", 1): 0.8,
     ("ridge", "random", 0): 0.6,
     ("ridge", "random", 1): 0.6,
+    ("ridge", "recurring", 0): 0.7,
 }
 ENDED = [(_run(*place), _results(value)) for place, value in VALUES.items()]
 REPORT = aggregate.aggregate(ENDED, "comm")
@@ -52,31 +54,37 @@ def test_summaries_are_over_the_runs_of_a_stream_and_of_all() -> None:
     assert entry["deviation"] == pytest.approx(0.02**0.5)
     assert (entry["low"], entry["high"]) == (0.5, 0.7)
     assert entry["values"] == [0.5, 0.7]
-    assert list(summaries["recurring"]) == ["comm"]
-    assert summaries["recurring"]["comm"][LAST]["deviation"] is None
-    assert summaries[aggregate.ALL_STREAMS]["comm"][LAST]["values"] == [0.5, 0.7, 0.9]
+    assert summaries["recurring"]["ridge"][LAST]["deviation"] is None
+    # streams of a seed share classes and samples: the seed counts once
+    over_all = summaries[aggregate.ALL_STREAMS]
+    assert over_all["comm"][LAST]["values"] == pytest.approx([0.7, 0.75])
+    assert over_all["ridge"][LAST]["values"] == pytest.approx([0.65])
 
 
 def test_a_single_stream_is_not_shown_twice() -> None:
     report = aggregate.aggregate(ENDED[:2], "comm")
     assert list(report["summaries"]) == ["random"]
     assert report["differences"] == {"random": {}}
+    # nor all streams, where no seed has them
+    report = aggregate.aggregate([ENDED[0], ENDED[3]], "comm")
+    assert list(report["summaries"]) == ["random", "recurring"]
 
 
 def test_differences_are_to_the_run_of_one_order_and_seed() -> None:
-    for stream in ("random", aggregate.ALL_STREAMS):
+    (entry,) = REPORT["differences"]["random"].values()
+    assert entry[LAST]["values"] == pytest.approx([0.1, -0.1])
+    assert entry[LAST]["mean"] == pytest.approx(0)
+    for stream, difference in (("recurring", -0.2), (aggregate.ALL_STREAMS, -0.05)):
         (entry,) = REPORT["differences"][stream].values()
-        assert entry[LAST]["values"] == pytest.approx([0.1, -0.1])
-        assert entry[LAST]["mean"] == pytest.approx(0)
-    assert REPORT["differences"]["recurring"] == {}
+        assert entry[LAST]["values"] == pytest.approx([difference])
 
 
 def test_ranks_are_over_runs_that_all_have_and_less_forgetting_is_better() -> None:
     for key in (LAST, "given/forgetting_chaudhry"):
         ranks = REPORT["ranks"][key]
         assert ranks["random"] == {"runs": 2, "mean": {"comm": 1.5, "ridge": 1.5}}
-        assert ranks[aggregate.ALL_STREAMS]["runs"] == 2
-    one = [ENDED[0], ENDED[3]]
+        assert ranks[aggregate.ALL_STREAMS]["runs"] == 1
+    one = [ENDED[0], ENDED[4]]
     ranks = aggregate.aggregate(one, "comm")["ranks"]
     assert ranks[LAST]["random"]["mean"] == {"comm": 2, "ridge": 1}
     for name in ("forgetting_chaudhry", "excess_forgetting"):
@@ -106,7 +114,7 @@ def test_markdown_shows_percent_interval_and_few_values() -> None:
     text = aggregate.to_markdown(REPORT)
     assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
     assert "+0.0 ± 14.1<br>[-10.0, +10.0]<br>+10.0 -10.0 |" in text
-    assert "| `comm` | 1 | 90.0 | 90.0 |" in text
+    assert "| `ridge` | 1 | 70.0 | 70.0 |" in text
     assert "# recurring" in text
     assert "| `ridge` | 1.50 |" in text
     many = [(_run("comm", "random", seed), _results(0.1 * seed)) for seed in range(5)]
