@@ -47,7 +47,7 @@ def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "docs" / "results" / "mine.json"
     path.write_text(json.dumps(report))
     text = reproducibility.page(tmp_path)
-    assert "### mine\n\n`--sweep=mine.py`, 5 runs, on jax 1.\n" in text
+    assert "### mine\n\n`--sweep=mine.py`, 7 runs, on jax 1.\n" in text
     assert "#### recurring" in text
     assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
 
