@@ -8,6 +8,7 @@ from scipy.special import logsumexp, softmax
 
 from mmcl_jax import gaussians, relevance
 from mmcl_jax.methods import router
+from mmcl_jax.methods.aggregation import blend_weights
 from mmcl_jax.types import Classes
 
 update = jax.jit(gaussians.update)
@@ -298,3 +299,11 @@ def test_draws_of_many_classes_are_bounded_together(classes: int, each: int) -> 
     )
     assert drawn.shape == (each * classes, 2)
     assert own.shape == weight.shape == (each * classes,)
+
+
+def test_a_hard_blend_takes_the_given_modality_though_another_has_its_score() -> None:
+    # the third is given: its score was raised to that of the first
+    scores, own = jnp.array([[3.0, 1.0, 3.0]]), jnp.array([2])
+    allowed = jnp.ones((1, 3), bool)
+    weights = blend_weights(scores, own, allowed, "hard", jnp.ones(()), 0.5)
+    assert weights.tolist() == [[0, 0, 1]]
