@@ -1,7 +1,6 @@
 """Flags of all programs: what is wrong with them is one message and exit code 2."""
 
 import ast
-import pathlib
 import re
 import sys
 from typing import Any
@@ -11,10 +10,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags, tuple_parser
 
 from mmcl_jax import config as configs
-from mmcl_jax.files import raised_in
+from mmcl_jax.files import CONFIGS, raised_in, shipped
 
-# in a clone, a link to the folder of the repository
-CONFIGS = pathlib.Path(__file__).parent / "configs"
 USAGE_ERROR = 2
 
 
@@ -78,14 +75,13 @@ def parse_with_config(argv: list[str]) -> list[str]:
         at, start = (i, f"{name}=") if equals else (i + 1, "")
         value = value if equals else argv[at]
         path, colon, argument = value.partition(":")
-        if not pathlib.Path(path).is_file():
-            name = path.removeprefix("configs/").removesuffix(".py")
-            if name not in _shipped():
-                names = ", ".join(_shipped())
-                message = f"--config: no file {path!r}, and none of {names}"
-                sys.exit(complain(configs.ConfigError(message)))
-            path = str(CONFIGS / f"{name}.py")
-            argv[at] = f"{start}{path}{colon}{argument}"
+        found = shipped(f"configs/{path}.py" if path in _names() else path)
+        if not found.is_file():
+            names = ", ".join(_names())
+            message = f"--config: no file {path!r}, and none of {names}"
+            sys.exit(complain(configs.ConfigError(message)))
+        path = str(found)
+        argv[at] = f"{start}{path}{colon}{argument}"
     try:
         return flags.FLAGS(argv)
     except Exception as error:  # a config file may raise anything
@@ -121,7 +117,7 @@ def _of_config(error: Exception, argv: list[str], path: str) -> str:
     return f"{path}: {text.splitlines()[-1]}"
 
 
-def _shipped() -> list[str]:
+def _names() -> list[str]:
     """Returns the names of the configs that come with the package."""
     return sorted(path.stem for path in CONFIGS.glob("*.py"))
 

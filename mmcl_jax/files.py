@@ -1,4 +1,4 @@
-"""Small files that a run, or another program, has written."""
+"""Small files that a run, a user or another program has written."""
 
 import json
 import pathlib
@@ -9,6 +9,21 @@ from mmcl_jax.modalities.base import DataError, check_bytes, reading
 
 # of such text some thirty times as much memory is needed at worst
 MAX_JSON_BYTES = 16 * 2**20
+
+# in a clone, a link to the folder of the repository
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+
+
+def shipped(path: str | pathlib.Path) -> pathlib.Path:
+    """Returns `configs/...` of the package where there is no such file, else `path`.
+
+    So that a command reads in a folder of one's own as it does in a clone.
+    """
+    given = pathlib.Path(path)
+    if given.is_file() or given.parts[:1] != ("configs",):
+        return given
+    own = CONFIGS.joinpath(*given.parts[1:])
+    return own if own.is_file() else given
 
 
 def read_json(path: pathlib.Path, expected: str = "a JSON object") -> dict[str, Any]:

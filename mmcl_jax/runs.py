@@ -8,9 +8,16 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from mmcl_jax.arguments import replace_at
-from mmcl_jax.config import Config, ConfigError, resolve, to_config_dict, to_json
-from mmcl_jax.files import raised_in, read_json, write_text
+from mmcl_jax.arguments import parse_argument, replace_at
+from mmcl_jax.config import (
+    Config,
+    ConfigError,
+    check_name,
+    resolve,
+    to_config_dict,
+    to_json,
+)
+from mmcl_jax.files import raised_in, read_json, shipped, write_text
 
 # what a run of a sweep has printed
 OUTPUT = "output.txt"
@@ -57,7 +64,7 @@ def load_function(file: str | pathlib.Path, name: str) -> Callable[[str], Any]:
     Raises:
         ConfigError: there is no such file or function.
     """
-    path = pathlib.Path(file)
+    path = shipped(file)
     spec = importlib.util.spec_from_file_location(f"_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError(f"no Python file {str(file)!r}")
@@ -141,6 +148,46 @@ def grid(
         config = make_config(file, f"{argument},{more}", (values or {}) | own)
         runs.append(Run(variant, stream, seed, config, own))
     return tuple(runs)
+
+
+def search(
+    file: str | pathlib.Path,
+    candidates: dict[str, dict[str, dict[str, Any]]],
+    argument: str,
+    short: str,
+    values: dict[str, Any],
+    long: dict[str, Any],
+) -> Sweep:
+    """Returns a run of every candidate of some methods, to choose among them.
+
+    Args:
+        file: the config file that all start from.
+        candidates: of each method, values by the name of the variant.
+        argument: `smoke`, `methods=` and `seeds=` with `+` between several.
+        short: the method that `smoke` tries.
+        values: fields of all runs.
+        long: fields of runs that are not `smoke`, which has a stream of its own.
+
+    Raises:
+        ConfigError: the argument names a method without candidates, or what is no key.
+    """
+    variant, pairs = parse_argument(argument)
+    smoke = variant == "smoke"
+    chosen = {"methods": [short] if smoke else list(candidates), "seeds": ["0"]}
+    for key, value in pairs.items():
+        check_name("sweep argument", key, chosen)
+        chosen[key] = value.split("+")
+    for name in chosen["methods"]:
+        check_name("method to tune", name, candidates)
+    variants = {
+        name: (method, own)
+        for method in chosen["methods"]
+        for name, own in candidates[method].items()
+    }
+    seeds = [int(seed) for seed in chosen["seeds"]]
+    fields = values if smoke else values | long
+    runs = grid(file, variants, ["interleaved"], seeds, variant, fields)
+    return Sweep(runs, baseline=next(iter(variants)))
 
 
 def check(sweep: Sweep) -> None:

@@ -289,6 +289,19 @@ def test_shipped_sweeps_are_whole(path: pathlib.Path, argument: str) -> None:
         assert all(run.config.train.epochs == 1 for run in made.runs)
 
 
+def test_sweeps_of_the_package_are_found_from_any_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "configs/sweeps/tuning.py"
+    assert len(runs.load_sweep(f"{name}:smoke").runs) == 4
+    # a file of one's own goes first
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("def get_sweep(argument): return argument")
+    with pytest.raises(ConfigError, match="returns 'mine', which is no Sweep"):
+        runs.load_sweep(f"{name}:mine")
+
+
 def test_every_method_is_tuned_alike() -> None:
     made = _shipped("tuning.py")("").runs
     tried = collections.defaultdict(set)

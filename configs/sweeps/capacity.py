@@ -11,9 +11,7 @@ nothing is seen. Behind a colon: `smoke` for a short run; `methods=` and `seeds=
 import pathlib
 from typing import Any
 
-from mmcl_jax.arguments import parse_argument
-from mmcl_jax.config import check_name
-from mmcl_jax.runs import Sweep, grid
+from mmcl_jax.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
@@ -39,14 +37,9 @@ SIZES = {
     "rail": ("width", (2000, 1000, 4000)),
     "comm_plus": ("layer_share", (0.5, 0.25, 0.75)),
 }
-METHODS = (*WITH_ADAPTER, *SIZES)
 
-STREAM = {
-    "stream.concepts": "development",
-    "stream.evaluate_on": "validation",
-    "stream.tasks": 12,
-    "stream.classes_per_task": 3,
-}
+DATA = {"stream.concepts": "development", "stream.evaluate_on": "validation"}
+STREAM = {"stream.tasks": 12, "stream.classes_per_task": 3}
 
 
 def candidates(method: str) -> dict[str, dict[str, Any]]:
@@ -60,23 +53,5 @@ def candidates(method: str) -> dict[str, dict[str, Any]]:
 
 def get_sweep(argument: str = "") -> Sweep:
     """Returns the runs."""
-    variant, pairs = parse_argument(argument)
-    smoke = variant == "smoke"
-    chosen = {"methods": ["cmcl"] if smoke else list(METHODS), "seeds": ["0"]}
-    for key, value in pairs.items():
-        check_name("sweep argument", key, chosen)
-        chosen[key] = value.split("+")
-    for name in chosen["methods"]:
-        check_name("method with a size", name, METHODS)
-    variants = {
-        name: (method, values)
-        for method in chosen["methods"]
-        for name, values in candidates(method).items()
-    }
-    seeds = [int(seed) for seed in chosen["seeds"]]
-    # a short run has a stream of its own
-    stream = STREAM | (
-        {"stream.tasks": 5, "stream.classes_per_task": 2} if smoke else {}
-    )
-    runs = grid(WORLD, variants, ["interleaved"], seeds, variant, stream)
-    return Sweep(runs, baseline=next(iter(variants)))
+    tried = {name: candidates(name) for name in (*WITH_ADAPTER, *SIZES)}
+    return search(WORLD, tried, argument, "cmcl", DATA, STREAM)

@@ -12,10 +12,8 @@ where something is trained, of the regularization of closed forms. Behind a colo
 import pathlib
 from typing import Any
 
-from mmcl_jax.arguments import parse_argument
-from mmcl_jax.config import check_name
 from mmcl_jax.methods import METHODS
-from mmcl_jax.runs import Sweep, grid
+from mmcl_jax.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
@@ -31,12 +29,8 @@ NOTHING_TO_TUNE = ("zero_shot", "ncm")
 
 # sizes are the next step, in capacity.py
 PROMPTS = {"method.adapter.kind": "deep_prompts", "method.adapter.length": 8}
-STREAM = {
-    "stream.concepts": "development",
-    "stream.evaluate_on": "validation",
-    "stream.tasks": 5,
-    "stream.first_tasks": 2,
-}
+DATA = {"stream.concepts": "development", "stream.evaluate_on": "validation"}
+STREAM = {"stream.tasks": 5, "stream.first_tasks": 2}
 
 
 def candidates(method: str) -> dict[str, dict[str, Any]]:
@@ -48,20 +42,5 @@ def candidates(method: str) -> dict[str, dict[str, Any]]:
 
 def get_sweep(argument: str = "") -> Sweep:
     """Returns the runs."""
-    variant, pairs = parse_argument(argument)
-    smoke = variant == "smoke"
-    tuned = [name for name in METHODS if name not in NOTHING_TO_TUNE]
-    chosen = {"methods": ["ridge"] if smoke else tuned, "seeds": ["0"]}
-    for key, value in pairs.items():
-        check_name("sweep argument", key, chosen)
-        chosen[key] = value.split("+")
-    for name in chosen["methods"]:
-        check_name("method to tune", name, tuned)
-    variants = {
-        name: (method, values)
-        for method in chosen["methods"]
-        for name, values in candidates(method).items()
-    }
-    seeds = [int(seed) for seed in chosen["seeds"]]
-    runs = grid(WORLD, variants, ["interleaved"], seeds, variant, PROMPTS | STREAM)
-    return Sweep(runs, baseline=next(iter(variants)))
+    tried = {name: candidates(name) for name in METHODS if name not in NOTHING_TO_TUNE}
+    return search(WORLD, tried, argument, "ridge", PROMPTS | DATA, STREAM)

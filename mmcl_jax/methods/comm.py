@@ -7,7 +7,6 @@ References:
     Jin & Kim, Continual Learning for Multiple Modalities, arXiv 2503.08064, 2025.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -15,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mmcl_jax import drift, gaussians, losses, realign, relevance
-from mmcl_jax.gaussians import Gaussians
+from mmcl_jax import drift, gaussians, losses, realign
 from mmcl_jax.methods import router as routers
 from mmcl_jax.methods.aggregation import anchored_adapters, by_slot, used_adapters
 from mmcl_jax.methods.base import (
@@ -29,6 +27,12 @@ from mmcl_jax.methods.base import (
 )
 from mmcl_jax.methods.class_context import CLASS_CONTEXT, init_context, with_names
 from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.comm_realignment import (
+    covariance_group,
+    group_of,
+    num_groups,
+    realigned,
+)
 from mmcl_jax.methods.comm_relevance import (
     fit_router,
     relevance_weights,
@@ -88,7 +92,7 @@ def comm(
             vectors = init_context(model, class_context, num_modalities)
             adapters[CLASS_CONTEXT] = vectors
         classes, width = model.num_classes, model.spec.embedding
-        covariances = 1 if options.covariance == "tied" else _num_groups(model, options)
+        covariances = 1 if options.covariance == "tied" else num_groups(model, options)
         router = routers.init(options.relevance, classes, num_modalities, width)
         calibration = {
             "temperature": jnp.ones(()),
@@ -246,7 +250,7 @@ def comm(
         memory, classes = context.memory, context.classes
         weights = relevance_weights(model, options, params, context, batch)
         z = features(weights, context, batch, used(params, memory))
-        group = _covariance_group(options, _group(options, memory, context))
+        group = covariance_group(options, group_of(options, memory, context))
         updated: dict[str, Any] = {
             "features": gaussians.update(
                 memory["features"], z, batch.label, batch.weight, group
@@ -288,7 +292,7 @@ def comm(
             "anchor": anchor,
             "snapshots": memory["snapshots"] + memory["active"],
             "active": jnp.zeros_like(memory["active"]),
-            **_realign(model, options, context, key),
+            **realigned(model, options, context, key),
         }
 
     return plain._replace(
@@ -303,102 +307,3 @@ def comm(
         uses_hint=(options.blend, options.mix_support) != ("uniform", "seen_now"),
         observes=options.realignment != "off",
     )
-
-
-def _num_groups(model: Model, options: CommOptions) -> int:
-    """Returns how many Gaussians there are."""
-    return {
-        "class": model.num_classes,
-        "task": model.num_stages,
-        "modality": len(model.modalities),
-    }[options.granularity]
-
-
-def _covariance_group(options: CommOptions, group: Array) -> Array:
-    """Returns which covariance each class has `[C]`; one if it is tied."""
-    return jnp.zeros_like(group) if options.covariance == "tied" else group
-
-
-def _group(options: CommOptions, memory: Memory, context: Context) -> Array:
-    """Returns which Gaussian each class belongs to `[C]`."""
-    classes = context.classes
-    return {
-        "class": jnp.arange(len(classes.modality)),
-        "task": memory["stage"],
-        "modality": classes.modality,
-    }[options.granularity]
-
-
-def _realign(
-    model: Model, options: CommOptions, context: Context, key: Key
-) -> dict[str, Any]:
-    """Returns the re-alignment and the shifts that follow from the Gaussians."""
-    memory, classes = context.memory, context.classes
-    kind, strength = options.realignment, options.realignment_regularization
-    if kind == "off":
-        return {}
-    group = _group(options, memory, context)
-    stats = memory["features"]
-    if options.granularity != "class":
-        stats = gaussians.coarsen(stats, group, _num_groups(model, options))
-    seen = classes.seen & (stats.count > 0)
-    if kind == "mean_shift":
-        shift = realign.mean_shifts(
-            stats.mean, classes.text, seen, classes.modality, len(model.modalities)
-        )
-        return {"shift": shift}
-    if kind == "gradient":
-        return {"realignment": _by_gradient(model, options, stats, group, context, key)}
-    prior = relevance.balanced_prior(seen, classes.modality, len(model.modalities))
-    covariance = _structure(options)(gaussians.covariance(stats, options.shrinkage))
-    if kind == "regression":
-        solved = realign.regression(
-            stats.mean, covariance, classes.text, prior, strength, model.logit_scale
-        )
-    else:
-        solved = realign.discriminant(
-            stats.mean,
-            covariance,
-            classes.text,
-            prior,
-            strength,
-            options.realignment_residual,
-        )
-    return {"realignment": solved}
-
-
-def _structure(options: CommOptions):
-    if options.covariance in ("full", "tied"):
-        return lambda matrix: matrix
-    return functools.partial(
-        gaussians.structured, form=options.covariance, rank=options.covariance_rank
-    )
-
-
-def _by_gradient(
-    model: Model,
-    options: CommOptions,
-    stats: Gaussians,
-    group: Array,
-    context: Context,
-    key: Key,
-) -> realign.Realignment:
-    label = jnp.repeat(jnp.arange(model.num_classes), options.pseudo_samples)
-    drawn, weight, jitter = gaussians.sample(
-        key,
-        stats,
-        label,
-        _covariance_group(options, group),
-        options.shrinkage,
-        structure=_structure(options),
-    )
-    solved = realign.gradient(
-        drawn,
-        label,
-        weight,
-        context.classes.text,
-        context.classes.seen,
-        options.realignment_regularization,
-        model.logit_scale,
-    )
-    return solved._replace(jitter=jitter)

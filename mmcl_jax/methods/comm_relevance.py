@@ -45,23 +45,23 @@ def relevance_weights(
     evidence = scores(model, options, params, context, batch.query)
     evidence = losses.mask_logits(evidence, known)
     own = evidence.argmax(-1)
+    allowed = jnp.broadcast_to(known, evidence.shape)
     # soft weights are trained as they are used when no modality is given
     if not context.train or options.blend in ("residual", "none"):
         given = (batch.hint[:, None] == jnp.arange(evidence.shape[1])) & known
-        raised = jnp.where(given, evidence.max(-1, keepdims=True), evidence)
+        evidence = jnp.where(given, evidence.max(-1, keepdims=True), evidence)
         own = jnp.where(given.any(-1), given.argmax(-1), own)
         if options.given_route == "one_hot":
-            alone = given | ~given.any(-1, keepdims=True)
-            raised = losses.mask_logits(evidence, alone)
-        evidence = raised
-    allowed = jnp.broadcast_to(known, evidence.shape)
+            allowed = allowed & (given | ~given.any(-1, keepdims=True))
     if options.mix_support == "seen_when_last_trained":
-        then = memory["support"][own] & known
+        then = memory["support"][own] & allowed
         allowed = jnp.where(then.any(-1, keepdims=True), then, allowed)
     if options.weighting == "task":
         mean = memory["router"]["mean_relevance"][own]
-        kept = jnp.where(allowed & (evidence > losses.MASKED / 2), mean, 0.0)
-        return kept * (mean.sum(-1) / kept.sum(-1))[:, None]
+        kept = jnp.where(allowed, mean, 0.0)
+        # before anything was met, nobody may take part
+        total = jnp.where(kept.any(-1), kept.sum(-1), 1.0)
+        return kept * (mean.sum(-1) / total)[:, None]
     return blend_weights(
         evidence,
         own,
