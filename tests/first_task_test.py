@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmcl_jax.methods.comm import comm
+from mmcl_jax.methods.comm_options import CommOptions
 from tests.tuned import (
+    ADAPTER,
     CASES,
     KEY,
     MODALITIES,
@@ -57,3 +60,18 @@ def test_a_batch_of_padding_has_no_loss(encoder, name: str):
     padding = dataclasses.replace(stream.batch(1), weight=jnp.zeros(ROWS))
     value, _ = stream.method.loss(stream.params, stream.context(1), padding, KEY)
     assert value == 0
+
+
+@pytest.mark.parametrize("given_route", ["raised", "one_hot"])
+@pytest.mark.parametrize("weighting", ["instance", "task"])
+def test_comm_predicts_before_anything_was_met(
+    encoder, weighting: str, given_route: str
+):
+    options = CommOptions(weighting=weighting, given_route=given_route)
+    stream = Stream(
+        encoder, lambda model, sharing: comm(model, ADAPTER, options, "task")
+    )
+    for stage in (0, 3):  # pictures, sentences
+        context, batch = stream.context(stage, train=False), stream.batch(stage)
+        prediction = stream.method.predict(stream.params, context, batch)
+        assert np.isfinite(prediction.logits).all()
