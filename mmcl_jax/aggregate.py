@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mmcl_jax import statistics
-from mmcl_jax.evaluate import ROUTES
 from mmcl_jax.files import read_json, write_text
 from mmcl_jax.modalities.base import reading
 from mmcl_jax.results import plain
@@ -34,7 +33,21 @@ COSTS = {
     "forwards_per_prediction": "forwards a prediction",
     "seconds": "seconds",
 }
+# among all classes met
 SPACE = "union"
+# Among which classes, and whether the modality is given. Given a modality, heads answer
+# among its classes, methods that compare with class texts still among all: only
+# `within` then compares like with like.
+VIEWS = {
+    "predicted": (SPACE, "predicted"),
+    "given": (SPACE, "given"),
+    "within": ("modality", "given"),
+}
+_TITLES = {
+    "predicted": "All classes met, modality predicted",
+    "given": "All classes met, modality given",
+    "within": "Classes met of the given modality",
+}
 # what hyper-parameters are chosen by, and what comes first in every table
 CHOSEN_BY = "predicted/last_average_accuracy"
 ALL_STREAMS = "all streams"
@@ -65,11 +78,10 @@ def check(ended: Ended, folder: pathlib.Path) -> None:
 
 
 def measured(results: dict[str, Any]) -> dict[str, float]:
-    """Returns the metrics of a run among all classes met, by `route/metric`."""
-    found = results["metrics"][SPACE]
+    """Returns the metrics of a run by `view/metric`, see `VIEWS`."""
     return {
-        f"{route}/{name}": _number(found[route][name])
-        for route in ROUTES
+        f"{view}/{name}": _number(results["metrics"][space][route][name])
+        for view, (space, route) in VIEWS.items()
         for name in METRICS
     }
 
@@ -295,13 +307,16 @@ def to_markdown(report: dict[str, Any], level: int = 1) -> str:
     parts, mark = [], "#" * level
     for stream, variants in report["summaries"].items():
         parts.append(f"{mark} {stream}\n")
-        for route in reversed(ROUTES):
-            parts.append(f"Modality {route}:\n")
-            parts.append(_table(variants, route, signed=False))
+        stored = {key.partition("/")[0] for key in next(iter(variants.values()))}
+        for view, title in _TITLES.items():
+            if view not in stored:
+                continue
+            parts.append(f"{title}:\n")
+            parts.append(_table(variants, view, signed=False))
             differences = report["differences"][stream]
             if differences:
                 parts.append(f"Less `{report['baseline']}` under the same seed:\n")
-                parts.append(_table(differences, route, signed=True))
+                parts.append(_table(differences, view, signed=True))
     parts.append(
         f"{mark} Mean ranks\n\nBy {METRICS['last_average_accuracy']}, "
         "modality predicted, over runs that all have:\n"
@@ -312,10 +327,10 @@ def to_markdown(report: dict[str, Any], level: int = 1) -> str:
     return "\n".join(parts)
 
 
-def _table(variants: dict[str, Any], route: str, signed: bool) -> str:
+def _table(variants: dict[str, Any], view: str, signed: bool) -> str:
     rows = []
     for variant, found in variants.items():
-        entries = [found[f"{route}/{name}"] for name in METRICS]
+        entries = [found[f"{view}/{name}"] for name in METRICS]
         cells = [_cell(entry, signed) for entry in entries]
         rows.append([f"`{variant}`", str(len(entries[0]["values"])), *cells])
     return _markdown_table(["", "n", *METRICS.values()], rows)

@@ -15,7 +15,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from mmcl_jax.losses import Scalar, mask_logits, unit_norm
+from mmcl_jax.losses import MASKED, Scalar, unit_norm
 from mmcl_jax.types import Key
 
 # Accelerators multiply float32 in shortened formats unless told otherwise; second
@@ -279,44 +279,74 @@ def sample(
     return features, (stats.count[label] > 0).astype(mean.dtype), jitters.max()
 
 
-def log_density(
-    stats: Gaussians,
-    features: Float[Array, "b d"],
-    class_group: ClassGroup,
-    shrinkage: Scalar,
-) -> Float[Array, "b C"]:
-    """Log density of each feature under each class.
+class Densities(NamedTuple):
+    """Gaussians with a covariance each, solved once to be asked often.
 
-    `-(d log 2 pi + log|S_g| + (x - mean_c)^T S_g^-1 (x - mean_c)) / 2`, with g the
-    group of class c.
+    Attributes:
+        mean: of each class.
+        whitening: inverse of the lower Cholesky factor of its covariance.
+        peak: log density at the mean; `losses.MASKED` of a class without samples.
+    """
+
+    mean: Float[Array, "C d"]
+    whitening: Float[Array, "C d d"]
+    peak: Float[Array, " C"]
+
+
+def no_densities(num_classes: int, dim: int) -> Densities:
+    """Returns the densities of nothing."""
+    return Densities(
+        jnp.zeros((num_classes, dim)),
+        jnp.zeros((num_classes, dim, dim)),
+        jnp.full(num_classes, MASKED),
+    )
+
+
+def densities(
+    stats: Gaussians, class_group: ClassGroup, shrinkage: Scalar
+) -> tuple[Densities, Float[Array, ""]]:
+    """Solves for the densities of Gaussians.
 
     Args:
         stats: statistics.
-        features: [b, d].
         class_group: group of each class [C].
         shrinkage: of the covariances, between 0 and 1.
 
     Returns:
-        [b, C]; `losses.MASKED` for classes without samples.
+        Densities of the classes; the largest jitter of a covariance.
     """
     class_group = jnp.broadcast_to(class_group, stats.count.shape)
-    # Distances from a common centre: their squares lose fewer digits.
-    centre = _einsum("c,cd->d", stats.count, stats.mean)[None, :]
-    centre = centre / jnp.maximum(jnp.sum(stats.count), 1)
-    x, mean = features.astype(centre.dtype) - centre, stats.mean - centre
+    matrices = group_covariances(stats, shrinkage, class_group)
+    factors, jitters = jax.vmap(cholesky_with_jitter)(matrices)
+    identity = jnp.eye(matrices.shape[-1], dtype=matrices.dtype)
+    inverses = jax.vmap(lambda f: solve_triangular(f, identity, lower=True))(factors)
+    # log|L^-1| = -log|S| / 2
+    spread = jnp.sum(jnp.log(jnp.diagonal(inverses, axis1=-2, axis2=-1)), axis=-1)
+    peak = spread - 0.5 * matrices.shape[-1] * jnp.log(2 * jnp.pi)
+    peak = jnp.where(stats.count > 0, peak[class_group], MASKED)
+    return Densities(stats.mean, inverses[class_group], peak), jitters.max()
 
-    def of_group(matrix):
-        factor, _ = cholesky_with_jitter(matrix)
-        white_x = solve_triangular(factor, x.T, lower=True).T
-        white_mean = solve_triangular(factor, mean.T, lower=True).T
-        square = jnp.sum(white_x**2, -1)[:, None] + jnp.sum(white_mean**2, -1)[None, :]
-        square = square - 2 * _einsum("bd,cd->bc", white_x, white_mean)
-        log_determinant = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
-        return -0.5 * (x.shape[-1] * jnp.log(2 * jnp.pi) + log_determinant + square)
 
-    density = jax.vmap(of_group)(group_covariances(stats, shrinkage, class_group))
-    density = density[class_group, :, jnp.arange(len(class_group))].T
-    return mask_logits(density, stats.count > 0)
+def log_density(
+    densities: Densities, features: Float[Array, "b d"]
+) -> Float[Array, "b C"]:
+    """Log density of each feature under each class.
+
+    `-(d log 2 pi + log|S_c| + (x - mean_c)^T S_c^-1 (x - mean_c)) / 2`.
+
+    Args:
+        densities: of the classes.
+        features: [b, d].
+
+    Returns:
+        [b, C]; `losses.MASKED` for classes without samples.
+    """
+    known = densities.peak > MASKED
+    x = features.astype(densities.mean.dtype)
+    offset = x[:, None, :] - densities.mean[None, :, :]
+    white = _einsum("bcd,ced->bce", offset, densities.whitening)
+    density = densities.peak - 0.5 * jnp.sum(jnp.square(white), axis=-1)
+    return jnp.where(known, density, MASKED)
 
 
 def _divide(a, b):

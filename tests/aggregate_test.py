@@ -11,7 +11,7 @@ import pytest
 from mmcl_jax import aggregate
 from mmcl_jax.aggregate import CHOSEN_BY, COSTS, METRICS
 from mmcl_jax.config import Config, MethodOptions
-from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.runs import Run
 
 LAST = "given/last_average_accuracy"
@@ -21,7 +21,7 @@ def _results(value: float | None, seconds: float = 2.0) -> dict[str, Any]:
     found = dict.fromkeys(METRICS, value)
     costs = dict.fromkeys(COSTS, 8) | {"seconds": {"train": seconds, "text": 1.0}}
     return {
-        "metrics": {"union": dict.fromkeys(ROUTES, found)},
+        "metrics": dict.fromkeys(SPACES, dict.fromkeys(ROUTES, found)),
         "cost": costs,
         "environment": {"jax": "1"},
     }
@@ -59,6 +59,27 @@ def test_summaries_are_over_the_runs_of_a_stream_and_of_all() -> None:
     over_all = summaries[aggregate.ALL_STREAMS]
     assert over_all["comm"][LAST]["values"] == pytest.approx([0.7, 0.75])
     assert over_all["ridge"][LAST]["values"] == pytest.approx([0.65])
+
+
+def test_each_view_is_of_its_label_space_and_route() -> None:
+    results = _results(None)
+    results["metrics"] = {
+        space: {
+            route: dict.fromkeys(METRICS, 10 * s + r) for r, route in enumerate(ROUTES)
+        }
+        for s, space in enumerate(SPACES)
+    }
+    found = {
+        view: aggregate.measured(results)[f"{view}/learning_accuracy"]
+        for view in aggregate.VIEWS
+    }
+    union, modality = (10 * SPACES.index(space) for space in ("union", "modality"))
+    given, predicted = ROUTES.index("given"), ROUTES.index("predicted")
+    assert found == {
+        "predicted": union + predicted,
+        "given": union + given,
+        "within": modality + given,
+    }
 
 
 def test_a_single_stream_is_not_shown_twice() -> None:

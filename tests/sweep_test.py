@@ -315,27 +315,47 @@ def test_every_method_is_tuned_alike() -> None:
     # a method that is left out, or whose learning rate is not tuned, trains nothing
     for name in METHODS:
         by_rate = {path for path, _ in tried[name]} == {"train.optimizer.learning_rate"}
-        options = runs.make_config(WORLD, f"smoke,method={name}")
-        method = assemble.assemble(options, Console(quiet=True)).method
-        assert method.trains == by_rate, name
+        assert _trains(name) == by_rate, name
 
 
-def test_every_method_has_as_many_sizes() -> None:
-    made = _shipped("capacity.py")("").runs
+# a head without random features, and the encoder as it is, have no size; `sequential`
+# and `joint` are what they are by their label space
+@pytest.mark.parametrize(
+    ("sweep", "number", "without"),
+    [
+        ("capacity.py", 3, {"zero_shot", "ncm", "ridge", "linear_probe"}),
+        ("label_space.py", 2, {"sequential", "joint"}),
+        ("strength.py", 3, None),
+    ],
+)
+def test_every_method_has_as_many_values(
+    sweep: str, number: int, without: set[str] | None
+) -> None:
+    made = _shipped(sweep)("").runs
     tried = collections.defaultdict(list)
     for run in made:
         tried[run.config.method.name].append(run.values)
         stream = run.config.stream
         assert (stream.concepts, stream.evaluate_on) == ("development", "validation")
-    assert {len(values) for values in tried.values()} == {3}
-    # a head without random features, and the encoder as it is, have no size
-    assert METHODS.keys() - tried == {"zero_shot", "ncm", "ridge", "linear_probe"}
+        for path, value in run.values.items():
+            assert operator.attrgetter(path)(run.config) == value
+    assert {len(values) for values in tried.values()} == {number}
+    if sweep == "label_space.py":
+        trains = {name for name in METHODS if _trains(name)}
+        assert trains - tried.keys() == without
+    elif without is not None:
+        assert METHODS.keys() - tried == without
     for name, (first, *_) in tried.items():
         # the values of a method differ in the same fields, and begin at its default
         assert {frozenset(values) for values in tried[name]} == {frozenset(first)}
         default = Config(method=MethodOptions(name=name))
         for path, value in first.items():
             assert operator.attrgetter(path)(default) == value
+
+
+def _trains(name: str) -> bool:
+    options = runs.make_config(WORLD, f"smoke,method={name}")
+    return assemble.assemble(options, Console(quiet=True)).method.trains
 
 
 def test_ablations_change_comm_alone_and_each_something_else() -> None:

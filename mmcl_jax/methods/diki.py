@@ -56,14 +56,14 @@ def diki(
         Parameter Efficient Continual Learning of Vision-Language Models, ECCV 2024.
     """
     adapter = residual_prefix(options.length, options.layers)
-    # each stage has one mean and one covariance
-    of_stage = jnp.arange(model.num_stages)
     width = model.spec.embedding
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         return stages.init_slots(key, model, adapter), {
             "met": stages.init(model),
-            "queries": gaussians.init(model.num_stages, model.num_stages, width),
+            # of the stage, until its density is known
+            "queries": gaussians.init(1, 1, width),
+            "densities": gaussians.no_densities(model.num_stages, width),
             "jitter": jnp.zeros(()),
         }
 
@@ -74,11 +74,9 @@ def diki(
         if context.train:
             return stages.own(context, batch), jnp.ones_like(batch.weight)
         memory = context.memory
-        densities = gaussians.log_density(
-            memory["queries"], batch.query, of_stage, options.shrinkage
-        )
+        density = gaussians.log_density(memory["densities"], batch.query)
         usable = stages.visible(model, sharing, memory["met"], context, batch)
-        stage, density = selection.most_likely(densities, usable)
+        stage, density = selection.most_likely(density, usable)
         return stage, selection.residual_weight(density, width)
 
     def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
@@ -97,22 +95,26 @@ def diki(
         updated = gaussians.update(
             context.memory["queries"],
             batch.query,
-            stages.own(context, batch),
+            jnp.zeros_like(batch.label),
             batch.weight,
-            of_stage,
+            0,
         )
         return context.memory | {"queries": updated}
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         memory = context.memory
-        covariances = gaussians.group_covariances(
-            memory["queries"], options.shrinkage, of_stage
-        )
-        # those of `route`, which has nowhere to say it
-        _, jitters = jax.vmap(gaussians.cholesky_with_jitter)(covariances)
-        met = stages.meet(model, memory["met"], context)
-        return params, memory | {"met": met, "jitter": jitters.max()}
+        own, jitter = gaussians.densities(memory["queries"], 0, options.shrinkage)
+        return params, memory | {
+            "met": stages.meet(model, memory["met"], context),
+            "queries": jax.tree.map(jnp.zeros_like, memory["queries"]),
+            "densities": jax.tree.map(
+                lambda known, new: known.at[context.task].set(new[0]),
+                memory["densities"],
+                own,
+            ),
+            "jitter": jitter,
+        }
 
     method = aligned(model, init, embed, train_label_space)
     method = method._replace(

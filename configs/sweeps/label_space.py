@@ -1,0 +1,40 @@
+"""Which classes the training loss is over: those of the task, or all met so far.
+
+`python launch/sweep.py --sweep=configs/sweeps/label_space.py --out=runs/label_space
+--choose=configs/tuned.json`, after `configs/sweeps/capacity.py` and on the same
+development concepts, scored by validation draws: of the streams that methods are
+compared on, nothing is seen. A loss over the classes of the task alone leaves old tasks
+alone and never tells their classes apart from new ones; which of the two weighs more
+is not the same for all methods. Behind a colon: `smoke` for a short run; `methods=` and
+`seeds=`, with `+` between several, for instance `methods=ewc+lwf,seeds=0+1`.
+"""
+
+import pathlib
+from typing import Any
+
+from mmcl_jax.runs import Sweep, search
+
+WORLD = pathlib.Path(__file__).parents[1] / "world.py"
+
+# the default first: it stays where both are equally good
+LABEL_SPACES = ("task", "all_seen")
+# `sequential` is over all classes by its part in the benchmark, and `joint` has but one
+# task; the others train nothing
+METHODS = (
+    *("comm", "s_prompts", "lwf", "zscl", "ewc", "er", "derpp", "slca"),
+    *("l2p", "dualprompt", "coda_prompt", "diki", "cmcl", "linear_probe"),
+)
+
+DATA = {"stream.concepts": "development", "stream.evaluate_on": "validation"}
+STREAM = {"stream.tasks": 12, "stream.classes_per_task": 3}
+
+
+def candidates(method: str) -> dict[str, dict[str, Any]]:
+    """Returns the values that are tried for a method, by the name of the variant."""
+    return {f"{method} {space}": {"train.label_space": space} for space in LABEL_SPACES}
+
+
+def get_sweep(argument: str = "") -> Sweep:
+    """Returns the runs."""
+    tried = {name: candidates(name) for name in METHODS}
+    return search(WORLD, tried, argument, "linear_probe", DATA, STREAM)
