@@ -240,7 +240,10 @@ def choose(ended: Ended) -> dict[str, Any]:
         {
             "metric": f"{SPACE}/{CHOSEN_BY}",
             "chosen": {
-                method: max(entries, key=lambda entry: entry["score"]["mean"])["values"]
+                # equal but for rounding is equal: the first of them
+                method: max(entries, key=lambda e: round(e["score"]["mean"], 9))[
+                    "values"
+                ]
                 for method, entries in listed.items()
             },
             "scores": listed,

@@ -56,17 +56,14 @@ ABLATIONS: dict[str, Variants] = {
     | _switch("realignment_residual", False)
     | _switch("drift_compensation", False),
     "adapter": {
-        f"length={length} layers={layers or 'all'}": {
+        f"{length} prompts layers={layers or 'all'}": {
+            "method.adapter.kind": "deep_prompts",
             "method.adapter.length": length,
             "method.adapter.layers": layers,
         }
         for length, layers in itertools.product((2, 8, 16), (1, 3, None))
-        if (length, layers) != (8, None)
-    }
-    | {"low rank": {"method.adapter.kind": "low_rank"}},
+    },
 }
-# the adapter that this reading of COMM is about, whatever was chosen for it since
-PROMPTS = {"method.adapter.kind": "deep_prompts", "method.adapter.length": 8}
 # all 36 development concepts
 STREAM = {
     "stream.concepts": "development",
@@ -76,6 +73,8 @@ STREAM = {
 }
 # the order of the tasks is the last of them: `comm` itself is run in the others too
 ORDER, OTHER_ORDERS = "interleaved", ("by_modality", "random", "recurring")
+# who takes part in a blend matters where a modality is learnt before others are met
+SUPPORT = "mix_support=seen_when_last_trained"
 
 
 def get_sweep(argument: str = "") -> Sweep:
@@ -92,9 +91,12 @@ def get_sweep(argument: str = "") -> Sweep:
         for name, values in ABLATIONS[group].items():
             variants[name] = ("comm", values)
     seeds = [0] if smoke else [0, 1, 2]
-    values = PROMPTS | ({} if smoke else STREAM)
+    values = {} if smoke else STREAM
     runs = grid(WORLD, variants, [ORDER], seeds, variant, values)
     if not smoke:
         comm = {"comm": variants["comm"]}
         runs += grid(WORLD, comm, OTHER_ORDERS, seeds, variant, values)
+        if SUPPORT in variants:
+            support = {SUPPORT: variants[SUPPORT]}
+            runs += grid(WORLD, support, ["by_modality"], seeds, variant, values)
     return Sweep(runs)

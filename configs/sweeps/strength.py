@@ -20,7 +20,7 @@ STRENGTHS = {
     "comm": ("self_regularization", (1.0, 0.3, 3.0)),
     "lwf": ("weight", (1.0, 0.3, 3.0)),
     "zscl": ("weight", (1.0, 0.3, 3.0)),
-    "ewc": ("weight", (100.0, 1000.0, 10000.0)),
+    "ewc": ("weight", (1e2, 1e4, 1e6)),
     "derpp": ("logit_weight", (0.3, 0.1, 1.0)),
     # of the adapters' updates: the smaller, the less they move
     "slca": ("slow_rate", (0.1, 0.03, 0.3)),
