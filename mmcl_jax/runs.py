@@ -8,13 +8,14 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from mmcl_jax.arguments import parse_argument, replace_at
+from ml_collections import ConfigDict
+
+from mmcl_jax.arguments import parse_argument
 from mmcl_jax.config import (
     Config,
     ConfigError,
     check_name,
     resolve,
-    to_config_dict,
     to_json,
 )
 from mmcl_jax.files import raised_in, read_json, shipped, write_text
@@ -115,10 +116,18 @@ def make_config(
     Raises:
         ConfigError: the config cannot be run.
     """
-    config = resolve(load_function(file, "get_config")(argument))
+    tree = load_function(file, "get_config")(argument)
+    tree = tree.to_dict() if isinstance(tree, ConfigDict) else tree
+    # checked as a whole: a value may be what the file itself leaves out
     for path, value in (values or {}).items():
-        config = replace_at(config, path, value)
-    return resolve(to_config_dict(config))
+        *sections, name = path.split(".")
+        section = tree
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise ConfigError(f"config.{path}: the config has no such section")
+        section[name] = value
+    return resolve(tree)
 
 
 def grid(

@@ -302,6 +302,19 @@ def test_sweeps_of_the_package_are_found_from_any_folder(
         runs.load_sweep(f"{name}:mine")
 
 
+def test_values_may_be_what_a_config_file_leaves_out() -> None:
+    folders = WORLD.parent / "folders.py"
+    made = runs.make_config(folders, "method=ridge", {"stream.root": "data"})
+    assert (made.stream.root, made.method.name) == ("data", "ridge")
+    with pytest.raises(ConfigError, match=r"config\.stream\.root: missing"):
+        runs.make_config(folders, "method=ridge")
+    with pytest.raises(ConfigError, match="'epohcs'.*did you mean 'epochs'"):
+        runs.make_config(WORLD, "", {"train.epohcs": 3})
+    for path in ("train.epochs.more", "trian.epochs"):
+        with pytest.raises(ConfigError, match=f"config.{path}: the config has no such"):
+            runs.make_config(WORLD, "", {path: 3})
+
+
 def test_every_method_is_tuned_alike() -> None:
     made = _shipped("tuning.py")("").runs
     tried = collections.defaultdict(set)
