@@ -230,15 +230,19 @@ class CheckpointOptions:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
-    """How predictions are checked.
+    """What is scored, and how predictions are checked.
 
     Attributes:
         batch_dependence: what to do when a sample is predicted differently in another
             batch: `stop` with an error, or `report` how many in `results.json`, for
             published code that is reproduced with this fault.
+        upcoming: tasks not yet learnt that are scored behind each stage: those of the
+            `next` one, or `all`, which takes longer and which `transfer_zscl` and
+            `average_zscl` need.
     """
 
     batch_dependence: Literal["stop", "report"] = "stop"
+    upcoming: Literal["next", "all"] = "next"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -172,6 +172,8 @@ METRICS = {
     "forgetting_chaudhry": forgetting_chaudhry,
     "backward_transfer": backward_transfer,
     "forward_transfer": forward_transfer,
+    "transfer_zscl": transfer_zscl,
+    "average_zscl": average_zscl,
 }
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mmcl_jax.assemble import Run
 from mmcl_jax.feed import Feed
+from mmcl_jax.score import tested
 
 
 class Stage(NamedTuple):
@@ -79,13 +80,12 @@ def _stage(run: Run, feed: Feed, index: int) -> Stage:
     batches = feed.num_batches(records)
     name = stream.tasks[own[0]].name if len(own) == 1 else f"{len(own)} tasks"
     passes = 1 + method.trains * epochs + method.observes
-    # all seen test sets, and those of the next stage
-    tested = [i for stage in stream.stages[: index + 2] for i in stage]
+    seen, upcoming = tested(run, index)
     return Stage(
         title=f"[{index + 1}/{len(stream.stages)}] {name}",
         batches=batches,
         steps=method.trains * epochs * batches,
         observed=method.observes * batches,
         learnt=passes * sum(map(len, records.values())),
-        scored=sum(len(stream.tasks[i].test) for i in tested),
+        scored=sum(len(stream.tasks[i].test) for i in [*seen, *upcoming]),
     )

@@ -29,6 +29,14 @@ ByTask = dict[int, evaluate.TaskPredictions]
 Between = Callable[[int], None]
 
 
+def tested(run: Run, index: int) -> tuple[list[int], list[int]]:
+    """Returns the seen and the upcoming tasks that are scored behind a stage."""
+    stages = run.stream.stages
+    last = None if run.config.evaluation.upcoming == "all" else index + 2
+    seen, later = stages[: index + 1], stages[index + 1 : last]
+    return [i for stage in seen for i in stage], [i for stage in later for i in stage]
+
+
 class Scorer:
     """Predicts the test sets of a run."""
 
@@ -49,7 +57,7 @@ class Scorer:
         results: Results,
         between: Between,
     ) -> ByTask:
-        """Fills a row of `results`: all seen test sets, and those of the next stage.
+        """Fills a row of `results`: all seen test sets, and upcoming ones.
 
         Args:
             state: behind the stage.
@@ -65,8 +73,7 @@ class Scorer:
             BatchDependenceError: a sample is predicted differently in another batch.
         """
         stream = self._run.stream
-        seen = [i for stage in stream.stages[: index + 1] for i in stage]
-        upcoming = [i for stage in stream.stages[index + 1 : index + 2] for i in stage]
+        seen, upcoming = tested(self._run, index)
         by_task: ByTask = {}
         witness = self._witness([*seen, *upcoming], index)
         with results.timed("evaluate"):

@@ -80,10 +80,11 @@ def test_the_benchmarks_page_says_what_is_stored() -> None:
     ]
     assert {row[0].strip("`") for row in rows} == summaries.keys()
     columns = {
-        2: "given/last_average_accuracy",
-        3: "predicted/last_average_accuracy",
-        5: "predicted/forgetting_chaudhry",
-        6: "predicted/excess_forgetting",
+        2: "predicted/last_average_accuracy",
+        3: "given/last_average_accuracy",
+        4: "within/last_average_accuracy",
+        6: "predicted/forgetting_chaudhry",
+        7: "predicted/excess_forgetting",
     }
     for row in rows:
         found = summaries[row[0].strip("`")]

@@ -1,10 +1,13 @@
 """From a run's files back to its numbers."""
 
 import json
+import pathlib
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from mmcl_jax import config, experiment
 from mmcl_jax.evaluate import ROUTES, SPACES
 from tests import helpers
 
@@ -15,6 +18,8 @@ METRICS = {
     "forgetting_chaudhry",
     "backward_transfer",
     "forward_transfer",
+    "transfer_zscl",
+    "average_zscl",
     "excess_forgetting",
 }
 
@@ -168,3 +173,42 @@ def test_each_sample_is_stored_once_with_its_own_label(
     assert len(set(columns["id"].tolist())) == len(columns["id"]) == 36
     counts = np.bincount(columns["label"], minlength=6)
     np.testing.assert_array_equal(counts, 6)
+
+
+@pytest.mark.parametrize("upcoming", ["next", "all"])
+def test_all_upcoming_tasks_are_scored_on_demand(
+    upcoming: Literal["next", "all"],
+    encoder_folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+) -> None:
+    stream = config.World(
+        tasks=4,
+        classes_per_task=2,
+        modalities=("text",),
+        train_per_class=2,
+        test_per_class=4,
+    )
+    results = experiment.run(
+        config.Config(
+            stream=stream,
+            encoder=config.EncoderOptions(str(encoder_folder)),
+            method=config.MethodOptions("zero_shot"),
+            train=config.TrainOptions(batch_size=8),
+            evaluation=config.EvaluationOptions(upcoming=upcoming),
+        ),
+        tmp_path / "run",
+    )
+    assert results
+    R = _null(results["accuracy"]["universe"]["predicted"])
+    found = results["metrics"]["universe"]["predicted"]
+    if upcoming == "next":
+        assert np.isnan(R[0, 2])
+        assert found["transfer_zscl"] is found["average_zscl"] is None
+        return
+    # nothing is learnt, so a task is known as well before it as after it
+    np.testing.assert_array_equal(R, np.broadcast_to(R[-1], R.shape))
+    np.testing.assert_array_equal(R, _null(results["zero_shot"]["universe"]))
+    assert found["transfer_zscl"] == pytest.approx(R[-1, 1:].mean())
+    assert found["average_zscl"] == pytest.approx(found["last_average_accuracy"])
+    # where classes yet to come cannot win, there is nothing to know
+    assert results["metrics"]["union"]["predicted"]["transfer_zscl"] is None

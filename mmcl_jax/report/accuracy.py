@@ -30,7 +30,11 @@ _TITLES = {
     "excess_forgetting": "excess forgetting",
     "backward_transfer": "backward transfer",
     "forward_transfer": "forward transfer",
+    "transfer_zscl": "transfer (ZSCL)",
+    "average_zscl": "average (ZSCL)",
 }
+# shown where all upcoming tasks were scored
+_OF_ALL_TASKS = ("transfer_zscl", "average_zscl")
 # orders of tasks that are shown
 _FEW = 5
 
@@ -164,13 +168,19 @@ def matrices(run: RunData) -> Section:
 
 
 def _metrics_table(run: RunData) -> Table:
+    places = [(space, route) for space in SPACES for route in ROUTES]
+    found = {place: so_far(run, *place) for place in places}
+    titles = {
+        name: title
+        for name, title in _TITLES.items()
+        if name not in _OF_ALL_TASKS
+        or any(math.isfinite(numbers[name]) for numbers in found.values())
+    }
     body = []
-    for space in SPACES:
-        for route in ROUTES:
-            found = so_far(run, space, route)
-            cells = [tables.percent(found[name]) for name in _TITLES]
-            body.append((tables.word(space), tables.word(route), *cells))
-    head = ("labels", "modality", *_TITLES.values())
+    for (space, route), numbers in found.items():
+        cells = [tables.percent(numbers[name]) for name in titles]
+        body.append((tables.word(space), tables.word(route), *cells))
+    head = ("labels", "modality", *titles.values())
     return Table("metrics", "Metrics of the stream, in percent", head, tuple(body), 2)
 
 
