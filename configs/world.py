@@ -4,8 +4,8 @@
 --workdir=runs/world`. Behind a colon: `smoke` for a short run, and `method=`,
 `stream=` (`by_modality`, `interleaved`, `random`, `recurring`), `adapter=`, `sharing=`,
 `seed=`. A method has the hyper-parameters that `configs/tuned.json` holds for it, found
-on development concepts by `tuning.py` and `capacity.py` of `configs/sweeps`; arguments
-and flags override them.
+on development concepts by `tuning.py`, `capacity.py`, `label_space.py` and
+`strength.py` of `configs/sweeps`; arguments and flags override them.
 """
 
 import dataclasses

@@ -270,7 +270,7 @@ class Config:
         data: how samples are read.
         method: how it is learnt.
         train: how each task is trained.
-        evaluation: how predictions are checked.
+        evaluation: what is scored, and how predictions are checked.
         checkpoint: how often state is saved.
         logging: who is told of the run.
         resume: empty: a workdir is gone on with under the config it was made with

@@ -41,10 +41,10 @@ _RESULTS = """\
 
 ## Results
 
-Accuracy among all classes met, in percent: mean ± sample deviation over runs, each with
-an order and seed of its own, [95 % bootstrap interval of the mean], and the values
-where these are fewer than five. Intervals of so few runs are too narrow. Forgetting is
-that of Chaudhry et al. ([docs/metrics.md](docs/metrics.md)).
+Accuracy in percent, among all classes met or those of the given modality: mean ± sample
+deviation over runs, each with an order and seed of its own, [95 % bootstrap interval of
+the mean], and the values where these are fewer than five. Intervals of so few runs are
+too narrow. Forgetting is that of Chaudhry et al. ([docs/metrics.md](docs/metrics.md)).
 """
 
 _NONE = "\nNo sweep is stored yet.\n"

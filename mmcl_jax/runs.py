@@ -117,17 +117,28 @@ def make_config(
         ConfigError: the config cannot be run.
     """
     tree = load_function(file, "get_config")(argument)
-    tree = tree.to_dict() if isinstance(tree, ConfigDict) else tree
-    # checked as a whole: a value may be what the file itself leaves out
-    for path, value in (values or {}).items():
-        *sections, name = path.split(".")
-        section = tree
-        for part in sections:
-            section = section.get(part) if isinstance(section, dict) else None
-        if not isinstance(section, dict):
-            raise ConfigError(f"config.{path}: the config has no such section")
-        section[name] = value
+    if isinstance(tree, ConfigDict):
+        tree = tree.to_dict()
+        # checked as a whole: a value may be what the file itself leaves out
+        for path, value in (values or {}).items():
+            _put(tree, path, value)
     return resolve(tree)
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    if sections == ["method", "options"]:
+        # pairs, until the file of the user's own method has run
+        method = tree["method"]
+        method["options"] = (*method["options"], f"{name}={value!r}")
+        return
+    section = tree
+    for part in sections:
+        check_name("field of the config", part, section)
+        section = section[part]
+        if not isinstance(section, dict):
+            raise ConfigError(f"config.{path}: {part!r} has no fields")
+    section[name] = value
 
 
 def grid(

@@ -13,6 +13,7 @@ import safetensors.numpy
 from rich.console import Console
 
 from mmcl_jax import aggregate, config, runs, writers
+from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.files import MAX_JSON_BYTES, read_json
 from mmcl_jax.modalities.base import (
     DataError,
@@ -108,10 +109,8 @@ def test_stored_configs_name_the_file_and_the_field(tmp_path: pathlib.Path) -> N
 
 _RESULTS = {
     "metrics": {
-        "union": {
-            route: dict.fromkeys(aggregate.METRICS, 0.5)
-            for route in ("given", "predicted")
-        }
+        space: {route: dict.fromkeys(aggregate.METRICS, 0.5) for route in ROUTES}
+        for space in SPACES
     },
     "cost": dict.fromkeys(aggregate.COSTS, 1) | {"seconds": {"train": 1.0}},
     "environment": {"jax": "1"},
@@ -122,7 +121,8 @@ _RESULTS = {
     "change",
     [
         {"metrics": None},
-        {"metrics": {"union": {}}},
+        {"metrics": _RESULTS["metrics"] | {"union": {}}},
+        {"metrics": {"union": _RESULTS["metrics"]["union"]}},
         {"cost": {}},
         {"cost": _RESULTS["cost"] | {"bytes_remembered": None}},
         {"cost": _RESULTS["cost"] | {"seconds": {"train": float("inf")}}},

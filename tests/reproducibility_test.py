@@ -95,3 +95,19 @@ def test_the_benchmarks_page_says_what_is_stored() -> None:
                 said += f" ± {100 * deviation:.1f}"
             assert row[column] == said, (row[0], name)
         assert int(row[1]) == len(found["predicted/last_average_accuracy"]["values"])
+        name = row[0].strip("`")
+        if name != report["baseline"]:
+            less = report["differences"]["interleaved"][name][
+                "predicted/last_average_accuracy"
+            ]
+            mean, low, high = (100 * less[key] for key in ("mean", "low", "high"))
+            assert row[5] == f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", name
+        for column, key in ((8, "bytes_remembered"), (9, "bytes_per_class")):
+            assert row[column] == _bytes(report["cost"][name][key]), (name, key)
+
+
+def _bytes(number: float) -> str:
+    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
+        if number > size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f} B"

@@ -199,6 +199,8 @@ def test_all_upcoming_tasks_are_scored_on_demand(
         tmp_path / "run",
     )
     assert results
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert ("transfer (ZSCL)" in page) == (upcoming == "all")
     R = _null(results["accuracy"]["universe"]["predicted"])
     found = results["metrics"]["universe"]["predicted"]
     if upcoming == "next":
@@ -212,3 +214,42 @@ def test_all_upcoming_tasks_are_scored_on_demand(
     assert found["average_zscl"] == pytest.approx(found["last_average_accuracy"])
     # where classes yet to come cannot win, there is nothing to know
     assert results["metrics"]["union"]["predicted"]["transfer_zscl"] is None
+
+
+@pytest.mark.slow
+def test_looking_further_ahead_changes_nothing_else(
+    encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    stream = config.World(
+        tasks=4,
+        classes_per_task=2,
+        modalities=("image", "text"),
+        order="by_modality",
+        train_per_class=2,
+        test_per_class=4,
+    )
+    near, far = (
+        experiment.run(
+            config.Config(
+                stream=stream,
+                encoder=config.EncoderOptions(str(encoder_folder)),
+                method=config.MethodOptions("comm"),
+                train=config.TrainOptions(batch_size=8, epochs=1),
+                evaluation=config.EvaluationOptions(upcoming=upcoming),
+            ),
+            tmp_path / upcoming,
+        )
+        for upcoming in ("next", "all")
+    )
+    assert near
+    assert far
+    for space in SPACES:
+        for route in ROUTES:
+            R = _null(near["accuracy"][space][route])
+            known = ~np.isnan(R)
+            further = _null(far["accuracy"][space][route])
+            np.testing.assert_array_equal(further[known], R[known])
+            # a class to come can win where all classes or those of its task may
+            if space in ("task", "universe"):
+                assert np.isnan(R[0, 2])
+                assert np.isfinite(further).all()

@@ -3,10 +3,10 @@
 `python launch/sweep.py --sweep=configs/sweeps/label_space.py --out=runs/label_space
 --choose=configs/tuned.json`, after `configs/sweeps/capacity.py` and on the same
 development concepts, scored by validation draws: of the streams that methods are
-compared on, nothing is seen. A loss over the classes of the task alone leaves old tasks
-alone and never tells their classes apart from new ones; which of the two weighs more
-is not the same for all methods. Behind a colon: `smoke` for a short run; `methods=` and
-`seeds=`, with `+` between several, for instance `methods=ewc+lwf,seeds=0+1`.
+compared on, nothing is seen. A loss over the classes of the task alone disturbs old
+tasks less; one over all classes met tells old classes from new ones. Behind a colon:
+`smoke` for a short run; `methods=` and `seeds=`, with `+` between several, for instance
+`methods=ewc+lwf,seeds=0+1`.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""How strongly a method holds on to what it has learnt: three values of one weight.
+"""How strongly a method holds on to what it has learnt: three values each.
 
 `python launch/sweep.py --sweep=configs/sweeps/strength.py --out=runs/strength
 --choose=configs/tuned.json`, after `configs/sweeps/label_space.py`, since a loss that

@@ -141,8 +141,8 @@ def matrices(run: RunData) -> Section:
     columns = tuple(map(Label, names, colours))
     about = (
         "Accuracy in percent on the test set of each task (columns) after each task "
-        "(rows). Below the diagonal stands what was kept, above it the task that comes "
-        "next. The columns' colours are the modalities'."
+        "(rows). Below the diagonal stands what was kept, above it tasks yet to come. "
+        "The columns' colours are the modalities'."
     )
     found = []
     order = sorted(SPACES, key=lambda space: space != "union")
@@ -170,11 +170,11 @@ def matrices(run: RunData) -> Section:
 def _metrics_table(run: RunData) -> Table:
     places = [(space, route) for space in SPACES for route in ROUTES]
     found = {place: so_far(run, *place) for place in places}
+    all_scored = run.config.get("evaluation", {}).get("upcoming") == "all"
     titles = {
         name: title
         for name, title in _TITLES.items()
-        if name not in _OF_ALL_TASKS
-        or any(math.isfinite(numbers[name]) for numbers in found.values())
+        if all_scored or name not in _OF_ALL_TASKS
     }
     body = []
     for (space, route), numbers in found.items():
@@ -187,22 +187,23 @@ def _metrics_table(run: RunData) -> Table:
 def comparison(groups: Groups) -> Section:
     """Returns a table of all methods with intervals."""
     body = []
-    for route in reversed(ROUTES):
+    for space, route in aggregate.VIEWS.values():
         for name, runs in groups.items():
             cells = [
-                tables.summarized(summary(runs, aggregate.SPACE, route, metric))
+                tables.summarized(summary(runs, space, route, metric))
                 for metric in aggregate.METRICS
             ]
             body.append(
                 (
                     tables.word(shown(name)),
+                    tables.word(space),
                     tables.word(route),
                     tables.number(len(runs)),
                     *cells,
                 )
             )
-    head = ("method", "modality", "n", *aggregate.METRICS.values())
-    title = "Among all classes met, in percent"
+    head = ("method", "labels", "modality", "n", *aggregate.METRICS.values())
+    title = "Accuracy in percent, by labels and whether the modality is given"
     about = (
         "Mean ± sample deviation over runs, each with an order and seeds of its own, "
         "and the 95 % bootstrap interval of the mean. n is the number of runs; of few "

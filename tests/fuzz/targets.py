@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmcl_jax import aggregate, config, runs
 from mmcl_jax.aggregate import COSTS, METRICS
-from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import TokenizerSpec
 from mmcl_jax.modalities.tokenization import load_tokenizer
@@ -151,7 +151,10 @@ def _results(folder: pathlib.Path) -> None:
     found = {
         "schema": 1,
         "method": "comm",
-        "metrics": {"union": {route: dict.fromkeys(METRICS, 0.5) for route in ROUTES}},
+        "metrics": {
+            space: {route: dict.fromkeys(METRICS, 0.5) for route in ROUTES}
+            for space in SPACES
+        },
         "cost": dict.fromkeys(COSTS, 8) | {"seconds": {"train": 2.5, "text": 1.0}},
         "environment": {"jax": "1", "device": "cpu"},
         "accuracy": {"union": {"given": [[0.5, None], [0.25, 0.75]]}},
