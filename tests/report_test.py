@@ -176,7 +176,8 @@ def test_several_runs_have_the_intervals_of_statistics(tmp_path: pathlib.Path) -
     last = [2.2 / 3 + shift for shift in shifts]
     expected = statistics.summary(last)
     table = list(csv.DictReader(lines(tmp_path / "out" / "comparison.csv")))
-    assert len(table) == 4 and table[0]["n"] == "3"
+    # two methods in three views
+    assert len(table) == 6 and table[0]["n"] == "3"
     assert float(table[0]["last average"]) == pytest.approx(expected.mean)
     low, high = (f"{100 * end:.1f}" for end in (expected.low, expected.high))
     assert f"{100 * expected.mean:.1f} ± {100 * expected.deviation:.1f}" in text
