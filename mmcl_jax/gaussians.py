@@ -298,7 +298,8 @@ def no_densities(num_classes: int, dim: int) -> Densities:
     return Densities(
         jnp.zeros((num_classes, dim)),
         jnp.zeros((num_classes, dim, dim)),
-        jnp.full(num_classes, MASKED),
+        # a type of its own: one that follows others would be lost in a snapshot
+        jnp.full(num_classes, MASKED, jnp.float32),
     )
 
 
