@@ -79,7 +79,12 @@ def test_page_of_a_run(whole_run: helpers.Finished) -> None:
     for row, of_results in zip(
         values(text, "Metrics of the stream"), stored, strict=True
     ):
-        expected = [of_results[name] for name in accuracy._TITLES]
+        # what needs the scores of all tasks to come has no column
+        expected = [
+            of_results[name]
+            for name in accuracy._TITLES
+            if name not in ("transfer_zscl", "average_zscl")
+        ]
         np.testing.assert_array_equal(row, np.array(expected, float))
     said = " ".join(parsed.text)
     for task in results["tasks"]:
