@@ -1,6 +1,7 @@
 """What a sweep consists of, and what is left of it on disk."""
 
 import contextlib
+import copy
 import importlib.util
 import itertools
 import json
@@ -117,8 +118,8 @@ def make_config(
         ConfigError: the config cannot be run.
     """
     tree = load_function(file, "get_config")(argument)
-    if isinstance(tree, ConfigDict):
-        tree = tree.to_dict()
+    tree = tree.to_dict() if isinstance(tree, ConfigDict) else copy.deepcopy(tree)
+    if isinstance(tree, dict):
         # checked as a whole: a value may be what the file itself leaves out
         for path, value in (values or {}).items():
             _put(tree, path, value)
@@ -127,15 +128,14 @@ def make_config(
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
     *sections, name = path.split(".")
-    if sections == ["method", "options"]:
-        # pairs, until the file of the user's own method has run
-        method = tree["method"]
-        method["options"] = (*method["options"], f"{name}={value!r}")
-        return
     section = tree
     for part in sections:
         check_name("field of the config", part, section)
-        section = section[part]
+        parent, section = section, section[part]
+        if sections == ["method", "options"] and isinstance(section, tuple):
+            # pairs, until the file of the user's own method has run
+            parent[part] = (*section, f"{name}={value!r}")
+            return
         if not isinstance(section, dict):
             raise ConfigError(f"config.{path}: {part!r} has no fields")
     section[name] = value

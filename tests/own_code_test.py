@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from mmcl_jax import command_line, config, own_code
+from mmcl_jax import command_line, config, own_code, runs
 from mmcl_jax.config import Config, ConfigError, MethodOptions, resolve, to_config_dict
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams.loader import Decoder
@@ -68,6 +68,24 @@ def _config(path: pathlib.Path | str, *options: str, name: str = "mine") -> Conf
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_code, "_modules", {})
     monkeypatch.setenv(own_code.VARIABLE, "")
+
+
+@pytest.mark.parametrize(
+    "written", [(), ("kind='other'",), {"strength": 1.0, "kind": "other"}]
+)
+def test_a_sweep_gives_options_of_the_file(
+    written: tuple[str, ...] | dict, method: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    tree = to_config_dict(Config()).to_dict()
+    tree["method"] |= {"name": "mine", "module": str(method), "options": written}
+    # a plain dict, as much as a ConfigDict
+    path = tmp_path / "own.py"
+    path.write_text(f"def get_config(argument): return {tree!r}")
+    values = {"method.options.strength": 2.0, "train.epochs": 3}
+    made = runs.make_config(path, "", values)
+    kind = "other" if written else "plain"
+    assert (made.method.options.strength, made.method.options.kind) == (2.0, kind)
+    assert made.train.epochs == 3
 
 
 def test_options_are_those_of_the_file(method: pathlib.Path) -> None:

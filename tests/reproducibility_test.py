@@ -90,9 +90,7 @@ def test_the_benchmarks_page_says_what_is_stored() -> None:
         found = summaries[row[0].strip("`")]
         for column, name in columns.items():
             mean, deviation = found[name]["mean"], found[name]["deviation"]
-            said = "-" if mean is None else f"{100 * mean:.1f}"
-            if deviation is not None:  # of several runs
-                said += f" ± {100 * deviation:.1f}"
+            said = "-" if mean is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
             assert row[column] == said, (row[0], name)
         assert int(row[1]) == len(found["predicted/last_average_accuracy"]["values"])
         name = row[0].strip("`")

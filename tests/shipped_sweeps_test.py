@@ -1,0 +1,131 @@
+"""The sweeps that ship: each is whole, and treats methods alike."""
+
+import collections
+import operator
+import pathlib
+import typing
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mmcl_jax import assemble, runs
+from mmcl_jax.config import Config, ConfigError, MethodOptions, to_json
+from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.streams.base import ORDERS
+from tests import helpers
+
+WORLD = helpers.REPOSITORY / "configs" / "world.py"
+
+
+def _shipped(name: str) -> Any:
+    return runs.load_function(WORLD.parent / "sweeps" / name, "get_sweep")
+
+
+@pytest.mark.parametrize("argument", ["", "smoke"])
+@pytest.mark.parametrize("path", sorted((WORLD.parent / "sweeps").glob("*.py")))
+def test_shipped_sweeps_are_whole(path: pathlib.Path, argument: str) -> None:
+    made = _shipped(path.name)(argument)
+    runs.check(made)
+    assert made.baseline in {run.variant for run in made.runs}
+    if argument == "smoke":
+        assert len(made.runs) <= 8
+        assert all(run.config.train.epochs == 1 for run in made.runs)
+
+
+def test_sweeps_of_the_package_are_found_from_any_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "configs/sweeps/tuning.py"
+    assert len(runs.load_sweep(f"{name}:smoke").runs) == 4
+    # a file of one's own goes first
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("def get_sweep(argument): return argument")
+    with pytest.raises(ConfigError, match="returns 'mine', which is no Sweep"):
+        runs.load_sweep(f"{name}:mine")
+
+
+def test_every_method_is_tuned_alike() -> None:
+    made = _shipped("tuning.py")("").runs
+    tried = collections.defaultdict(set)
+    for run in made:
+        ((path, value),) = run.values.items()
+        tried[run.config.method.name].add((path, value))
+        stream = run.config.stream
+        assert stream.first_tasks == 2
+        assert (stream.concepts, stream.evaluate_on) == ("development", "validation")
+    assert {len(values) for values in tried.values()} == {4}
+    # a method that is left out, or whose learning rate is not tuned, trains nothing
+    for name in METHODS:
+        by_rate = {path for path, _ in tried[name]} == {"train.optimizer.learning_rate"}
+        assert _trains(name) == by_rate, name
+
+
+@pytest.mark.parametrize("sweep", ["capacity.py", "label_space.py", "strength.py"])
+def test_every_method_has_as_many_values(sweep: str) -> None:
+    # a head without random features, and the encoder as it is, have no size;
+    # `sequential` is over all classes by its part, `joint` has them all at once
+    number, methods = {
+        "capacity.py": (
+            3,
+            METHODS.keys() - {"zero_shot", "ncm", "ridge", "linear_probe"},
+        ),
+        "label_space.py": (
+            2,
+            {name for name in METHODS if _trains(name)} - {"sequential", "joint"},
+        ),
+        "strength.py": (3, {"comm", "lwf", "zscl", "ewc", "derpp", "slca"}),
+    }[sweep]
+    made = _shipped(sweep)("").runs
+    tried = collections.defaultdict(list)
+    for run in made:
+        tried[run.config.method.name].append(run.values)
+        stream = run.config.stream
+        assert (stream.concepts, stream.evaluate_on) == ("development", "validation")
+        for path, value in run.values.items():
+            assert operator.attrgetter(path)(run.config) == value
+    assert tried.keys() == methods
+    assert {len(values) for values in tried.values()} == {number}
+    for name, (first, *_) in tried.items():
+        # the values of a method differ in the same fields, and begin at its default
+        assert {frozenset(values) for values in tried[name]} == {frozenset(first)}
+        default = Config(method=MethodOptions(name=name))
+        for path, value in first.items():
+            assert operator.attrgetter(path)(default) == value
+
+
+def _trains(name: str) -> bool:
+    options = runs.make_config(WORLD, f"smoke,method={name}")
+    return assemble.assemble(options, Console(quiet=True)).method.trains
+
+
+def test_ablations_change_comm_alone_and_each_something_else() -> None:
+    made = _shipped("ablations.py")("").runs
+    seen = {}
+    for run in made:
+        assert run.config.method.name == "comm"
+        seen[run.variant, run.stream, run.seed] = to_json(run.config)
+    assert len(set(seen.values())) == len(seen)
+    orders = {run.stream for run in made if run.variant == "comm"}
+    assert orders == set(ORDERS)
+    counts = collections.Counter(
+        run.variant for run in made if run.stream == "interleaved"
+    )
+    assert set(counts.values()) == {3}
+    elsewhere = {(run.variant, run.stream) for run in made} - {
+        (variant, "interleaved") for variant in counts
+    }
+    support = "mix_support=seen_when_last_trained"
+    assert elsewhere == {
+        ("comm", order) for order in ORDERS if order != "interleaved"
+    } | {(support, "by_modality")}
+
+
+def test_ablations_try_every_choice_of_the_main_switches() -> None:
+    made = _shipped("ablations.py")("").runs
+    for name, hint in typing.get_type_hints(CommOptions).items():
+        if typing.get_origin(hint) is typing.Literal and name != "given_route":
+            tried = {getattr(run.config.method.comm, name) for run in made}
+            assert tried == set(typing.get_args(hint)), name
