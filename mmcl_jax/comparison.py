@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmcl_jax import agreement, statistics
+from mmcl_jax.errors import ComparisonError
 from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.results import plain
 from mmcl_jax.stored import (
@@ -29,10 +30,6 @@ from mmcl_jax.streams.base import Stream
 SPACE, ROUTE = "union", "predicted"
 
 Path = str | pathlib.Path
-
-
-class ComparisonError(ValueError):
-    """A comparison that would mean nothing; the message says why."""
 
 
 def compare_runs(

@@ -7,7 +7,7 @@ import jax
 from mmcl_jax import rngs
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
-from mmcl_jax.snapshots import nbytes
+from mmcl_jax.trees import nbytes
 from mmcl_jax.types import PyTree
 
 

@@ -6,12 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmcl_jax.errors import DivergedError
 from mmcl_jax.learner import LearnerState
 from mmcl_jax.types import Metrics
-
-
-class DivergedError(RuntimeError):
-    """What is learnt is not finite any more; the message says since when."""
 
 
 def of_step(where: str, ids: Any, logged: Metrics) -> DivergedError:

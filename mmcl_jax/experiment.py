@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from mmcl_jax import (
     divergence,
     evaluate,
     heap,
+    prediction_files,
     rngs,
     schedule,
     sharding,
@@ -33,8 +34,8 @@ from mmcl_jax.files import write_text
 from mmcl_jax.keeper import Keeper
 from mmcl_jax.preemption import Interrupt
 from mmcl_jax.progress import Bar
-from mmcl_jax.report.live import Reporter
-from mmcl_jax.results import Results, level_of_knowledge, plain, whole_report
+from mmcl_jax.results import Results, plain
+from mmcl_jax.run_summary import level_of_knowledge, whole_report
 from mmcl_jax.score import ByTask, Scorer
 from mmcl_jax.step_log import Step, StepLog
 from mmcl_jax.types import Batch, Classes
@@ -43,11 +44,37 @@ from mmcl_jax.writers import Writer, is_writer, make_loggers, results_table
 State = learners.LearnerState
 
 
+class Reporter(Protocol):
+    """Draws pages of a run; it never stops one."""
+
+    def after_stage(self, results: Callable[[], dict[str, Any]]) -> None:
+        """Is called after each stage but the last; `results` gives those so far."""
+        ...
+
+    def at_end(self, results: dict[str, Any]) -> None:
+        """Is called with what `results.json` holds."""
+        ...
+
+
+class NoReporter:
+    """Draws nothing."""
+
+    def after_stage(self, results: Callable[[], dict[str, Any]]) -> None:
+        """Does nothing."""
+
+    def at_end(self, results: dict[str, Any]) -> None:
+        """Does nothing."""
+
+
+MakeReporter = Callable[[pathlib.Path, Run, Callable[[str], None]], Reporter]
+
+
 def run(
     config: configs.Config,
     workdir: str | pathlib.Path,
     stop_after: int | None = None,
     interrupt: Interrupt | None = None,
+    make_reporter: MakeReporter = lambda workdir, run, say: NoReporter(),
 ) -> dict[str, Any] | None:
     """Learns the stream, or goes on where the workdir's newest state stands.
 
@@ -56,6 +83,8 @@ def run(
         workdir: where everything is written; made if need be.
         stop_after: return after this stage of the stream; run again to go on.
         interrupt: says when to save and leave; None: never.
+        make_reporter: opens what draws pages of the run, from the workdir, what is run
+            and a function that says a line.
 
     Returns:
         What `results.json` holds, or None if the run was stopped before its end.
@@ -91,7 +120,7 @@ def run(
         writer = Writer(workdir, console)
         try:
             with contextlib.closing(
-                _Loop(assembled, workdir, writer, interrupt)
+                _Loop(assembled, workdir, writer, interrupt, make_reporter)
             ) as loop:
                 return loop.run(stop_after)
         finally:
@@ -118,7 +147,12 @@ class _Loop:
     """One pass over the stages of a stream."""
 
     def __init__(
-        self, run: Run, workdir: pathlib.Path, writer: Writer, interrupt: Interrupt
+        self,
+        run: Run,
+        workdir: pathlib.Path,
+        writer: Writer,
+        interrupt: Interrupt,
+        make_reporter: MakeReporter,
     ) -> None:
         self._run, self._workdir = run, workdir
         self._writer, self._interrupt = writer, interrupt
@@ -131,7 +165,7 @@ class _Loop:
         self._keeper = Keeper(
             workdir, run.config.checkpoint, interrupt, self._schedule.ends, writer
         )
-        self._reporter = Reporter(workdir, run, writer.say)
+        self._reporter = make_reporter(workdir, run, writer.say)
         self._done = 0
 
     def close(self) -> None:
@@ -381,13 +415,13 @@ class _Loop:
         self, index: int, seen: list[int], by_task: ByTask, results: Results
     ) -> None:
         path = self._workdir / "predictions" / f"{index:03d}.npz"
-        evaluate.save_predictions(path, by_task)
+        prediction_files.save_predictions(path, by_task)
         calibration.write(self._workdir / CALIBRATION, results.temperatures)
         tests = (row for i in seen for row in self._run.stream.tasks[i].test)
-        rows = evaluate.some_of_each_class(tests)
+        rows = prediction_files.some_of_each_class(tests)
         queries = self._feed.queries(rows)
         path = self._workdir / "embeddings.npz"
-        evaluate.save_embeddings(path, self._text, rows, queries)
+        prediction_files.save_embeddings(path, self._text, rows, queries)
 
     def _report(self) -> dict[str, Any]:
         return whole_report(self._run, self._results)

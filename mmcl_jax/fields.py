@@ -8,9 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-
-class ConfigError(ValueError):
-    """A config that cannot be run; the message names the field and the remedy."""
+from mmcl_jax.errors import ConfigError
 
 
 def check_name(what: str, value: str, names: Iterable[str]) -> None:

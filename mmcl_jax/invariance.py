@@ -21,10 +21,6 @@ _LEAD_TOLERANCE = 1e-5
 _MASKED = 1e30
 
 
-class BatchDependenceError(RuntimeError):
-    """A method's predictions depend on the batch; the message names it."""
-
-
 def sample(
     records: Mapping[str, Sequence[Record]], size: int, seed: int
 ) -> dict[str, list[Record]]:

@@ -19,6 +19,7 @@ from mmcl_jax.learner import LearnerState
 from mmcl_jax.modalities.base import DataError
 from mmcl_jax.snapshots import Snapshots
 from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.description import stored_stream
 from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.workdir import WorkdirError
 
@@ -73,7 +74,7 @@ def _read_stream(path: pathlib.Path) -> tuple[dict[str, Any], Stream]:
     expected = "the stream of a run"
     description = read_json(path, expected)
     try:
-        return description, assemble.stored_stream(description)
+        return description, stored_stream(description)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: {type(error).__name__}: {error}; expected {expected}"

@@ -18,6 +18,7 @@ from mmcl_jax.divergence import DivergedError
 from mmcl_jax.invariance import BatchDependenceError
 from mmcl_jax.modalities.base import DataError
 from mmcl_jax.preemption import RUN_AGAIN, Interrupt, Preempted
+from mmcl_jax.report.live import Reporter
 from mmcl_jax.snapshots import SaveError
 from mmcl_jax.workdir import WorkdirError
 
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> None:
         config = _config(_CONFIG.value, _WORKDIR.value)
         compilation_cache.keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt)
+        experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt, Reporter)
     except (configs.ConfigError, WorkdirError, DataError) as error:
         sys.exit(command_line.complain(error))
     except (BatchDependenceError, DivergedError) as error:

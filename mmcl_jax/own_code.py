@@ -13,9 +13,10 @@ import sys
 import types
 from typing import Any
 
+from mmcl_jax.errors import CodeError, check_bytes
 from mmcl_jax.files import raised_in
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import Modality, check_bytes
+from mmcl_jax.modalities.base import Modality
 
 VARIABLE = "MMCL_JAX_MODULES"
 _HASH = "#sha256="
@@ -25,10 +26,6 @@ _NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 _modules: dict[str, types.ModuleType] = {}
 # that have given modalities
 _added: list[str] = []
-
-
-class CodeError(ValueError):
-    """Code that is not there, not as it was, or not what it should be; names it."""
 
 
 def run(path: str) -> str:

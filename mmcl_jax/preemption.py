@@ -11,10 +11,6 @@ RUN_AGAIN = 75
 _INTERRUPTED = 128 + signal.SIGINT
 
 
-class Preempted(Exception):
-    """The run was asked to leave; its state is saved."""
-
-
 class Interrupt:
     """Remembers SIGTERM and SIGINT; a second SIGINT ends the process at once.
 

@@ -16,7 +16,7 @@ from mmcl_jax import __version__, losses
 from mmcl_jax import config as configs
 from mmcl_jax.classifier import Classifier
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.snapshots import nbytes
+from mmcl_jax.trees import nbytes
 from mmcl_jax.types import Batch, Context
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"

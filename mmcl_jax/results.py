@@ -1,21 +1,14 @@
 """What is known of a run so far, and what `results.json` says of it at the end."""
 
 import dataclasses
-import functools
-import pathlib
-import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from mmcl_jax import __version__, cost, evaluate, metrics
-from mmcl_jax.assemble import Run
-from mmcl_jax.models import Model
-from mmcl_jax.streams.base import Stream, describe_tasks
+from mmcl_jax import evaluate, metrics
+from mmcl_jax.streams.base import Stream
 
 
 @dataclasses.dataclass
@@ -166,30 +159,6 @@ def of_stream(accuracy: np.ndarray, zero_shot: np.ndarray) -> dict[str, float]:
     }
 
 
-def whole_report(run: Run, results: Results) -> dict[str, Any]:
-    """Returns what `results.json` holds."""
-    return plain(
-        {
-            "schema": 1,
-            "method": run.config.method.name,
-            "seeds": dataclasses.asdict(run.config.seeds),
-            "environment": environment(run.mesh),
-            "knowledge": level_of_knowledge(run.model),
-            "modalities": run.stream.modalities,
-            "tasks": describe_tasks(run.stream),
-            "skipped_samples": run.skipped_samples,
-            **results.report(),
-            "cost": {
-                "seconds": {k: round(v, 3) for k, v in results.seconds.items()},
-                "compilations": sum(results.compilations.values()),
-                "forwards_per_step": results.forwards.get("train_step", 0),
-                "forwards_per_prediction": results.forwards.get("predict", 0),
-                **cost.sizes(run.make_method, run.model),
-            },
-        }
-    )
-
-
 class _Timer:
     def __init__(self, seconds: dict[str, float], part: str) -> None:
         self._seconds, self._part = seconds, part
@@ -200,60 +169,6 @@ class _Timer:
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._start
         self._seconds[self._part] = self._seconds.get(self._part, 0.0) + spent
-
-
-def level_of_knowledge(model: Model) -> str:
-    """Says what a prediction may know, from most to least.
-
-    L0: modality and task. L1: the modality. L2: neither, but towers differ by modality.
-    L3: neither, and one tower serves all. Where modalities have towers of their own, a
-    prediction is L3 at best among those that share one.
-    """
-    groups = [
-        ", ".join(model.modalities[i] for i in model.members(tower))
-        for tower in dict.fromkeys(model.towers)
-    ]
-    agnostic = "L3"
-    if len(groups) > 1:
-        shared = [f"L3 among {group}; " for group in groups if "," in group]
-        agnostic = f"{''.join(shared)}L2 between {' | '.join(groups)}"
-    return (
-        "level of knowledge: task labels and given modality L0, modality labels and "
-        f"given modality L1, union labels and predicted modality {agnostic}"
-    )
-
-
-def environment(mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Says what computed the results."""
-    device = mesh.devices.flat[0]
-    return {
-        "mmcl_jax": __version__,
-        "commit": commit(),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": device.device_kind,
-        "devices": mesh.devices.size,
-    }
-
-
-@functools.cache
-def commit() -> str | None:
-    """Returns the commit of this code, `-dirty` behind it if files differ from it.
-
-    None where it is not in a checkout of its own.
-    """
-    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
-    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        # an installed copy may lie in the checkout of something else
-        for command in (["ls-files", "--error-unmatch", "__init__.py"], describe):
-            done = subprocess.run(
-                git + command, capture_output=True, text=True, check=True, timeout=10
-            )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mmcl_jax.assemble import Run
 from mmcl_jax.feed import Feed
-from mmcl_jax.score import tested
+from mmcl_jax.streams.base import scored_tasks
 
 
 class Stage(NamedTuple):
@@ -80,7 +80,7 @@ def _stage(run: Run, feed: Feed, index: int) -> Stage:
     batches = feed.num_batches(records)
     name = stream.tasks[own[0]].name if len(own) == 1 else f"{len(own)} tasks"
     passes = 1 + method.trains * epochs + method.observes
-    seen, upcoming = tested(run, index)
+    seen, upcoming = scored_tasks(stream, index, run.config.evaluation.upcoming)
     return Stage(
         title=f"[{index + 1}/{len(stream.stages)}] {name}",
         batches=batches,

@@ -21,20 +21,13 @@ from mmcl_jax.calibration import ROUTES, SAMPLES
 from mmcl_jax.feed import Feed, Records, ahead
 from mmcl_jax.learner import LearnerState
 from mmcl_jax.results import Results
+from mmcl_jax.streams.base import scored_tasks
 from mmcl_jax.types import Classes, Prediction, PyTree
 
 ByTask = dict[int, evaluate.TaskPredictions]
 # called behind each batch with the number of samples that are scored by it; whoever
 # wants to stop a long computation does it there
 Between = Callable[[int], None]
-
-
-def tested(run: Run, index: int) -> tuple[list[int], list[int]]:
-    """Returns the seen and the upcoming tasks that are scored behind a stage."""
-    stages = run.stream.stages
-    last = None if run.config.evaluation.upcoming == "all" else index + 2
-    seen, later = stages[: index + 1], stages[index + 1 : last]
-    return [i for stage in seen for i in stage], [i for stage in later for i in stage]
 
 
 class Scorer:
@@ -73,7 +66,9 @@ class Scorer:
             BatchDependenceError: a sample is predicted differently in another batch.
         """
         stream = self._run.stream
-        seen, upcoming = tested(self._run, index)
+        seen, upcoming = scored_tasks(
+            stream, index, self._run.config.evaluation.upcoming
+        )
         by_task: ByTask = {}
         witness = self._witness([*seen, *upcoming], index)
         with results.timed("evaluate"):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from mmcl_jax.distributed import synchronize
+from mmcl_jax.errors import SaveError
 from mmcl_jax.files import write_text
 from mmcl_jax.types import PyTree
 
@@ -19,10 +20,6 @@ CUT_OFF = "it was cut off while it was written"
 _CHUNK = 1 << 20
 # in the names of states that Orbax has not written to their end
 _UNFINISHED = ".orbax-checkpoint-tmp"
-
-
-class SaveError(RuntimeError):
-    """A state cannot be written; those before it are as they were."""
 
 
 class Snapshots:
@@ -220,8 +217,3 @@ def _checksums(folder: pathlib.Path) -> dict[str, str]:
                 digest.update(chunk)
         sums[path.relative_to(folder).as_posix()] = digest.hexdigest()
     return sums
-
-
-def nbytes(tree: PyTree) -> int:
-    """Returns the bytes that the arrays of `tree` take."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

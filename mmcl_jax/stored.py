@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mmcl_jax import config as configs
-from mmcl_jax.assemble import stored_stream
 from mmcl_jax.evaluate import ROUTES, SPACES
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import DataError, reading
 from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.description import stored_stream
 
 # of one file of predictions: some three million samples
 MAX_PREDICTION_BYTES = 2**28

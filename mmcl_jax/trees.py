@@ -78,3 +78,8 @@ def tangent(
         lambda g, x: jnp.sum(g * (x - jax.lax.stop_gradient(x))), gradient, tree
     )
     return value + sum(jax.tree.leaves(terms), jnp.zeros(()))
+
+
+def nbytes(tree: PyTree) -> int:
+    """Returns the bytes that the arrays of `tree` take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mmcl_jax import config as configs
 from mmcl_jax.calibration import CALIBRATION
+from mmcl_jax.errors import WorkdirError
 from mmcl_jax.files import read_json, write_text
 from mmcl_jax.snapshots import CUT_OFF, Snapshots
 
@@ -21,10 +22,6 @@ DAMAGED = "damaged"
 _FREE = ("config.resume", "config.mesh", "config.logging", "config.report")
 # of many things that are wrong in the same way
 _NAMED = 3
-
-
-class WorkdirError(ValueError):
-    """A workdir that cannot be used; the message names it and the remedy."""
 
 
 class Lock:

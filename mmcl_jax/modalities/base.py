@@ -1,27 +1,19 @@
 """What a modality is: how a raw file becomes the tensor a tower takes."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import os
-import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from mmcl_jax.errors import DataError, reading
+
 Media = Any
 Inputs = dict[str, np.ndarray]
 Shapes = dict[str, tuple[tuple[int, ...], type]]
-
-
-# the class of a panic in a library that is written in Rust; it cannot be imported
-_PANIC = "PanicException"
-
-
-class DataError(ValueError):
-    """Data that cannot be read; the message names the file and what is wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,47 +235,6 @@ def _content_hash(path: str, size: int, modified: int) -> str:
     del size, modified  # a file of other ones is read again
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def reading(path: str, expected: str) -> Iterator[None]:
-    """Turns everything that can go wrong while a file is decoded into a `DataError`.
-
-    Decoding libraries raise a dozen kinds of exceptions on hostile files (Pillow alone:
-    OSError, SyntaxError, ValueError, struct.error; a panic in Rust is not even an
-    `Exception`), so every one but the lack of memory is taken for damage of the file.
-
-    Args:
-        path: file that is decoded inside the `with` block.
-        expected: what the file should be, for the message.
-
-    Raises:
-        DataError: naming the path, what is wrong and what was expected.
-    """
-    file = pathlib.Path(path)
-    try:
-        if not file.exists():
-            raise DataError(f"{path}: no such file; expected {expected}")
-        if not file.is_file():
-            raise DataError(f"{path}: not an ordinary file; expected {expected}")
-        if not file.stat().st_size:
-            raise DataError(f"{path}: the file is empty; expected {expected}")
-        yield
-    except (DataError, MemoryError):
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
-            raise
-        raise DataError(
-            f"{path}: cannot be decoded ({type(error).__name__}: {error}); "
-            f"expected {expected}"
-        ) from error
-
-
-def check_bytes(path: str | pathlib.Path, limit: int) -> None:
-    """Raises `DataError` if a file is larger than `limit` bytes."""
-    if (size := os.stat(path).st_size) > limit:
-        raise DataError(f"{path}: {size} bytes, more than the limit of {limit}")
 
 
 def check_pixels(path: str, width: int, height: int, spec: InputSpec) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -290,15 +290,17 @@ def stream_hash(stream: Stream) -> str:
     return digest.hexdigest()
 
 
-def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
-    """Returns name, modality, class names and sample counts of each task."""
-    return [
-        {
-            "name": task.name,
-            "modality": task.modality,
-            "classes": [stream.classes[c].name for c in task.classes],
-            "train": len(task.train),
-            "test": len(task.test),
-        }
-        for task in stream.tasks
-    ]
+def scored_tasks(
+    stream: Stream, stage: int, upcoming: Literal["next", "all"]
+) -> tuple[list[int], list[int]]:
+    """Returns the seen and the upcoming tasks that are scored after a stage.
+
+    Args:
+        stream: that is learnt.
+        stage: counted from 0.
+        upcoming: whether tasks of the `next` stage alone are scored before they are
+            learnt, or `all` to come.
+    """
+    last = None if upcoming == "all" else stage + 2
+    seen, later = stream.stages[: stage + 1], stream.stages[stage + 1 : last]
+    return [i for each in seen for i in each], [i for each in later for i in each]

@@ -5,7 +5,8 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from mmcl_jax.streams.base import ClassSlot, Record, Stream, describe_tasks
+from mmcl_jax.streams.base import ClassSlot, Record, Stream
+from mmcl_jax.streams.description import describe_tasks
 from mmcl_jax.streams.verification import Leak, leaks
 
 # of the training samples of two classes of a data set, beyond which a line says so
