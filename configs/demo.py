@@ -8,7 +8,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from mmcl_jax.arguments import parse_argument, with_arguments
+from mmcl_jax.cli.shorthand import parse_argument, with_arguments
 from mmcl_jax.config import (
     Config,
     TrainOptions,

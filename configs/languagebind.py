@@ -13,7 +13,7 @@ modality of a sample decides its tower before anything is predicted.
 
 from ml_collections import ConfigDict
 
-from mmcl_jax.arguments import parse_argument, with_arguments
+from mmcl_jax.cli.shorthand import parse_argument, with_arguments
 from mmcl_jax.config import (
     Config,
     EncoderOptions,

@@ -13,7 +13,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from mmcl_jax.arguments import parse_argument, with_arguments, with_tuned
+from mmcl_jax.cli.shorthand import parse_argument, with_arguments, with_tuned
 from mmcl_jax.config import (
     Config,
     TrainOptions,

@@ -3,19 +3,21 @@
 import os
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mmcl_jax.classifier import Classifier
+from mmcl_jax.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from mmcl_jax.serving.classifier import Classifier
+
+__all__ = ["__version__", "load"]
 
 
 def load(
     workdir: "str | os.PathLike[str]", snapshot: int | None = None
 ) -> "Classifier":
-    """Returns what a run has learnt, ready to label files; see `loading.load`.
+    """Returns what a run has learnt, ready to label files.
 
-    What a user should know of it is a warning: that the run is not finished, for
-    instance.
+    It is `serving.from_workdir.load`, but that what a user should know, such
+    as that the run is not finished, is a warning.
 
     Args:
         workdir: of the run.
@@ -23,9 +25,9 @@ def load(
     """
     import warnings
 
-    from mmcl_jax import loading  # JAX is loaded where it is needed
+    from mmcl_jax.serving import from_workdir
 
-    loaded = loading.load(workdir, snapshot)
+    loaded = from_workdir.load(workdir, snapshot)
     for note in loaded.notes:
         warnings.warn(note, stacklevel=2)
     return loaded

@@ -9,15 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmcl_jax import command_line
-from mmcl_jax.comparison import (
-    ROUTE,
-    SPACE,
-    ComparisonError,
-    compare_pairs,
-    compare_runs,
-)
-from mmcl_jax.snapshot_comparison import SAMPLES, compare_snapshots
+from mmcl_jax.analysis.run_comparison import ROUTE, SPACE, compare_pairs, compare_runs
+from mmcl_jax.analysis.snapshot_comparison import SAMPLES, compare_snapshots
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import ComparisonError
 
 _WORKDIRS = flags.DEFINE_multi_string(
     "workdirs",

@@ -13,14 +13,15 @@ from typing import Any, Literal
 import ml_collections
 from ml_collections import config_dict
 
-from mmcl_jax import own_code, own_fields
-from mmcl_jax.fields import ConfigError, build, check_name
+from mmcl_jax import plugins
+from mmcl_jax.errors import CodeError, ConfigError, DataError
+from mmcl_jax.fields import Count, NonNegative, Seed, Sharing, build, check_name
 from mmcl_jax.files import read_json
 from mmcl_jax.methods import LEARN_CLASS_CONTEXT, available
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.cmcl import CmclOptions
 from mmcl_jax.methods.coda_prompt import CodaPromptOptions
-from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.comm.options import CommOptions
 from mmcl_jax.methods.comm_plus import CommPlusOptions
 from mmcl_jax.methods.derpp import DerppOptions
 from mmcl_jax.methods.diki import DikiOptions
@@ -36,16 +37,9 @@ from mmcl_jax.methods.s_prompts import SPromptsOptions
 from mmcl_jax.methods.slca import SlcaOptions
 from mmcl_jax.methods.zscl import ZsclOptions
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import DataError
 from mmcl_jax.models.adapters import ADAPTERS
-from mmcl_jax.optim import OptimizerOptions
-from mmcl_jax.options import (
-    Count,
-    NonNegative,
-    Seed,
-    Sharing,
-)
-from mmcl_jax.sharding import Layout
+from mmcl_jax.ops.optim import OptimizerOptions
+from mmcl_jax.parallel.sharding import Layout
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.streams.options import (
     STREAMS,
@@ -339,7 +333,7 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
         raise ConfigError("config.stream: missing; it says what is learnt")
     kind = tree["stream"].get("kind")
     check_name("config.stream.kind", kind, STREAMS)
-    tree, options = own_fields.resolve(tree, stored)
+    tree, options = plugins.resolve(tree, stored)
     chosen = {"config.stream": STREAMS[kind], "config.method.options": options}
     config = build(Config, tree, "config", chosen)
     _check(config)
@@ -376,7 +370,7 @@ def _check(config: Config) -> None:
             )
     try:
         names = available(method.module)
-    except own_code.CodeError as error:
+    except CodeError as error:
         raise ConfigError(f"config.method.module: {error}") from error
     check_name("config.method.name", method.name, names)
     if isinstance(method.options, tuple) and method.options:

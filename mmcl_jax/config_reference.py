@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from mmcl_jax.arguments import SHORT_KEYS
+from mmcl_jax.cli.shorthand import SHORT_KEYS
 from mmcl_jax.config import Config
 from mmcl_jax.methods import METHODS
 from mmcl_jax.modalities import MODALITIES

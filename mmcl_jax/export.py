@@ -8,8 +8,10 @@ import sys
 
 from absl import app, flags, logging
 
-from mmcl_jax import command_line, heap, loading, release
-from mmcl_jax import config as configs
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.parallel import host_memory
+from mmcl_jax.serving import from_workdir, standalone
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write; made, or empty.")
@@ -23,21 +25,21 @@ _MODALITY = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Writes the files and names them; what is wrong ends with exit code 2."""
-    heap.bound()
+    host_memory.bound()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
     try:
         command_line.refuse_arguments(argv)
         if not _WORKDIR.value or not _OUT.value:
-            raise configs.ConfigError(
+            raise ConfigError(
                 "--workdir, --out: missing; give the folder of a run and one to write"
             )
         folder = pathlib.Path(_OUT.value)
-        classifier = loading.load(_WORKDIR.value, _SNAPSHOT.value)
+        classifier = from_workdir.load(_WORKDIR.value, _SNAPSHOT.value)
         for note in classifier.notes:
             print(f"note: {note}", file=sys.stderr)
         modality = _MODALITY.value or classifier.modalities[0]
-        release.write(classifier, folder, modality)
+        standalone.write(classifier, folder, modality)
     except (ValueError, OSError) as error:  # so are those of config, data and workdir
         sys.exit(command_line.complain(error))
     for path in sorted(folder.iterdir()):

@@ -1,14 +1,59 @@
-"""Nested dicts, as users write them, become dataclasses whose fields are checked."""
+"""Options as frozen dataclasses whose fields carry the values they may have.
+
+A type such as `Positive` or `Count` says which numbers are allowed, a choice among
+names is a `typing.Literal`. `build` turns nested dicts, as users write them, into
+dataclasses and checks every field.
+"""
 
 import dataclasses
 import difflib
+import math
 import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from mmcl_jax.errors import ConfigError
+
+Number = float | int
+
+
+class Range(NamedTuple):
+    """The numbers from `low` to `high`; `is_open`: without these two."""
+
+    low: Number
+    high: Number = math.inf
+    is_open: bool = False
+
+    def complaint(self, value: Number) -> str | None:
+        """Returns what is wrong with `value`, or None.
+
+        >>> Range(0, 1).complaint(2)
+        '2 is not between 0 and 1'
+        """
+        low, high, is_open = self
+        # NaN fails every comparison
+        inside = low < value < high if is_open else low <= value <= high
+        if inside:
+            return None
+        if not math.isinf(high):
+            return f"{value} is not between {low} and {high}"
+        return (
+            f"{value} is not above {low}" if is_open else f"{value} is less than {low}"
+        )
+
+
+Positive = Annotated[float, Range(0, is_open=True)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Fraction = Annotated[float, Range(0, 1, is_open=True)]
+Count = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+# JAX takes the lower half of a larger one, so that two of them would be alike
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+
+Sharing = Literal["shared", "per_modality_given", "per_modality_routed"]
 
 
 def check_name(what: str, value: str, names: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ import pathlib
 import traceback
 from typing import Any
 
-from mmcl_jax.modalities.base import DataError, check_bytes, reading
+from mmcl_jax.errors import DataError, check_bytes, reading
 
 # of such text some thirty times as much memory is needed at worst
 MAX_JSON_BYTES = 16 * 2**20

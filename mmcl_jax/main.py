@@ -12,15 +12,21 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mmcl_jax import command_line, compilation_cache, distributed, experiment, heap
 from mmcl_jax import config as configs
-from mmcl_jax.divergence import DivergedError
-from mmcl_jax.invariance import BatchDependenceError
-from mmcl_jax.modalities.base import DataError
-from mmcl_jax.preemption import RUN_AGAIN, Interrupt, Preempted
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import (
+    BatchDependenceError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    Preempted,
+    SaveError,
+    WorkdirError,
+)
+from mmcl_jax.parallel import compilation_cache, distributed, host_memory
 from mmcl_jax.report.live import Reporter
-from mmcl_jax.snapshots import SaveError
-from mmcl_jax.workdir import WorkdirError
+from mmcl_jax.training import experiment
+from mmcl_jax.training.preemption import RUN_AGAIN, Interrupt
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment; without it the workdir's own is gone on with."
@@ -46,7 +52,7 @@ def main(argv: list[str]) -> None:
     that is full, with 1; a run that was asked to leave and should be started again,
     with `RUN_AGAIN`.
     """
-    heap.bound()
+    host_memory.bound()
     interrupt = Interrupt()
     interrupt.catch()
     if not flags.FLAGS["verbosity"].present:
@@ -54,7 +60,7 @@ def main(argv: list[str]) -> None:
     try:
         command_line.refuse_arguments(argv)
         if not _WORKDIR.value:
-            raise configs.ConfigError(
+            raise ConfigError(
                 "--workdir: missing; give a folder, for instance --workdir=runs/demo"
             )
         _check_processes()
@@ -62,7 +68,7 @@ def main(argv: list[str]) -> None:
         compilation_cache.keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt, Reporter)
-    except (configs.ConfigError, WorkdirError, DataError) as error:
+    except (ConfigError, WorkdirError, DataError) as error:
         sys.exit(command_line.complain(error))
     except (BatchDependenceError, DivergedError) as error:
         sys.exit(f"error: {error}")
@@ -82,11 +88,11 @@ def _check_processes() -> None:
     processes, process = _PROCESSES.value, _PROCESS.value
     if _COORDINATOR.value in (None, "auto"):
         if processes is not None or process is not None:
-            raise configs.ConfigError(
+            raise ConfigError(
                 "--processes, --process: only with --coordinator=host:port"
             )
     elif processes is None or process is None or process >= processes:
-        raise configs.ConfigError(
+        raise ConfigError(
             f"--coordinator={_COORDINATOR.value}: needs --processes and a lower "
             f"--process; they are {processes} and {process}"
         )
@@ -97,7 +103,7 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
         return configs.resolve(given)
     path = pathlib.Path(workdir) / "config.json"
     if not os.path.isfile(path):  # one that cannot be looked at is none, either
-        raise configs.ConfigError(
+        raise ConfigError(
             f"--config: missing, and {path} is not there to go on with; give a file, "
             "for instance --config=configs/demo.py"
         )

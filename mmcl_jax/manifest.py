@@ -9,8 +9,8 @@ import sys
 
 from absl import app, flags
 
-from mmcl_jax import command_line
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import DataError
 from mmcl_jax.streams import layouts, manifest
 
 _LAYOUT = flags.DEFINE_enum(

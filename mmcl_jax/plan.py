@@ -16,22 +16,17 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import config_flags
 
-from mmcl_jax import (
-    assemble,
-    command_line,
-    flops,
-    learner,
-    programs,
-    roofline,
-    sharding,
-)
 from mmcl_jax import config as configs
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.methods import find
-from mmcl_jax.modalities.base import DataError
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import random_weights
-from mmcl_jax.programs import Program
+from mmcl_jax.parallel import sharding
+from mmcl_jax.planning import flops, program_cost, roofline
+from mmcl_jax.planning.program_cost import Program
+from mmcl_jax.training import build, learner
 from mmcl_jax.types import Batch, Classes, PyTree
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
@@ -89,16 +84,16 @@ def plan(
     devices, groups = mesh.devices.size, mesh.shape["data"]
     total = rows * devices if rows else config.train.batch_size
     if total % groups:
-        raise configs.ConfigError(
+        raise ConfigError(
             f"config.train.batch_size: {total} rows cannot be cut evenly over {groups} "
             "groups of devices; --rows gives those of one device"
         )
     encoder = abstract_encoder(config, mesh)
     # the scale of logits is a weight, and no shape depends on it
     known = encoder._replace(frozen={"log_scale": 0.0})
-    stream = assemble.build_stream(config)
-    model = assemble.build_model(known, stream)
-    tokens = assemble.class_tokens(config, encoder, stream)
+    stream = build.build_stream(config)
+    model = build.build_model(known, stream)
+    tokens = build.class_tokens(config, encoder, stream)
     modality = modality or model.modalities[0]
     configs.check_name("--modality", modality, model.modalities)
     train_step, predict, forwards = _programs(
@@ -138,7 +133,7 @@ def abstract_encoder(config: configs.Config, mesh: Mesh) -> pretrained.Encoder:
         weights = jax.eval_shape(lambda: encoders.init(jax.random.key(0), spec))
     else:
         builtin = options.path == "builtin"
-        name = assemble.BUILTIN_ENCODER if builtin else options.path
+        name = build.BUILTIN_ENCODER if builtin else options.path
         spec, inputs, weights, *_ = pretrained.load(name, _forgotten)
 
     def on_mesh(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
@@ -184,7 +179,7 @@ def _programs(
 
     def compiled(function: Any, *more: Any) -> Program:
         lowered = function.lower(state, frozen, classes, np.int32(0), *more, batch)
-        return programs.compile_program(lowered)._replace(arguments=held)
+        return program_cost.compile_program(lowered)._replace(arguments=held)
 
     train_step = None
     if factory(model, config).trains:
@@ -311,14 +306,14 @@ def main(argv: list[str]) -> None:
         config = configs.resolve(_tree(given))
         counts = [_count(word) for word in _DEVICES.value]
         if not counts:
-            raise configs.ConfigError("--devices: missing; for instance --devices=1,8")
+            raise ConfigError("--devices: missing; for instance --devices=1,8")
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", max(counts))
         plans = []
         for count in counts:
             mesh = sharding.make_mesh(jax.devices()[:count], config.mesh.model)
             plans.append(plan(config, mesh, _ROWS.value, _MODALITY.value))
-    except (configs.ConfigError, DataError, ValueError) as error:
+    except (ConfigError, DataError, ValueError) as error:
         sys.exit(command_line.complain(error))
     chip = roofline.CHIPS[_CHIP.value]
     for line in table(plans, chip):
@@ -356,7 +351,7 @@ def _tree(tree: Any) -> Any:
 
 def _count(word: str) -> int:
     if not word.strip().isdigit() or int(word) < 1:
-        raise configs.ConfigError(f"--devices: {word!r} is not a number of chips")
+        raise ConfigError(f"--devices: {word!r} is not a number of chips")
     return int(word)
 
 

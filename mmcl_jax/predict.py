@@ -12,12 +12,14 @@ from typing import Any
 from absl import app, flags, logging
 from rich.console import Console
 
-from mmcl_jax import command_line, compilation_cache, heap, loading
-from mmcl_jax import config as configs
-from mmcl_jax.classifier import Labelled, Sample
-from mmcl_jax.command_line import printable
-from mmcl_jax.modalities.base import DataError, TextReference
-from mmcl_jax.progress import Bar
+from mmcl_jax.cli import command_line
+from mmcl_jax.cli.command_line import printable
+from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.modalities.base import TextReference
+from mmcl_jax.parallel import compilation_cache, host_memory
+from mmcl_jax.serving import from_workdir
+from mmcl_jax.serving.classifier import Labelled, Sample
+from mmcl_jax.workdir.progress import Bar
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SNAPSHOT = flags.DEFINE_integer(
@@ -43,15 +45,15 @@ def main(argv: list[str]) -> None:
     A file that cannot be read is a line on standard error and ends with exit code 1,
     when all others are labelled; a run that cannot be used, with 2.
     """
-    heap.bound()
+    host_memory.bound()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
     try:
         samples = _samples(argv[1:])
         if not _WORKDIR.value:
-            raise configs.ConfigError("--workdir: missing; give the folder of a run")
+            raise ConfigError("--workdir: missing; give the folder of a run")
         if not samples:
-            raise configs.ConfigError(
+            raise ConfigError(
                 "no files: name some, or a folder, or - for a list on standard input; "
                 "or give --text=SENTENCE"
             )
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> None:
 
 def _label(workdir: str, samples: Sequence[Sample]) -> int:
     """Prints what is said of each sample; returns the exit code."""
-    classifier = loading.load(workdir, _SNAPSHOT.value)
+    classifier = from_workdir.load(workdir, _SNAPSHOT.value)
     for note in classifier.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     console = Console(stderr=True, quiet=len(samples) < _LONG)

@@ -14,13 +14,12 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from mmcl_jax import assemble, command_line
 from mmcl_jax import config as configs
-from mmcl_jax.config import ConfigError
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.files import write_text
-from mmcl_jax.modalities.base import DataError, InputSpec
+from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import pretrained
-from mmcl_jax.progress import Bar
 from mmcl_jax.report import examples, page, theme
 from mmcl_jax.report.blocks import Card, Cards, Remarks, Samples, Section, Text
 from mmcl_jax.report.charts import shown
@@ -29,6 +28,8 @@ from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.streams.inspection import Findings, inspect, to_json
 from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.streams.verification import verify
+from mmcl_jax.training import build
+from mmcl_jax.workdir.progress import Bar
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Names stream and encoder; the method is left alone."
@@ -52,8 +53,8 @@ def main(argv: list[str]) -> None:
         command_line.refuse_arguments(argv)
         given = command_line.required(_CONFIG.value, "configs/folders.py")
         config = configs.resolve(given)
-        stream = assemble.build_stream(config)
-        inputs = pretrained.read_inputs(assemble.encoder_name(config.encoder))
+        stream = build.build_stream(config)
+        inputs = pretrained.read_inputs(build.encoder_name(config.encoder))
         with Bar(Console(stderr=True), "reading every file once", None) as bar:
             failures = verify(
                 Decoder(inputs, 0),

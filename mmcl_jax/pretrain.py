@@ -24,14 +24,15 @@ from absl import app, flags, logging
 from jaxtyping import Array, Float
 from ml_collections import config_flags
 
-from mmcl_jax import command_line, rngs
-from mmcl_jax.config import ConfigError
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.ops import rngs
 from mmcl_jax.streams.world.concepts import (
     BASE,
     DEVELOPMENT,

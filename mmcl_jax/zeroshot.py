@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmcl_jax import assemble, command_line, compilation_cache
 from mmcl_jax import config as configs
-from mmcl_jax.config import ConfigError
-from mmcl_jax.modalities.base import DataError
-from mmcl_jax.results import plain
-from mmcl_jax.score import frozen_accuracy
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.parallel import compilation_cache
+from mmcl_jax.training import build
+from mmcl_jax.training.evaluator import frozen_accuracy
+from mmcl_jax.workdir.results import plain
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Names encoder and stream; the method is left alone."
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
         compilation_cache.keep_compiled_programs()
         given = command_line.required(_CONFIG.value, "configs/demo.py")
         console = Console(stderr=True)
-        run = assemble.assemble(configs.resolve(given), console)
+        run = build.assemble(configs.resolve(given), console)
         found = plain(frozen_accuracy(run))
     except (ConfigError, DataError, ValueError) as error:
         sys.exit(command_line.complain(error))

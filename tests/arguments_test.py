@@ -5,11 +5,12 @@ import pathlib
 
 import pytest
 
-from mmcl_jax import assemble
-from mmcl_jax.arguments import replace_at, with_arguments, with_tuned
-from mmcl_jax.config import Config, ConfigError, MethodOptions, World, resolve
+from mmcl_jax.cli.shorthand import replace_at, with_arguments, with_tuned
+from mmcl_jax.config import Config, MethodOptions, World, resolve
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.methods import METHODS
 from mmcl_jax.streams.base import ORDERS, stream_hash
+from mmcl_jax.training import build
 from tests import helpers
 
 WORLD = helpers.REPOSITORY / "configs" / "world.py"
@@ -27,7 +28,7 @@ OFFICIAL = {
 @pytest.mark.parametrize("order", OFFICIAL)
 def test_the_official_streams_stay_as_they_are(order: str) -> None:
     config = resolve(helpers.get_config(WORLD, f"method=ridge,stream={order},seed=0"))
-    stream = assemble.build_stream(config)
+    stream = build.build_stream(config)
     assert stream_hash(stream) == OFFICIAL[order]
     assert len(stream.tasks) == 20
     assert len(stream.classes) == 100

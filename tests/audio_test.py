@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import AUDIO
-from mmcl_jax.modalities.base import DataError, InputSpec
+from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.modalities.filters import log_mel, resample
 from tests import helpers
 

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
-from mmcl_jax import axes, config
-from mmcl_jax.assemble import build_model, build_stream
+from mmcl_jax import config
+from mmcl_jax.analysis import array_axes
 from mmcl_jax.methods import METHODS
+from mmcl_jax.training.build import build_model, build_stream
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -15,7 +16,7 @@ def test_axes_are_found_for_every_method(name: str, encoder):
     model = build_model(encoder, build_stream(made))
     options = config.MethodOptions(name=name)
     made = config.Config(method=options)
-    found = axes.find(lambda model: METHODS[name](model, made), model)
+    found = array_axes.find(lambda model: METHODS[name](model, made), model)
     for axis in itertools.chain.from_iterable(found.values()):
         expected = {
             "modality": {model.modalities, ("text",), model.modalities[:1]}
@@ -27,8 +28,8 @@ def test_axes_are_found_for_every_method(name: str, encoder):
     if name == "comm":
         visual = tuple(m for m in model.modalities if m != "text")
         assert found["params/adapters/visual/prompts"] == (
-            axes.Axis("modality", 0, visual),
-            axes.Axis("layer", 1, ("0", "1")),
+            array_axes.Axis("modality", 0, visual),
+            array_axes.Axis("layer", 1, ("0", "1")),
         )
     if name == "s_prompts":
         kinds = [axis.kind for axis in found["params/visual/prompts"]]

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import assemble, config, learner
+from mmcl_jax import config
+from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.methods import LEARN_CLASS_CONTEXT, METHODS
 from mmcl_jax.methods.class_context import CLASS_CONTEXT, with_names
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import DataError
 from mmcl_jax.modalities.text import TEXT, preprocess_name
 from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.streams import procedural
+from mmcl_jax.training import build, learner
 from mmcl_jax.types import Classes, Context
 from tests.contract import Bench
 
@@ -74,7 +75,7 @@ def _class_tokens(encoder: Encoder, context: int | None, *templates: str):
         data_seed=0,
     )
     made = config.Config(method=options, encoder=chosen)
-    return stream, assemble.class_tokens(made, encoder, stream)
+    return stream, build.class_tokens(made, encoder, stream)
 
 
 def test_tokens_of_a_stream(encoder: Encoder) -> None:
@@ -92,7 +93,7 @@ def test_tokens_of_a_stream(encoder: Encoder) -> None:
         np.testing.assert_array_equal(row, whole[: len(row)])
     _, (first, *_) = _class_tokens(encoder, 2, "{}", "this is {}")
     assert first[1:3].tolist() == _words("this is", encoder)[-2:]
-    with pytest.raises(config.ConfigError, match=r"adapter\.context: '{}': no word"):
+    with pytest.raises(ConfigError, match=r"adapter\.context: '{}': no word"):
         _class_tokens(encoder, 2, "{}")
 
 
@@ -193,11 +194,11 @@ def test_who_does_not_learn_a_context_is_refused() -> None:
         if name in LEARN_CLASS_CONTEXT:
             assert config.resolve(tree).method.adapter.context == 4
         else:
-            with pytest.raises(config.ConfigError, match=rf"context: '{name}'"):
+            with pytest.raises(ConfigError, match=rf"context: '{name}'"):
                 config.resolve(tree)
 
 
 def test_classes_have_tokens_only_where_they_are_read(encoder: Encoder) -> None:
-    mesh = assemble.sharding.make_mesh(jax.devices()[:1])
+    mesh = build.sharding.make_mesh(jax.devices()[:1])
     plain = learner.make_classes(np.eye(2), [0, 0], [0], [0], mesh)
     assert plain.tokens is None

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax import gaussians
 from mmcl_jax.methods.comm_plus import log_probabilities, precisions
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import visual as visuals
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import trunk
+from mmcl_jax.ops import gaussians
 
 
 def _learnt(seed: int, classes: int, dim: int):

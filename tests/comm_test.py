@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmcl_jax import sharding
+from mmcl_jax.parallel import sharding
 from mmcl_jax.types import Context
 from tests.contract import Bench, Tree, assert_same, host
 

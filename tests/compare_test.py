@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mmcl_jax import embeddings, states, stored
-from mmcl_jax.comparison import ComparisonError, compare_pairs, compare_runs
-from mmcl_jax.modalities.base import DataError
-from mmcl_jax.snapshot_comparison import compare_snapshots
+from mmcl_jax.analysis import embeddings
+from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
+from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
+from mmcl_jax.errors import ComparisonError, DataError
+from mmcl_jax.workdir import reading, states
 from tests import helpers
 from tests.programs import run_each
 
@@ -206,7 +207,7 @@ def test_embeddings_are_those_that_predict(trained):
     first = found["embeddings"]
     (modality,) = first
     assert first[modality]["cosine"] < 1 - 1e-6
-    run = stored.read_run(trained["sequential"])
+    run = reading.read_run(trained["sequential"])
     state = states.read(trained["sequential"] / "snapshots" / "002")
     assembled = embeddings.assembled(run)
     embedded = embeddings.embed(assembled, [(2, state), (2, state)], [0, 1, 2], 1000)
@@ -274,7 +275,7 @@ def test_damaged_predictions_are_named(trained, tmp_path, how: str, monkeypatch)
         columns.pop("chosen/union/given")
         np.savez(path, **columns)
     else:
-        monkeypatch.setattr(stored, "MAX_PREDICTION_BYTES", 100)
+        monkeypatch.setattr(reading, "MAX_PREDICTION_BYTES", 100)
     with pytest.raises(DataError, match="002.npz"):
         compare_runs(workdir, trained["sequential"])
 
@@ -290,7 +291,7 @@ def test_damaged_snapshots_and_other_data_are_named(trained, tmp_path):
     with pytest.raises(DataError, match="another data than"):
         compare_snapshots(workdir, 1, 3)
     changed = stream | {"preprocessing": {"image": "image-0"}}
-    changed["hash"] = stored.read_run(trained["comm"]).hash
+    changed["hash"] = reading.read_run(trained["comm"]).hash
     (workdir / "stream.json").write_text(json.dumps(changed))
     with pytest.raises(DataError, match="preprocesses samples as {'image': 'image-0'}"):
         compare_snapshots(workdir, 1, 3)
@@ -304,7 +305,7 @@ def test_damaged_snapshots_and_other_data_are_named(trained, tmp_path):
     stream["classes"][0]["canonical"] = 77
     (workdir / "stream.json").write_text(json.dumps(stream))
     with pytest.raises(DataError, match="stream.json"):
-        stored.read_run(workdir)
+        reading.read_run(workdir)
 
 
 # the command

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl_jax import config, experiment
-from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax import config
+from mmcl_jax.methods.comm.options import CommOptions
 from mmcl_jax.methods.comm_plus import CommPlusOptions
 from mmcl_jax.methods.diki import DikiOptions
 from mmcl_jax.methods.ridge import RidgeOptions
 from mmcl_jax.methods.slca import SlcaOptions
+from mmcl_jax.training import experiment
 from tests import helpers
 
 # two samples a class span no more than a few of the dimensions

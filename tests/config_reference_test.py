@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mmcl_jax import config_reference
-from mmcl_jax.config import Config, ConfigError, resolve
+from mmcl_jax.config import Config, resolve
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.streams import options
 
 STREAMS = {

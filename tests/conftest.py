@@ -11,21 +11,11 @@ from jaxtyping import install_import_hook
 
 # shapes and dtypes in signatures are checked where arrays are computed with
 CHECKED = (
-    "evaluate",
-    "fisher",
-    "gaussians",
-    "kmeans",
-    "losses",
+    "evaluation.label_spaces",
+    "evaluation.metrics",
     "methods",
-    "metrics",
     "models",
-    "optim",
-    "projection",
-    "realign",
-    "relevance",
-    "reservoir",
-    "ridge",
-    "trees",
+    "ops",
 )
 install_import_hook([f"mmcl_jax.{name}" for name in CHECKED], "beartype.beartype")
 

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import pytest
 
-from mmcl_jax import assemble, config, learner, own_code, sharding
+from mmcl_jax import config, plugins
 from mmcl_jax.methods import METHODS, find
-from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.comm.options import CommOptions
 from mmcl_jax.methods.l2p import L2POptions
 from mmcl_jax.methods.rail import RailOptions
 from mmcl_jax.methods.ranpac import RanpacOptions
@@ -25,7 +25,9 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import Model
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.optim import OptimizerOptions
+from mmcl_jax.ops.optim import OptimizerOptions
+from mmcl_jax.parallel import sharding
+from mmcl_jax.training import build, learner
 from mmcl_jax.types import Batch, Classes
 
 ROWS = 8  # of a batch
@@ -56,12 +58,12 @@ def _options(
 def _own_methods() -> dict[str, Any]:
     """Returns options of the methods of the user's own that are to be tested."""
     found = {}
-    for path in filter(None, os.environ.get(own_code.VARIABLE, "").split(os.pathsep)):
-        module = own_code.run(path)
+    for path in filter(None, os.environ.get(plugins.VARIABLE, "").split(os.pathsep)):
+        module = plugins.run(path)
         chosen = {"module": module, "options": ()}
-        if kind := own_code.options(module):
+        if kind := plugins.options(module):
             chosen["options"] = kind()
-        for name in own_code.methods(module):
+        for name in plugins.methods(module):
             found[name] = _options(name, **chosen)
     return found
 
@@ -168,7 +170,7 @@ class Bench:
             num_classes=len(slots),
             num_stages=STAGES,
             logit_scale=scale,
-            input_shapes=assemble.input_shapes(encoder.inputs, modalities),
+            input_shapes=build.input_shapes(encoder.inputs, modalities),
             embed=functools.partial(encoders.embed, encoder.spec),
             layer_features=functools.partial(encoders.layer_features, encoder.spec),
         )

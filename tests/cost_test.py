@@ -5,7 +5,9 @@ import pathlib
 import pytest
 from rich.console import Console
 
-from mmcl_jax import assemble, config, cost
+from mmcl_jax import config
+from mmcl_jax.evaluation import cost
+from mmcl_jax.training import build
 
 
 def _sizes(encoder_folder: pathlib.Path, method: str) -> dict[str, int]:
@@ -15,7 +17,7 @@ def _sizes(encoder_folder: pathlib.Path, method: str) -> dict[str, int]:
         method=config.MethodOptions(method, sharing="shared"),
         train=config.TrainOptions(batch_size=8),
     )
-    run = assemble.assemble(options, Console(quiet=True))
+    run = build.assemble(options, Console(quiet=True))
     return cost.sizes(run.make_method, run.model)
 
 

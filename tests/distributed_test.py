@@ -8,9 +8,9 @@ import sys
 import jax
 import pytest
 
-from mmcl_jax import distributed
-from mmcl_jax.config import ConfigError
-from mmcl_jax.distributed import Cluster, check_cluster, detect, own_devices
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.parallel import distributed
+from mmcl_jax.parallel.distributed import Cluster, check_cluster, detect, own_devices
 from tests import helpers
 
 PLAIN = {

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax import drift, gaussians
+from mmcl_jax.ops import drift, gaussians
 
 
 def two_classes() -> gaussians.Gaussians:

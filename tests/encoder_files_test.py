@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmcl_jax import assemble, config
+from mmcl_jax import config
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import pretrained
 from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.training import build
 
 
 def _tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -137,8 +138,8 @@ def test_fields_of_the_config_are_named(
 
 
 def test_builtin_encoder() -> None:
-    folder = assemble.BUILTIN_ENCODER
-    builtin = assemble.load_encoder(config.EncoderOptions())
+    folder = build.BUILTIN_ENCODER
+    builtin = build.load_encoder(config.EncoderOptions())
     parameters = sum(leaf.size for leaf in jax.tree.leaves(builtin.frozen))
     assert 2e6 < parameters < 5e6
     size = sum(path.stat().st_size for path in folder.iterdir())

@@ -14,8 +14,10 @@ import pytest
 import soundfile
 from PIL import Image
 
-from mmcl_jax import config, experiment
+from mmcl_jax import config
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.training import experiment
 from tests import helpers
 
 runs = pytest.mark.xdist_group("runs")
@@ -140,7 +142,7 @@ def test_another_config_is_refused_with_its_differences(
     stored["train"]["epochs"] = 9
     stored["method"]["comm"]["blend"] = "none"
     before = {p: p.stat().st_mtime_ns for p in whole_run.workdir.rglob("*")}
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         experiment.run(config.resolve(stored), whole_run.workdir)
     message = str(caught.value)
     assert message.startswith("--workdir: ")
@@ -153,7 +155,7 @@ def test_another_config_is_refused_with_its_differences(
 def test_a_workdir_must_be_a_folder(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
-    with pytest.raises(config.ConfigError, match="is not a folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         experiment.run(config.Config(), path)
     assert path.read_text() == "precious"
 
@@ -165,7 +167,7 @@ def test_batches_must_fit_the_devices(
         encoder=config.EncoderOptions(str(encoder_folder)),
         train=config.TrainOptions(batch_size=6),
     )
-    with pytest.raises(config.ConfigError, match=r"^config\.train\.batch_size: 6 .* 8"):
+    with pytest.raises(ConfigError, match=r"^config\.train\.batch_size: 6 .* 8"):
         experiment.run(options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -320,7 +322,7 @@ def test_a_table_without_labels_is_named(
         stream=config.Folders(root=str(root), classes_per_task=2),
         encoder=config.EncoderOptions(str(encoder_folder)),
     )
-    with pytest.raises(config.ConfigError, match="no column label") as caught:
+    with pytest.raises(ConfigError, match="no column label") as caught:
         experiment.run(options, tmp_path / "run")
     assert str(table) in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -6,12 +6,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from mmcl_jax import evaluate, metrics
-from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax.evaluation import label_spaces, metrics
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.modalities.base import TextReference
-from mmcl_jax.results import Results, level_of_knowledge, plain
 from mmcl_jax.streams.base import Stream, TaskDraft, build_stream
+from mmcl_jax.training.run_summary import level_of_knowledge
 from mmcl_jax.types import Prediction
+from mmcl_jax.workdir.predictions import save_predictions
+from mmcl_jax.workdir.results import Results, plain
 from tests.prompted import model_of
 
 
@@ -65,19 +67,19 @@ def _slots(mask: np.ndarray) -> dict[str, list[int]]:
 
 def test_label_spaces_hold_the_classes_their_names_say() -> None:
     every = [0, 1, 2, 3, 4, 5]
-    assert _slots(evaluate.allowed_slots(STREAM, 0, [0])) == {
+    assert _slots(label_spaces.allowed_slots(STREAM, 0, [0])) == {
         "task": [0, 1],
         "modality": [0, 1],
         "union": [0, 1],
         "universe": every,
     }
-    assert _slots(evaluate.allowed_slots(STREAM, 0, [0, 1, 2])) == {
+    assert _slots(label_spaces.allowed_slots(STREAM, 0, [0, 1, 2])) == {
         "task": [0, 1],
         "modality": [0, 1, 4, 5],
         "union": every,
         "universe": every,
     }
-    assert _slots(evaluate.allowed_slots(STREAM, 1, [0, 1])) == {
+    assert _slots(label_spaces.allowed_slots(STREAM, 1, [0, 1])) == {
         "task": [2, 3],
         "modality": [2, 3],
         "union": [0, 1, 2, 3],
@@ -86,7 +88,7 @@ def test_label_spaces_hold_the_classes_their_names_say() -> None:
 
 
 def test_spaces_of_learnt_classes_are_undefined_for_a_task_to_come() -> None:
-    assert _slots(evaluate.allowed_slots(STREAM, 2, [0, 1])) == {
+    assert _slots(label_spaces.allowed_slots(STREAM, 2, [0, 1])) == {
         "task": [4, 5],
         "modality": [],
         "union": [],
@@ -94,10 +96,10 @@ def test_spaces_of_learnt_classes_are_undefined_for_a_task_to_come() -> None:
     }
     logits = np.zeros((2, 4, 6))
     logits[..., 5] = 1
-    got = evaluate.predict_task(STREAM, 2, [0, 1], _predictions(logits))
+    got = label_spaces.predict_task(STREAM, 2, [0, 1], _predictions(logits))
     assert np.isnan(got.margin[[1, 2]]).all()
     assert (got.chosen[[1, 2]] == -1).all()
-    scores = evaluate.accuracy(STREAM, got)
+    scores = label_spaces.accuracy(STREAM, got)
     np.testing.assert_array_equal(scores[[0, 3]], 0.5)
     assert np.isnan(scores[[1, 2]]).all()
 
@@ -111,7 +113,9 @@ def test_chosen_slot_and_its_lead_by_hand() -> None:
         [3, 3, 0, 0, 0, 0],
     ]
     predicted = [[0, 1, 0, 0, 0, 0]] * 4
-    got = evaluate.predict_task(STREAM, 0, [0, 1, 2], _predictions([given, predicted]))
+    got = label_spaces.predict_task(
+        STREAM, 0, [0, 1, 2], _predictions([given, predicted])
+    )
     np.testing.assert_array_equal(got.label, [0, 0, 1, 1])
     chosen = {s: got.chosen[i, 0].tolist() for i, s in enumerate(SPACES)}
     assert chosen == {
@@ -128,7 +132,7 @@ def test_chosen_slot_and_its_lead_by_hand() -> None:
         "universe": [1, 6, 3, 0],
     }
     assert (got.chosen[:, 1] == 1).all()
-    scores = evaluate.accuracy(STREAM, got)
+    scores = label_spaces.accuracy(STREAM, got)
     np.testing.assert_allclose(scores[:, 0], [0.5, 0.25, 0, 0])
     np.testing.assert_allclose(scores[:, 1], 0.5)
 
@@ -137,8 +141,8 @@ def test_an_equal_name_of_another_data_set_is_right() -> None:
     assert STREAM.classes[0].canonical == STREAM.classes[2].canonical
     logits = np.zeros((2, 4, 6))
     logits[..., 2] = 1  # the other star
-    got = evaluate.predict_task(STREAM, 0, [0, 1], _predictions(logits))
-    scores = dict(zip(SPACES, evaluate.accuracy(STREAM, got)[:, 0], strict=True))
+    got = label_spaces.predict_task(STREAM, 0, [0, 1], _predictions(logits))
+    scores = dict(zip(SPACES, label_spaces.accuracy(STREAM, got)[:, 0], strict=True))
     # two of four samples are stars; among the task's own, all logits are 0: slot 0 wins
     assert scores == {"task": 0.5, "modality": 0.5, "union": 0.5, "universe": 0.5}
     assert (got.chosen[SPACES.index("union")] == 2).all()
@@ -152,7 +156,7 @@ def test_more_classes_never_help() -> None:
     rng = np.random.default_rng(0)
     for task, seen in ((0, [0, 1, 2]), (1, [0, 1]), (2, [0, 1, 2, 3])):
         logits = rng.normal(size=(2, 80, 8))
-        got = evaluate.predict_task(stream, task, seen, _predictions(logits))
+        got = label_spaces.predict_task(stream, task, seen, _predictions(logits))
         right = got.chosen == got.label
         for smaller, larger in zip(range(3), range(1, 4), strict=True):
             for route in range(2):
@@ -165,11 +169,11 @@ def test_more_classes_never_help() -> None:
 
 def test_one_route_serves_a_method_without_hints() -> None:
     logits = np.random.default_rng(0).normal(size=(1, 4, 6))
-    got = evaluate.predict_task(STREAM, 0, [0], _predictions(logits))
+    got = label_spaces.predict_task(STREAM, 0, [0], _predictions(logits))
     assert got.chosen.shape == (len(SPACES), len(ROUTES), 4)
     np.testing.assert_array_equal(got.chosen[:, 0], got.chosen[:, 1])
     both = np.repeat(logits, 2, axis=0)
-    same = evaluate.predict_task(STREAM, 0, [0], _predictions(both))
+    same = label_spaces.predict_task(STREAM, 0, [0], _predictions(both))
     np.testing.assert_array_equal(got.chosen, same.chosen)
 
 
@@ -177,7 +181,7 @@ def test_one_route_serves_a_method_without_hints() -> None:
 def test_padding_behind_the_last_sample_is_dropped(batch: int) -> None:
     rng = np.random.default_rng(0)
     logits, scores = rng.normal(size=(2, 4, 6)), rng.normal(size=(2, 4, 2))
-    got = evaluate.predict_task(
+    got = label_spaces.predict_task(
         STREAM, 1, [0, 1], _predictions(logits, scores, batch=batch)
     )
     np.testing.assert_array_equal(got.chosen[3], logits.argmax(-1))
@@ -188,22 +192,22 @@ def test_padding_behind_the_last_sample_is_dropped(batch: int) -> None:
 def test_modality_is_predicted_without_the_hint_among_those_met() -> None:
     hinted, blind = np.array([[9, 0]] * 4), np.array([[0, 1], [1, 0], [0, 1], [2, 1]])
     given = _predictions(np.zeros((2, 4, 6)), [hinted, blind])
-    got = evaluate.predict_task(STREAM, 1, [0, 1], given)
+    got = label_spaces.predict_task(STREAM, 1, [0, 1], given)
     np.testing.assert_array_equal(got.modality, [1, 0, 1, 0])
-    alone = evaluate.predict_task(STREAM, 0, [0], given)
+    alone = label_spaces.predict_task(STREAM, 0, [0], given)
     np.testing.assert_array_equal(alone.modality, 0)
 
 
 def test_an_empty_test_set_has_no_accuracy() -> None:
     stream = _stream(("image", "a b"), ("image", "c d"), test=0)
-    got = evaluate.predict_task(stream, 0, [0], [])
-    assert np.isnan(evaluate.accuracy(stream, got)).all()
+    got = label_spaces.predict_task(stream, 0, [0], [])
+    assert np.isnan(label_spaces.accuracy(stream, got)).all()
 
 
 def test_zero_shot_accuracy_by_hand() -> None:
     text, queries = np.eye(6), np.eye(6)[[4, 4, 1, 5]]
     labels = np.array([4, 5, 4, 5])
-    scores = evaluate.zero_shot_accuracy(STREAM, 2, [], queries, labels, text)
+    scores = label_spaces.zero_shot_accuracy(STREAM, 2, [], queries, labels, text)
     # among its own two, the third sample is a tie that the first slot wins
     assert scores[0] == 0.75
     assert scores[3] == 0.5
@@ -215,7 +219,7 @@ def test_zero_shot_accuracy_falls_as_the_label_space_grows() -> None:
     text, queries = np.eye(6), np.eye(6)[[4, 4]] + 0.5 * np.eye(6)[[0, 1]]
     labels = np.array([0, 1])
     first, last = (
-        evaluate.zero_shot_accuracy(STREAM, 0, seen, queries, labels, text)
+        label_spaces.zero_shot_accuracy(STREAM, 0, seen, queries, labels, text)
         for seen in ([0], [0, 1, 2])
     )
     np.testing.assert_array_equal(first, [1, 1, 1, 0])
@@ -225,7 +229,7 @@ def test_zero_shot_accuracy_falls_as_the_label_space_grows() -> None:
 def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:
     rng = np.random.default_rng(0)
     made = {
-        task: evaluate.predict_task(
+        task: label_spaces.predict_task(
             STREAM,
             task,
             [0, 1],
@@ -234,7 +238,7 @@ def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:
         for task in (0, 1, 2)
     }
     path = tmp_path / "there.npz"
-    evaluate.save_predictions(path, made)
+    save_predictions(path, made)
     with np.load(path) as columns:
         stored = dict(columns)
     expected = {"task", "id", "label", "modality"} | {
@@ -258,12 +262,12 @@ def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:
 def test_identification_pairs_true_and_predicted_modalities() -> None:
     scores = np.array([[[0, 1], [1, 0], [1, 0], [1, 0]]] * 2)
     made = {
-        task: evaluate.predict_task(
+        task: label_spaces.predict_task(
             STREAM, task, [0, 1], _predictions(np.zeros((2, 4, 6)), scores)
         )
         for task in (0, 1, 2)
     }
-    true, predicted = evaluate.identification(STREAM, made, [0, 1])
+    true, predicted = label_spaces.identification(STREAM, made, [0, 1])
     np.testing.assert_array_equal(true, [0] * 4 + [1] * 4)
     np.testing.assert_array_equal(predicted, [1, 0, 0, 0] * 2)
     found = metrics.modality_identification(true, predicted, 2)

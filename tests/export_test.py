@@ -12,16 +12,21 @@ import pytest
 import safetensors.numpy
 from jax import export
 
-from mmcl_jax import loading, release
-from mmcl_jax.config import ConfigError
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.serving import from_workdir, standalone
 from mmcl_jax.types import Context
 from tests import helpers
 
 pytest.importorskip("flatbuffers", reason="JAX serializes programs with flatbuffers")
 pytestmark = pytest.mark.xdist_group("runs")
 
-FILES = (release.CARD, release.PROGRAM, release.DESCRIPTION, release.TENSORS)
+FILES = (
+    standalone.CARD,
+    standalone.PROGRAM,
+    standalone.DESCRIPTION,
+    standalone.TENSORS,
+)
 # mmcl_jax cannot be imported there
 CALL = """
 import sys
@@ -40,18 +45,18 @@ np.savez(sys.argv[3], logits=logits, probabilities=probabilities)
 
 
 @pytest.fixture(scope="module")
-def classifier(whole_run: helpers.Finished) -> loading.Classifier:
+def classifier(whole_run: helpers.Finished) -> from_workdir.Classifier:
     assert whole_run.code == 0, whole_run.errors
-    return loading.load(whole_run.workdir)
+    return from_workdir.load(whole_run.workdir)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", ["image", "video"])
 def test_the_program_says_what_the_classifier_says(
-    classifier: loading.Classifier, modality: str, tmp_path: pathlib.Path
+    classifier: from_workdir.Classifier, modality: str, tmp_path: pathlib.Path
 ) -> None:
     paths = [helpers.write(tmp_path / "in", modality, variant) for variant in range(3)]
-    release.write(classifier, tmp_path / "out", modality)
+    standalone.write(classifier, tmp_path / "out", modality)
     kind, spec = MODALITIES[modality], classifier.run.encoder.inputs
     inputs = [kind.preprocess(kind.decode(path, spec), spec) for path in paths]
     np.save(tmp_path / "in.npy", np.stack([row["pixels"] for row in inputs]))
@@ -92,13 +97,13 @@ def test_the_command_writes_every_array(
     assert done.output.split() == [
         str(tmp_path / "out" / name)
         for name in (
-            release.CARD,
-            release.PROGRAM,
-            release.DESCRIPTION,
-            release.TENSORS,
+            standalone.CARD,
+            standalone.PROGRAM,
+            standalone.DESCRIPTION,
+            standalone.TENSORS,
         )
     ]
-    written = safetensors.numpy.load_file(tmp_path / "out" / release.TENSORS)
+    written = safetensors.numpy.load_file(tmp_path / "out" / standalone.TENSORS)
     stored = helpers.snapshot(whole_run.workdir, 1)
     text = written.pop("text")
     np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, rtol=1e-5)
@@ -106,7 +111,7 @@ def test_the_command_writes_every_array(
     for path, array in stored.items():
         name = path.strip("[']").replace("']['", "/")
         np.testing.assert_array_equal(written[name], array, err_msg=name)
-    described = json.loads((tmp_path / "out" / release.DESCRIPTION).read_text())
+    described = json.loads((tmp_path / "out" / standalone.DESCRIPTION).read_text())
     assert described["tensors"].keys() == {*written, "text"}
     for name, array in written.items():
         assert described["tensors"][name]["shape"] == list(array.shape)
@@ -121,7 +126,7 @@ def test_the_command_writes_every_array(
 
 def test_names_do_nothing_in_a_card() -> None:
     name = "<script>|`x`\n# *y* [z](http://a)"
-    shown = release.escaped(name)
+    shown = standalone.escaped(name)
     assert "\n" not in shown
     for character in "<>|`#*[]()":
         assert shown.count(character) == shown.count(f"\\{character}")
@@ -129,17 +134,17 @@ def test_names_do_nothing_in_a_card() -> None:
 
 @pytest.mark.slow
 def test_a_modality_that_was_not_met_has_no_program(
-    classifier: loading.Classifier,
+    classifier: from_workdir.Classifier,
 ) -> None:
     with pytest.raises(ConfigError, match="audio has not been met by snapshot 3"):
-        release.program(classifier, "audio")
+        standalone.program(classifier, "audio")
     with pytest.raises(ConfigError, match="did you mean 'image'"):
-        release.program(classifier, "imag")
+        standalone.program(classifier, "imag")
 
 
 @pytest.mark.slow
-def test_any_number_of_samples_fits(classifier: loading.Classifier) -> None:
-    exported = release.program(classifier, "image")
+def test_any_number_of_samples_fits(classifier: from_workdir.Classifier) -> None:
+    exported = standalone.program(classifier, "image")
     (argument,) = exported.in_avals
     assert str(argument.shape[0]) == "b"
     pixels = jax.random.normal(jax.random.key(0), (3, *argument.shape[1:]))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmcl_jax import assemble, config, experiment, sharding, states
+from mmcl_jax import config
 from mmcl_jax.config import EncoderOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import encoder as encoders
@@ -20,6 +20,9 @@ from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.sizes import SIZES
 from mmcl_jax.models.text import TextSpec
 from mmcl_jax.models.tower import Injection
+from mmcl_jax.parallel import sharding
+from mmcl_jax.training import build, experiment
+from mmcl_jax.workdir import states
 from tests.towers import KINDS
 
 FIXTURES = pathlib.Path(__file__).parent / "parity" / "fixtures"
@@ -157,7 +160,7 @@ def test_remat_changes_no_gradient(remat: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_bfloat16_is_close(name: str) -> None:
     options = EncoderOptions(f"random:{name}", dtype="bfloat16")
-    half = assemble.load_encoder(options, sharding.make_mesh())
+    half = build.load_encoder(options, sharding.make_mesh())
     types = {leaf.dtype for leaf in jax.tree.leaves(half.frozen)}
     assert types == {jnp.dtype("bfloat16"), jnp.dtype("float32")}
     for modality, _ in half.spec.readers:

@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmcl_jax import assemble, config, features, sharding
-from mmcl_jax.feed import Feed
+from mmcl_jax import config
 from mmcl_jax.modalities.base import FileReference, TextReference, TokenizerSpec
+from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader
 from mmcl_jax.streams.base import Record
+from mmcl_jax.training import build, feature_cache
+from mmcl_jax.training.batches import Feed
 
 TASKS, NAME = range(3), "ab" + 62 * "0"
 
 
 @pytest.fixture(scope="module")
-def run(encoder_folder: pathlib.Path) -> assemble.Run:
+def run(encoder_folder: pathlib.Path) -> build.Run:
     options = config.Config(
         stream=config.World(
             tasks=3,
@@ -33,16 +35,16 @@ def run(encoder_folder: pathlib.Path) -> assemble.Run:
         method=config.MethodOptions("zero_shot"),
         train=config.TrainOptions(batch_size=8),
     )
-    return assemble.assemble(options, Console(quiet=True))
+    return build.assemble(options, Console(quiet=True))
 
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    monkeypatch.setenv(features.FOLDER_VARIABLE, str(tmp_path / "features"))
+    monkeypatch.setenv(feature_cache.FOLDER_VARIABLE, str(tmp_path / "features"))
     return tmp_path / "features"
 
 
-def _embedded(run: assemble.Run) -> np.ndarray:
+def _embedded(run: build.Run) -> np.ndarray:
     """What a feed that has just been started gives for all test samples."""
     feed = Feed(run, sharding.put(run.encoder.frozen, run.mesh))
     feed.embed_queries(TASKS, "test")
@@ -55,7 +57,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def test_a_second_run_reads_the_same_bits_and_decodes_nothing(
-    run: assemble.Run, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    run: build.Run, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _embedded(run)
     assert len(_files(folder)) == len(TASKS)
@@ -68,7 +70,7 @@ def test_a_second_run_reads_the_same_bits_and_decodes_nothing(
 
 
 def test_files_hold_plain_arrays_of_unit_features(
-    run: assemble.Run, folder: pathlib.Path
+    run: build.Run, folder: pathlib.Path
 ) -> None:
     first = _embedded(run)
     stored = [np.load(path) for path in _files(folder)]
@@ -78,11 +80,11 @@ def test_files_hold_plain_arrays_of_unit_features(
 
 
 def test_without_the_cache_nothing_is_read_or_written(
-    run: assemble.Run, folder: pathlib.Path
+    run: build.Run, folder: pathlib.Path
 ) -> None:
     first = _embedded(run)
     for path in _files(folder):
-        features.write(folder, path.stem, np.zeros((6, 16), np.float32))
+        feature_cache.write(folder, path.stem, np.zeros((6, 16), np.float32))
     data = dataclasses.replace(run.config.data, feature_cache=False)
     without = run._replace(config=dataclasses.replace(run.config, data=data))
     before = {path: path.stat().st_mtime_ns for path in _files(folder)}
@@ -101,7 +103,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_computed_again(
-    run: assemble.Run, folder: pathlib.Path, damage: str
+    run: build.Run, folder: pathlib.Path, damage: str
 ) -> None:
     first = _embedded(run)
     good = {path: path.read_bytes() for path in _files(folder)}
@@ -113,18 +115,18 @@ def test_a_damaged_file_is_computed_again(
 
 def test_another_shape_is_not_taken(tmp_path: pathlib.Path) -> None:
     stored = np.arange(6, dtype=np.float32).reshape(2, 3)
-    features.write(tmp_path, NAME, stored)
-    np.testing.assert_array_equal(features.read(tmp_path, NAME, (2, 3)), stored)
-    assert features.read(tmp_path, NAME, (3, 2)) is None
-    assert features.read(tmp_path, "cd" + NAME[2:], (2, 3)) is None
+    feature_cache.write(tmp_path, NAME, stored)
+    np.testing.assert_array_equal(feature_cache.read(tmp_path, NAME, (2, 3)), stored)
+    assert feature_cache.read(tmp_path, NAME, (3, 2)) is None
+    assert feature_cache.read(tmp_path, "cd" + NAME[2:], (2, 3)) is None
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path: pathlib.Path) -> None:
     values = [np.full((300, 40), i, np.float32) for i in range(8)]
 
     def write_and_read(value: np.ndarray) -> float:
-        features.write(tmp_path, NAME, value)
-        found = features.read(tmp_path, NAME, value.shape)
+        feature_cache.write(tmp_path, NAME, value)
+        found = feature_cache.read(tmp_path, NAME, value.shape)
         assert found is not None
         assert np.ptp(found) == 0
         return found[0, 0]
@@ -146,35 +148,35 @@ def test_a_write_that_fails_is_a_warning_and_leaves_nothing(
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    features.write(tmp_path, NAME, np.zeros((2, 3), np.float32))
+    feature_cache.write(tmp_path, NAME, np.zeros((2, 3), np.float32))
     assert "disk full" in caplog.text
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     (tmp_path / "file").write_text("")
-    features.write(tmp_path / "file", NAME, np.zeros((2, 3), np.float32))
-    assert features.read(tmp_path / "file", NAME, (2, 3)) is None
+    feature_cache.write(tmp_path / "file", NAME, np.zeros((2, 3), np.float32))
+    assert feature_cache.read(tmp_path / "file", NAME, (2, 3)) is None
 
 
 # what a name depends on
 
 
-def _producer(run: assemble.Run, **changes: object) -> str:
-    return features.producer(run.encoder._replace(**changes), run.mesh, 8)
+def _producer(run: build.Run, **changes: object) -> str:
+    return feature_cache.producer(run.encoder._replace(**changes), run.mesh, 8)
 
 
-def test_names_change_with_what_computes_the_features(run: assemble.Run) -> None:
+def test_names_change_with_what_computes_the_features(run: build.Run) -> None:
     inputs = dataclasses.replace(run.encoder.inputs, audio_mean=1.0)
     found = [
         _producer(run),
         _producer(run, fingerprint="0"),
         _producer(run, inputs=inputs),
-        features.producer(run.encoder, run.mesh, 16),
-        features.producer(run.encoder, sharding.make_mesh(jax.devices()[:2]), 8),
+        feature_cache.producer(run.encoder, run.mesh, 16),
+        feature_cache.producer(run.encoder, sharding.make_mesh(jax.devices()[:2]), 8),
     ]
     assert len(set(found)) == len(found)
 
 
 def test_names_do_not_depend_on_where_the_encoder_lies(
-    run: assemble.Run, tmp_path: pathlib.Path
+    run: build.Run, tmp_path: pathlib.Path
 ) -> None:
     content = pathlib.Path(run.encoder.inputs.tokenizer.path).read_bytes()
     (tmp_path / "words.json").write_bytes(content)
@@ -187,7 +189,7 @@ def test_names_do_not_depend_on_where_the_encoder_lies(
 
 def _key(*sentences: str, modality: str = "text", version: str = "text-1") -> str:
     rows = [Record(TextReference(s, "t", i), 0, i) for i, s in enumerate(sentences)]
-    return features.key("producer", modality, version, rows)
+    return feature_cache.key("producer", modality, version, rows)
 
 
 def test_names_change_with_the_samples() -> None:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax import fisher
+from mmcl_jax.ops import fisher
 
 WEIGHT = jnp.log(3.0) / 2
 squared_gradients = jax.jit(fisher.squared_gradients, static_argnums=0)

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from mmcl_jax.modalities.base import DataError, TextReference
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.streams.base import Stream, stream_hash
 from mmcl_jax.streams.folders import build
 from tests import helpers

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmcl_jax import assemble, config, distributed, forwards
-from mmcl_jax.feed import Feed
-from mmcl_jax.learner import LearnerState, make_learner
+from mmcl_jax import config
 from mmcl_jax.methods import base
 from mmcl_jax.models.tower import Injection
-from mmcl_jax.results import Results
-from mmcl_jax.score import Between, Scorer
+from mmcl_jax.parallel import distributed
+from mmcl_jax.training import build, forwards
+from mmcl_jax.training.batches import Feed
+from mmcl_jax.training.evaluator import Between, Scorer
+from mmcl_jax.training.learner import LearnerState, make_learner
+from mmcl_jax.workdir.results import Results
 
 METHODS = ("sequential", "comm", "s_prompts", "comm_plus")
 
@@ -27,7 +29,7 @@ def _run(
     method: str,
     modalities: tuple[str, ...] = ("image", "text"),
     test: int = 6,
-) -> assemble.Run:
+) -> build.Run:
     options = config.Config(
         stream=config.World(
             tasks=2,
@@ -42,13 +44,13 @@ def _run(
         ),
         train=config.TrainOptions(batch_size=8),
     )
-    return assemble.assemble(options, Console(quiet=True))
+    return build.assemble(options, Console(quiet=True))
 
 
 class _Scored:
     """A run whose test sets are scored; counts the batches that the towers are sent."""
 
-    def __init__(self, run: assemble.Run) -> None:
+    def __init__(self, run: build.Run) -> None:
         self.sent: collections.Counter[str] = collections.Counter()
 
         def answer(*args):
@@ -70,7 +72,7 @@ class _Scored:
     ) -> dict[int, np.ndarray]:
         """Returns the margins on both test sets."""
         self.sent.clear()
-        classes = assemble.classes_at(self._run, self._text, 1)
+        classes = build.classes_at(self._run, self._text, 1)
         results = Results.start(2)
         found = self._scorer.score(state, classes, 1, results, between)
         return {task: each.margin for task, each in found.items()}
@@ -113,7 +115,7 @@ def test_parts_of_a_prediction_are_the_prediction(encoder_folder: pathlib.Path):
     run = _run(encoder_folder, "comm")
     feed, state = Feed(run, run.encoder.frozen), run.learner.init()
     feed.embed_queries([0], "test")
-    classes = assemble.classes_at(run, feed.embed_class_names(), 1)
+    classes = build.classes_at(run, feed.embed_class_names(), 1)
     at = (state, run.encoder.frozen, classes, np.int32(1))
     records = feed.records([0], "test")
     for whole, bare in zip(
@@ -193,7 +195,7 @@ def _prompts(model, batch, value) -> Injection:
     return Injection(prompts=jnp.full((len(batch.label), 1, 1, width), 0.1) * value)
 
 
-def _own_run(encoder_folder: pathlib.Path, embed, test: int = 6) -> assemble.Run:
+def _own_run(encoder_folder: pathlib.Path, embed, test: int = 6) -> build.Run:
     run = _run(encoder_folder, "sequential", ("image",), test)
 
     def make_method(model):

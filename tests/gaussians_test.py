@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from mmcl_jax import gaussians
+from mmcl_jax.ops import gaussians
 
 update = jax.jit(gaussians.update)
 covariance = jax.jit(gaussians.covariance)

@@ -21,12 +21,8 @@ import tokenizers
 from PIL import Image
 from tokenizers import models, pre_tokenizers
 
-from mmcl_jax.modalities.base import (
-    DataError,
-    InputSpec,
-    Modality,
-    TokenizerSpec,
-)
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import InputSpec, Modality, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.tower import TowerSpec

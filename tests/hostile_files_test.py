@@ -12,15 +12,16 @@ import pytest
 import safetensors.numpy
 from rich.console import Console
 
-from mmcl_jax import aggregate, config, runs, writers
-from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax import config
+from mmcl_jax.analysis import across_runs
+from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.files import MAX_JSON_BYTES, read_json
-from mmcl_jax.modalities.base import (
-    DataError,
-    InputSpec,
-)
+from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import pretrained
-from mmcl_jax.streams.tables import read_table
+from mmcl_jax.streams.table_files import read_table
+from mmcl_jax.sweeps import runs
+from mmcl_jax.workdir import logs
 from tests import helpers
 
 
@@ -44,9 +45,9 @@ def test_sizes_of_tables(
 ) -> None:
     path = tmp_path / "train.csv"
     path.write_text("text,label\n" + "a,b\n" * 9)
-    monkeypatch.setattr("mmcl_jax.streams.tables._MAX_ROWS", 8)
+    monkeypatch.setattr("mmcl_jax.streams.table_files._MAX_ROWS", 8)
     assert "more than 8 rows" in _table_error(path)
-    monkeypatch.setattr("mmcl_jax.streams.tables._MAX_BYTES", 8)
+    monkeypatch.setattr("mmcl_jax.streams.table_files._MAX_BYTES", 8)
     assert "more than the limit of 8" in _table_error(path)
     path.write_text("text,label\n" + "a" * 200_000 + ",b\n")
     monkeypatch.undo()
@@ -58,9 +59,9 @@ def test_sizes_of_tables(
 
 def test_names_are_not_taken_for_markup() -> None:
     matrix = {"given": [[0.5]], "predicted": [[0.5]]}
-    metrics = {route: dict.fromkeys(writers.SHORT_NAMES, None) for route in matrix}
+    metrics = {route: dict.fromkeys(logs.SHORT_NAMES, None) for route in matrix}
     task = {"name": "image/[/red]/0", "modality": "image", "classes": ["a", "b"]}
-    table = writers.results_table(
+    table = logs.results_table(
         {
             "method": "comm",
             "tasks": [task],
@@ -95,7 +96,7 @@ def test_json_that_is_none(content: bytes, tmp_path: pathlib.Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match="a.json: "):
         read_json(path)
-    with pytest.raises(config.ConfigError, match="a.json: "):
+    with pytest.raises(ConfigError, match="a.json: "):
         config.load(path)
 
 
@@ -103,16 +104,16 @@ def test_stored_configs_name_the_file_and_the_field(tmp_path: pathlib.Path) -> N
     path = tmp_path / "config.json"
     tree = json.loads(config.to_json(config.Config()))
     path.write_text(json.dumps(tree | {"train": {"epochs": 0}}))
-    with pytest.raises(config.ConfigError, match="config.json: config.train"):
+    with pytest.raises(ConfigError, match="config.json: config.train"):
         config.load(path)
 
 
 _RESULTS = {
     "metrics": {
-        space: {route: dict.fromkeys(aggregate.METRICS, 0.5) for route in ROUTES}
+        space: {route: dict.fromkeys(across_runs.METRICS, 0.5) for route in ROUTES}
         for space in SPACES
     },
-    "cost": dict.fromkeys(aggregate.COSTS, 1) | {"seconds": {"train": 1.0}},
+    "cost": dict.fromkeys(across_runs.COSTS, 1) | {"seconds": {"train": 1.0}},
     "environment": {"jax": "1"},
 }
 
@@ -135,10 +136,10 @@ def test_damaged_results_are_named(change: dict, tmp_path: pathlib.Path) -> None
     path = tmp_path / run.name / "results.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(_RESULTS))
-    aggregate.check(runs.finished([run], tmp_path), tmp_path)
+    across_runs.check(runs.finished([run], tmp_path), tmp_path)
     path.write_text(json.dumps(_RESULTS | change))
     with pytest.raises(DataError) as caught:
-        aggregate.check(runs.finished([run], tmp_path), tmp_path)
+        across_runs.check(runs.finished([run], tmp_path), tmp_path)
     assert str(path) in str(caught.value)
 
 

@@ -12,15 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.modalities import AUDIO, DEPTH, IMAGE, TEXT, VIDEO
-from mmcl_jax.modalities.base import (
-    DataError,
-    FileReference,
-    InputSpec,
-    Modality,
-    TokenizerSpec,
-    reading,
-)
+from mmcl_jax.modalities.base import FileReference, InputSpec, Modality, TokenizerSpec
 from tests import helpers
 from tests.fuzz.mutations import repair
 

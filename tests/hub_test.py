@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 import huggingface_hub.constants
 import pytest
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.models.pretrained import hub
 from tests import helpers
 from tests.safety_test import GUARD

@@ -7,14 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import config, experiment, invariance
-from mmcl_jax.invariance import BatchDependenceError, Witness, differing, sample
+from mmcl_jax import config
+from mmcl_jax.errors import BatchDependenceError
+from mmcl_jax.evaluation import batch_independence
+from mmcl_jax.evaluation.batch_independence import Witness, differing, sample
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.zero_shot import zero_shot
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.models import Model
 from mmcl_jax.streams.base import Record
+from mmcl_jax.training import experiment
 from mmcl_jax.types import Batch, Context, Params, Prediction
 
 
@@ -166,7 +169,7 @@ def test_every_stage_is_looked_at(
         seen.append(before)
         return differing(before, after, allowed)
 
-    monkeypatch.setattr(invariance, "differing", spy)
+    monkeypatch.setattr(batch_independence, "differing", spy)
     results = experiment.run(_config(encoder_folder, "zero_shot"), tmp_path / "run")
     # two stages, and at both of them both modalities: the next task is scored too
     assert len(seen) == 4

@@ -14,11 +14,11 @@ import yaml
 from absl import flags
 from absl.testing import flagsaver
 
-from mmcl_jax import distributed, runs, sweep
-from mmcl_jax.config import ConfigError
-from mmcl_jax.engines import jobset, slurm
-from mmcl_jax.modalities.base import DataError
-from mmcl_jax.preemption import RUN_AGAIN
+from mmcl_jax import sweep
+from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.parallel import distributed
+from mmcl_jax.sweeps import jobset, runs, slurm
+from mmcl_jax.training.preemption import RUN_AGAIN
 from tests import helpers
 
 LAUNCH = helpers.REPOSITORY / "launch"

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import learner, optim, sharding
 from mmcl_jax.methods.base import Method, aligned
 from mmcl_jax.models import Model
+from mmcl_jax.ops import optim
+from mmcl_jax.parallel import sharding
+from mmcl_jax.training import learner
 from mmcl_jax.types import Batch
 
 

@@ -14,13 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl_jax.modalities.base import (
-    DataError,
-    FileReference,
-    InputSpec,
-    Modality,
-    TokenizerSpec,
-)
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import FileReference, InputSpec, Modality, TokenizerSpec
 from mmcl_jax.streams.base import Record
 from mmcl_jax.streams.loader import Decoder, epoch, num_batches
 from mmcl_jax.types import Batch

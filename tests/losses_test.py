@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from mmcl_jax import losses
+from mmcl_jax.ops import losses
 
 cross_entropy = jax.jit(losses.cross_entropy)
 cosine_distance = jax.jit(losses.cosine_distance)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.streams import folders, layouts, manifest
 from mmcl_jax.streams.base import stream_hash
 from mmcl_jax.streams.manifest import Row

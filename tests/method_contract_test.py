@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import assemble, sharding
 from mmcl_jax.methods import METHODS
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.snapshots import Snapshots
+from mmcl_jax.parallel import sharding
+from mmcl_jax.training import build
 from mmcl_jax.types import Batch, Context
+from mmcl_jax.workdir.snapshots import Snapshots
 from tests import helpers
 from tests.contract import (
     HALF,
@@ -306,7 +307,7 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
     large.__dict__.update(bench.__dict__)
     large.model = bench.model._replace(
         spec=spec,
-        input_shapes=assemble.input_shapes(inputs, bench.modalities),
+        input_shapes=build.input_shapes(inputs, bench.modalities),
         embed=functools.partial(encoders.embed, spec),
         layer_features=functools.partial(encoders.layer_features, spec),
     )

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from mmcl_jax import assemble, config
+from mmcl_jax import config
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.streams import base
+from mmcl_jax.training import build
 from tests.contract import STAGES, assert_near, assert_same
 
 
@@ -16,7 +17,7 @@ def test_joint_is_sequential_on_the_joined_stream(benches, encoder: Encoder) -> 
     assert_same(left.history.ended[stage], right.history.ended[stage])
     world = config.World(tasks=4, classes_per_task=2, modalities=("image", "audio"))
     streams = [
-        assemble.build_stream(config.Config(world, method=config.MethodOptions(name)))
+        build.build_stream(config.Config(world, method=config.MethodOptions(name)))
         for name in ("joint", "sequential")
     ]
     assert streams[0] == base.joint(streams[1])

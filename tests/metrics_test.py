@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mmcl_jax import metrics
+from mmcl_jax.evaluation import metrics
 
 NAN = np.nan
 WORKED = np.array([[0.80, 0.10, 0.20], [0.90, 0.70, 0.30], [0.85, 0.75, 0.60]])

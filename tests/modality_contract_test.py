@@ -9,8 +9,9 @@ import string
 import numpy as np
 import pytest
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import DataError, FileReference, InputSpec, Modality
+from mmcl_jax.modalities.base import FileReference, InputSpec, Modality
 from mmcl_jax.streams import procedural
 from tests import helpers
 

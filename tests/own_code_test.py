@@ -9,10 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from mmcl_jax import command_line, config, own_code, runs
-from mmcl_jax.config import Config, ConfigError, MethodOptions, resolve, to_config_dict
+from mmcl_jax import config, plugins
+from mmcl_jax.cli import command_line
+from mmcl_jax.config import Config, MethodOptions, resolve, to_config_dict
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams.loader import Decoder
+from mmcl_jax.sweeps import runs
 from tests import helpers
 
 METHOD = """
@@ -43,10 +46,10 @@ MODALITIES = {"scan": Modality(
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has run, and nothing is named."""
-    monkeypatch.setattr(own_code, "_modules", {})
-    monkeypatch.setattr(own_code, "_added", [])
+    monkeypatch.setattr(plugins, "_modules", {})
+    monkeypatch.setattr(plugins, "_added", [])
     # set, so that what is named in a test is forgotten at its end
-    monkeypatch.setenv(own_code.VARIABLE, "")
+    monkeypatch.setenv(plugins.VARIABLE, "")
     before = dict(MODALITIES)
     yield
     MODALITIES.clear()
@@ -66,8 +69,8 @@ def _config(path: pathlib.Path | str, *options: str, name: str = "mine") -> Conf
 
 
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_code, "_modules", {})
-    monkeypatch.setenv(own_code.VARIABLE, "")
+    monkeypatch.setattr(plugins, "_modules", {})
+    monkeypatch.setenv(plugins.VARIABLE, "")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_it_goes_on_where_the_file_is_named_and_as_it_was(
     _forget(monkeypatch)
     moved = tmp_path / "elsewhere.py"
     method.rename(moved)
-    monkeypatch.setenv(own_code.VARIABLE, str(moved))
+    monkeypatch.setenv(plugins.VARIABLE, str(moved))
     # its Options are of another class, since the file has run again
     found = config.load(tmp_path / "config.json")
     assert config.to_json(found) == config.to_json(made)
@@ -185,7 +188,7 @@ def test_it_goes_on_where_the_file_is_named_and_as_it_was(
     moved.rename(method)
     method.write_text(method.read_text() + "\n# changed\n")
     (tmp_path / "mark").unlink()
-    monkeypatch.setenv(own_code.VARIABLE, str(method))
+    monkeypatch.setenv(plugins.VARIABLE, str(method))
     with pytest.raises(ConfigError, match=r"mine\.py has changed"):
         config.load(tmp_path / "config.json")
     assert not (tmp_path / "mark").exists()
@@ -198,15 +201,15 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(
     (tmp_path / "config.json").write_text(config.to_json(made))
     _forget(monkeypatch)
     gone = str(tmp_path / "gone.py")
-    monkeypatch.setenv(own_code.VARIABLE, os.pathsep.join([gone, str(method)]))
+    monkeypatch.setenv(plugins.VARIABLE, os.pathsep.join([gone, str(method)]))
     assert config.to_json(config.load(tmp_path / "config.json")) == config.to_json(made)
     # it is named if nothing else will do
     _forget(monkeypatch)
     method.write_text(method.read_text() + "\n# changed\n")
-    monkeypatch.setenv(own_code.VARIABLE, os.pathsep.join([gone, str(method)]))
+    monkeypatch.setenv(plugins.VARIABLE, os.pathsep.join([gone, str(method)]))
     with pytest.raises(ConfigError, match=r"mine\.py has changed"):
         config.load(tmp_path / "config.json")
-    monkeypatch.setenv(own_code.VARIABLE, gone)
+    monkeypatch.setenv(plugins.VARIABLE, gone)
     with pytest.raises(ConfigError, match=r"gone\.py: cannot be read"):
         config.load(tmp_path / "config.json")
 
@@ -223,13 +226,13 @@ def test_a_path_that_other_processes_would_not_find_is_refused(
 
 
 def test_another_file_is_another_config(method, tmp_path) -> None:
-    from mmcl_jax import workdir
+    from mmcl_jax.workdir import layout
 
     (tmp_path / "config.json").write_text(config.to_json(_config(method)))
-    workdir.check(tmp_path, _config(method))
+    layout.check(tmp_path, _config(method))
     method.write_text(method.read_text() + "\n# changed\n")
     with pytest.raises(ConfigError, match=r"config\.method\.module is 'mine\.py#"):
-        workdir.check(tmp_path, _config(method))
+        layout.check(tmp_path, _config(method))
 
 
 def _modality(tmp_path: pathlib.Path, code: str = MODALITY) -> Config:
@@ -251,12 +254,12 @@ def test_a_modality_is_added_with_the_hash_of_its_code(tmp_path: pathlib.Path) -
 
 
 def test_its_files_are_told_before_others(tmp_path: pathlib.Path) -> None:
-    from mmcl_jax import recognize
+    from mmcl_jax.serving import file_types
 
     (tmp_path / "a").write_text("SCAN of a fish")
-    assert recognize.modality_of(tmp_path / "a") == "text"
+    assert file_types.modality_of(tmp_path / "a") == "text"
     _modality(tmp_path)
-    assert recognize.modality_of(tmp_path / "a") == "scan"
+    assert file_types.modality_of(tmp_path / "a") == "scan"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import zipfile
 import pytest
 
 import mmcl_jax
-from mmcl_jax import assemble
+from mmcl_jax.training import build
 from tests import helpers
 
 PROJECT = tomllib.loads((helpers.REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -79,7 +79,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def test_the_wheel_holds_what_a_run_needs(wheel: pathlib.Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assets = {path.name for path in assemble.BUILTIN_ENCODER.iterdir()}
+    assets = {path.name for path in build.BUILTIN_ENCODER.iterdir()}
     wanted = {f"models/assets/{name}" for name in assets}
     wanted |= {"models/words.txt", "py.typed", "configs/demo.py", "configs/tuned.json"}
     assert {f"mmcl_jax/{name}" for name in wanted} <= names

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_jax import config, metrics
-from mmcl_jax.evaluate import ROUTES, SPACES
-from mmcl_jax.results import Results, plain
+from mmcl_jax import config
+from mmcl_jax.evaluation import metrics
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.workdir.results import Results, plain
 
 MAX_BYTES = 3_000_000
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import losses
-from mmcl_jax.methods.combine import with_averaging, with_interpolation
 from mmcl_jax.methods.ewc import EwcOptions, ewc
+from mmcl_jax.methods.wrappers import with_averaging, with_interpolation
 from mmcl_jax.methods.zscl import ZsclOptions, zscl
+from mmcl_jax.ops import losses
 from tests.tuned import CASES, KEY, ROWS, SHARED, STAGES, Stream, tuned, with_options
 
 

@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mmcl_jax import config, flops, plan, programs, roofline, sharding
+from mmcl_jax import config, plan
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import random_weights
 from mmcl_jax.models.sizes import SIZES
 from mmcl_jax.models.tower import Injection
+from mmcl_jax.ops.trees import nbytes
+from mmcl_jax.parallel import sharding
 from mmcl_jax.plan import Plan
-from mmcl_jax.programs import Exchange
-from mmcl_jax.snapshots import nbytes
+from mmcl_jax.planning import flops, program_cost, roofline
+from mmcl_jax.planning.program_cost import Exchange
 from tests import helpers
 
 # reading programs
@@ -69,7 +72,7 @@ branch_computations={%cheap, %dear}
 
 
 def test_a_loop_counts_as_often_as_it_runs_and_a_branch_by_its_dear_side() -> None:
-    count, traffic, exchanges = programs.read(PROGRAM)
+    count, traffic, exchanges = program_cost.read(PROGRAM)
     assert count == 5 * (2 * 4 * 8 * 8) + 2 * 2 * 2 * 3
     assert traffic == 5 * 2 * (4 * 8 + 8 * 8 + 4 * 8) + 4 * (6 + 6 + 4)
     assert exchanges == (
@@ -91,7 +94,7 @@ def test_a_loop_counts_as_often_as_it_runs_and_a_branch_by_its_dear_side() -> No
     ],
 )
 def test_groups_are_read_as_xla_writes_them(written: str, group) -> None:
-    assert programs._group(f"(%x), channel_id=1, {written}, to_apply=%add") == group
+    assert program_cost._group(f"(%x), channel_id=1, {written}, to_apply=%add") == group
 
 
 @pytest.mark.parametrize(
@@ -158,9 +161,9 @@ def test_formula_program_and_xla_count_alike(devices: int, layers: int) -> None:
     both = jax.jit(jax.grad(loss), out_shardings=whole).lower(prompts, frozen, pixels)
 
     once = flops.forward(spec, "image", 1, 8) * rows / devices
-    assert programs.compile_program(forward).flops == once
+    assert program_cost.compile_program(forward).flops == once
     twice = once + flops.backward(spec, "image", 1, 8) * rows / devices
-    assert programs.compile_program(both).flops == pytest.approx(twice, rel=5e-3)
+    assert program_cost.compile_program(both).flops == pytest.approx(twice, rel=5e-3)
     if layers == 1:  # XLA counts the body of a loop once; and elementwise work
         counted = forward.compile().cost_analysis()["flops"]
         assert once < counted < 1.1 * once
@@ -194,7 +197,7 @@ def _plan(
     return plan.plan(options, sharding.make_mesh(jax.devices()[:devices]), rows)
 
 
-def _exchanged(program: programs.Program, kind: str) -> float:
+def _exchanged(program: program_cost.Program, kind: str) -> float:
     return program.by_kind().get(kind, (0, 0))[1]
 
 
@@ -277,7 +280,7 @@ def test_nothing_is_trained_by_a_closed_form() -> None:
 def test_times_are_those_of_a_hand() -> None:
     chip = roofline.Chip(1e12, 8e9, 1e11, 4, 1e9, 1e8, 4)
     reduce = Exchange("all-reduce", 1_000_000, 4, True, 2)
-    program = programs.Program(4e9, 1e9, (reduce,), 0, 0, 0)
+    program = program_cost.Program(4e9, 1e9, (reduce,), 0, 0, 0)
     times = roofline.times(program, chip, 4)
     assert times.compute == pytest.approx(4e9 / (roofline.EFFICIENCY * 1e12))
     assert times.memory == pytest.approx(0.01)
@@ -334,7 +337,7 @@ def test_what_cannot_be_planned_is_said(tmp_path) -> None:
     assert (done.code, done.output) == (2, "")
     assert done.errors.startswith("error: --devices: 'many' is not a number of chips")
     mesh = sharding.make_mesh(jax.devices()[:3])
-    with pytest.raises(config.ConfigError, match=r"batch_size: 16 .* over 3 groups"):
+    with pytest.raises(ConfigError, match=r"batch_size: 16 .* over 3 groups"):
         plan.plan(_config(), mesh)
-    with pytest.raises(config.ConfigError, match="--modality: 'smell' is not one of"):
+    with pytest.raises(ConfigError, match="--modality: 'smell' is not one of"):
         plan.plan(_config(), mesh, 1, "smell")

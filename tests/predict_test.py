@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 
 import mmcl_jax
-from mmcl_jax import assemble, calibration, config, loading, recognize
-from mmcl_jax.config import ConfigError
-from mmcl_jax.modalities.base import DataError, TextReference
-from mmcl_jax.streams.base import TaskDraft, build_stream, describe_tasks
-from mmcl_jax.workdir import WorkdirError
+from mmcl_jax import config
+from mmcl_jax.errors import ConfigError, DataError, WorkdirError
+from mmcl_jax.evaluation import calibration
+from mmcl_jax.modalities.base import TextReference
+from mmcl_jax.serving import file_types, from_workdir
+from mmcl_jax.streams.base import TaskDraft, build_stream
+from mmcl_jax.streams.description import describe_tasks, stored_stream
+from mmcl_jax.training import build
 from tests import helpers
 
 runs = pytest.mark.xdist_group("runs")
 
 
 @pytest.fixture(scope="module")
-def classifier(whole_run: helpers.Finished) -> loading.Classifier:
+def classifier(whole_run: helpers.Finished) -> from_workdir.Classifier:
     assert whole_run.code == 0, whole_run.errors
     return mmcl_jax.load(whole_run.workdir)
 
@@ -37,8 +40,8 @@ def predict(
 @pytest.mark.parametrize("modality", helpers.WRITERS)
 def test_content_tells_the_modality(modality: str, tmp_path: pathlib.Path) -> None:
     path = pathlib.Path(helpers.write(tmp_path, modality))
-    assert recognize.modality_of(path) == modality
-    assert recognize.modality_of(path.rename(tmp_path / "file.jpg")) == modality
+    assert file_types.modality_of(path) == modality
+    assert file_types.modality_of(path.rename(tmp_path / "file.jpg")) == modality
 
 
 def test_the_first_bytes_of_other_formats(tmp_path: pathlib.Path) -> None:
@@ -55,15 +58,15 @@ def test_the_first_bytes_of_other_formats(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "file"
     for head, modality in heads.items():
         path.write_bytes(head)
-        assert recognize.modality_of(path) == modality
+        assert file_types.modality_of(path) == modality
     for head in (b"\x7fELF\2\1\1", b"a\0b", b"\xe9\xe8 latin", b"RIFF\0\0\0\0CDXA"):
         path.write_bytes(head)
         with pytest.raises(DataError, match="begins with") as caught:
-            recognize.modality_of(path)
+            file_types.modality_of(path)
         assert str(path) in str(caught.value)
     path.write_bytes(b"")
     with pytest.raises(DataError, match="empty"):
-        recognize.modality_of(path)
+        file_types.modality_of(path)
 
 
 # temperatures
@@ -132,10 +135,10 @@ def test_a_stream_is_read_back() -> None:
         "stages": [list(stage) for stage in stream.stages],
         "modalities": list(stream.modalities),
     }
-    assert assemble.stored_stream(json.loads(json.dumps(described))) == stream
+    assert stored_stream(json.loads(json.dumps(described))) == stream
     described["classes"].pop()
     with pytest.raises((KeyError, ValueError)):
-        assemble.stored_stream(described)
+        stored_stream(described)
 
 
 # a classifier
@@ -144,11 +147,11 @@ def test_a_stream_is_read_back() -> None:
 @runs
 @pytest.mark.slow
 def test_the_run_and_the_classifier_agree(
-    whole_run: helpers.Finished, classifier: loading.Classifier
+    whole_run: helpers.Finished, classifier: from_workdir.Classifier
 ) -> None:
     columns = helpers.predictions(whole_run.workdir, 2)
     stored = config.load(whole_run.workdir / "config.json")
-    stream = assemble.build_stream(stored)
+    stream = build.build_stream(stored)
     samples = {row.id: row.reference for task in stream.tasks for row in task.test}
     slots = stream.classes
     for modality in classifier.modalities:
@@ -172,7 +175,7 @@ def test_the_run_and_the_classifier_agree(
 @runs
 @pytest.mark.slow
 def test_files_are_labelled(
-    classifier: loading.Classifier, tmp_path: pathlib.Path
+    classifier: from_workdir.Classifier, tmp_path: pathlib.Path
 ) -> None:
     paths = [helpers.write(tmp_path, "image", i) for i in range(5)]
     paths.insert(2, helpers.write(tmp_path, "video"))
@@ -199,7 +202,9 @@ def test_files_are_labelled(
 @runs
 @pytest.mark.slow
 def test_what_a_run_has_not_met_is_said(
-    whole_run: helpers.Finished, classifier: loading.Classifier, tmp_path: pathlib.Path
+    whole_run: helpers.Finished,
+    classifier: from_workdir.Classifier,
+    tmp_path: pathlib.Path,
 ) -> None:
     sound = helpers.write(tmp_path, "audio")
     with pytest.raises(DataError, match="audio has not been met") as caught:
@@ -230,17 +235,17 @@ def workdir(whole_run: helpers.Finished, tmp_path: pathlib.Path) -> pathlib.Path
 @pytest.mark.slow
 def test_workdirs_that_cannot_be_used_are_named(workdir: pathlib.Path) -> None:
     with pytest.raises(WorkdirError, match="no 7 in .*; there are 1, 2, 3"):
-        loading.load(workdir, 7)
+        from_workdir.load(workdir, 7)
     (workdir / "calibration.json").unlink()
     shutil.rmtree(workdir / "snapshots" / "002")
-    notes = loading.load(workdir).notes
+    notes = from_workdir.load(workdir).notes
     assert notes[0] == "the run is not finished; using snapshot 2 of 3"
     assert "no temperature" in notes[1]
     (damaged,) = (workdir / "snapshots" / "001").glob("checksums.json")
     damaged.unlink()
-    assert "001 is damaged" in loading.load(workdir).notes[0]
+    assert "001 is damaged" in from_workdir.load(workdir).notes[0]
     with pytest.raises(WorkdirError, match="001 is damaged"):
-        loading.load(workdir, 2)
+        from_workdir.load(workdir, 2)
     stream = json.loads((workdir / "stream.json").read_text())
     for key, value, message in (
         ("preprocessing", {"image": "image-0"}, "preprocesses samples as"),
@@ -249,14 +254,14 @@ def test_workdirs_that_cannot_be_used_are_named(workdir: pathlib.Path) -> None:
     ):
         (workdir / "stream.json").write_text(json.dumps(stream | {key: value}))
         with pytest.raises(ValueError, match=message):
-            loading.load(workdir)
+            from_workdir.load(workdir)
     shutil.rmtree(workdir / "snapshots")
     (workdir / "stream.json").write_text(json.dumps(stream))
     with pytest.raises(WorkdirError, match="no snapshot yet"):
-        loading.load(workdir)
+        from_workdir.load(workdir)
     assert not (workdir / "snapshots").exists()
     with pytest.raises(WorkdirError, match=r"config\.json is not there"):
-        loading.load(workdir / "predictions")
+        from_workdir.load(workdir / "predictions")
 
 
 # the program

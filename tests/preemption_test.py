@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from mmcl_jax import config, experiment, feed
-from mmcl_jax.preemption import Interrupt, Preempted
-from mmcl_jax.score import Scorer
+from mmcl_jax import config
+from mmcl_jax.errors import Preempted
+from mmcl_jax.training import batches, experiment
+from mmcl_jax.training.evaluator import Scorer
+from mmcl_jax.training.preemption import Interrupt
 
 STREAM = config.World(
     modalities=("image", "text"),
@@ -73,14 +75,14 @@ def test_it_looks_behind_each_batch_that_is_embedded(
 ) -> None:
     # before anything was learnt: twelve samples of two classes are three batches
     embedded = []
-    ahead = feed.ahead
+    ahead = batches.ahead
 
     def counted(items: Iterable) -> Iterator:
         for item in ahead(items):
             embedded.append(item)
             yield item
 
-    monkeypatch.setattr(feed, "ahead", counted)
+    monkeypatch.setattr(batches, "ahead", counted)
     for looks in (0, 2):
         embedded.clear()
         with pytest.raises(Preempted):

@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmcl_jax import projection
+from mmcl_jax.ops import projection
 
 GRADIENT = jnp.arange(1.0, 10.0).reshape(3, 3)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.methods import stages
+from mmcl_jax.methods import stage_slots
 from mmcl_jax.methods.coda_prompt import (
     gram_schmidt,
     orthogonality_penalty,
@@ -262,7 +262,7 @@ def test_a_sample_sees_the_stages_of_its_group(
     _, (_, memory) = begun(make_s_prompts, sharing, stage=3)
     context = context_at(memory, 3, False)
     batch = batch_of(queries_of(0), "image", hint)
-    seen = stages.visible(model_of(), sharing, memory["met"], context, batch)
+    seen = stage_slots.visible(model_of(), sharing, memory["met"], context, batch)
     assert (seen == np.array(expected, bool)).all()
 
 

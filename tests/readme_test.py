@@ -14,9 +14,11 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from mmcl_jax import command_line, config_reference, metrics
+from mmcl_jax import config_reference
+from mmcl_jax.cli import command_line
+from mmcl_jax.evaluation import metrics
 from mmcl_jax.methods import METHODS
-from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.comm.options import CommOptions
 from tests import config_reference_test, helpers
 
 ROOT = pathlib.Path(__file__).parents[1]

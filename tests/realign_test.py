@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import realign, relevance
+from mmcl_jax.ops import realignment, relevance
 
 linear_discriminant = jax.jit(relevance.linear_discriminant)
-apply, regression = jax.jit(realign.apply), jax.jit(realign.regression)
-discriminant = jax.jit(realign.discriminant, static_argnames="residual")
+apply, regression = jax.jit(realignment.apply), jax.jit(realignment.regression)
+discriminant = jax.jit(realignment.discriminant, static_argnames="residual")
 
 
 def unit(x):
@@ -230,7 +230,7 @@ def test_without_classes_it_is_the_identity(solve):
     mean, covariance, text, prior = arrays(
         *(a.astype(np.float32) for a in problem(unseen=()))
     )
-    off = realign.identity(6, 10)
+    off = realignment.identity(6, 10)
     found = solve(mean, covariance, text, 0 * prior, 1e-4)
     jax.tree.map(np.testing.assert_array_equal, found, off)
     of_some = solve(mean, covariance, text, prior, 1e-4)
@@ -242,7 +242,7 @@ def test_identity_gives_the_encoders_logits():
     rng = np.random.default_rng(0)
     z, text = unit(rng.normal(size=(3, 8))), unit(rng.normal(size=(5, 8)))
     found = apply(
-        realign.identity(5, 8, scale=20.0),
+        realignment.identity(5, 8, scale=20.0),
         jnp.asarray(z, jnp.bfloat16),
         jnp.asarray(text, jnp.float32),
     )

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import losses, reservoir
-from mmcl_jax.methods.combine import with_averaging
 from mmcl_jax.methods.derpp import DerppOptions, derpp, logit_distance
 from mmcl_jax.methods.er import ErOptions, er
 from mmcl_jax.methods.replay import with_replay
 from mmcl_jax.methods.sequential import sequential
+from mmcl_jax.methods.wrappers import with_averaging
+from mmcl_jax.ops import losses, reservoir
 from tests.tuned import ADAPTER, KEY, ROWS, SHARED, Stream, tuned, with_options
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp, softmax
 
-from mmcl_jax import gaussians, relevance
 from mmcl_jax.methods import router
-from mmcl_jax.methods.aggregation import blend_weights
+from mmcl_jax.methods.comm.aggregation import blend_weights
+from mmcl_jax.ops import gaussians, relevance
 from mmcl_jax.types import Classes
 
 update = jax.jit(gaussians.update)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mmcl_jax import agreement, statistics
-from mmcl_jax.comparison import compare_pairs, compare_runs
+from mmcl_jax.analysis import paired_tests, statistics
+from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
+from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
 from mmcl_jax.report import changes, data, differences, figures, page
 from mmcl_jax.report.blocks import Cards, Section
 from mmcl_jax.report.charts import Bars, Forest, Interval, Label
 from mmcl_jax.report.history import History
 from mmcl_jax.report.theme import Mark
-from mmcl_jax.snapshot_comparison import compare_snapshots
 from tests.pages import EXAMPLE, check_page, lines, make_run, predict, values
 from tests.report_test import HOSTILE
 
@@ -197,7 +197,7 @@ def test_runs_of_one_method_are_compared_to_the_first(folders, tmp_path) -> None
 
 
 def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(agreement, "_RESAMPLES", 100)
+    monkeypatch.setattr(paired_tests, "_RESAMPLES", 100)
     tasks = 120
     names = (*HOSTILE, *(f"{i} " + "名" * 200 for i in range(tasks - len(HOSTILE))))
     matrix = np.tril(np.full((tasks, tasks), 0.5))

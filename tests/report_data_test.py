@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import evaluate
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.report import data, page
 from mmcl_jax.report.history import History
-from mmcl_jax.results import Results
-from mmcl_jax.snapshots import Snapshots
 from mmcl_jax.streams.base import Record
+from mmcl_jax.workdir.predictions import save_embeddings, some_of_each_class
+from mmcl_jax.workdir.results import Results
+from mmcl_jax.workdir.snapshots import Snapshots
 from tests.pages import EXAMPLE, heat, lines, make_run
 
 
@@ -243,15 +243,15 @@ def test_arrays_of_another_stream_are_refused(name, label, tmp_path) -> None:
 def test_embeddings_are_saved_class_by_class(
     tmp_path: pathlib.Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "MAX_EMBEDDED", 7)
+    monkeypatch.setattr("mmcl_jax.workdir.predictions.MAX_EMBEDDED", 7)
     reference = "not read"
     records = [
         Record(reference, label, 100 + i) for i, label in enumerate([0] * 20 + [1] * 3)
     ]
-    chosen = evaluate.some_of_each_class(records)
+    chosen = some_of_each_class(records)
     queries = np.array([[2 * (row.id - 100), 0] for row in chosen], np.float32)
     path = tmp_path / "embeddings.npz"
-    evaluate.save_embeddings(path, np.eye(2, dtype=np.float32), chosen, queries)
+    save_embeddings(path, np.eye(2, dtype=np.float32), chosen, queries)
     with np.load(path) as arrays:
         assert arrays["id"].tolist() == [100, 101, 102, 103, 120, 121, 122]
         np.testing.assert_array_equal(arrays["query"][:, 0], 2 * (arrays["id"] - 100))

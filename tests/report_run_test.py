@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl_jax import assemble, config, evaluate
+from mmcl_jax import config
+from mmcl_jax.evaluation import label_spaces
 from mmcl_jax.report import accuracy, data, examples, live
+from mmcl_jax.training import build
 from tests import helpers
 from tests.pages import check_page, heat, values
 
@@ -68,13 +70,15 @@ def test_page_of_a_run(whole_run: helpers.Finished) -> None:
     text = (whole_run.workdir / "report.html").read_text()
     parsed = check_page(text)
     results = whole_run.results()
-    for space in evaluate.SPACES:
-        for route in evaluate.ROUTES:
+    for space in label_spaces.SPACES:
+        for route in label_spaces.ROUTES:
             R = np.array(results["accuracy"][space][route], float)
             found = heat(text, f"accuracy-{space}-{route}")
             np.testing.assert_allclose(found, 100 * R, atol=0.051)
     stored = [
-        results["metrics"][s][r] for s in evaluate.SPACES for r in evaluate.ROUTES
+        results["metrics"][s][r]
+        for s in label_spaces.SPACES
+        for r in label_spaces.ROUTES
     ]
     for row, of_results in zip(
         values(text, "Metrics of the stream"), stored, strict=True
@@ -112,8 +116,8 @@ def test_program_makes_the_page_that_the_run_made(whole_run, tmp_path) -> None:
 @pytest.mark.parametrize("modality", helpers.WRITERS)
 def test_samples_of_every_modality_can_be_shown(whole_run, modality: str) -> None:
     run = data.load(whole_run.workdir, inside=False)
-    drawn = assemble.build_stream(config.Config(stream=config.World(tasks=5)))
-    inputs = assemble.pretrained.read_inputs(str(assemble.BUILTIN_ENCODER))
+    drawn = build.build_stream(config.Config(stream=config.World(tasks=5)))
+    inputs = build.pretrained.read_inputs(str(build.BUILTIN_ENCODER))
     run = dataclasses.replace(run, source=data.Source(drawn, inputs))
     task = next(task for task in drawn.tasks if task.modality == modality)
     example = examples._example(run, task.test[0].id, task.test[0].label)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmcl_jax import metrics, statistics
+from mmcl_jax.analysis import statistics
+from mmcl_jax.evaluation import metrics
 from mmcl_jax.report import curves, data, figures, page, tables, theme
 from mmcl_jax.report.charts import shown
 from tests.pages import EXAMPLE, check_page, heat, lines, make_run, values

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmcl_jax import reservoir
+from mmcl_jax.ops import reservoir
 
 SLOTS, SAMPLES = 5, 20
 LABEL = {"label": jax.ShapeDtypeStruct((), jnp.int32)}

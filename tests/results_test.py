@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from mmcl_jax import config, experiment
-from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax import config
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.training import experiment
 from tests import helpers
 
 METRICS = {

@@ -5,47 +5,47 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax import kmeans
-from mmcl_jax.methods import selection
+from mmcl_jax.methods import pool
+from mmcl_jax.ops import kmeans
 
 KEYS = jnp.array([[3.0, 0.0], [0.0, 2.0], [1.0, 1.0], [-1.0, 0.0]])
 QUERY = jnp.array([[1.0, 0.0]])
 
 
 def test_top_k_by_hand() -> None:
-    scores = selection.cosines(QUERY, KEYS)
+    scores = pool.cosines(QUERY, KEYS)
     np.testing.assert_allclose(scores, [[1, 0, 0.707107, -1]], atol=1e-6)
     every = jnp.ones((1, 4), bool)
-    chosen = selection.top_k(scores, every, 2)
+    chosen = pool.top_k(scores, every, 2)
     assert chosen.tolist() == [[0, 2]]
-    pull = selection.key_distance(scores, chosen, jnp.ones(1))
+    pull = pool.key_distance(scores, chosen, jnp.ones(1))
     np.testing.assert_allclose(pull, -1.707107, atol=1e-6)
 
 
 @pytest.mark.parametrize(("of_query", "of_keys"), [(7.0, 1.0), (1.0, 0.01)])
 def test_lengths_change_nothing(of_query: float, of_keys: float) -> None:
-    scaled = selection.cosines(of_query * QUERY, of_keys * KEYS)
-    np.testing.assert_allclose(scaled, selection.cosines(QUERY, KEYS), atol=1e-6)
+    scaled = pool.cosines(of_query * QUERY, of_keys * KEYS)
+    np.testing.assert_allclose(scaled, pool.cosines(QUERY, KEYS), atol=1e-6)
 
 
 def test_what_is_not_visible_is_not_chosen() -> None:
-    scores = selection.cosines(QUERY, KEYS)
+    scores = pool.cosines(QUERY, KEYS)
     visible = jnp.array([[False, True, False, True]])
-    assert selection.top_k(scores, visible, 2).tolist() == [[1, 3]]
-    assert selection.top_k(scores, ~visible & False, 2).tolist() == [[0, 1]]
+    assert pool.top_k(scores, visible, 2).tolist() == [[1, 3]]
+    assert pool.top_k(scores, ~visible & False, 2).tolist() == [[0, 1]]
 
 
 def test_a_vote_overrules_a_sample() -> None:
     chosen = jnp.array([[0], [1], [1]])
-    assert selection.majority(chosen, jnp.ones(3), 2).tolist() == [[1], [1], [1]]
+    assert pool.majority(chosen, jnp.ones(3), 2).tolist() == [[1], [1], [1]]
     # padding has no vote
     weight = jnp.array([1.0, 0.0, 0.0])
-    assert selection.majority(chosen, weight, 2).tolist() == [[0], [0], [0]]
+    assert pool.majority(chosen, weight, 2).tolist() == [[0], [0], [0]]
 
 
 def test_rows_of_no_weight_pull_no_key() -> None:
     scores, chosen = jnp.array([[0.5], [-0.25]]), jnp.zeros((2, 1), int)
-    pull = selection.key_distance(scores, chosen, jnp.array([1.0, 0.0]))
+    pull = pool.key_distance(scores, chosen, jnp.array([1.0, 0.0]))
     assert pull == -0.5
 
 
@@ -54,7 +54,7 @@ def _attention(query, vectors, keys, visible=True):
     layered = (jnp.array(x, jnp.float32)[:, None, :] for x in (vectors, keys))
     query = jnp.array([query], jnp.float32)
     mask = jnp.broadcast_to(jnp.asarray(visible), (1, len(keys)))
-    return selection.soft_attention(query, *layered, mask)[0, 0]
+    return pool.soft_attention(query, *layered, mask)[0, 0]
 
 
 def test_soft_attention_by_hand() -> None:
@@ -69,7 +69,7 @@ def test_soft_attention_is_the_cosine_of_each_layer() -> None:
     rng = np.random.default_rng(0)
     query = rng.normal(size=(3, 5))
     vectors, keys = rng.normal(size=(2, 4, 2, 5))
-    got = selection.soft_attention(
+    got = pool.soft_attention(
         *(jnp.asarray(x, jnp.float32) for x in (query, vectors, keys)),
         jnp.ones((3, 4), bool),
     )
@@ -88,17 +88,17 @@ def test_distances_differ_by_their_order() -> None:
     # (1.5, 0) and (0.9, 0.9): 1.5 and 1.27 away, 1.5 and 1.8 in absolute differences
     centres = jnp.array([[[1.5, 0.0]], [[0.9, 0.9]]])
     query, every = jnp.zeros((1, 2)), jnp.ones((1, 2), bool)
-    assert selection.nearest(query, centres, every, 2).tolist() == [1]
-    assert selection.nearest(query, centres, every, 1).tolist() == [0]
+    assert pool.nearest(query, centres, every, 2).tolist() == [1]
+    assert pool.nearest(query, centres, every, 1).tolist() == [0]
     only = jnp.array([[True, False]])
-    assert selection.nearest(query, centres, only, 2).tolist() == [0]
+    assert pool.nearest(query, centres, only, 2).tolist() == [0]
 
 
 def test_any_centre_of_a_slot_counts() -> None:
     centres = jnp.array([[[2.0], [8.0]], [[4.0], [5.0]]])
     query = jnp.array([[0.0], [4.4], [7.0]])
     every = jnp.ones((3, 2), bool)
-    assert selection.nearest(query, centres, every).tolist() == [0, 1, 0]
+    assert pool.nearest(query, centres, every).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,17 @@ def test_any_centre_of_a_slot_counts() -> None:
     [(0, 0.268941), (512, 0.5), (1024, 0.731059), (1536, 0.880797)],
 )
 def test_residual_weight_by_hand(density: float, weight: float) -> None:
-    got = selection.residual_weight(jnp.array([density], jnp.float32), 512)
+    got = pool.residual_weight(jnp.array([density], jnp.float32), 512)
     np.testing.assert_allclose(got, [weight], atol=1e-6)
 
 
 def test_what_resembles_nothing_has_no_weight() -> None:
     densities = jnp.array([[3.0, 9.0, 5.0]] * 2)
     visible = jnp.array([[True, False, True], [False, False, False]])
-    slot, density = selection.most_likely(densities, visible)
+    slot, density = pool.most_likely(densities, visible)
     assert slot.tolist() == [2, 0]
     assert density[0] == 5
-    assert selection.residual_weight(density, 16)[1] == 0
+    assert pool.residual_weight(density, 16)[1] == 0
 
 
 def _blobs(number: int) -> np.ndarray:

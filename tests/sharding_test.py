@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from mmcl_jax import assemble, config, sharding
+from mmcl_jax import config
 from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.parallel import sharding
+from mmcl_jax.training import build
 from tests.contract import Bench, History, assert_near
 
 STAGES = (0, 1, 2)  # the second is of the first one's modality
@@ -120,7 +122,7 @@ def test_weights_that_cannot_be_cut_are_named_once(encoder_folder, caplog) -> No
     options = config.EncoderOptions(str(encoder_folder))
     with caplog.at_level(logging.WARNING, "absl"):
         # 16 rows and 48 columns do over 3 x 1, but for the rows
-        loaded = assemble.load_encoder(options, _mesh(3, 1), "sharded")
+        loaded = build.load_encoder(options, _mesh(3, 1), "sharded")
     assert len(caplog.records) == 1
     assert "visual/blocks/qkv/kernel (2, 16, 48)" in caplog.text
     assert "norm1" not in caplog.text
@@ -130,9 +132,9 @@ def test_weights_that_cannot_be_cut_are_named_once(encoder_folder, caplog) -> No
 
 def test_each_device_of_a_sharded_encoder_holds_its_part(encoder_folder) -> None:
     options = config.EncoderOptions(str(encoder_folder))
-    loaded = assemble.load_encoder(options, _mesh(4, 2), "sharded")
+    loaded = build.load_encoder(options, _mesh(4, 2), "sharded")
     kernel = loaded.frozen["visual"]["blocks"]["mlp_out"]["kernel"]
     held = [shard.data.shape for shard in kernel.addressable_shards]
     assert kernel.shape == (2, 32, 16) and held == [(2, 16, 4)] * 8
-    whole = assemble.load_encoder(options)
+    whole = build.load_encoder(options)
     jax.tree.map(np.testing.assert_array_equal, loaded.frozen, whole.frozen)

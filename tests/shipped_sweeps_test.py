@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mmcl_jax import assemble, runs
-from mmcl_jax.config import Config, ConfigError, MethodOptions, to_json
+from mmcl_jax.config import Config, MethodOptions, to_json
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.methods import METHODS
-from mmcl_jax.methods.comm_options import CommOptions
+from mmcl_jax.methods.comm.options import CommOptions
 from mmcl_jax.streams.base import ORDERS
+from mmcl_jax.sweeps import runs
+from mmcl_jax.training import build
 from tests import helpers
 
 WORLD = helpers.REPOSITORY / "configs" / "world.py"
@@ -98,7 +100,7 @@ def test_every_method_has_as_many_values(sweep: str) -> None:
 
 def _trains(name: str) -> bool:
     options = runs.make_config(WORLD, f"smoke,method={name}")
-    return assemble.assemble(options, Console(quiet=True)).method.trains
+    return build.assemble(options, Console(quiet=True)).method.trains
 
 
 def test_ablations_change_comm_alone_and_each_something_else() -> None:

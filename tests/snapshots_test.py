@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.snapshots import CHECKSUMS, SaveError, Snapshots
+from mmcl_jax.errors import SaveError
+from mmcl_jax.workdir.snapshots import CHECKSUMS, Snapshots
 
 
 def _state(value: int) -> dict:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmcl_jax.statistics import (
+from mmcl_jax.analysis.statistics import (
     bootstrap_interval,
     mean_ranks,
     paired_difference,

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from mmcl_jax import config, experiment
-from mmcl_jax.feed import ahead
-from mmcl_jax.step_log import Step, StepLog
+from mmcl_jax import config
+from mmcl_jax.training import experiment
+from mmcl_jax.training.batches import ahead
+from mmcl_jax.training.step_log import Step, StepLog
 
 
 class Watched:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl_jax.modalities.base import DataError, FileReference, Modality
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import FileReference, Modality
 from mmcl_jax.streams.base import (
     ORDERS,
     Stream,

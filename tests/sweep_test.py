@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mmcl_jax import runs, sweep
-from mmcl_jax.config import ConfigError, resolve, to_json
+from mmcl_jax import sweep
+from mmcl_jax.config import resolve, to_json
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.methods import METHODS
-from mmcl_jax.runs import Run, Sweep, grid
 from mmcl_jax.streams.base import ORDERS
+from mmcl_jax.sweeps import runs
+from mmcl_jax.sweeps.runs import Run, Sweep, grid
 from tests import helpers
 
 WORLD = helpers.REPOSITORY / "configs" / "world.py"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.models.pretrained import mapped, tensors
 from tests import torch_archive_test
 

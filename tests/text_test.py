@@ -6,8 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import TEXT
-from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
+from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from tests import helpers
 
 

@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("tensorflow_datasets", reason="requirements.txt has it")
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import DataError
 from mmcl_jax.streams import inspection, tfds, verification
 from mmcl_jax.streams.loader import Decoder
 from tests import helpers

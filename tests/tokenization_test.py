@@ -15,8 +15,9 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import TEXT
-from mmcl_jax.modalities.base import DataError, TokenizerSpec
+from mmcl_jax.modalities.base import TokenizerSpec
 from mmcl_jax.modalities.tokenization import (
     clean,
     find_tokenizer,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.models.pretrained import torch_archive
 
 FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "checkpoint.pt"

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax import trees
+from mmcl_jax.ops import trees
 
 # two leaves, so that a sum over leaves is a sum
 THETA = {"a": jnp.array([1.0]), "b": jnp.array([-1.0])}

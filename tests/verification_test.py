@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl_jax.modalities.base import DataError, InputSpec, Modality, TextReference
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import InputSpec, Modality, TextReference
 from mmcl_jax.streams.base import Record, Stream, TaskDraft, build_stream
 from mmcl_jax.streams.loader import Decoder, epoch
 from mmcl_jax.streams.verification import describe_leaks, leaks, verify, without

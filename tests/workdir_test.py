@@ -10,13 +10,15 @@ import time
 import jax.numpy as jnp
 import pytest
 
-from mmcl_jax import config, experiment, workdir
+from mmcl_jax import config
+from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.zero_shot import zero_shot
-from mmcl_jax.modalities.base import DataError
 from mmcl_jax.models import Model
-from mmcl_jax.preemption import RUN_AGAIN
+from mmcl_jax.training import experiment
+from mmcl_jax.training.preemption import RUN_AGAIN
+from mmcl_jax.workdir import layout
 from tests import helpers
 
 HOLD = """
@@ -41,46 +43,44 @@ def _holder(folder: pathlib.Path) -> subprocess.Popen:
 
 def test_the_second_is_told_of_the_first_and_a_dead_one_is_no_hindrance(tmp_path):
     with _holder(tmp_path) as process:
-        with pytest.raises(workdir.WorkdirError, match=f"process {process.pid} on "):
-            workdir.Lock(tmp_path)
+        with pytest.raises(WorkdirError, match=f"process {process.pid} on "):
+            layout.Lock(tmp_path)
         process.kill()
     assert str(process.pid) in (tmp_path / "lock").read_text()
-    lock = workdir.Lock(tmp_path)
+    lock = layout.Lock(tmp_path)
     assert str(process.pid) not in (tmp_path / "lock").read_text()
     lock.release()
-    workdir.Lock(tmp_path).release()
+    layout.Lock(tmp_path).release()
 
 
 def test_only_how_a_run_goes_on_may_differ(tmp_path):
     made = config.Config()
     (tmp_path / "config.json").write_text(config.to_json(made))
-    workdir.check(tmp_path, dataclasses.replace(made, resume="branch:runs/other"))
+    layout.check(tmp_path, dataclasses.replace(made, resume="branch:runs/other"))
     other = dataclasses.replace(made, seeds=config.Seeds(order=3))
-    with pytest.raises(
-        config.ConfigError, match=r"config.seeds.order is 0 there and 3"
-    ):
-        workdir.check(tmp_path, other)
+    with pytest.raises(ConfigError, match=r"config.seeds.order is 0 there and 3"):
+        layout.check(tmp_path, other)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match=r"config.json: "):
-        workdir.check(tmp_path, made)
+        layout.check(tmp_path, made)
 
 
 def test_other_data_are_refused_where_something_was_learnt(tmp_path):
-    workdir.write_json(tmp_path / "stream.json", {"hash": "a", "classes": [1, 2]})
-    workdir.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+    layout.write_json(tmp_path / "stream.json", {"hash": "a", "classes": [1, 2]})
+    layout.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
     (tmp_path / "snapshots").mkdir()
-    workdir.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+    layout.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
     (tmp_path / "snapshots" / "000").mkdir()
-    workdir.check_stream(tmp_path, {"hash": "a", "classes": (1, 2)})
-    with pytest.raises(workdir.WorkdirError, match="stream.hash is 'a' there and 'b'"):
-        workdir.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+    layout.check_stream(tmp_path, {"hash": "a", "classes": (1, 2)})
+    with pytest.raises(WorkdirError, match="stream.hash is 'a' there and 'b'"):
+        layout.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
 
 
 def test_a_branch_needs_something_that_was_learnt(tmp_path):
     source = tmp_path / "source"
     (source / "snapshots").mkdir(parents=True)
-    with pytest.raises(config.ConfigError, match="there is no snapshot in it"):
-        workdir.branch(tmp_path / "new", source, {})
+    with pytest.raises(ConfigError, match="there is no snapshot in it"):
+        layout.branch(tmp_path / "new", source, {})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_branch_needs_something_that_was_learnt(tmp_path):
 )
 def test_a_branch_names_its_folder(value: str, said: str):
     made = dataclasses.replace(config.Config(), resume=value)
-    with pytest.raises(config.ConfigError, match=said):
+    with pytest.raises(ConfigError, match=said):
         config.resolve(config.to_config_dict(made))
 
 
@@ -189,11 +189,13 @@ def test_a_state_of_another_version_is_named(
         return zero_shot(model)._replace(init=lambda key, model: ({}, remembers))
 
     monkeypatch.setitem(METHODS, "zero_shot", newer)
-    with pytest.raises(workdir.WorkdirError, match="snapshots/000: whole, but not a"):
+    with pytest.raises(WorkdirError, match="snapshots/000: whole, but not a"):
         experiment.run(made, tmp_path / "run")
     monkeypatch.undo()
     results = {"stages": 1}
-    monkeypatch.setattr("mmcl_jax.results.Results.to_json", lambda self: results)
+    monkeypatch.setattr(
+        "mmcl_jax.workdir.results.Results.to_json", lambda self: results
+    )
     assert experiment.run(made, tmp_path / "other", stop_after=1) is None
-    with pytest.raises(workdir.WorkdirError, match="snapshots/000: whole, but not a"):
+    with pytest.raises(WorkdirError, match="snapshots/000: whole, but not a"):
         experiment.run(made, tmp_path / "other")

@@ -7,18 +7,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmcl_jax import (
-    assemble,
-    calibration,
-    config,
-    cost,
-    evaluate,
-    metrics,
-    results,
-)
+from mmcl_jax import config
+from mmcl_jax.evaluation import calibration, cost, label_spaces, metrics
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.streams.base import TaskDraft, build_stream
+from mmcl_jax.training import build
 from mmcl_jax.types import Prediction
+from mmcl_jax.workdir import results
 from tests.readme_test import PAGES, column
 
 PAGE = "docs/metrics.md"
@@ -120,11 +115,13 @@ def test_label_spaces() -> None:
     stream = build_stream(drafts)
     logits = np.tile(np.array(column(PAGE, heading, 2), np.float32), (2, 2, 1))
     scores = np.zeros((2, 2, len(stream.modalities)), np.float32)
-    found = evaluate.predict_task(stream, 0, [0, 1, 2], [Prediction(logits, scores)])
+    found = label_spaces.predict_task(
+        stream, 0, [0, 1, 2], [Prediction(logits, scores)]
+    )
     cat = found.chosen[:, 1, 0]
     chosen = [stream.classes[c].name for c in cat]
     told = re.findall(r"^- `(\w+)`: (\w+), (\w+)$", SECTIONS[heading[4:]], re.M)
-    assert [space for space, _, _ in told] == list(evaluate.SPACES)
+    assert [space for space, _, _ in told] == list(label_spaces.SPACES)
     assert [name for _, name, _ in told] == chosen
     assert [right == "right" for *_, right in told] == [c == "cat" for c in chosen]
 
@@ -181,6 +178,6 @@ def test_mistakes_drift_and_runs() -> None:
 
 def test_trained_parameters() -> None:
     options = config.Config(stream=config.World(tasks=5, classes_per_task=2))
-    run = assemble.assemble(options, Console(quiet=True))
+    run = build.assemble(options, Console(quiet=True))
     number = cost.sizes(run.make_method, run.model)["parameters_trained"]
     assert f"= {number}\n" in SECTIONS["Mistakes, drift, runs, cost"]

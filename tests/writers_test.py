@@ -15,8 +15,10 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from mmcl_jax import config, progress, weights_and_biases, writers
-from mmcl_jax.tensorboard import TensorBoard
+from mmcl_jax import config
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.workdir import logs, progress, weights_and_biases
+from mmcl_jax.workdir.tensorboard import TensorBoard
 from tests import helpers
 
 Steps = dict[str, list[tuple[int, float]]]
@@ -103,7 +105,9 @@ def test_what_is_done_again_is_there_once(tmp_path):
 def test_a_clock_that_goes_back_does_not_change_the_order(tmp_path, monkeypatch):
     folder = tmp_path / "events"
     for now, value in ((2_000_000_000.0, 1.0), (1_500_000_000.0, 2.0)):
-        monkeypatch.setattr("mmcl_jax.tensorboard.time.time", lambda now=now: now)
+        monkeypatch.setattr(
+            "mmcl_jax.workdir.tensorboard.time.time", lambda now=now: now
+        )
         board = TensorBoard(folder)
         board.start(1)
         board.scalars(1, {"loss": value})
@@ -115,8 +119,8 @@ def test_a_clock_that_goes_back_does_not_change_the_order(tmp_path, monkeypatch)
 
 
 def test_the_loggers_are_told_what_the_file_holds(tmp_path):
-    writer = writers.Writer(tmp_path, quiet())
-    writer.tell(writers.make_loggers(tmp_path, config.Config()), [2, 0, 3])
+    writer = logs.Writer(tmp_path, quiet())
+    writer.tell(logs.make_loggers(tmp_path, config.Config()), [2, 0, 3])
     writer.take_back(0, 0)
     for stage, step in ((0, 1), (0, 2), (2, 1), (2, 3)):
         writer.scalars(stage, step, loss=stage + step / 4, odd=None)
@@ -140,9 +144,9 @@ def test_the_loggers_are_told_what_the_file_holds(tmp_path):
 
 
 def test_a_run_that_goes_on_takes_back_both(tmp_path):
-    def start() -> writers.Writer:
-        writer = writers.Writer(tmp_path, quiet())
-        writer.tell(writers.make_loggers(tmp_path, config.Config()), [3, 3])
+    def start() -> logs.Writer:
+        writer = logs.Writer(tmp_path, quiet())
+        writer.tell(logs.make_loggers(tmp_path, config.Config()), [3, 3])
         return writer
 
     writer = start()
@@ -197,8 +201,8 @@ def test_a_logger_that_fails_is_left_alone(at: str, tmp_path):
         made.append(Broken(at))
         return made[-1]
 
-    writer = writers.Writer(tmp_path, console)
-    loggers = {"Broken": make} | writers.make_loggers(tmp_path, config.Config())
+    writer = logs.Writer(tmp_path, console)
+    loggers = {"Broken": make} | logs.make_loggers(tmp_path, config.Config())
     writer.tell(loggers, [2])
     writer.take_back(0, 0)
     for step in (1, 2):
@@ -214,8 +218,8 @@ def test_a_logger_that_fails_is_left_alone(at: str, tmp_path):
 
 def test_a_disk_that_is_full_ends_the_events_alone(tmp_path, monkeypatch):
     console = quiet()
-    writer = writers.Writer(tmp_path, console)
-    writer.tell(writers.make_loggers(tmp_path, config.Config()), [2])
+    writer = logs.Writer(tmp_path, console)
+    writer.tell(logs.make_loggers(tmp_path, config.Config()), [2])
     writer.take_back(0, 0)
 
     def full(*_: object) -> None:
@@ -232,9 +236,9 @@ def test_a_disk_that_is_full_ends_the_events_alone(tmp_path, monkeypatch):
 
 
 def test_weights_and_biases_are_off_unless_named(tmp_path):
-    assert list(writers.make_loggers(tmp_path, config.Config())) == ["TensorBoard"]
+    assert list(logs.make_loggers(tmp_path, config.Config())) == ["TensorBoard"]
     named = config.Config(logging=config.LoggingOptions(wandb_project="mine"))
-    assert len(writers.make_loggers(tmp_path, named)) == 2
+    assert len(logs.make_loggers(tmp_path, named)) == 2
 
 
 def test_a_project_without_the_program_is_refused(monkeypatch):
@@ -242,7 +246,7 @@ def test_a_project_without_the_program_is_refused(monkeypatch):
     named = config.Config(logging=config.LoggingOptions(wandb_project="mine"))
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(config.ConfigError, match=r"wandb_project: .*mmcl_jax\[wandb\]"):
+    with pytest.raises(ConfigError, match=r"wandb_project: .*mmcl_jax\[wandb\]"):
         weights_and_biases.check(named)
 
 
@@ -301,8 +305,8 @@ def test_offline_everything_stays_in_the_workdir(tmp_path, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", local)
     console = quiet()
     named = config.Config(logging=config.LoggingOptions(wandb_project="mine"))
-    writer = writers.Writer(tmp_path, console)
-    writer.tell(writers.make_loggers(tmp_path, named), [2])
+    writer = logs.Writer(tmp_path, console)
+    writer.tell(logs.make_loggers(tmp_path, named), [2])
     writer.scalars(0, 1, loss=0.123456)
     writer.scores(0, {"average/union/given": 0.654321})
     writer.close()

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mmcl_jax import assemble, config, experiment
-from mmcl_jax.feed import Feed
-from mmcl_jax.score import frozen_accuracy
+from mmcl_jax import config
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.training import build, experiment
+from mmcl_jax.training.batches import Feed
+from mmcl_jax.training.evaluator import frozen_accuracy
 
 STREAM = config.World(tasks=5, classes_per_task=2, train_per_class=4, test_per_class=6)
 
@@ -29,7 +31,7 @@ def test_it_is_what_a_run_scores(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     made = _config(encoder_folder)
-    found = frozen_accuracy(assemble.assemble(made, Console(quiet=True)))
+    found = frozen_accuracy(build.assemble(made, Console(quiet=True)))
     results = experiment.run(made, tmp_path / "run")
     matrices = results["accuracy"]
     for space, column in (("union", "all"), ("task", "own")):
@@ -44,7 +46,7 @@ def test_it_is_what_a_run_scores(
 
 def test_templates_of_the_config_are_averaged(encoder_folder: pathlib.Path) -> None:
     def texts(*templates: str) -> np.ndarray:
-        run = assemble.assemble(
+        run = build.assemble(
             _config(encoder_folder, templates=templates), Console(quiet=True)
         )
         return Feed(run, run.encoder.frozen).embed_class_names()
@@ -60,7 +62,7 @@ def test_templates_of_the_config_are_averaged(encoder_folder: pathlib.Path) -> N
 def test_a_template_has_one_place_for_the_name(template: str) -> None:
     encoder = config.EncoderOptions(templates=("{}", template))
     made = dataclasses.replace(config.Config(), encoder=encoder)
-    with pytest.raises(config.ConfigError, match=r"config.encoder.templates\[1\]"):
+    with pytest.raises(ConfigError, match=r"config.encoder.templates\[1\]"):
         config.resolve(config.to_config_dict(made))
 
 

@@ -12,9 +12,9 @@ import itertools
 import pathlib
 from typing import Any
 
-from mmcl_jax.arguments import parse_argument
+from mmcl_jax.cli.shorthand import parse_argument
 from mmcl_jax.config import check_name
-from mmcl_jax.runs import Sweep, grid
+from mmcl_jax.sweeps.runs import Sweep, grid
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 

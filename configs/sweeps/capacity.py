@@ -11,7 +11,7 @@ nothing is seen. Behind a colon: `smoke` for a short run; `methods=` and `seeds=
 import pathlib
 from typing import Any
 
-from mmcl_jax.runs import Sweep, search
+from mmcl_jax.sweeps.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 

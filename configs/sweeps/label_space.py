@@ -12,7 +12,7 @@ tasks less; one over all classes met tells old classes from new ones. Behind a c
 import pathlib
 from typing import Any
 
-from mmcl_jax.runs import Sweep, search
+from mmcl_jax.sweeps.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 

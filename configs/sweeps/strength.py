@@ -11,7 +11,7 @@ several, for instance `methods=ewc+lwf,seeds=0+1`.
 import pathlib
 from typing import Any
 
-from mmcl_jax.runs import Sweep, search
+from mmcl_jax.sweeps.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 

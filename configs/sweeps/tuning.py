@@ -13,7 +13,7 @@ import pathlib
 from typing import Any
 
 from mmcl_jax.methods import METHODS
-from mmcl_jax.runs import Sweep, search
+from mmcl_jax.sweeps.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 

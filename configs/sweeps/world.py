@@ -8,11 +8,11 @@ choose among them, with `+` between several, for instance
 
 import pathlib
 
-from mmcl_jax.arguments import parse_argument
+from mmcl_jax.cli.shorthand import parse_argument
 from mmcl_jax.config import check_name
 from mmcl_jax.methods import METHODS
-from mmcl_jax.runs import Sweep, grid
 from mmcl_jax.streams.base import ORDERS
+from mmcl_jax.sweeps.runs import Sweep, grid
 
 # rows of the table that are not a method with its defaults
 VARIANTS = {"sequential_shared": ("sequential", {"method.sharing": "shared"})}

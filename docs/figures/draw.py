@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax import realign, relevance
+from mmcl_jax.ops import realignment as realign
+from mmcl_jax.ops import relevance
 
 FOLDER = pathlib.Path(__file__).parent
 IMAGE, VIDEO, AUDIO, DEPTH = "#d9822b", "#c4478f", "#2f9e6e", "#3b82c4"

@@ -28,7 +28,7 @@ import pathlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mmcl_jax import metrics
+from mmcl_jax.evaluation import metrics
 from mmcl_jax.report import curves, data, page
 
 plt.rcParams["figure.dpi"] = 72

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mmcl_jax import own_code
+from mmcl_jax import plugins
+from mmcl_jax.errors import CodeError
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.class_context import with_class_context
 from mmcl_jax.methods.cmcl import cmcl
 from mmcl_jax.methods.coda_prompt import coda_prompt
-from mmcl_jax.methods.comm import comm
+from mmcl_jax.methods.comm.method import comm
 from mmcl_jax.methods.comm_plus import comm_plus
 from mmcl_jax.methods.derpp import derpp
 from mmcl_jax.methods.diki import diki
@@ -137,9 +138,9 @@ def available(module: str) -> dict[str, Make]:
     Raises:
         CodeError: the module has no methods, or one whose name is taken.
     """
-    own = own_code.methods(module) if module else {}
+    own = plugins.methods(module) if module else {}
     if taken := own.keys() & METHODS.keys():
-        raise own_code.CodeError(f"{module}: the name {min(taken)!r} is taken")
+        raise CodeError(f"{module}: the name {min(taken)!r} is taken")
     return METHODS | own
 
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import losses
 from mmcl_jax.models import Model
+from mmcl_jax.ops import losses
 from mmcl_jax.types import (
     Batch,
     Classes,

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmcl_jax.fields import Sharing
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.sharing import SHARED
-from mmcl_jax.methods.stages import modalities_now
+from mmcl_jax.methods.stage_slots import modalities_now
 from mmcl_jax.models import Model, encoder
-from mmcl_jax.options import Sharing
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 # its key among what is trained

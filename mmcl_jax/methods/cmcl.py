@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import projection
+from mmcl_jax.fields import NonNegative, Sharing
 from mmcl_jax.methods.base import LabelSpace, Method, aligned
 from mmcl_jax.methods.sharing import SHARED, group_weights, num_groups, routed
 from mmcl_jax.models import Model
-from mmcl_jax.options import NonNegative, Sharing
+from mmcl_jax.ops import projection
 from mmcl_jax.types import (
     Batch,
     Classes,

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import losses
-from mmcl_jax.methods import selection, stages
+from mmcl_jax.fields import Count, NonNegative, Sharing
+from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter, prefix
 from mmcl_jax.models.tower import Injection, Prefix, TowerSpec
-from mmcl_jax.options import Count, NonNegative, Sharing
+from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
 
 
@@ -64,19 +64,19 @@ def coda_prompt(
     component = _component(options, model.spec.embedding)
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        stacks = stages.init_slots(key, model, component, per_stage)
-        return stacks, {"met": stages.init(model)}
+        stacks = stage_slots.init_slots(key, model, component, per_stage)
+        return stacks, {"met": stage_slots.init(model)}
 
     def usable(context: Context, batch: Batch) -> Bool[Array, "b s"]:
         met = context.memory["met"]
-        of_stage = stages.visible(model, sharing, met, context, batch)
+        of_stage = stage_slots.visible(model, sharing, met, context, batch)
         return jnp.repeat(of_stage, per_stage, axis=1)
 
     def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
         stack = params[model.tower_of(batch.modality)]
         injection = component.blend(
             stack,
-            selection.soft_attention(
+            pool.soft_attention(
                 batch.query,
                 stack["attention"],
                 stack["component_keys"],
@@ -110,18 +110,18 @@ def coda_prompt(
         }
 
     def trainable(params: Params, context: Context) -> PyTree:
-        return stages.trainable_slots(model, context, params, per_stage)
+        return stage_slots.trainable_slots(model, context, params, per_stage)
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         met = context.memory["met"]
         begun = {}
         for tower, stack in params.items():
-            now = stages.of_tower_now(model, tower, context)
-            earlier = stages.previous(model, tower, sharing, met, context)
+            now = stage_slots.of_tower_now(model, tower, context)
+            earlier = stage_slots.previous(model, tower, sharing, met, context)
             old, new = (jnp.repeat(x, per_stage) for x in (earlier, now))
             begun[tower] = _orthonormal_start(stack, old, new)
-        met = stages.meet(model, met, context)
+        met = stage_slots.meet(model, met, context)
         return begun, context.memory | {"met": met}
 
     method = aligned(model, init, embed, train_label_space)

@@ -18,12 +18,12 @@ import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import gaussians, losses
-from mmcl_jax.gaussians import Gaussians
+from mmcl_jax.fields import Count, Share
 from mmcl_jax.methods.base import Method, aligned, text_logits
 from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN, routed, router_scores
 from mmcl_jax.models import Model, encoder
-from mmcl_jax.options import Count, Share
+from mmcl_jax.ops import gaussians, losses
+from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
 

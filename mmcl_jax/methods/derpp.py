@@ -6,13 +6,13 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax import losses
+from mmcl_jax.fields import Count, NonNegative, Sharing
 from mmcl_jax.methods.base import LabelSpace, Method
 from mmcl_jax.methods.replay import DEFAULT_BYTES, with_replay
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.options import Count, NonNegative, Sharing
+from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Key, Params
 
 

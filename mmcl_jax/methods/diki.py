@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmcl_jax import gaussians
-from mmcl_jax.methods import selection, stages
+from mmcl_jax.fields import Count, Share, Sharing
+from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.base import LabelSpace, Method, aligned
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import residual_prefix
-from mmcl_jax.options import Count, Share, Sharing
+from mmcl_jax.ops import gaussians
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
@@ -59,8 +59,8 @@ def diki(
     width = model.spec.embedding
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        return stages.init_slots(key, model, adapter), {
-            "met": stages.init(model),
+        return stage_slots.init_slots(key, model, adapter), {
+            "met": stage_slots.init(model),
             # of the stage, until its density is known
             "queries": gaussians.init(1, 1, width),
             "densities": gaussians.no_densities(model.num_stages, width),
@@ -72,12 +72,12 @@ def diki(
     ) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
         """Returns the stage of each sample and the weight of its residual."""
         if context.train:
-            return stages.own(context, batch), jnp.ones_like(batch.weight)
+            return stage_slots.own(context, batch), jnp.ones_like(batch.weight)
         memory = context.memory
         density = gaussians.log_density(memory["densities"], batch.query)
-        usable = stages.visible(model, sharing, memory["met"], context, batch)
-        stage, density = selection.most_likely(density, usable)
-        return stage, selection.residual_weight(density, width)
+        usable = stage_slots.visible(model, sharing, memory["met"], context, batch)
+        stage, density = pool.most_likely(density, usable)
+        return stage, pool.residual_weight(density, width)
 
     def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
         stage, residual = route(context, batch)
@@ -88,7 +88,7 @@ def diki(
         return model.embed(context.frozen, batch.modality, batch.inputs, injection)
 
     def trainable(params: Params, context: Context) -> PyTree:
-        return stages.trainable_slots(model, context, params)
+        return stage_slots.trainable_slots(model, context, params)
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
@@ -106,7 +106,7 @@ def diki(
         memory = context.memory
         own, jitter = gaussians.densities(memory["queries"], 0, options.shrinkage)
         return params, memory | {
-            "met": stages.meet(model, memory["met"], context),
+            "met": stage_slots.meet(model, memory["met"], context),
             "queries": jax.tree.map(jnp.zeros_like, memory["queries"]),
             "densities": jax.tree.map(
                 lambda known, new: known.at[context.task].set(new[0]),

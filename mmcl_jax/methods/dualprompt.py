@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmcl_jax.methods import selection, stages
+from mmcl_jax.fields import Count, NonNegative, NonNegativeInt, Sharing
+from mmcl_jax.methods import pool, stage_slots
+from mmcl_jax.methods.adapted import init_groups, key_pulled
 from mmcl_jax.methods.base import LabelSpace, Method
-from mmcl_jax.methods.prompted import init_groups, key_pulled
 from mmcl_jax.methods.sharing import group_weights, routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter, prefix
 from mmcl_jax.models.tower import Injection, Prefix, TowerSpec
-from mmcl_jax.options import Count, NonNegative, NonNegativeInt, Sharing
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
@@ -69,7 +69,7 @@ def dualprompt(
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         keys = jax.random.split(key, 3)
-        experts = stages.init_slots(keys[1], model, expert)
+        experts = stage_slots.init_slots(keys[1], model, expert)
         shape = (len(experts), model.num_stages, model.spec.embedding)
         drawn = 0.02 * jax.random.normal(keys[2], shape)
         params = {
@@ -77,17 +77,19 @@ def dualprompt(
             "experts": experts,
             "expert_keys": dict(zip(experts, drawn, strict=True)),
         }
-        return params, {"met": stages.init(model)}
+        return params, {"met": stage_slots.init(model)}
 
     def choose(
         params: Params, context: Context, batch: Batch
     ) -> tuple[Float[Array, "b t"], Int[Array, "b 1"]]:
         keys = params["expert_keys"][model.tower_of(batch.modality)]
-        scores = selection.cosines(batch.query, keys)
+        scores = pool.cosines(batch.query, keys)
         if context.train:
-            return scores, stages.own(context, batch)[:, None]
-        usable = stages.visible(model, sharing, context.memory["met"], context, batch)
-        return scores, selection.top_k(scores, usable, 1)
+            return scores, stage_slots.own(context, batch)[:, None]
+        usable = stage_slots.visible(
+            model, sharing, context.memory["met"], context, batch
+        )
+        return scores, pool.top_k(scores, usable, 1)
 
     def features(
         params: Params, context: Context, batch: Batch, chosen: Int[Array, "b 1"]
@@ -103,9 +105,11 @@ def dualprompt(
         return model.embed(context.frozen, batch.modality, batch.inputs, injection)
 
     def trainable(params: Params, context: Context) -> PyTree:
-        shared = stages.trainable_groups(model, sharing, context, params["general"])
+        shared = stage_slots.trainable_groups(
+            model, sharing, context, params["general"]
+        )
         of_stage = {
-            name: stages.trainable_slots(model, context, params[name])
+            name: stage_slots.trainable_slots(model, context, params[name])
             for name in ("experts", "expert_keys")
         }
         return of_stage | {"general": shared}
@@ -113,8 +117,10 @@ def dualprompt(
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         met = context.memory["met"]
-        experts = stages.copy_previous(model, params["experts"], sharing, met, context)
-        met = stages.meet(model, met, context)
+        experts = stage_slots.copy_previous(
+            model, params["experts"], sharing, met, context
+        )
+        met = stage_slots.meet(model, met, context)
         return params | {"experts": experts}, context.memory | {"met": met}
 
     method = key_pulled(

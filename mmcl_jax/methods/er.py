@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Literal
 
+from mmcl_jax.fields import Count, Sharing
 from mmcl_jax.methods.base import LabelSpace, Method
 from mmcl_jax.methods.replay import DEFAULT_BYTES, with_replay
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.options import Count, Sharing
 
 
 @dataclasses.dataclass(frozen=True)

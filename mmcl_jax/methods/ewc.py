@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mmcl_jax import fisher, losses, trees
+from mmcl_jax.fields import NonNegative, Share, Sharing
 from mmcl_jax.methods.base import LabelSpace, Method, label_space
-from mmcl_jax.methods.combine import with_anchor, with_penalty
 from mmcl_jax.methods.sequential import sequential
+from mmcl_jax.methods.wrappers import with_anchor, with_penalty
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.options import NonNegative, Share, Sharing
+from mmcl_jax.ops import fisher, losses, trees
 from mmcl_jax.types import Batch, Context, Key, Memory, Params
 
 

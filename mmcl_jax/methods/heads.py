@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import ridge as statistics
+from mmcl_jax.fields import Sharing
 from mmcl_jax.methods.base import Method, aligned, scores_from_logits
 from mmcl_jax.methods.sharing import SHARED, restrict, routed
 from mmcl_jax.models import Model
-from mmcl_jax.options import Sharing
+from mmcl_jax.ops import least_squares as statistics
 from mmcl_jax.types import Batch, Classes, Context, Key, Memory, Params, Prediction
 
 # `(memory, batch) -> what a head is linear in`

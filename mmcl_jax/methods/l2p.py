@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmcl_jax.methods import selection, stages
+from mmcl_jax.fields import Count, NonNegative, Sharing
+from mmcl_jax.methods import pool as selection
+from mmcl_jax.methods import stage_slots
+from mmcl_jax.methods.adapted import init_groups, key_pulled
 from mmcl_jax.methods.base import LabelSpace, Method
-from mmcl_jax.methods.prompted import init_groups, key_pulled
 from mmcl_jax.methods.sharing import group_weights, routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import shallow_prompts
 from mmcl_jax.models.tower import Injection
-from mmcl_jax.options import Count, NonNegative, Sharing
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
@@ -103,7 +104,9 @@ def l2p(
         return model.embed(context.frozen, batch.modality, batch.inputs, injection)
 
     def trainable(params: Params, context: Context) -> PyTree:
-        return stages.trainable_groups(model, sharing, context, params, options.pool)
+        return stage_slots.trainable_groups(
+            model, sharing, context, params, options.pool
+        )
 
     method = key_pulled(
         model, init, choose, features, options.key_pull, train_label_space

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax import losses
+from mmcl_jax.fields import Sharing
 from mmcl_jax.methods.base import LabelSpace, Method, label_space
 from mmcl_jax.methods.heads import head_method
 from mmcl_jax.models import Model
-from mmcl_jax.options import Sharing
+from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
 
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax import losses
+from mmcl_jax.fields import NonNegative, Positive, Sharing
 from mmcl_jax.methods.base import LabelSpace, Method, text_logits
-from mmcl_jax.methods.combine import with_anchor
 from mmcl_jax.methods.sequential import embedder, sequential
+from mmcl_jax.methods.wrappers import with_anchor
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.options import NonNegative, Positive, Sharing
+from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Metrics
 
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.losses import unit_norm
+from mmcl_jax.fields import Sharing
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.heads import head_method
 from mmcl_jax.models import Model
-from mmcl_jax.options import Sharing
+from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Batch, Context, Key, Memory, Params
 
 

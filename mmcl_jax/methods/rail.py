@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax import ridge as statistics
+from mmcl_jax.fields import Count, Positive, Share, Sharing
 from mmcl_jax.methods.base import Method, text_logits
 from mmcl_jax.methods.heads import (
     columns,
@@ -16,7 +16,7 @@ from mmcl_jax.methods.heads import (
     random_features,
 )
 from mmcl_jax.models import Model
-from mmcl_jax.options import Count, Positive, Share, Sharing
+from mmcl_jax.ops import least_squares as statistics
 from mmcl_jax.types import Batch, Context, Key, Memory, Params
 
 

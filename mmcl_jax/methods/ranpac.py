@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from mmcl_jax.fields import Count, NonNegative, Sharing
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.heads import closed_form, random_features
 from mmcl_jax.models import Model
-from mmcl_jax.options import Count, NonNegative, Sharing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax import losses, reservoir, trees
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
+from mmcl_jax.ops import losses, reservoir, trees
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
 
 DEFAULT_BYTES = 2 * 2**20

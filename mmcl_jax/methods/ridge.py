@@ -5,10 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmcl_jax.fields import NonNegative, Sharing
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.heads import closed_form
 from mmcl_jax.models import Model
-from mmcl_jax.options import NonNegative, Sharing
 from mmcl_jax.types import Batch, Memory
 
 

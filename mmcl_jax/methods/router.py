@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import gaussians, losses, relevance
-from mmcl_jax.gaussians import Gaussians
-from mmcl_jax.optim import descend
+from mmcl_jax.ops import gaussians, losses, relevance
+from mmcl_jax.ops.gaussians import Gaussians
+from mmcl_jax.ops.optim import descend
 from mmcl_jax.types import Classes, PyTree
 
 RelevanceKind = Literal["discriminant", "two_stage", "joint"]

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax import kmeans, reservoir
-from mmcl_jax.methods import selection, stages
+from mmcl_jax.fields import Count, Sharing
+from mmcl_jax.methods import pool, stage_slots
+from mmcl_jax.methods.adapted import adapted_features
 from mmcl_jax.methods.base import LabelSpace, Method, aligned
-from mmcl_jax.methods.prompted import adapted_features
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.options import Count, Sharing
+from mmcl_jax.ops import kmeans, reservoir
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
@@ -63,8 +63,8 @@ def s_prompts(
         return reservoir.init(options.sampled_queries, query)
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        return stages.init_slots(key, model, adapter), {
-            "met": stages.init(model),
+        return stage_slots.init_slots(key, model, adapter), {
+            "met": stage_slots.init(model),
             "queries": nothing(),
             "centres": jnp.zeros((model.num_stages, options.centres, width)),
         }
@@ -72,16 +72,16 @@ def s_prompts(
     def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
         memory = context.memory
         if context.train:
-            stage = stages.own(context, batch)
+            stage = stage_slots.own(context, batch)
         else:
-            usable = stages.visible(model, sharing, memory["met"], context, batch)
+            usable = stage_slots.visible(model, sharing, memory["met"], context, batch)
             order = {"l1": 1, "l2": 2}[options.distance]
-            stage = selection.nearest(batch.query, memory["centres"], usable, order)
+            stage = pool.nearest(batch.query, memory["centres"], usable, order)
         weights = jax.nn.one_hot(stage, model.num_stages)
         return adapted_features(model, adapter, params, weights, context, batch)
 
     def trainable(params: Params, context: Context) -> PyTree:
-        return stages.trainable_slots(model, context, params)
+        return stage_slots.trainable_slots(model, context, params)
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params
@@ -95,7 +95,7 @@ def s_prompts(
         used = queries.priority >= 0
         centres = kmeans.fit(key, queries.rows, used, options.centres)
         return params, memory | {
-            "met": stages.meet(model, memory["met"], context),
+            "met": stage_slots.meet(model, memory["met"], context),
             "queries": nothing(),
             "centres": memory["centres"].at[context.task].set(centres),
         }

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
+from mmcl_jax.fields import Sharing
+from mmcl_jax.methods.adapted import adapted_features, init_groups
 from mmcl_jax.methods.base import LabelSpace, Method, Penalty, aligned
-from mmcl_jax.methods.prompted import adapted_features, init_groups
 from mmcl_jax.methods.sharing import group_weights, routed
-from mmcl_jax.methods.stages import trainable_groups
+from mmcl_jax.methods.stage_slots import trainable_groups
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.options import Sharing
 from mmcl_jax.types import Batch, Context, Params
 
 Embed = Callable[[Params, Context, Batch], Float[Array, "b d"]]

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import gaussians
+from mmcl_jax.fields import Sharing
 from mmcl_jax.methods import router
 from mmcl_jax.methods.base import Method
 from mmcl_jax.models import Model
-from mmcl_jax.options import Sharing
+from mmcl_jax.ops import gaussians
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
 SHARED, PER_MODALITY_GIVEN, _ = get_args(Sharing)

@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmcl_jax import gaussians, losses, trees
-from mmcl_jax.gaussians import Gaussians
+from mmcl_jax.fields import Count, NonNegativeInt, Positive, Share, Sharing
+from mmcl_jax.methods.adapted import init_groups
 from mmcl_jax.methods.base import LabelSpace, Method, aligned, label_space
 from mmcl_jax.methods.base import scores_from_logits as scores
 from mmcl_jax.methods.linear_probe import head_logits, head_loss, init_head
-from mmcl_jax.methods.prompted import init_groups
 from mmcl_jax.methods.sequential import embedder
 from mmcl_jax.methods.sharing import SHARED, restrict, routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.optim import descend
-from mmcl_jax.options import Count, NonNegativeInt, Positive, Share, Sharing
+from mmcl_jax.ops import gaussians, losses, trees
+from mmcl_jax.ops.gaussians import Gaussians
+from mmcl_jax.ops.optim import descend
 from mmcl_jax.types import (
     Batch,
     Classes,

@@ -6,15 +6,14 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.modalities import imagebind, languagebind
 from mmcl_jax.modalities.base import (
-    DataError,
     Inputs,
     InputSpec,
     Modality,
     Style,
     check_seconds,
-    reading,
     still_shapes,
 )
 from mmcl_jax.modalities.filters import log_mel, resample

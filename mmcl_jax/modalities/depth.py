@@ -3,15 +3,14 @@
 import numpy as np
 from PIL import Image
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.modalities import imagebind, languagebind
 from mmcl_jax.modalities.base import (
-    DataError,
     Inputs,
     InputSpec,
     Modality,
     Style,
     check_pixels,
-    reading,
     still_shapes,
 )
 from mmcl_jax.modalities.image import in_memory

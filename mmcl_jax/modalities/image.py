@@ -7,16 +7,14 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from mmcl_jax.errors import DataError, check_bytes, reading
 from mmcl_jax.modalities import languagebind
 from mmcl_jax.modalities.base import (
-    DataError,
     Inputs,
     InputSpec,
     Modality,
     Style,
-    check_bytes,
     check_pixels,
-    reading,
     still_shapes,
 )
 from mmcl_jax.modalities.resizing import crop_box, fitted_shape, trim

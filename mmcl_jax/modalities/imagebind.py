@@ -13,7 +13,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, Inputs, InputSpec, Shapes, Style
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import Inputs, InputSpec, Shapes, Style
 from mmcl_jax.modalities.filters import log_mel, resample
 from mmcl_jax.modalities.languagebind import scaled_shape
 from mmcl_jax.modalities.resizing import (

@@ -9,14 +9,8 @@ import math
 
 import numpy as np
 
-from mmcl_jax.modalities.base import (
-    DataError,
-    Inputs,
-    InputSpec,
-    Shapes,
-    Style,
-    still_shapes,
-)
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import Inputs, InputSpec, Shapes, Style, still_shapes
 from mmcl_jax.modalities.filters import log_mel, resample
 from mmcl_jax.modalities.resizing import (
     crop_box,

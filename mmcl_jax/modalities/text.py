@@ -4,16 +4,8 @@ import pathlib
 
 import numpy as np
 
-from mmcl_jax.modalities.base import (
-    DataError,
-    Inputs,
-    InputSpec,
-    Modality,
-    Shapes,
-    Style,
-    check_bytes,
-    reading,
-)
+from mmcl_jax.errors import DataError, check_bytes, reading
+from mmcl_jax.modalities.base import Inputs, InputSpec, Modality, Shapes, Style
 from mmcl_jax.modalities.tokenization import EXPECTED as EXPECTED_TOKENIZER
 from mmcl_jax.modalities.tokenization import clean, load_tokenizer
 

@@ -14,13 +14,9 @@ import ftfy
 import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
+from mmcl_jax.errors import DataError, check_bytes, reading
 from mmcl_jax.modalities import auto_tokenizer
-from mmcl_jax.modalities.base import (
-    DataError,
-    TokenizerSpec,
-    check_bytes,
-    reading,
-)
+from mmcl_jax.modalities.base import TokenizerSpec
 
 EXPECTED = "a tokenizer: " + (
     "`tokenizer.json` of the tokenizers library, `vocab.json` with `merges.txt` beside "

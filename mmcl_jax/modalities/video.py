@@ -9,9 +9,9 @@ import av
 import av.error
 import numpy as np
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.modalities import image, imagebind, languagebind
 from mmcl_jax.modalities.base import (
-    DataError,
     Inputs,
     InputSpec,
     Modality,
@@ -19,7 +19,6 @@ from mmcl_jax.modalities.base import (
     Style,
     check_pixels,
     check_seconds,
-    reading,
     still_shapes,
 )
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmcl_jax.losses import unit_norm
 from mmcl_jax.models.layers import layer_norm
 from mmcl_jax.models.tower import (
     Injection,
@@ -16,6 +15,7 @@ from mmcl_jax.models.tower import (
     init_norm,
     trunk,
 )
+from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
 
 

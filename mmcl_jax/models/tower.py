@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax import sharding
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
+from mmcl_jax.parallel import sharding
 from mmcl_jax.types import Key, PyTree
 
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.losses import unit_norm
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
 from mmcl_jax.models.tower import (
     Injection,
@@ -20,6 +19,7 @@ from mmcl_jax.models.tower import (
     split_heads,
     trunk,
 )
+from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
 
 _PATCH_NORM_EPSILON = 1e-5

@@ -5,9 +5,8 @@ import sys
 
 from absl import app, flags, logging
 
-from mmcl_jax import command_line
-from mmcl_jax.config import ConfigError
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.report import data, page
 
 _WORKDIRS = flags.DEFINE_list(

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from mmcl_jax import aggregate, statistics
-from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax.analysis import across_runs, statistics
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.report import tables, theme
 from mmcl_jax.report.blocks import (
     Block,
@@ -17,7 +17,7 @@ from mmcl_jax.report.blocks import (
 from mmcl_jax.report.charts import Label, Matrix, Stop, Timeline, shown
 from mmcl_jax.report.data import RunData
 from mmcl_jax.report.tables import Table
-from mmcl_jax.results import of_stream
+from mmcl_jax.workdir.results import of_stream
 
 Groups = dict[str, list[RunData]]
 # what a page shows of a stream, so that it stays small whatever the stream
@@ -187,11 +187,11 @@ def _metrics_table(run: RunData) -> Table:
 def comparison(groups: Groups) -> Section:
     """Returns a table of all methods with intervals."""
     body = []
-    for space, route in aggregate.VIEWS.values():
+    for space, route in across_runs.VIEWS.values():
         for name, runs in groups.items():
             cells = [
                 tables.summarized(summary(runs, space, route, metric))
-                for metric in aggregate.METRICS
+                for metric in across_runs.METRICS
             ]
             body.append(
                 (
@@ -202,7 +202,7 @@ def comparison(groups: Groups) -> Section:
                     *cells,
                 )
             )
-    head = ("method", "labels", "modality", "n", *aggregate.METRICS.values())
+    head = ("method", "labels", "modality", "n", *across_runs.METRICS.values())
     title = "Accuracy in percent, by labels and whether the modality is given"
     about = (
         "Mean ± sample deviation over runs, each with an order and seeds of its own, "

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from mmcl_jax import comparison
-from mmcl_jax.comparison import SPACE
-from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.analysis import run_comparison
+from mmcl_jax.analysis.run_comparison import SPACE
+from mmcl_jax.evaluation.label_spaces import ROUTES
 from mmcl_jax.report import tables, theme
 from mmcl_jax.report.blocks import Key, Panels, Section
 from mmcl_jax.report.charts import Bars, Label, shown
 from mmcl_jax.report.data import RunData
 from mmcl_jax.report.tables import Table
 from mmcl_jax.report.theme import Mark
-from mmcl_jax.stored import StoredPredictions
+from mmcl_jax.workdir.reading import StoredPredictions
 
 TITLE = "Forgotten and recovered"
 # in this order those that were right and those that are stand side by side
@@ -95,12 +95,12 @@ def since_learnt(run: RunData) -> dict[str, dict[int, dict[str, int]]]:
         )
     )
     earlier = [task for stage in stages[:-1] for task in stage]
-    rows = comparison.matched_samples(
+    rows = run_comparison.matched_samples(
         before, history.newest, earlier, "the stage that learnt it", "the newest"
     )
     canonical = np.array([slot["canonical"] for slot in run.stream["classes"]])
-    flips = comparison.task_flips(before, history.newest, rows, canonical)
+    flips = run_comparison.task_flips(before, history.newest, rows, canonical)
     return {
-        route: {task: comparison.counts(kinds) for task, kinds in by_task.items()}
+        route: {task: run_comparison.counts(kinds) for task, kinds in by_task.items()}
         for route, by_task in flips[SPACE].items()
     }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_jax.evaluate import ROUTES, SPACES
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 
 _NUMBER = (int, float)
 # a type, or several; [of all items]; {of a field}, where ... is any other field

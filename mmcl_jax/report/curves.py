@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mmcl_jax import aggregate, metrics, statistics
-from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.analysis import across_runs, statistics
+from mmcl_jax.evaluation import metrics
+from mmcl_jax.evaluation.label_spaces import ROUTES
 from mmcl_jax.report import theme
 from mmcl_jax.report.accuracy import Groups
 from mmcl_jax.report.blocks import Key, Panels, Section
@@ -126,7 +127,7 @@ def _series(
     modality: str | None = None,
 ) -> Series:
     """Returns a curve, of several runs their mean where all of them have a value."""
-    of_runs = [curve(run, metric, aggregate.SPACE, route, modality) for run in runs]
+    of_runs = [curve(run, metric, across_runs.SPACE, route, modality) for run in runs]
     places = [{row: i for i, row in enumerate(run.rows)} for run in runs]
     common = sorted(set.intersection(*(set(place) for place in places)))
     points = [

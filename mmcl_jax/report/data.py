@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmcl_jax import assemble
 from mmcl_jax import config as configs
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
-from mmcl_jax.modalities.base import DataError, InputSpec, reading
+from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import pretrained
 from mmcl_jax.report.checks import check_config, check_results, check_stream
 from mmcl_jax.report.history import History
-from mmcl_jax.results import Results, plain
-from mmcl_jax.states import read_results, sealed
 from mmcl_jax.streams.base import Stream
+from mmcl_jax.training import build
+from mmcl_jax.workdir.results import Results, plain
+from mmcl_jax.workdir.states import read_results, sealed
 
 _MAX_ARRAY_BYTES = 256 * 2**20
 _MAX_LOG_BYTES = 2**20
@@ -246,8 +247,8 @@ def _source(config: dict[str, Any], stream: dict[str, Any]) -> Source | str:
     """Returns the test samples of a config, or why they cannot be had."""
     try:
         resolved = configs.resolve(config, stored=True)
-        built = assemble.build_stream(resolved)
-        name = assemble.encoder_name(resolved.encoder)
+        built = build.build_stream(resolved)
+        name = build.encoder_name(resolved.encoder)
         if not pretrained.is_here(name):
             return "the encoder is a repository, and a page fetches nothing"
         inputs = pretrained.read_inputs(name)

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mmcl_jax import comparison
-from mmcl_jax.comparison import SPACE
-from mmcl_jax.evaluate import ROUTES
+from mmcl_jax.analysis import run_comparison
+from mmcl_jax.analysis.run_comparison import SPACE
+from mmcl_jax.evaluation.label_spaces import ROUTES
 from mmcl_jax.report import tables, theme
 from mmcl_jax.report.accuracy import Groups
 from mmcl_jax.report.blocks import Block, Facts, Key, Panels, Section
@@ -108,7 +108,9 @@ def _side(
         for one in partners:
             try:
                 compared.append(
-                    comparison.compare_runs(one.workdir, run.workdir, spaces=(SPACE,))
+                    run_comparison.compare_runs(
+                        one.workdir, run.workdir, spaces=(SPACE,)
+                    )
                 )
             except (ValueError, OSError) as error:
                 reasons.append(str(error).splitlines()[0])
@@ -122,7 +124,7 @@ def _side(
         )
         return Side(name, mark, pairs, whole, tasks), reasons
     try:
-        over = comparison.over_pairs(pairs)
+        over = run_comparison.over_pairs(pairs)
     except ValueError as error:
         return None, [*reasons, str(error)]
     whole, tasks = over["differences"][SPACE], over["tasks"][SPACE]

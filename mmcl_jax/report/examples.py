@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from mmcl_jax import metrics
+from mmcl_jax.evaluation import metrics
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.report import theme

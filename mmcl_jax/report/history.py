@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmcl_jax import metrics
-from mmcl_jax.states import read_part, sealed
-from mmcl_jax.stored import StoredPredictions, predictions_of
+from mmcl_jax.evaluation import metrics
 from mmcl_jax.types import PyTree
+from mmcl_jax.workdir.reading import StoredPredictions, predictions_of
+from mmcl_jax.workdir.states import read_part, sealed
 
 # of what is read of one snapshot; memories of samples and second moments are not
 _MAX_BYTES = 256 * 2**20

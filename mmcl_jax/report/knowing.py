@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-from mmcl_jax import metrics, statistics
-from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax.analysis import statistics
+from mmcl_jax.evaluation import metrics
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.report import tables, theme
 from mmcl_jax.report.accuracy import Groups, so_far
 from mmcl_jax.report.blocks import Block, Section, Square

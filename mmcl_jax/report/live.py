@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mmcl_jax.assemble import Run
-from mmcl_jax.writers import is_writer
+from mmcl_jax.training.build import Run
+from mmcl_jax.workdir.logs import is_writer
 
 PAGE = "report.html"
 # of the time since the start, that pages between tasks may take

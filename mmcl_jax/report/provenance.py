@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from mmcl_jax import aggregate, statistics
+from mmcl_jax.analysis import across_runs, statistics
 from mmcl_jax.report import tables
 from mmcl_jax.report.accuracy import Groups
 from mmcl_jax.report.blocks import Block, Facts, Remarks, Section, Text
@@ -29,7 +29,7 @@ def cost(groups: Groups) -> Section:
             for runs in groups.values()
         ]
         body.append(_row(f"{part}, seconds", values, 1))
-    for key, title in aggregate.COSTS.items():
+    for key, title in across_runs.COSTS.items():
         if key != "seconds":
             values = [
                 [run.results["cost"].get(key, math.nan) for run in runs]

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mmcl_jax.analysis.statistics import Summary
 from mmcl_jax.report.charts import to_csv
-from mmcl_jax.statistics import Summary
 
 NONE = "–"
 _LATEX = {

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, FileReference, Modality, Reference
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import FileReference, Modality, Reference
 from mmcl_jax.streams.base import (
     EvaluateOn,
     Stream,

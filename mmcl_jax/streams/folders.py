@@ -12,12 +12,13 @@ from typing import Any
 
 from absl import logging
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import DataError, FileReference, Modality, Reference
+from mmcl_jax.modalities.base import FileReference, Modality, Reference
 from mmcl_jax.streams import data_sets
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.streams.data_sets import PARTS, DataSet, Source
-from mmcl_jax.streams.tables import read_table
+from mmcl_jax.streams.table_files import read_table
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")

@@ -3,9 +3,9 @@
 import os
 import pathlib
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.streams.manifest import Row
-from mmcl_jax.streams.tables import read_rows
+from mmcl_jax.streams.table_files import read_rows
 
 _SPLITS = {"train": "train", "val": "test", "validation": "test", "test": "test"}
 _NYU = "<root>/{train,test or val}[/depth]/<class>/*.png, 16-bit maps in millimetres"

@@ -14,9 +14,10 @@ import grain
 import numpy as np
 from absl import flags
 
-from mmcl_jax import own_code
+from mmcl_jax import plugins
+from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import DataError, Inputs, InputSpec, Reference
+from mmcl_jax.modalities.base import Inputs, InputSpec, Reference
 from mmcl_jax.streams.base import Record
 from mmcl_jax.types import Batch
 
@@ -51,13 +52,13 @@ class Decoder:
 
     def __getstate__(self) -> tuple[InputSpec, tuple[str, ...]]:
         """Returns what a copy in another process needs, which meets a record once."""
-        return self.spec, own_code.added()
+        return self.spec, plugins.added()
 
     def __setstate__(self, state: tuple[InputSpec, tuple[str, ...]]) -> None:
         """Restores a copy."""
         spec, modules = state
         for module in modules:
-            own_code.add_modalities(module)
+            plugins.add_modalities(module)
         Decoder.__init__(self, spec, 0)
 
     def __call__(self, record: Record, modality: str) -> Inputs:

@@ -15,13 +15,14 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.files import write_text
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import DataError, FileReference, Reference
+from mmcl_jax.modalities.base import FileReference, Reference
 from mmcl_jax.streams import data_sets
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.streams.data_sets import PARTS, DataSet
-from mmcl_jax.streams.tables import read_rows
+from mmcl_jax.streams.table_files import read_rows
 
 COLUMNS = ("path", "label", "modality")
 EXPECTED = (

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from mmcl_jax.options import Count, Fraction, NonNegative, NonNegativeInt, Range
+from mmcl_jax.fields import Count, Fraction, NonNegative, NonNegativeInt, Range
 from mmcl_jax.streams.base import EvaluateOn
 from mmcl_jax.streams.procedural import Concepts
 

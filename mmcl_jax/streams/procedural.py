@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, InputSpec, Media, Modality
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import InputSpec, Media, Modality
 from mmcl_jax.streams.base import (
     EvaluateOn,
     Stream,

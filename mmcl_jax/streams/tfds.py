@@ -16,15 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import (
-    DataError,
-    InputSpec,
-    Media,
-    Modality,
-    reading,
-)
+from mmcl_jax.modalities.base import InputSpec, Media, Modality
 from mmcl_jax.streams import data_sets
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.streams.data_sets import DataSet

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.streams.loader import Decoder
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mmcl_jax import assemble
 from mmcl_jax.models import pretrained, visual
 from mmcl_jax.models.sizes import SIZES
 from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.training import build
 
 
 class Tower(NamedTuple):
@@ -34,7 +34,7 @@ class Tower(NamedTuple):
 def tower(name: str, rows: int, prompts: int = 8) -> Tower:
     """Returns the built-in encoder, or one of `SIZES` with random weights."""
     if name == "builtin":
-        loaded = pretrained.load(str(assemble.BUILTIN_ENCODER))
+        loaded = pretrained.load(str(build.BUILTIN_ENCODER))
         spec, embedding = loaded.spec.reader("visual"), loaded.spec.embedding
         weights = loaded.frozen["visual"]
     else:

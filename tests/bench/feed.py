@@ -22,9 +22,10 @@ import soundfile
 from PIL import Image
 from rich.console import Console
 
-from mmcl_jax import assemble, config
-from mmcl_jax.feed import Feed
+from mmcl_jax import config
 from mmcl_jax.streams import loader
+from mmcl_jax.training import build
+from mmcl_jax.training.batches import Feed
 from mmcl_jax.types import Batch
 from tests.bench import table
 
@@ -98,16 +99,16 @@ def write_files(root: pathlib.Path, samples: int) -> None:
                     WRITERS[modality](folder / str(i), rng)
 
 
-def _run(stream: Any, rows: int) -> assemble.Run:
+def _run(stream: Any, rows: int) -> build.Run:
     experiment = config.Config(
         stream=stream,
         data=config.DataOptions(memory_gib=0, verify=False, feature_cache=False),
         train=config.TrainOptions(batch_size=rows),
     )
-    return assemble.assemble(experiment, Console(quiet=True))
+    return build.assemble(experiment, Console(quiet=True))
 
 
-def _passes(run: assemble.Run) -> dict[str, Callable[[], None]]:
+def _passes(run: build.Run) -> dict[str, Callable[[], None]]:
     """Returns what brings all training samples of a modality to the devices."""
     feed = Feed(run, run.encoder.frozen)
 
@@ -123,13 +124,13 @@ def _passes(run: assemble.Run) -> dict[str, Callable[[], None]]:
     return passes
 
 
-def _steps(run: assemble.Run) -> Iterator[tuple[str, Callable[[], Any], int]]:
+def _steps(run: build.Run) -> Iterator[tuple[str, Callable[[], Any], int]]:
     """Yields a training step of each modality, and the samples that it consumes."""
     learner, feed = run.learner, Feed(run, run.encoder.frozen)
     text = feed.embed_class_names()
     for i, task in enumerate(run.stream.tasks):
         feed.embed_queries([i], "train")
-        at = (run.encoder.frozen, assemble.classes_at(run, text, i), np.int32(i))
+        at = (run.encoder.frozen, build.classes_at(run, text, i), np.int32(i))
         batch = next(iter(feed.batches(feed.records([i], "train"), seed=0)))
         state = learner.prepare(learner.init(), *at, batch, np.int32(0))
         # on simulated devices, copies must not crowd out what they wait for

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax import flops, roofline
 from mmcl_jax.models import encoder, visual
 from mmcl_jax.models.sizes import SIZES as SPECS
 from mmcl_jax.models.tower import Injection
+from mmcl_jax.planning import flops, roofline
 from tests.bench import timing
 from tests.bench.encoders import Tower, tower
 

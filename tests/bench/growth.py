@@ -17,12 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax import assemble, config, cost, sharding
-from mmcl_jax.learner import LearnerState
+from mmcl_jax import config
+from mmcl_jax.evaluation import cost
 from mmcl_jax.modalities.base import InputSpec, Media, Modality
-from mmcl_jax.snapshots import nbytes
+from mmcl_jax.ops.trees import nbytes
+from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader
 from mmcl_jax.streams.base import Stream, TaskDraft, build_stream
+from mmcl_jax.training import build
+from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.types import Batch
 from tests.bench import table
 
@@ -89,10 +92,10 @@ class Learnt:
             train=config.TrainOptions(batch_size=self._rows),
         )
         mesh = sharding.make_mesh(jax.devices()[:1])
-        encoder = assemble.load_encoder(experiment.encoder, mesh)
+        encoder = build.load_encoder(experiment.encoder, mesh)
         decoder = loader.Decoder(encoder.inputs, 0)
         stream = make_stream(tasks, classes)
-        self.run = assemble.compose(experiment, encoder, stream, mesh, decoder)
+        self.run = build.compose(experiment, encoder, stream, mesh, decoder)
         self._text = _unit(np.random.default_rng(0), classes * tasks, encoder)
         self.states: dict[int, LearnerState] = {}
         state = self.run.learner.init()
@@ -137,7 +140,7 @@ class Learnt:
         return calls
 
     def _at(self, index: int) -> tuple:
-        classes = assemble.classes_at(self.run, self._text, index)
+        classes = build.classes_at(self.run, self._text, index)
         return self.run.encoder.frozen, classes, self._number(index)
 
     def _number(self, value: int) -> jax.Array:

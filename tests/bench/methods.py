@@ -18,10 +18,10 @@ import torch
 from rich.console import Console
 from torch.nn import functional
 
-from mmcl_jax import assemble, learner
 from mmcl_jax import config as configs
 from mmcl_jax.methods import METHODS, ON_JOINED_STREAM
 from mmcl_jax.models import Model
+from mmcl_jax.training import build, learner
 from mmcl_jax.types import Batch
 from tests.bench import timing, torch_tower
 
@@ -85,7 +85,7 @@ def _ratio(step: timing.Timing, alone: timing.Timing) -> dict[str, Any]:
     }
 
 
-def run_of(name: str, rows: int) -> assemble.Run:
+def run_of(name: str, rows: int) -> build.Run:
     """Returns a run of a method with the built-in encoder, at the start of a task."""
     config = configs.Config(stream=configs.World(tasks=10, classes_per_task=5))
     config = dataclasses.replace(
@@ -93,7 +93,7 @@ def run_of(name: str, rows: int) -> assemble.Run:
         method=dataclasses.replace(config.method, name=name),
         train=dataclasses.replace(config.train, batch_size=rows),
     )
-    return assemble.assemble(config, Console(quiet=True))
+    return build.assemble(config, Console(quiet=True))
 
 
 @dataclasses.dataclass
@@ -113,7 +113,7 @@ class Call:
     backward: bool = False
 
 
-def training(run: assemble.Run, rows: int) -> tuple[Callable[[], Any], list[Call]]:
+def training(run: build.Run, rows: int) -> tuple[Callable[[], Any], list[Call]]:
     """Returns a step that goes on from the one before, and the passes in it."""
     calls: list[Call] = []
 
@@ -159,7 +159,7 @@ def _noticing_gradients(call: Call, embedded: jax.Array) -> jax.Array:
     return notice(embedded)
 
 
-def passes_alone(run: assemble.Run, calls: list[Call]) -> Callable[[], Any]:
+def passes_alone(run: build.Run, calls: list[Call]) -> Callable[[], Any]:
     """Returns the same passes through towers, compiled without a method."""
     rng = np.random.default_rng(0)
 
@@ -188,7 +188,7 @@ def passes_alone(run: assemble.Run, calls: list[Call]) -> Callable[[], Any]:
     return lambda: all_passes(run.encoder.frozen, given)
 
 
-def classes_of(run: assemble.Run) -> tuple[int, Any]:
+def classes_of(run: build.Run) -> tuple[int, Any]:
     """Returns the first stage with pictures, and its classes; texts are random."""
     stream = run.stream
     stage = next(
@@ -196,17 +196,17 @@ def classes_of(run: assemble.Run) -> tuple[int, Any]:
         for i, tasks in enumerate(stream.stages)
         if stream.tasks[tasks[0]].modality == _MODALITY
     )
-    return stage, assemble.classes_at(run, texts(run), stage)
+    return stage, build.classes_at(run, texts(run), stage)
 
 
-def texts(run: assemble.Run) -> np.ndarray:
+def texts(run: build.Run) -> np.ndarray:
     """Returns random unit vectors in the place of class texts `[C d]`."""
     shape = (len(run.stream.classes), run.model.spec.embedding)
     text = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     return text / np.linalg.norm(text, axis=1, keepdims=True)
 
 
-def batch_of(run: assemble.Run, rows: int, stage: int) -> Batch:
+def batch_of(run: build.Run, rows: int, stage: int) -> Batch:
     """Returns a batch of random pictures with random queries."""
     rng, model = np.random.default_rng(2), run.model
     index = model.modalities.index(_MODALITY)
@@ -234,7 +234,7 @@ class Published:
     Pool, lengths and layers are those of the run; frames of a clip are rows.
     """
 
-    def __init__(self, run: assemble.Run, rows: int) -> None:
+    def __init__(self, run: build.Run, rows: int) -> None:
         self.options = getattr(run.config.method, run.config.method.name)
         spec, width = run.model.spec, run.model.spec.embedding
         reader = spec.reader(spec.tower_of(_MODALITY))

@@ -12,8 +12,7 @@ import signal
 import sys
 import tempfile
 
-from mmcl_jax.config import ConfigError
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import ConfigError, DataError
 from tests.fuzz import Work
 from tests.fuzz.mutations import mutate
 from tests.fuzz.targets import TARGETS

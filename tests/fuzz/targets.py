@@ -14,9 +14,10 @@ import safetensors.numpy
 import soundfile
 from PIL import Image
 
-from mmcl_jax import aggregate, config, runs
-from mmcl_jax.aggregate import COSTS, METRICS
-from mmcl_jax.evaluate import ROUTES, SPACES
+from mmcl_jax import config
+from mmcl_jax.analysis import across_runs
+from mmcl_jax.analysis.across_runs import COSTS, METRICS
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import TokenizerSpec
 from mmcl_jax.modalities.tokenization import load_tokenizer
@@ -24,7 +25,8 @@ from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.pretrained import tensors
 from mmcl_jax.models.pretrained.mapped import DTYPES
 from mmcl_jax.streams import manifest
-from mmcl_jax.streams.tables import read_table
+from mmcl_jax.streams.table_files import read_table
+from mmcl_jax.sweeps import runs
 from tests import helpers, torch_archive_test
 
 _INDEX = "model.safetensors.index.json"
@@ -247,10 +249,10 @@ def _read_results(folder: pathlib.Path, name: str) -> None:
         (place / each.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / name, place / each.name / "results.json")
     ended = runs.finished([run, other], place)
-    aggregate.check(ended, place)
-    report = aggregate.aggregate(ended, "comm")
-    aggregate.to_csv(report)
-    aggregate.to_markdown(report)
+    across_runs.check(ended, place)
+    report = across_runs.aggregate(ended, "comm")
+    across_runs.to_csv(report)
+    across_runs.to_markdown(report)
     json.dumps(report, allow_nan=False)
 
 

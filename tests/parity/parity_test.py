@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from tests.parity import cases, comparing
 from tests.parity.cases import CASES, Case, Expected
 

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 
 # 40,000 entries and more; a hundred times as much memory is needed for them
 _MAX_DIRECTORY_BYTES = 4 * 2**20

@@ -1,6 +1,6 @@
 """SigLIP encoders as big_vision stores them, in one `.npz` without a config."""
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.models.encoder import EncoderSpec, siglip
 from mmcl_jax.models.pretrained.layout import (
     ONE_IN_FRONT,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from mmcl_jax.fields import Range
 from mmcl_jax.models.layers import ACTIVATIONS
-from mmcl_jax.options import Range
 
 Section = dict[str, Any]
 

@@ -12,8 +12,8 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.files import read_json
-from mmcl_jax.modalities.base import DataError
 
 _SCHEME = "hf://"
 _REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)

@@ -5,7 +5,8 @@ Its weights are licensed CC-BY-NC-SA 4.0, not for commercial use.
 
 from typing import Any
 
-from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section

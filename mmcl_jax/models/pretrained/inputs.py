@@ -3,8 +3,9 @@
 import pathlib
 from typing import Any, Literal
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
-from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec, reading
+from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.modalities.tokenization import find_tokenizer, load_tokenizer
 from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import fields, huggingface
 from mmcl_jax.models.pretrained.fields import Section

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError
+from mmcl_jax.errors import DataError
 from mmcl_jax.models import encoder
 from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.types import PyTree

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
-from mmcl_jax.modalities.base import DataError, InputSpec, reading
+from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.modalities.tokenization import tokenizer_hash
 from mmcl_jax.models.encoder import EncoderSpec, ReaderSpec
 from mmcl_jax.models.pretrained import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, reading
+from mmcl_jax.errors import DataError, reading
 
 # what a tensor may consist of
 DTYPES = tuple(

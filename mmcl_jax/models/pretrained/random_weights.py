@@ -8,7 +8,8 @@ import pathlib
 import jax
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, InputSpec, TokenizerSpec
+from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import image_bind, inputs, language_bind

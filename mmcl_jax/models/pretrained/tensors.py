@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
-from mmcl_jax.modalities.base import DataError, reading
 from mmcl_jax.models.pretrained import torch_archive
 from mmcl_jax.models.pretrained.archives import Entry, read_directory
 from mmcl_jax.models.pretrained.mapped import (

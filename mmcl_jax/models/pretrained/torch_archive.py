@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax.modalities.base import DataError, reading
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.models.pretrained.archives import Entry, read_directory
 from mmcl_jax.models.pretrained.mapped import (
     MAX_AXES,

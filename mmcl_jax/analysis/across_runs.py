@@ -1,0 +1,388 @@
+"""From the results of many runs to tables: Markdown, CSV and JSON."""
+
+import csv
+import io
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmcl_jax.analysis import statistics
+from mmcl_jax.errors import reading
+from mmcl_jax.files import read_json, write_text
+from mmcl_jax.sweeps.runs import Run
+from mmcl_jax.workdir.results import plain
+
+METRICS = {
+    "last_average_accuracy": "last average",
+    "average_incremental_accuracy": "average incremental",
+    "forgetting_chaudhry": "forgetting",
+    "excess_forgetting": "excess forgetting",
+    "learning_accuracy": "learning accuracy",
+}
+_LESS_IS_BETTER = ("forgetting_chaudhry", "excess_forgetting")
+COSTS = {
+    "parameters_trained": "parameters",
+    "bytes_remembered": "bytes",
+    "bytes_per_class": "bytes a class",
+    "bytes_per_task": "bytes a task",
+    "forwards_per_step": "forwards a step",
+    "forwards_per_prediction": "forwards a prediction",
+    "seconds": "seconds",
+}
+# among all classes met
+SPACE = "union"
+# Among which classes, and whether the modality is given. Given a modality, heads answer
+# among its classes, methods that compare with class texts still among all: only
+# `within` then compares like with like.
+VIEWS = {
+    "predicted": (SPACE, "predicted"),
+    "given": (SPACE, "given"),
+    "within": ("modality", "given"),
+}
+_TITLES = {
+    "predicted": "All classes met, modality predicted",
+    "given": "All classes met, modality given",
+    "within": "Classes met of the given modality",
+}
+# what hyper-parameters are chosen by, and what comes first in every table
+CHOSEN_BY = "predicted/last_average_accuracy"
+ALL_STREAMS = "all streams"
+_SHOW_VALUES_BELOW = 5
+
+Ended = Sequence[tuple[Run, dict[str, Any]]]
+Values = dict[str, dict[tuple[str, int], float]]
+
+
+def check(ended: Ended, folder: pathlib.Path) -> None:
+    """Sees to it that tables can be made of runs.
+
+    Args:
+        ended: what `runs.finished` gives.
+        folder: that of all runs.
+
+    Raises:
+        DataError: a `results.json` lacks a number, or has one that is not finite.
+    """
+    for run, results in ended:
+        path = folder / run.name / "results.json"
+        with reading(str(path), "the results of a run"):
+            numbers = [x for x in measured(results).values() if not math.isnan(x)]
+            if not np.isfinite([*numbers, *cost(results).values()]).all():
+                raise ValueError("a number that is not finite")
+            if not isinstance(results["environment"], dict):
+                raise ValueError("'environment' is not a section")
+
+
+def measured(results: dict[str, Any]) -> dict[str, float]:
+    """Returns the metrics of a run by `view/metric`, see `VIEWS`."""
+    return {
+        f"{view}/{name}": _number(results["metrics"][space][route][name])
+        for view, (space, route) in VIEWS.items()
+        for name in METRICS
+    }
+
+
+def cost(results: dict[str, Any]) -> dict[str, float]:
+    """Returns the cost of a run; `seconds` are of all its parts but the report."""
+    parts = {k: v for k, v in results["cost"]["seconds"].items() if k != "report"}
+    found = results["cost"] | {"seconds": sum(parts.values())}
+    return {name: _number(found[name]) for name in COSTS}
+
+
+def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
+    """Compares runs.
+
+    Args:
+        ended: runs that have come to their end, with their `results.json`.
+        baseline: variant that the others are compared to, pair by pair.
+        sweep: where the runs are from.
+
+    Returns:
+        Lists and numbers for JSON; null is what is not defined. `runs`: what was
+        measured in each. `summaries` and `differences` by stream, variant and metric;
+        over all streams, a seed counts once, with its mean.
+        `ranks` by metric, stream and variant. `cost`: means by variant.
+    """
+    rows = [
+        {
+            "variant": run.variant,
+            "stream": run.stream,
+            "seed": run.seed,
+            "values": measured(results),
+            "cost": cost(results),
+            "environment": results["environment"],
+        }
+        for run, results in ended
+    ]
+    streams = list(dict.fromkeys(row["stream"] for row in rows))
+    groups = {stream: [r for r in rows if r["stream"] == stream] for stream in streams}
+    if len(streams) > 1 and (means := _over_streams(rows, len(streams))):
+        groups[ALL_STREAMS] = means
+    return plain(
+        {
+            "sweep": sweep,
+            "baseline": baseline,
+            "runs": rows,
+            "summaries": {name: _summaries(group) for name, group in groups.items()},
+            "differences": {
+                name: _differences(group, baseline) for name, group in groups.items()
+            },
+            "ranks": {
+                key: {name: _ranks(group, key) for name, group in groups.items()}
+                for key in measured(ended[0][1])
+            },
+            "cost": _costs(rows),
+        }
+    )
+
+
+def _over_streams(rows: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """Returns the means of each variant and seed that has all streams.
+
+    Streams of one seed have the same classes and samples in another order, so they are
+    no runs of their own for an interval.
+    """
+    by_place: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for row in rows:
+        place = row["variant"], row["seed"]
+        by_place.setdefault(place, []).append(row["values"])
+    return [
+        {
+            "variant": variant,
+            "stream": ALL_STREAMS,
+            "seed": seed,
+            "values": {key: float(np.mean([v[key] for v in own])) for key in own[0]},
+        }
+        for (variant, seed), own in by_place.items()
+        if len(own) == number
+    ]
+
+
+def _by_variant(rows: Iterable[dict[str, Any]], key: str) -> Values:
+    found: Values = {}
+    for row in rows:
+        place = row["stream"], row["seed"]
+        found.setdefault(row["variant"], {})[place] = row["values"][key]
+    return found
+
+
+def _summaries(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in rows[0]["values"]:
+        for variant, values in _by_variant(rows, key).items():
+            summary = statistics.summary(list(values.values()))
+            found.setdefault(variant, {})[key] = summary._asdict()
+    return found
+
+
+def _differences(rows: list[dict[str, Any]], baseline: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in rows[0]["values"]:
+        values = _by_variant(rows, key)
+        for variant in values.keys() - {baseline}:
+            other = values.get(baseline, {})
+            difference = statistics.paired_difference(values[variant], other)
+            if difference is not None:
+                found.setdefault(variant, {})[key] = difference._asdict()
+    return {variant: found[variant] for variant in values if variant in found}
+
+
+def _ranks(rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    values = _by_variant(rows, key)
+    if key.rpartition("/")[2] in _LESS_IS_BETTER:
+        values = {v: {k: -x for k, x in of.items()} for v, of in values.items()}
+    means, count = statistics.mean_ranks(values)
+    return {"runs": count, "mean": means}
+
+
+def _costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    variants = dict.fromkeys(row["variant"] for row in rows)
+    return {
+        variant: {
+            name: float(
+                np.mean([r["cost"][name] for r in rows if r["variant"] == variant])
+            )
+            for name in COSTS
+        }
+        for variant in variants
+    }
+
+
+def choose(ended: Ended) -> dict[str, Any]:
+    """Returns the best values of each method by the mean over its runs.
+
+    Args:
+        ended: runs of variants of methods, as many of each of a method.
+
+    Returns:
+        `chosen`: by method; `scores`: of all its variants.
+    """
+    scores: dict[str, dict[str, dict[str, Any]]] = {}
+    for run, results in ended:
+        variants = scores.setdefault(run.config.method.name, {})
+        entry = variants.setdefault(run.variant, {"values": run.values, "runs": []})
+        entry["runs"].append(measured(results)[CHOSEN_BY])
+    listed = {
+        method: [
+            {
+                "values": entry["values"],
+                "score": statistics.summary(entry["runs"])._asdict(),
+            }
+            for entry in variants.values()
+        ]
+        for method, variants in scores.items()
+    }
+    return plain(
+        {
+            "metric": f"{SPACE}/{CHOSEN_BY}",
+            "chosen": {
+                # equal but for rounding is equal: the first of them
+                method: max(entries, key=lambda e: round(e["score"]["mean"], 9))[
+                    "values"
+                ]
+                for method, entries in listed.items()
+            },
+            "scores": listed,
+        }
+    )
+
+
+def write_choice(choice: dict[str, Any], path: pathlib.Path) -> None:
+    """Writes what was chosen, beside what the file holds of other methods or fields."""
+    if path.is_file():
+        before = read_json(path, "what was chosen before")
+        chosen, scores = before.get("chosen", {}), before.get("scores", {})
+        for method, values in choice["chosen"].items():
+            chosen[method] = chosen.get(method, {}) | values
+        for method, entries in choice["scores"].items():
+            fields = {field for entry in entries for field in entry["values"]}
+            others = scores.get(method, [])
+            kept = [entry for entry in others if fields.isdisjoint(entry["values"])]
+            scores[method] = kept + entries
+        choice = choice | {"chosen": chosen, "scores": scores}
+    write_text(path, json.dumps(choice, indent=1) + "\n")
+
+
+def write(report: dict[str, Any], folder: pathlib.Path) -> None:
+    """Writes `summary.json`, `summary.csv` and `summary.md`."""
+    write_text(folder / "summary.json", json.dumps(report, indent=1) + "\n")
+    write_text(folder / "summary.csv", to_csv(report))
+    write_text(folder / "summary.md", to_markdown(report))
+
+
+def to_csv(report: dict[str, Any]) -> str:
+    """Returns a line for each number; values of single runs are parted by blanks."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    numbers = ("mean", "deviation", "low", "high")
+    writer.writerow(["table", "stream", "variant", "metric", "n", *numbers, "values"])
+    for table in ("summaries", "differences"):
+        for stream, variants in report[table].items():
+            for variant, found in variants.items():
+                for key, entry in found.items():
+                    values = entry["values"]
+                    writer.writerow(
+                        [table, stream, variant, key, len(values)]
+                        + [entry[name] for name in numbers]
+                        + [" ".join("" if v is None else f"{v:.6g}" for v in values)]
+                    )
+    for key, streams in report["ranks"].items():
+        for stream, entry in streams.items():
+            for variant, rank in entry["mean"].items():
+                writer.writerow(["ranks", stream, variant, key, entry["runs"], rank])
+    for variant, found in report["cost"].items():
+        for name, value in found.items():
+            writer.writerow(["cost", ALL_STREAMS, variant, name, "", value])
+    return text.getvalue()
+
+
+def to_markdown(report: dict[str, Any], level: int = 1) -> str:
+    """Returns tables to read; accuracies in percent.
+
+    Args:
+        report: what `aggregate` gives.
+        level: of the headings.
+    """
+    parts, mark = [], "#" * level
+    for stream, variants in report["summaries"].items():
+        parts.append(f"{mark} {stream}\n")
+        stored = {key.partition("/")[0] for key in next(iter(variants.values()))}
+        for view, title in _TITLES.items():
+            if view not in stored:
+                continue
+            parts.append(f"{title}:\n")
+            parts.append(_table(variants, view, signed=False))
+            differences = report["differences"][stream]
+            if differences:
+                parts.append(f"Less `{report['baseline']}` under the same seed:\n")
+                parts.append(_table(differences, view, signed=True))
+    parts.append(
+        f"{mark} Mean ranks\n\nBy {METRICS['last_average_accuracy']}, "
+        "modality predicted, over runs that all have:\n"
+    )
+    parts.append(_rank_table(report["ranks"][CHOSEN_BY]))
+    parts.append(f"{mark} Cost\n")
+    parts.append(_cost_table(report["cost"]))
+    return "\n".join(parts)
+
+
+def _table(variants: dict[str, Any], view: str, signed: bool) -> str:
+    rows = []
+    for variant, found in variants.items():
+        entries = [found[f"{view}/{name}"] for name in METRICS]
+        cells = [_cell(entry, signed) for entry in entries]
+        rows.append([f"`{variant}`", str(len(entries[0]["values"])), *cells])
+    return _markdown_table(["", "n", *METRICS.values()], rows)
+
+
+def _cell(entry: dict[str, Any], signed: bool) -> str:
+    """Returns mean and deviation, interval, and the values where they are few."""
+    lines = [_percent(entry["mean"], signed)]
+    if entry["deviation"] is not None:
+        lines[0] += f" ± {_percent(entry['deviation'])}"
+        ends = [_percent(entry[end], signed) for end in ("low", "high")]
+        lines.append(f"[{', '.join(ends)}]")
+        if len(entry["values"]) < _SHOW_VALUES_BELOW:
+            lines.append(" ".join(_percent(v, signed) for v in entry["values"]))
+    return "<br>".join(lines)
+
+
+def _rank_table(streams: dict[str, Any]) -> str:
+    titles = [f"{stream} (n = {entry['runs']})" for stream, entry in streams.items()]
+    variants = dict.fromkeys(v for entry in streams.values() for v in entry["mean"])
+    rows = [
+        [f"`{variant}`"]
+        + [_short(entry["mean"].get(variant)) for entry in streams.values()]
+        for variant in variants
+    ]
+    return _markdown_table(["", *titles], rows)
+
+
+def _cost_table(costs: dict[str, dict[str, float]]) -> str:
+    rows = [
+        [f"`{variant}`", *(f"{found[name]:,.0f}" for name in COSTS)]
+        for variant, found in costs.items()
+    ]
+    return _markdown_table(["", *COSTS.values()], rows)
+
+
+def _markdown_table(titles: list[str], rows: list[list[str]]) -> str:
+    rule = ["---", *["---:"] * (len(titles) - 1)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (titles, rule, *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _percent(value: float | None, signed: bool = False) -> str:
+    return "-" if value is None else f"{100 * value:{'+' if signed else ''}.1f}"
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

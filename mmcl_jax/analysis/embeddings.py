@@ -1,0 +1,142 @@
+"""Embeddings of test samples under stored states, computed again."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from rich.console import Console
+
+from mmcl_jax.errors import DataError
+from mmcl_jax.parallel import sharding
+from mmcl_jax.training import learner
+from mmcl_jax.training.batches import Feed
+from mmcl_jax.training.build import Run, assemble, classes_at, describe
+from mmcl_jax.types import PyTree
+from mmcl_jax.workdir.reading import StoredRun
+from mmcl_jax.workdir.states import by_path
+
+
+class Embedded(NamedTuple):
+    """Some test samples of a modality under several states.
+
+    Attributes:
+        id: of each sample.
+        features: unit embeddings, states in front.
+    """
+
+    id: Int[np.ndarray, " n"]
+    features: Float[np.ndarray, "s n d"]
+
+
+def assembled(stored: StoredRun) -> Run:
+    """Returns everything that a stored run was made of, its data included.
+
+    Raises:
+        ValueError: the encoder or the data cannot be read.
+        DataError: they are not those that the run has learnt from.
+    """
+    config = stored.config
+    if config.data.on_error != "skip":  # what is damaged shows when it is read
+        unverified = dataclasses.replace(config.data, verify=False)
+        config = dataclasses.replace(config, data=unverified)
+    # a run may have been made on more devices, or on fewer, than there are here
+    model = config.mesh.model
+    mesh = sharding.make_mesh(jax.devices()[:model], model)
+    run = assemble(config, Console(quiet=True), mesh)
+    here = describe(run)
+    check_same("data", here["hash"], stored.hash, stored)
+    check_same("encoder", here["encoder"], stored.encoder, stored)
+    if here["preprocessing"] != stored.preprocessing:
+        raise DataError(
+            f"{stored.workdir}: it was made by a version that preprocesses samples as "
+            f"{stored.preprocessing}; this one does as {here['preprocessing']}. Use "
+            "that version, or do without embeddings"
+        )
+    return run
+
+
+def check_same(what: str, here: str, there: str, stored: StoredRun) -> None:
+    """Raises `DataError` if data or encoder are not those that a run was made with."""
+    if here != there:
+        raise DataError(
+            f"{stored.workdir}: it was made with another {what} than is there now "
+            f"({there[:12]}, now {here[:12]}); restore it"
+            + (", or do without embeddings" if what == "data" else "")
+        )
+
+
+def embed(
+    run: Run,
+    states: Sequence[tuple[int, dict[str, np.ndarray]]],
+    tasks: Sequence[int],
+    samples: int,
+) -> dict[str, Embedded]:
+    """Embeds test samples under each state, with their modality given.
+
+    Args:
+        run: what the states are of.
+        states: stage, counted from 0, and arrays by their path, see `states.read`.
+        tasks: whose test samples are taken.
+        samples: of each modality at most, the same number from each of its tasks, laid
+            evenly over them.
+
+    Returns:
+        The embeddings by modality.
+
+    Raises:
+        DataError: a sample cannot be decoded, or a state is not of this method.
+    """
+    run = run._replace(stream=_shortened(run, tasks, samples))
+    frozen = run.encoder.frozen
+    feed = Feed(run, frozen)
+    text = feed.embed_class_names()
+    like = jax.eval_shape(run.learner.init)
+    placed = []
+    for stage, arrays in states:
+        params, memory = (
+            sharding.put(_filled(like_, arrays, name), run.mesh)
+            for name, like_ in (("params", like.params), ("memory", like.memory))
+        )
+        at = frozen, classes_at(run, text, stage), np.int32(stage)
+        placed.append((params, memory, *at))
+    embedding = learner.make_embed(run.make_method, run.model)
+    feed.embed_queries(tasks, "test")
+    found = {}
+    for modality, rows in feed.records(tasks, "test").items():
+        parts = [
+            [np.asarray(embedding(*state, batch)) for state in placed]
+            for batch in feed.batches({modality: rows}, decoded=run.method.needs_inputs)
+        ]
+        features = np.concatenate([np.stack(part) for part in parts], axis=1)
+        ids = np.array([row.id for row in rows])
+        # the rows behind the last sample are padding
+        found[modality] = Embedded(ids, features[:, : len(rows)])
+    return found
+
+
+def _shortened(run: Run, tasks: Sequence[int], samples: int):
+    """Returns the stream with fewer test samples in `tasks`."""
+    stream, shorter = run.stream, list(run.stream.tasks)
+    for i in tasks:
+        modality, rows = stream.tasks[i].modality, stream.tasks[i].test
+        share = samples // sum(stream.tasks[j].modality == modality for j in tasks)
+        if len(rows) > share:
+            # every class has its turn, since test samples stand class by class
+            picked = np.linspace(0, len(rows) - 1, max(share, 1)).round().astype(int)
+            rows = [rows[k] for k in picked]
+        shorter[i] = dataclasses.replace(stream.tasks[i], test=rows)
+    return dataclasses.replace(stream, tasks=tuple(shorter))
+
+
+def _filled(like: PyTree, arrays: dict[str, np.ndarray], name: str) -> PyTree:
+    """Returns a tree of the structure of `like` with stored arrays for leaves."""
+    leaves = []
+    for path, leaf in by_path({name: like}).items():
+        stored = arrays.get(path)
+        if stored is None or (stored.shape, stored.dtype) != (leaf.shape, leaf.dtype):
+            raise DataError(f"a state of another method or version: {path} differs")
+        leaves.append(stored)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

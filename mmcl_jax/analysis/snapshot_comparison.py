@@ -1,0 +1,215 @@
+"""What has changed between two snapshots of one run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmcl_jax.analysis import array_axes, embeddings, paired_tests
+from mmcl_jax.analysis.run_comparison import (
+    ROUTE,
+    SPACE,
+    Path,
+    check_stage,
+    counts,
+    identity,
+    matched_samples,
+    task_flips,
+)
+from mmcl_jax.errors import ComparisonError
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.methods import find
+from mmcl_jax.streams.base import Stream, stream_hash
+from mmcl_jax.training.build import build_model, build_stream, load_encoder
+from mmcl_jax.workdir.reading import StoredRun, read_predictions, read_run, seen_tasks
+from mmcl_jax.workdir.results import plain
+from mmcl_jax.workdir.states import read
+
+SAMPLES = 256
+
+Arrays = dict[str, np.ndarray]
+
+
+def compare_snapshots(
+    workdir: Path,
+    i: int,
+    j: int,
+    *,
+    with_embeddings: bool = True,
+    samples: int = SAMPLES,
+) -> dict[str, Any]:
+    """Compares two snapshots of one run, the earlier one first.
+
+    Stages are counted from 1, as `--stop_after` counts: 1 is the snapshot `000`.
+
+    Args:
+        workdir: of the run.
+        i: stage of the first snapshot.
+        j: of the second.
+        with_embeddings: whether test samples are embedded again under both, which needs
+            the data.
+        samples: of each modality that are embedded, at most.
+
+    Returns:
+        A dict for JSON; null is what is not defined. `params`, `memory`: for each array
+        `agreement.displacement`, of all of it and by modality, layer and stage where it
+        has such axes. `embeddings`: by modality what `agreement.linear_cka` says of the
+        same samples of the tasks seen by `i`, and their mean cosine; None without.
+        `counts`: by label space and route, for each of these tasks the samples that
+        were forgotten, recovered, right both times and wrong both times. `forgotten`,
+        `recovered`: these samples among all classes met, modality predicted, and what
+        they were taken for. `notes`: what could not be said, and why.
+
+    Raises:
+        ComparisonError: a snapshot that there is not, or not the earlier one first.
+        ValueError: a file, the encoder or a sample cannot be read, or is another than
+            the run has learnt from; the message names it.
+    """
+    run = read_run(workdir)
+    for stage in (i, j):
+        check_stage(run, stage)
+    if not i < j:
+        raise ComparisonError(f"snapshots {i} and {j}: give the earlier one first")
+    seen = sorted(seen_tasks(run.stream, i))
+    folder = run.workdir / "snapshots"
+    before, after = (read(folder / f"{stage - 1:03d}") for stage in (i, j))
+    shapes = [{k: v.shape for k, v in part.items()} for part in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise ComparisonError(f"{folder}: the snapshots are of two methods")
+    similar, notes = None, []
+    if with_embeddings:
+        assembled = embeddings.assembled(run)
+        embedded = embeddings.embed(
+            assembled, [(i - 1, before), (j - 1, after)], seen, samples
+        )
+        similar = _similarity(embedded)
+        model, stream = assembled.model, assembled.stream
+    else:
+        encoder = load_encoder(run.config.encoder)
+        embeddings.check_same("encoder", encoder.fingerprint, run.encoder, run)
+        model = build_model(encoder, run.stream)
+        stream, reason = _stream_with_samples(run)
+        notes += [f"samples are not described: {reason}"] if reason else []
+    meaning = array_axes.find(lambda model: find(run.config)(model, run.config), model)
+    return plain(
+        {
+            "kind": "snapshots",
+            "run": identity(run, j),
+            "snapshots": [i, j],
+            "params": _drift(before, after, "params/", meaning),
+            "memory": _drift(before, after, "memory/", meaning),
+            "embeddings": similar,
+            **_flips(run, (i, j), seen, stream),
+            "notes": notes,
+        }
+    )
+
+
+def _drift(
+    before: Arrays,
+    after: Arrays,
+    kind: str,
+    meaning: dict[str, tuple[array_axes.Axis, ...]],
+) -> dict[str, Any]:
+    found = {}
+    for path in sorted(path for path in before if path.startswith(kind)):
+        one, other = before[path], after[path]
+        entry: dict[str, Any] = {"shape": one.shape}
+        entry |= paired_tests.displacement(one, other)._asdict()
+        for axis in meaning.get(path, ()):
+            # the square of a symmetric matrix has the same names twice
+            entry.setdefault(axis.kind, _by_part(one, other, axis))
+        found[path.removeprefix(kind)] = entry
+    return found
+
+
+def _by_part(
+    one: np.ndarray, other: np.ndarray, axis: array_axes.Axis
+) -> dict[str, Any]:
+    parts = [np.array_split(x, len(axis.names), axis.index) for x in (one, other)]
+    return {
+        name: paired_tests.displacement(mine, theirs)._asdict()
+        for name, mine, theirs in zip(axis.names, *parts, strict=True)
+    }
+
+
+def _similarity(embedded: dict[str, embeddings.Embedded]) -> dict[str, Any]:
+    found = {}
+    for modality, (ids, (one, other)) in embedded.items():
+        enough = len(ids) >= 4
+        undefined = float("nan")
+        found[modality] = {
+            "samples": len(ids),
+            "cka": paired_tests.linear_cka(one, other) if enough else undefined,
+            "cka_biased": paired_tests.linear_cka(one, other, debiased=False),
+            "cosine": float(np.mean(np.sum(one * other, axis=1))),
+        }
+    return found
+
+
+def _stream_with_samples(run: StoredRun) -> tuple[Stream | None, str]:
+    """Returns the stream of a run as the data are now, or why there is none."""
+    try:
+        stream = build_stream(run.config)
+    except ValueError as error:
+        return None, str(error)
+    if stream_hash(stream) != run.hash:
+        return None, "the data are not those that were learnt, or some were skipped"
+    return stream, ""
+
+
+def _flips(
+    run: StoredRun, stages: tuple[int, int], seen: Sequence[int], stream: Stream | None
+) -> dict[str, Any]:
+    one, other = (read_predictions(run, stage - 1) for stage in stages)
+    names = [f"snapshot {stage}" for stage in stages]
+    rows = matched_samples(one, other, seen, *names)
+    canonical = np.array([slot.canonical for slot in run.stream.classes])
+    flips = task_flips(one, other, rows, canonical)
+    counted = {
+        space: {
+            route: [
+                {"name": run.stream.tasks[task].name} | counts(found)
+                for task, found in by_task.items()
+            ]
+            for route, by_task in routes.items()
+        }
+        for space, routes in flips.items()
+    }
+    mine, theirs = (np.concatenate(part) for part in zip(*rows.values(), strict=True))
+    space, route = SPACES.index(SPACE), ROUTES.index(ROUTE)
+    columns = (
+        *(one.task[mine], one.id[mine], one.label[mine]),
+        *(one.chosen[space, route, mine], other.chosen[space, route, theirs]),
+    )
+    lists = {}
+    for kind in ("forgotten", "recovered"):
+        by_task = flips[SPACE][ROUTE].values()
+        hit = np.concatenate([getattr(found, kind) for found in by_task])
+        lists[kind] = _listed(run, stream, [column[hit] for column in columns])
+    return {"counts": counted, **lists}
+
+
+def _listed(
+    run: StoredRun, stream: Stream | None, columns: list[np.ndarray]
+) -> list[dict[str, Any]]:
+    """Returns an entry a sample; columns are task, id, label and both predictions."""
+    where = {}
+    if stream is not None:
+        where = {row.id: row.reference for task in stream.tasks for row in task.test}
+
+    def taken_for(slot: int) -> dict[str, str]:
+        known = run.stream.classes[slot]
+        return {"class": known.name, "modality": known.modality}
+
+    return [
+        {
+            "id": int(sample),
+            "sample": where[sample].describe() if sample in where else None,
+            "task": run.stream.tasks[task].name,
+            "class": run.stream.classes[label].name,
+            "before": taken_for(before),
+            "after": taken_for(after),
+        }
+        for task, sample, label, before, after in zip(*columns, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""What all programs share: flags, shorthands of configs, messages."""

@@ -1,0 +1,162 @@
+"""Flags of all programs: what is wrong with them is one message and exit code 2."""
+
+import ast
+import re
+import sys
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags, tuple_parser
+
+from mmcl_jax import config as configs
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.files import CONFIGS, raised_in, shipped
+
+USAGE_ERROR = 2
+
+
+class ListParser(tuple_parser.TupleParser):
+    """Parses the flag of a field that is a list."""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """Returns a list as Python has it, or else what stands between commas.
+
+        Commas inside brackets are left alone.
+
+        >>> ListParser().parse("image,audio")
+        ('image', 'audio')
+        >>> ListParser().parse("('a photo of a {}, a pet.',)")
+        ('a photo of a {}, a pet.',)
+        """
+        if not isinstance(argument, str):
+            return super().parse(argument)
+        try:
+            value = ast.literal_eval(argument)
+        except (ValueError, SyntaxError):
+            value = _between_commas(argument)
+        return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+# there is no other way to it
+config_flags._FIELD_TYPE_TO_PARSER[tuple] = ListParser()  # pyright: ignore[reportPrivateUsage]
+
+
+def _between_commas(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [word for part in parts if (word := part.strip())]
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags, which may stand anywhere; returns the program and what is none."""
+    flags.FLAGS.set_gnu_getopt()
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(complain(error))
+
+
+def parse_with_config(argv: list[str]) -> list[str]:
+    """Parses flags; a config may go by the name of one that comes with the package.
+
+    `configs/demo.py` is the one that comes with it, too, where there is no such file:
+    in a folder of one's own a command reads as it does in a clone.
+    """
+    argv, path = list(argv), ""
+    for i, flag in enumerate(argv):
+        name, equals, value = flag.partition("=")
+        if name not in ("--config", "-config") or i + 1 == len(argv) and not equals:
+            continue
+        at, start = (i, f"{name}=") if equals else (i + 1, "")
+        value = value if equals else argv[at]
+        path, colon, argument = value.partition(":")
+        found = shipped(f"configs/{path}.py" if path in _names() else path)
+        if not found.is_file():
+            names = ", ".join(_names())
+            message = f"--config: no file {path!r}, and none of {names}"
+            sys.exit(complain(ConfigError(message)))
+        path = str(found)
+        argv[at] = f"{start}{path}{colon}{argument}"
+    try:
+        return flags.FLAGS(argv)
+    except Exception as error:  # a config file may raise anything
+        sys.exit(complain(ConfigError(_of_config(error, argv, path))))
+
+
+def refuse_arguments(argv: list[str]) -> None:
+    """Raises `ConfigError` for what is no flag, where nothing else is taken."""
+    if len(argv) > 1:
+        raise ConfigError(f"unexpected argument {argv[1]!r}")
+
+
+def required(config: ConfigDict | None, example: str) -> ConfigDict:
+    """Returns what `--config` gives; raises `ConfigError` where it is missing."""
+    if not config:
+        raise ConfigError(f"--config: missing; for instance --config={example}")
+    return config
+
+
+def _of_config(error: Exception, argv: list[str], path: str) -> str:
+    """Says what is wrong with flags or with the config file that they name."""
+    if "no attribute 'get_config'" in str(error):
+        return f"{path}: no function 'get_config' in it"
+    if where := raised_in(path, error):
+        return where
+    if isinstance(error, (KeyError, AttributeError)):
+        return _unknown_field(error, argv)
+    # most of what a config file raises arrives as a traceback inside a message
+    text = str(error).strip()
+    _, ours, message = text.rpartition(f"{configs.ConfigError.__name__}: ")
+    if ours or "Traceback" not in text:
+        return message.strip()
+    return f"{path}: {text.splitlines()[-1]}"
+
+
+def _names() -> list[str]:
+    """Returns the names of the configs that come with the package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def _unknown_field(error: Exception, argv: list[str]) -> str:
+    """Puts the flag into the message of ConfigDict, which names the field alone."""
+    text = str(error.args[0]) if error.args else ""
+    name, *nearest = re.findall(r"[\w-]+", re.sub(r"\\n|Did you mean", " ", text))
+    flag = next(
+        (arg for arg in argv if name in arg.partition("=")[0].split(".")), "--config"
+    ).partition("=")[0]
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    kinds = [
+        kind
+        for kind, options in configs.STREAMS.items()
+        if flag.startswith("--config.stream.") and name in options.__annotations__
+    ]
+    if kinds:
+        hint = f", but of a stream of {kinds[0]}, see --config=configs/{kinds[0]}.py"
+    return f"{flag}: {name!r} is not a field of the config{hint}"
+
+
+def complain(error: Exception) -> int:
+    """Prints what is wrong, and returns the exit code."""
+    lines = (printable(line) for line in str(error).strip().splitlines())
+    print("error:", "\n".join(lines) or repr(error), file=sys.stderr)
+    return USAGE_ERROR
+
+
+def printable(text: str) -> str:
+    r"""Returns text that does nothing to a terminal: control characters are escaped.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(
+        c
+        if c.isprintable()
+        else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in text
+    )

@@ -1,1 +1,0 @@
-"""What starts the runs of a sweep: one small file an engine."""

@@ -1,0 +1,1 @@
+"""How predictions are scored: label spaces, metrics, calibration, cost."""

@@ -1,0 +1,40 @@
+"""What a method keeps, and how that grows with the stream, from shapes alone."""
+
+from collections.abc import Callable
+
+import jax
+
+from mmcl_jax.methods.base import Method
+from mmcl_jax.models import Model
+from mmcl_jax.ops import rngs
+from mmcl_jax.ops.trees import nbytes
+from mmcl_jax.types import PyTree
+
+
+def sizes(make_method: Callable[[Model], Method], model: Model) -> dict[str, int]:
+    """Returns what a method keeps of a stream, and of one class or task more.
+
+    Args:
+        make_method: builds the method around a model.
+        model: knows the classes and stages of the stream.
+
+    Returns:
+        `parameters_trained`: numbers that training may change. `bytes_remembered`:
+        of these and of the memory, all that a snapshot holds. `bytes_per_class` and
+        `bytes_per_task`: by which that grows with another class slot or stage.
+    """
+
+    def state(model: Model) -> PyTree:
+        init = make_method(model).init
+        return jax.eval_shape(lambda: init(rngs.key(0, "init"), model))
+
+    params, memory = state(model)
+    remembered = nbytes((params, memory))
+    more = {
+        "bytes_per_class": model._replace(num_classes=model.num_classes + 1),
+        "bytes_per_task": model._replace(num_stages=model.num_stages + 1),
+    }
+    return {
+        "parameters_trained": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "bytes_remembered": remembered,
+    } | {name: nbytes(state(other)) - remembered for name, other in more.items()}

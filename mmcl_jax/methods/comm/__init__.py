@@ -1,0 +1,1 @@
+"""COMM, as we read it: its method, and the parts that it is made of."""

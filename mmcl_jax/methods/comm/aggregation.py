@@ -1,0 +1,158 @@
+"""How COMM combines adapters: snapshots within a modality, blends across modalities.
+
+Arithmetic on stacks of adapters `{tower: [s ...]}` with one slot a modality, so it is
+the same for every kind of adapter, and for the context of class names.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from mmcl_jax.methods.class_context import CLASS_CONTEXT
+from mmcl_jax.models import Model
+from mmcl_jax.ops import relevance
+from mmcl_jax.types import Memory, PyTree
+
+Aggregation = Literal["running_mean", "exponential", "latest"]
+Blend = Literal["soft", "residual", "hard", "uniform", "none"]
+
+
+def by_slot(model: Model, stacks: PyTree, values: Float[Array, " m"]) -> PyTree:
+    """Returns `values` of each slot, shaped to broadcast over the stacks' leaves."""
+
+    def spread(leaf: Array, tower: str) -> Array:
+        rows = values[_members(model, tower)]
+        return rows.reshape(-1, *[1] * (leaf.ndim - 1))
+
+    return {
+        tower: jax.tree.map(lambda leaf, tower=tower: spread(leaf, tower), stack)
+        for tower, stack in stacks.items()
+    }
+
+
+def _members(model: Model, stack: str) -> np.ndarray:
+    """Returns the modality of each slot of a stack; class names are of them all."""
+    if stack == CLASS_CONTEXT:
+        return np.arange(len(model.modalities))
+    return np.asarray(model.members(stack))
+
+
+def used_adapters(
+    model: Model, kind: Aggregation, rate: float, stacks: PyTree, memory: Memory
+) -> PyTree:
+    """Returns the adapters in use: anchors `A`, with the active ones mixed in.
+
+    `A + share (Θ - A)` where share is `1 / k` in the k-th task of a modality
+    (`running_mean` of its snapshots and the current adapter), `rate` (`exponential`
+    mean) or 1 (`latest`). A modality's first adapter is used as it is.
+
+    Args:
+        model: which modalities each tower has.
+        kind: one of the three.
+        rate: of the exponential mean.
+        stacks: trained adapters Θ.
+        memory: `anchor`, `snapshots [m]` counted, `active [m]`.
+    """
+    active = memory["active"].astype(jnp.float32)
+    snapshots = memory["snapshots"].astype(jnp.float32)
+    share = {
+        "running_mean": active / jnp.maximum(snapshots + active, 1),
+        "exponential": rate * active,
+        "latest": active,
+    }[kind]
+    # a modality never met has no anchor yet
+    share = by_slot(model, stacks, jnp.where(snapshots > 0, share, 1.0))
+
+    def mix(anchor: Array, new: Array, s: Array) -> Array:
+        # exact at both ends, where the sum would round
+        between = anchor + s * (new - anchor)
+        return jnp.where(s == 0, anchor, jnp.where(s == 1, new, between))
+
+    return jax.tree.map(mix, memory["anchor"], stacks, share)
+
+
+def anchored_adapters(model: Model, stacks: PyTree, memory: Memory) -> PyTree:
+    """Returns the adapters as they were in use before the task, without gradient."""
+    known = by_slot(model, stacks, (memory["snapshots"] > 0).astype(jnp.float32))
+    anchored = jax.tree.map(
+        lambda anchor, new, k: jnp.where(k > 0, anchor, new),
+        memory["anchor"],
+        stacks,
+        known,
+    )
+    return jax.lax.stop_gradient(anchored)
+
+
+def same_tower(model: Model) -> np.ndarray:
+    """Returns which modalities share a tower, `[m m]`."""
+    towers = np.asarray(model.towers)
+    return towers[:, None] == towers[None, :]
+
+
+def blend_weights(
+    scores: Float[Array, "b m"],
+    own: Array,
+    allowed: Bool[Array, "b m"],
+    kind: Blend,
+    temperature: Float[Array, ""],
+    residual_share: float,
+) -> Float[Array, "b m"]:
+    """Returns the weight of each modality's adapter.
+
+    Args:
+        scores: of the router.
+        own: modality `[b]` whose adapter a sample would have alone.
+        allowed: modalities that may take part.
+        kind: `soft`: `softmax(scores / T)`; `residual`: the own adapter whole and
+            `residual_share` of the softmax over the others; `uniform`: all alike;
+            `hard`, `none`: `own` alone.
+        temperature: T.
+        residual_share: of `residual`.
+    """
+    if kind in ("hard", "none"):
+        return jax.nn.one_hot(own, scores.shape[1])
+    if kind == "uniform":
+        return allowed / jnp.maximum(allowed.sum(-1, keepdims=True), 1)
+    if kind == "residual":
+        return relevance.residual_relevance(
+            scores, own, allowed, temperature, residual_share
+        )
+    return relevance.relevance(scores, allowed, temperature)
+
+
+def warm_started(
+    model: Model,
+    stacks: PyTree,
+    anchor: PyTree,
+    mixing: Float[Array, "m m"],
+    new: Bool[Array, " m"],
+) -> PyTree:
+    """Starts each new modality at the blend of those that it resembles.
+
+    Args:
+        model: which modalities each tower has.
+        stacks: trained adapters.
+        anchor: adapters in use of the modalities met.
+        mixing: weights over the anchors for each modality; a row of zeros: no relative.
+        new: modalities that are met for the first time.
+
+    Returns:
+        Stacks; a modality without a relative keeps its draw.
+    """
+    stacked = {}
+    for tower, stack in stacks.items():
+        members = _members(model, tower)
+        rows = mixing[members][:, members]
+        start = new[members] & (rows.sum(-1) > 0.5)
+        blended = relevance.blend(rows, anchor[tower])
+        stacked[tower] = jax.tree.map(
+            lambda old, warm, start=start: jnp.where(
+                start.reshape(-1, *[1] * (old.ndim - 1)), warm, old
+            ),
+            stack,
+            blended,
+        )
+    return stacked

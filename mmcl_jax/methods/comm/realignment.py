@@ -1,0 +1,112 @@
+"""Re-alignment in COMM: which Gaussians there are, and what is solved from them."""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mmcl_jax.methods.comm.options import CommOptions
+from mmcl_jax.models import Model
+from mmcl_jax.ops import gaussians, realignment, relevance
+from mmcl_jax.ops.gaussians import Gaussians
+from mmcl_jax.types import Context, Key, Memory
+
+
+def num_groups(model: Model, options: CommOptions) -> int:
+    """Returns how many Gaussians there are."""
+    return {
+        "class": model.num_classes,
+        "task": model.num_stages,
+        "modality": len(model.modalities),
+    }[options.granularity]
+
+
+def covariance_group(options: CommOptions, group: Array) -> Array:
+    """Returns which covariance each class has `[C]`; one if it is tied."""
+    return jnp.zeros_like(group) if options.covariance == "tied" else group
+
+
+def group_of(options: CommOptions, memory: Memory, context: Context) -> Array:
+    """Returns which Gaussian each class belongs to `[C]`."""
+    classes = context.classes
+    return {
+        "class": jnp.arange(len(classes.modality)),
+        "task": memory["stage"],
+        "modality": classes.modality,
+    }[options.granularity]
+
+
+def realigned(
+    model: Model, options: CommOptions, context: Context, key: Key
+) -> dict[str, Any]:
+    """Returns the re-alignment and the shifts that follow from the Gaussians."""
+    memory, classes = context.memory, context.classes
+    kind, strength = options.realignment, options.realignment_regularization
+    if kind == "off":
+        return {}
+    group = group_of(options, memory, context)
+    stats = memory["features"]
+    if options.granularity != "class":
+        stats = gaussians.coarsen(stats, group, num_groups(model, options))
+    seen = classes.seen & (stats.count > 0)
+    if kind == "mean_shift":
+        shift = realignment.mean_shifts(
+            stats.mean, classes.text, seen, classes.modality, len(model.modalities)
+        )
+        return {"shift": shift}
+    if kind == "gradient":
+        return {"realignment": _by_gradient(model, options, stats, group, context, key)}
+    prior = relevance.balanced_prior(seen, classes.modality, len(model.modalities))
+    covariance = _structure(options)(gaussians.covariance(stats, options.shrinkage))
+    if kind == "regression":
+        solved = realignment.regression(
+            stats.mean, covariance, classes.text, prior, strength, model.logit_scale
+        )
+    else:
+        solved = realignment.discriminant(
+            stats.mean,
+            covariance,
+            classes.text,
+            prior,
+            strength,
+            options.realignment_residual,
+        )
+    return {"realignment": solved}
+
+
+def _structure(options: CommOptions):
+    if options.covariance in ("full", "tied"):
+        return lambda matrix: matrix
+    return functools.partial(
+        gaussians.structured, form=options.covariance, rank=options.covariance_rank
+    )
+
+
+def _by_gradient(
+    model: Model,
+    options: CommOptions,
+    stats: Gaussians,
+    group: Array,
+    context: Context,
+    key: Key,
+) -> realignment.Realignment:
+    label = jnp.repeat(jnp.arange(model.num_classes), options.pseudo_samples)
+    drawn, weight, jitter = gaussians.sample(
+        key,
+        stats,
+        label,
+        covariance_group(options, group),
+        options.shrinkage,
+        structure=_structure(options),
+    )
+    solved = realignment.gradient(
+        drawn,
+        label,
+        weight,
+        context.classes.text,
+        context.classes.seen,
+        options.realignment_regularization,
+        model.logit_scale,
+    )
+    return solved._replace(jitter=jitter)

@@ -1,0 +1,132 @@
+"""One slot a stage: which one is trained, and which ones a sample may use.
+
+Who shares decides about the second: with groups, a sample sees the stages that had the
+modality of its group; without, all stages that its tower has met.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from mmcl_jax.fields import Sharing
+from mmcl_jax.methods.adapted import init_groups
+from mmcl_jax.methods.sharing import SHARED, group_weights
+from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.ops.relevance import modalities_of
+from mmcl_jax.types import Batch, Classes, Context, Key, Params, PyTree
+
+Met = Bool[Array, "t m"]
+
+
+def init_slots(
+    key: Key, model: Model, adapter: Adapter, slots_of_stage: int = 1
+) -> Params:
+    """Returns a stack of adapters for each tower; slots of a stage stand together."""
+    return init_groups(key, model, adapter, SHARED, model.num_stages * slots_of_stage)
+
+
+def init(model: Model) -> Met:
+    """Returns which modalities each stage had, before the first one."""
+    return jnp.zeros((model.num_stages, len(model.modalities)), bool)
+
+
+def meet(model: Model, met: Met, context: Context) -> Met:
+    """Returns `met` with the modalities of the stage that begins."""
+    return met.at[context.task].set(modalities_now(model, context.classes))
+
+
+def modalities_now(model: Model, classes: Classes) -> Bool[Array, " m"]:
+    """Returns the modalities of the stage."""
+    return modalities_of(classes.of_task, classes.modality, len(model.modalities))
+
+
+def of_tower_now(model: Model, tower: str, context: Context) -> Bool[Array, " t"]:
+    """Returns the stage that begins, if it has a modality of the tower; else none."""
+    used = modalities_now(model, context.classes)[np.asarray(model.members(tower))]
+    return (jnp.arange(model.num_stages) == context.task) & used.any()
+
+
+def by_group(
+    model: Model, tower: str, sharing: Sharing, modalities: Bool[Array, "*t m"]
+) -> Bool[Array, "*t g"]:
+    """Returns which groups of a tower the given modalities belong to."""
+    own = modalities[..., np.asarray(model.members(tower))]
+    return own.any(-1, keepdims=True) if sharing == SHARED else own
+
+
+def visible(
+    model: Model, sharing: Sharing, met: Met, context: Context, batch: Batch
+) -> Bool[Array, "b t"]:
+    """Returns the stages whose slots each sample may use."""
+    groups = group_weights(model, sharing, context, batch)
+    of_group = by_group(model, model.tower_of(batch.modality), sharing, met)
+    return groups @ of_group.T.astype(groups.dtype) > 0
+
+
+def own(context: Context, batch: Batch) -> Int[Array, " b"]:
+    """Returns the stage that is being trained, for each sample."""
+    return jnp.broadcast_to(context.task, batch.label.shape)
+
+
+def previous(
+    model: Model, tower: str, sharing: Sharing, met: Met, context: Context
+) -> Bool[Array, " t"]:
+    """Returns the earlier stages that share a group of the tower with this one."""
+    now = by_group(model, tower, sharing, modalities_now(model, context.classes))
+    related = (by_group(model, tower, sharing, met) & now).any(-1)
+    return related & (jnp.arange(model.num_stages) < context.task)
+
+
+def copy_previous(
+    model: Model, stacks: PyTree, sharing: Sharing, met: Met, context: Context
+) -> PyTree:
+    """Returns stacks whose slot of the stage starts as the last of `previous`.
+
+    With none before it, the slot stays as it was drawn.
+    """
+
+    def of_tower(tower: str) -> PyTree:
+        earlier = previous(model, tower, sharing, met, context)
+        last = jnp.where(earlier, jnp.arange(model.num_stages), -1).max()
+        source = jnp.where(last < 0, context.task, last)
+        return jax.tree.map(lambda x: x.at[context.task].set(x[source]), stacks[tower])
+
+    return {tower: of_tower(tower) for tower in stacks}
+
+
+def trainable_slots(
+    model: Model, context: Context, stacks: PyTree, slots_of_stage: int = 1
+) -> PyTree:
+    """Returns 1 for the stage's slots of stacks `{tower: leaves [s ...]}`, else 0.
+
+    A tower that none of the stage's modalities uses stays as it is.
+    """
+
+    def of_tower(tower: str) -> PyTree:
+        own = of_tower_now(model, tower, context).astype(jnp.float32)
+        return _along_slots(stacks[tower], jnp.repeat(own, slots_of_stage))
+
+    return {tower: of_tower(tower) for tower in stacks}
+
+
+def trainable_groups(
+    model: Model,
+    sharing: Sharing,
+    context: Context,
+    stacks: PyTree,
+    slots_of_group: int = 1,
+) -> PyTree:
+    """Returns 1 for the slots of groups that the stage has samples of, else 0."""
+    now = modalities_now(model, context.classes)
+
+    def of_tower(tower: str) -> PyTree:
+        groups = by_group(model, tower, sharing, now).astype(jnp.float32)
+        return _along_slots(stacks[tower], jnp.repeat(groups, slots_of_group))
+
+    return {tower: of_tower(tower) for tower in stacks}
+
+
+def _along_slots(stack: PyTree, free: Float[Array, " s"]) -> PyTree:
+    return jax.tree.map(lambda x: free.reshape(-1, *[1] * (x.ndim - 1)), stack)

@@ -1,0 +1,1 @@
+"""Pure functions on arrays: losses, statistics, solvers, trees, random keys."""

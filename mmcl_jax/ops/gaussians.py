@@ -1,0 +1,372 @@
+"""Streaming Gaussian statistics: a mean per class, a scatter per group of classes.
+
+A group ties the covariance of its classes: one group a modality or a task is the usual
+choice, `class_group = arange(C)` gives each class its own covariance. The memory is
+fixed for the whole stream.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from mmcl_jax.ops.losses import MASKED, Scalar, unit_norm
+from mmcl_jax.types import Key
+
+# Accelerators multiply float32 in shortened formats unless told otherwise; second
+# moments do not survive that.
+_einsum = partial(jnp.einsum, precision="highest")
+
+
+class Gaussians(NamedTuple):
+    """Sufficient statistics of Gaussian classes with tied covariances.
+
+    Attributes:
+        count: sum of the weights of each class.
+        mean: mean of each class, 0 where nothing was seen.
+        scatter: `sum_c sum_i (x_i - mean_c)(x_i - mean_c)^T` of each group's classes.
+    """
+
+    count: Float[Array, " C"]  # pyright: ignore[reportIncompatibleMethodOverride]
+    mean: Float[Array, "C d"]
+    scatter: Float[Array, "G d d"]
+
+
+ClassGroup = Int[Array, " C"] | Int[Array, ""] | int
+
+
+def init(
+    num_classes: int, num_groups: int, dim: int, dtype: DTypeLike = jnp.float32
+) -> Gaussians:
+    """Statistics of nothing.
+
+    Args:
+        num_classes: class slots C of the whole stream.
+        num_groups: groups G that tie a covariance.
+        dim: width d of the features.
+        dtype: of all three arrays.
+    """
+    return Gaussians(
+        jnp.zeros(num_classes, dtype),
+        jnp.zeros((num_classes, dim), dtype),
+        jnp.zeros((num_groups, dim, dim), dtype),
+    )
+
+
+def update(
+    stats: Gaussians,
+    features: Float[Array, "b d"],
+    label: Int[Array, " b"],
+    weight: Float[Array, " b"],
+    class_group: ClassGroup,
+) -> Gaussians:
+    """Adds a batch; any order and any division into batches gives the same result.
+
+    With `n_a`, `mean_a` stored and `n_b`, `mean_b` of the batch, for each class:
+    `delta = mean_b - mean_a`, `mean = mean_a + delta n_b / n`,
+    `S = S_a + S_b + delta delta^T n_a n_b / n`.
+
+    Args:
+        stats: what is known so far.
+        features: [b, d].
+        label: class [b]; a label outside 0..C-1 is ignored.
+        weight: [b]; rows of weight 0 change nothing, whatever they hold.
+        class_group: group of each class [C], or one group for the whole batch. When a
+            class changes its group, only the sum over groups stays exact.
+
+    >>> x = jnp.array([[1.0, 2], [3, 4], [5, 9]])
+    >>> zero, one = jnp.zeros(3, int), jnp.ones(3)
+    >>> stats = update(init(1, 1, 2), x, zero, one, 0)
+    >>> stats.mean.tolist(), stats.scatter[0].tolist()
+    ([[3.0, 5.0]], [[8.0, 14.0], [14.0, 26.0]])
+
+    References:
+        T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating Formulae and a Pairwise
+        Algorithm for Computing Sample Variances", 1979, equations (2.1).
+    """
+    dtype = stats.mean.dtype
+    num_classes = stats.count.shape[0]
+    class_group = jnp.broadcast_to(class_group, (num_classes,))
+    weight = jnp.where(weight > 0, weight, 0).astype(dtype)
+    member = jax.nn.one_hot(label, num_classes, dtype=dtype) * weight[:, None]
+    weight = jnp.sum(member, axis=-1)
+    x = jnp.where(weight[:, None] > 0, features, 0).astype(dtype)
+    label = jnp.clip(label, 0, num_classes - 1)
+
+    added = jnp.sum(member, axis=0)
+    count = stats.count + added
+    batch_mean = _einsum("bc,bd->cd", _divide(member, added[None, :]), x)
+    delta = batch_mean - stats.mean
+    # (x - mean_b) sums to zero in each class, so the cross terms with delta vanish and
+    # b rows carry both the batch's scatter and the correction.
+    root = jnp.sqrt(_divide(stats.count, count))[:, None]
+    row = x - (batch_mean - root * delta)[label]
+    scatter = _scatter(row, weight, class_group[label], stats.scatter)
+    mean = stats.mean + _divide(added, count)[:, None] * delta
+    return Gaussians(count, mean, scatter)
+
+
+def select(
+    stats: Gaussians, class_group: ClassGroup, keep_group: Bool[Array, " G"]
+) -> Gaussians:
+    """Forgets all groups but those of the mask `keep_group` [G]."""
+    kept = keep_group[jnp.broadcast_to(class_group, stats.count.shape)]
+    return Gaussians(
+        jnp.where(kept, stats.count, 0),
+        jnp.where(kept[:, None], stats.mean, 0),
+        jnp.where(keep_group[:, None, None], stats.scatter, 0),
+    )
+
+
+def coarsen(stats: Gaussians, group: Int[Array, " C"], num_groups: int) -> Gaussians:
+    """Replaces class means by the means of larger groups: one Gaussian a group.
+
+    Every class takes the mean of its group, and what it lay apart from it goes into the
+    scatter. `count` stays that of each class.
+
+    Args:
+        stats: statistics whose scatter has one group, or these groups.
+        group: group of each class [C].
+        num_groups: how many there are.
+
+    Returns:
+        Statistics of the same shapes.
+    """
+    total = jax.ops.segment_sum(stats.count, group, num_groups)
+    share = _divide(stats.count, total[group])[:, None]
+    mean = jax.ops.segment_sum(share * stats.mean, group, num_groups)[group]
+    tied = stats.scatter.shape[0] == 1
+    row_group = jnp.zeros_like(group) if tied else group
+    scatter = _scatter(stats.mean - mean, stats.count, row_group, stats.scatter)
+    return Gaussians(stats.count, mean, scatter)
+
+
+def structured(matrix: Float[Array, "d d"], form: str, rank: int) -> Array:
+    """Returns a covariance of fewer numbers, with the diagonal or trace of `matrix`.
+
+    Args:
+        matrix: symmetric [d, d].
+        form: `diagonal`; `isotropic`: a multiple of the identity; `low_rank`: its
+            `rank` largest eigenvalues, and the diagonal of the rest.
+        rank: of `low_rank`.
+
+    >>> structured(jnp.array([[3.0, 1.0], [1.0, 1.0]]), "isotropic", 1).tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
+    """
+    diagonal = jnp.diagonal(matrix)
+    if form == "diagonal":
+        return jnp.diag(diagonal)
+    if form == "isotropic":
+        return jnp.eye(len(diagonal), dtype=matrix.dtype) * diagonal.mean()
+    values, vectors = jnp.linalg.eigh(matrix)
+    top = vectors[:, -rank:]
+    leading = _einsum("dk,k,ek->de", top, jnp.maximum(values[-rank:], 0), top)
+    rest = jnp.maximum(diagonal - jnp.diagonal(leading), 0)
+    return leading + jnp.diag(rest)
+
+
+def covariance(stats: Gaussians, shrinkage: Scalar) -> Float[Array, "d d"]:
+    """Pooled, unbiased within-class covariance, shrunk towards a scaled identity.
+
+    `S = sum_g scatter_g / sum_c (count_c - 1)` and
+    `(1 - shrinkage) S + shrinkage (tr S / d) I`, which has the trace of S.
+
+    Args:
+        stats: statistics; `select` the groups to pool first.
+        shrinkage: between 0 and 1; 1 gives an isotropic covariance.
+
+    Returns:
+        Symmetric matrix [d, d]; `I / d` while nothing is known of the spread (no
+        sample, one a class, or copies): trace 1, the most unit-norm features can have.
+
+    References:
+        O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional
+        covariance matrices", 2004.
+    """
+    freedom = jnp.sum(jnp.maximum(stats.count - 1, 0))
+    return _shrink(jnp.sum(stats.scatter, axis=0), freedom, stats.mean, shrinkage)
+
+
+def group_covariances(
+    stats: Gaussians, shrinkage: Scalar, class_group: ClassGroup
+) -> Float[Array, "G d d"]:
+    """As `covariance`, each group by itself: matrices [G, d, d]."""
+    class_group = jnp.broadcast_to(class_group, stats.count.shape)
+    freedom = jax.ops.segment_sum(
+        jnp.maximum(stats.count - 1, 0), class_group, stats.scatter.shape[0]
+    )
+    shrink = jax.vmap(_shrink, in_axes=(0, 0, None, None))
+    return shrink(stats.scatter, freedom, stats.mean, shrinkage)
+
+
+def cholesky_with_jitter(
+    matrix: Float[Array, "d d"],
+) -> tuple[Float[Array, "d d"], Float[Array, ""]]:
+    """Cholesky factor of a matrix that may be singular.
+
+    Adds 0, then 1e-6 up to 1e-2 times the mean of the diagonal to the diagonal, until
+    the factor is finite and no pivot is lost in rounding.
+
+    Args:
+        matrix: symmetric, positive semi-definite [d, d].
+
+    Returns:
+        The lower factor L, and the jitter j: `L L^T = matrix + j I`; NaN if the matrix
+        is far from semi-definite.
+
+    >>> factor, jitter = cholesky_with_jitter(jnp.ones((2, 2)))
+    >>> bool(jnp.all(jnp.isfinite(factor))), round(float(jitter), 8)
+    (True, 1e-06)
+    """
+    mean_diagonal = jnp.trace(matrix) / matrix.shape[0]
+    scale = jnp.where(mean_diagonal > 0, mean_diagonal, 1)
+    jitters = scale * jnp.array([0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2], matrix.dtype)
+    lowest = scale * jnp.finfo(matrix.dtype).eps
+
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+
+    def failed(state):
+        level, factor = state
+        good = jnp.all(jnp.square(jnp.diagonal(factor)) > lowest)
+        return ~good & (level < len(jitters) - 1)
+
+    def escalate(state):
+        level = state[0] + 1
+        return level, jnp.linalg.cholesky(matrix + jitters[level] * identity)
+
+    start = jnp.asarray(-1), jnp.full_like(matrix, jnp.nan)
+    level, factor = jax.lax.while_loop(failed, escalate, start)
+    return factor, jitters[level]
+
+
+def sample(
+    key: Key,
+    stats: Gaussians,
+    label: Int[Array, " n"],
+    class_group: ClassGroup,
+    shrinkage: Scalar,
+    normalize: bool = True,
+    structure: Callable[[Array], Array] = lambda matrix: matrix,
+) -> tuple[Float[Array, "n d"], Float[Array, " n"], Float[Array, ""]]:
+    """Draws pseudo-features `mean_c + L_g eps` with `L_g L_g^T` the group's covariance.
+
+    Args:
+        key: random key.
+        stats: statistics.
+        label: class [n] of each draw; repeat a class for more draws of it.
+        class_group: group of each class [C].
+        shrinkage: of the covariance, between 0 and 1.
+        normalize: scale the draws to unit norm, as real features are.
+        structure: what is done to each covariance first, such as `structured`.
+
+    Returns:
+        Features [n, d], weights [n]: 0 where the class has no sample, else 1, and the
+        largest jitter of a covariance.
+    """
+    class_group = jnp.broadcast_to(class_group, stats.count.shape)
+    matrices = jax.vmap(structure)(group_covariances(stats, shrinkage, class_group))
+    factors, jitters = jax.vmap(cholesky_with_jitter)(matrices)
+    mean = stats.mean[label]
+    noise = jax.random.normal(key, mean.shape, mean.dtype)
+    group = jax.nn.one_hot(class_group[label], len(factors), dtype=mean.dtype)
+    spread = _einsum("nge,gde->nd", group[:, :, None] * noise[:, None, :], factors)
+    features = unit_norm(mean + spread) if normalize else mean + spread
+    return features, (stats.count[label] > 0).astype(mean.dtype), jitters.max()
+
+
+class Densities(NamedTuple):
+    """Gaussians with a covariance each, solved once to be asked often.
+
+    Attributes:
+        mean: of each class.
+        whitening: inverse of the lower Cholesky factor of its covariance.
+        peak: log density at the mean; `losses.MASKED` of a class without samples.
+    """
+
+    mean: Float[Array, "C d"]
+    whitening: Float[Array, "C d d"]
+    peak: Float[Array, " C"]
+
+
+def no_densities(num_classes: int, dim: int) -> Densities:
+    """Returns the densities of nothing."""
+    return Densities(
+        jnp.zeros((num_classes, dim)),
+        jnp.zeros((num_classes, dim, dim)),
+        # a type of its own: one that follows others would be lost in a snapshot
+        jnp.full(num_classes, MASKED, jnp.float32),
+    )
+
+
+def densities(
+    stats: Gaussians, class_group: ClassGroup, shrinkage: Scalar
+) -> tuple[Densities, Float[Array, ""]]:
+    """Solves for the densities of Gaussians.
+
+    Args:
+        stats: statistics.
+        class_group: group of each class [C].
+        shrinkage: of the covariances, between 0 and 1.
+
+    Returns:
+        Densities of the classes; the largest jitter of a covariance.
+    """
+    class_group = jnp.broadcast_to(class_group, stats.count.shape)
+    matrices = group_covariances(stats, shrinkage, class_group)
+    factors, jitters = jax.vmap(cholesky_with_jitter)(matrices)
+    identity = jnp.eye(matrices.shape[-1], dtype=matrices.dtype)
+    inverses = jax.vmap(lambda f: solve_triangular(f, identity, lower=True))(factors)
+    # log|L^-1| = -log|S| / 2
+    spread = jnp.sum(jnp.log(jnp.diagonal(inverses, axis1=-2, axis2=-1)), axis=-1)
+    peak = spread - 0.5 * matrices.shape[-1] * jnp.log(2 * jnp.pi)
+    peak = jnp.where(stats.count > 0, peak[class_group], MASKED)
+    return Densities(stats.mean, inverses[class_group], peak), jitters.max()
+
+
+def log_density(
+    densities: Densities, features: Float[Array, "b d"]
+) -> Float[Array, "b C"]:
+    """Log density of each feature under each class.
+
+    `-(d log 2 pi + log|S_c| + (x - mean_c)^T S_c^-1 (x - mean_c)) / 2`.
+
+    Args:
+        densities: of the classes.
+        features: [b, d].
+
+    Returns:
+        [b, C]; `losses.MASKED` for classes without samples.
+    """
+    known = densities.peak > MASKED
+    x = features.astype(densities.mean.dtype)
+    offset = x[:, None, :] - densities.mean[None, :, :]
+    white = _einsum("bcd,ced->bce", offset, densities.whitening)
+    density = densities.peak - 0.5 * jnp.sum(jnp.square(white), axis=-1)
+    return jnp.where(known, density, MASKED)
+
+
+def _divide(a, b):
+    return a / jnp.where(b > 0, b, 1)
+
+
+def _scatter(row, weight, group, scatter):
+    """Adds `weight_i row_i row_i^T` to the matrix of each row's group."""
+    group = jax.nn.one_hot(group, scatter.shape[0], dtype=row.dtype)
+    weighted = (group * weight[:, None])[:, :, None] * row[:, None, :]
+    return scatter + _einsum("bgd,be->gde", weighted, row)
+
+
+def _shrink(scatter, freedom, mean, shrinkage):
+    dim = scatter.shape[-1]
+    isotropic = jnp.eye(dim, dtype=scatter.dtype) / dim
+    raw = _divide(scatter + scatter.T, 2 * freedom)
+    trace = jnp.trace(raw)
+    # Copies of one sample leave a scatter of mere rounding; its inverse is noise.
+    rounding = jnp.finfo(scatter.dtype).eps * jnp.max(jnp.sum(mean**2, axis=-1))
+    shrunk = (1 - shrinkage) * raw + shrinkage * trace * isotropic
+    return jnp.where(trace > rounding, shrunk, isotropic)

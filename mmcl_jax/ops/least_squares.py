@@ -1,0 +1,178 @@
+"""Ridge regression from streaming sums, in one solve or recursively.
+
+Nothing is approximated: after any number of batches, in any order, the weights are
+those of all samples together. That makes a linear head on frozen features a baseline
+that forgets nothing.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_factor, cho_solve
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from mmcl_jax.ops.gaussians import cholesky_with_jitter
+from mmcl_jax.ops.losses import Scalar
+
+
+class Ridge(NamedTuple):
+    """Sufficient statistics of a linear regression.
+
+    Attributes:
+        gram: `sum_i w_i x_i x_i^T`.
+        cross: `sum_i w_i x_i y_i^T`; classes not met have a column of zeros.
+        count: `sum_i w_i`.
+    """
+
+    gram: Float[Array, "d d"]
+    cross: Float[Array, "d C"]
+    count: Float[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def init(dim: int, num_classes: int, dtype: DTypeLike = jnp.float32) -> Ridge:
+    """Statistics of nothing.
+
+    Args:
+        dim: width d of the features.
+        num_classes: targets C of the whole stream; fixed, so nothing has to grow.
+        dtype: of all arrays.
+
+    Returns:
+        Zeros.
+    """
+    return Ridge(
+        gram=jnp.zeros((dim, dim), dtype),
+        cross=jnp.zeros((dim, num_classes), dtype),
+        count=jnp.zeros((), dtype),
+    )
+
+
+def update(
+    stats: Ridge,
+    x: Float[Array, "b d"],
+    y: Float[Array, "b C"],
+    weight: Float[Array, " b"],
+) -> Ridge:
+    """Adds a batch: `gram += X^T D X`, `cross += X^T D Y` with `D = diag(weight)`.
+
+    Args:
+        stats: what is known so far.
+        x: features [b, d].
+        y: targets [b, C], for classes one-hot.
+        weight: [b]; rows of weight 0 change nothing, whatever they hold.
+
+    Returns:
+        Statistics of the same shapes and dtypes.
+    """
+    x, y = _weighted_rows(x, y, weight, stats.gram.dtype)
+    return Ridge(
+        gram=stats.gram + _matmul(x.T, x),
+        cross=stats.cross + _matmul(x.T, y),
+        count=stats.count + jnp.sum(jnp.where(weight > 0, weight, 0), dtype=x.dtype),
+    )
+
+
+def solve(
+    stats: Ridge, regularization: Scalar
+) -> tuple[Float[Array, "d C"], Float[Array, ""]]:
+    """Ridge solution `W = (gram + r I)^-1 cross` with `r = regularization`.
+
+    Args:
+        stats: statistics.
+        regularization: at least 0, in units of the gram matrix. Where it is too small
+            for the precision the least sufficient jitter is added.
+
+    Returns:
+        W [d, C]: predictions are `x W`. Zero columns for classes not met. And the
+        jitter, see `gaussians.cholesky_with_jitter`.
+
+    >>> stats = init(2, 2)
+    >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+    >>> W, _ = solve(update(stats, x, jnp.eye(2), jnp.ones(2)), 1.0)
+    >>> (10 * W).round(4).tolist()
+    [[4.0, 2.0], [-2.0, 4.0]]
+
+    References:
+        M. D. McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for
+        Continual Learning", NeurIPS 2023, equation (9).
+    """
+    identity = jnp.eye(stats.gram.shape[0], dtype=stats.gram.dtype)
+    factor, jitter = cholesky_with_jitter(stats.gram + regularization * identity)
+    return cho_solve((factor, True), stats.cross), jitter
+
+
+def recursive_init(
+    dim: int,
+    num_classes: int,
+    regularization: float,
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[Float[Array, "d d"], Float[Array, "d C"]]:
+    """Start of `recursive_update`: `R = I / regularization` and `W = 0`.
+
+    Args:
+        dim: width d of the features.
+        num_classes: targets C of the whole stream.
+        regularization: above 0; fixed from here on.
+        dtype: of both arrays.
+
+    Returns:
+        R [d, d] and W [d, C].
+
+    Raises:
+        ValueError: `regularization` is not above 0.
+    """
+    if not regularization > 0:
+        raise ValueError(f"regularization={regularization}; expected above 0")
+    inverse = jnp.eye(dim, dtype=dtype) / regularization
+    return inverse, jnp.zeros((dim, num_classes), dtype)
+
+
+def recursive_update(
+    inverse: Float[Array, "d d"],
+    weights: Float[Array, "d C"],
+    x: Float[Array, "b d"],
+    y: Float[Array, "b C"],
+    weight: Float[Array, " b"],
+) -> tuple[Float[Array, "d d"], Float[Array, "d C"]]:
+    """Recursive least squares: the ridge solution without the sums.
+
+    `R' = R - R X^T (I + X R X^T)^-1 X R` and `W' = W + R' X^T (Y - X W)`, with the new
+    inverse R' in the second equation; the old one gives other weights.
+
+    Args:
+        inverse: R [d, d], `(gram + r I)^-1` of the samples so far.
+        weights: W [d, C].
+        x: features [b, d].
+        y: targets [b, C].
+        weight: [b]; rows of weight 0 change nothing, whatever they hold.
+
+    Returns:
+        R' and W'. R' is made symmetric, which rounding would undo step by step.
+
+    References:
+        Y. Xu et al., "Advancing Cross-domain Discriminability in Continual Learning of
+        Vision-Language Models" (RAIL), NeurIPS 2024, primal form.
+        H. Zhuang et al., "ACIL: Analytic Class-Incremental Learning with Absolute
+        Memorization and Privacy Protection", NeurIPS 2022.
+    """
+    x, y = _weighted_rows(x, y, weight, inverse.dtype)
+    projected = _matmul(x, inverse)
+    inner = jnp.eye(x.shape[0], dtype=x.dtype) + _matmul(projected, x.T)
+    gain = cho_solve(cho_factor(inner, lower=True), projected)
+    inverse = inverse - _matmul(projected.T, gain)
+    inverse = (inverse + inverse.T) / 2
+    error = y - _matmul(x, weights)
+    return inverse, weights + _matmul(inverse, _matmul(x.T, error))
+
+
+def _weighted_rows(x, y, weight, dtype):
+    """Rows times the root of their weight: every sum of products is then weighted."""
+    used = (weight > 0)[:, None]
+    root = jnp.sqrt(jnp.where(weight > 0, weight, 0)).astype(dtype)[:, None]
+    x = jnp.where(used, x, 0).astype(dtype) * root
+    return x, jnp.where(used, y, 0).astype(dtype) * root
+
+
+def _matmul(a, b):
+    return jnp.matmul(a, b, precision="highest")

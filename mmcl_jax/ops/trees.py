@@ -1,0 +1,85 @@
+"""Arithmetic on trees of arrays: means, interpolation and penalties of parameters."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax.ops.losses import Scalar
+from mmcl_jax.types import PyTree
+
+
+def copy(tree: PyTree) -> PyTree:
+    """Returns the tree in buffers of its own, which may be donated by themselves."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def select(condition: Array, then: PyTree, otherwise: PyTree) -> PyTree:
+    """Returns one of two trees by a traced condition."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), then, otherwise)
+
+
+def interpolate(start: PyTree, end: PyTree, share: Scalar) -> PyTree:
+    """Returns `(1 - share) start + share end`, exact at both ends.
+
+    >>> float(interpolate(1.0, 3.0, 0.25))
+    1.5
+
+    References:
+        M. Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT), CVPR
+        2022.
+    """
+    share = jnp.asarray(share)
+    between = jax.tree.map(lambda a, b: a + share * (b - a), start, end)
+    # `a + 1 (b - a)` rounds
+    return select(share == 1, end, between)
+
+
+def running_mean(mean: PyTree, new: PyTree, number: Array | int) -> PyTree:
+    """Returns the mean of `number` trees and one more, `m + (x - m) / (number + 1)`.
+
+    >>> mean = running_mean(1.0, 2.0, 1)
+    >>> round(running_mean(mean, 4.0, 2), 4)
+    2.3333
+    """
+    return jax.tree.map(lambda m, x: m + (x - m) / (number + 1), mean, new)
+
+
+def quadratic_penalty(
+    tree: PyTree, centre: PyTree, importance: PyTree
+) -> Float[Array, ""]:
+    """Returns `1/2 sum_i F_i (θ_i - θ*_i)²` over all entries of all leaves.
+
+    Args:
+        tree: θ.
+        centre: θ*, of the same structure; no gradient flows into it.
+        importance: F, of the same structure, at least 0; no gradient either.
+
+    >>> tree, centre = jnp.array([1.0, -1.0]), jnp.array([0.0, 1.0])
+    >>> float(3 * quadratic_penalty(tree, centre, jnp.array([2.0, 0.5])))
+    6.0
+    """
+    centre, importance = jax.lax.stop_gradient((centre, importance))
+    terms = jax.tree.map(
+        lambda x, c, f: jnp.sum(f * jnp.square(x - c)), tree, centre, importance
+    )
+    return 0.5 * sum(jax.tree.leaves(terms), jnp.zeros(()))
+
+
+def tangent(
+    value: Float[Array, ""], gradient: PyTree, tree: PyTree
+) -> Float[Array, ""]:
+    """Returns `value`, with `gradient` as its gradient with respect to the tree.
+
+    >>> slope = jax.grad(lambda x: tangent(jnp.zeros(()), jnp.array([1.0, 3.0]), x))
+    >>> slope(jnp.ones(2)).tolist()
+    [1.0, 3.0]
+    """
+    terms = jax.tree.map(
+        lambda g, x: jnp.sum(g * (x - jax.lax.stop_gradient(x))), gradient, tree
+    )
+    return value + sum(jax.tree.leaves(terms), jnp.zeros(()))
+
+
+def nbytes(tree: PyTree) -> int:
+    """Returns the bytes that the arrays of `tree` take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,1 @@
+"""Devices, processes and the machine that a run computes on."""

@@ -1,0 +1,1 @@
+"""What a run will need on some hardware, before it is started."""

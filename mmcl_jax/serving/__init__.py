@@ -1,0 +1,1 @@
+"""From the workdir of a run to labels of files."""

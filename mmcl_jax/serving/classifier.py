@@ -1,0 +1,337 @@
+"""What a run has learnt, ready to label ordinary files."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mmcl_jax import config as configs
+from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.evaluation import calibration
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import FileReference, Inputs, Reference, TextReference
+from mmcl_jax.serving import file_types
+from mmcl_jax.streams.base import Record
+from mmcl_jax.training.batches import Feed
+from mmcl_jax.training.build import Run
+from mmcl_jax.training.learner import LearnerState
+from mmcl_jax.types import Batch, Classes, Prediction, PyTree
+
+# a path, or a sentence
+Sample = str | os.PathLike[str] | Reference
+
+# batches whose samples are held in memory at once
+_AHEAD = 2
+_GIVEN, _PREDICTED = calibration.ROUTES
+
+
+class Label(NamedTuple):
+    """A class name and its probability."""
+
+    name: str
+    probability: float
+
+
+class Labelled(NamedTuple):
+    """What is said of one sample.
+
+    Attributes:
+        source: its path, or a phrase that it can be found by.
+        modality: it was read as.
+        taken_for: the modality that the model took it for; the one that was given,
+            where it was.
+        labels: the likeliest first.
+    """
+
+    source: str
+    modality: str
+    taken_for: str
+    labels: tuple[Label, ...]
+
+
+class _Group(NamedTuple):
+    """Samples of one modality: their places in a row of samples, and their inputs."""
+
+    modality: str
+    places: tuple[int, ...]
+    inputs: Inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A snapshot of a run, with the frozen encoder it was learnt in.
+
+    Attributes:
+        run: its config, encoder and compiled functions; its stream has no samples.
+        state: what was trained and what is remembered.
+        slots: the class slots as they were met by the snapshot.
+        snapshot: the stage behind which it was written, counted from 1.
+        temperatures: that logits are divided by, by route; None: the run has stored
+            none, and 1 is taken.
+        notes: what a user should know of how it came to be.
+        frozen: weights of the encoder, on the device.
+    """
+
+    run: Run
+    state: LearnerState
+    slots: Classes
+    snapshot: int
+    temperatures: dict[str, float] | None
+    notes: tuple[str, ...]
+    frozen: PyTree
+    _feed: Feed
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes met so far, each once."""
+        return tuple(self._names[i] for i in np.flatnonzero(self._met).tolist())
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities met so far."""
+        stream = self.run.stream
+        return tuple(stream.modalities[m] for m in self._known)
+
+    def predict(
+        self, paths: Sequence[Sample], modality: str | None = None, top: int = 5
+    ) -> list[Labelled]:
+        """Labels files.
+
+        Args:
+            paths: files, or sentences as `TextReference`.
+            modality: that they are read as, and that the model is told; None: each
+                file is read as what it is, and the model is told nothing. Where it is
+                told, the classes of the modality alone can win.
+            top: labels of a sample.
+
+        Raises:
+            ConfigError: there is no such modality, or the run has not met it.
+            DataError: a file cannot be read; names it.
+        """
+        found = []
+        for _, said in self.predict_each(paths, modality, top):
+            if isinstance(said, DataError):
+                raise said
+            found.append(said)
+        return found
+
+    def predict_each(
+        self, samples: Iterable[Sample], modality: str | None = None, top: int = 5
+    ) -> Iterator[tuple[str, Labelled | DataError]]:
+        """Yields the source of each sample, in order, and what is said of it.
+
+        As `predict`, but a file that cannot be read gives its error and stops no other,
+        and no more samples are held in memory than a few batches.
+        """
+        self.check_modality(modality)
+        rest = iter(samples)
+        while window := list(itertools.islice(rest, _AHEAD * self._batch_size)):
+            references = [_reference(sample) for sample in window]
+            groups, failures = self._read(references, modality)
+            said: dict[int, Labelled | DataError] = dict(failures)
+            for group in groups:
+                logits, took = self._forward(group, modality)
+                rows = zip(group.places, logits, took, strict=True)
+                for place, row, took_it_for in rows:
+                    said[place] = Labelled(
+                        references[place].describe(),
+                        group.modality,
+                        modality or took_it_for,
+                        self._labels(row, modality, top),
+                    )
+            for place, reference in enumerate(references):
+                yield reference.describe(), said[place]
+
+    def logits(
+        self, paths: Sequence[Sample], modality: str | None = None
+    ) -> np.ndarray:
+        """Returns the logits `[n C]` of all class slots of the stream, met or not.
+
+        Args and errors are those of `predict`; slots are those of `stream.json`.
+        """
+        rows = np.zeros((len(paths), len(self.run.stream.classes)), np.float32)
+        for group in self._read_all(paths, modality):
+            rows[list(group.places)], _ = self._forward(group, modality)
+        return rows
+
+    def embed(self, paths: Sequence[Sample], modality: str | None = None) -> np.ndarray:
+        """Returns unit embeddings `[n d]` by the frozen encoder, without prompts.
+
+        Args and errors are those of `predict`.
+        """
+        rows = np.zeros((len(paths), self.run.encoder.spec.embedding), np.float32)
+        for group in self._read_all(paths, modality):
+            rows[list(group.places)] = self._embed(group)
+        return rows
+
+    def allowed(self, modality: str | None) -> np.ndarray:
+        """Returns which class slots `[C]` can win, with and without a modality told."""
+        seen = np.asarray(self.slots.seen)
+        if modality is None:
+            return seen
+        index = self.run.stream.modalities.index(modality)
+        return seen & (np.asarray(self.slots.modality) == index)
+
+    @functools.cached_property
+    def canonical(self) -> np.ndarray:
+        """The class `[C]` of each slot: slots of equal names share one."""
+        return np.array([slot.canonical for slot in self.run.stream.classes])
+
+    def temperature(self, modality: str | None) -> float:
+        """Returns what logits are divided by, with and without a modality told."""
+        route = _PREDICTED if modality is None else _GIVEN
+        return self.temperatures[route] if self.temperatures else 1.0
+
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        # of equal names the first one stands for all
+        slots = reversed(self.run.stream.classes)
+        return {slot.canonical: slot.name for slot in slots}
+
+    @property
+    def _met(self) -> np.ndarray:
+        met = np.zeros(len(self.run.stream.classes), bool)
+        met[self.canonical[np.asarray(self.slots.seen)]] = True
+        return met
+
+    @functools.cached_property
+    def _known(self) -> np.ndarray:
+        seen, modality = np.asarray(self.slots.seen), np.asarray(self.slots.modality)
+        return np.unique(modality[seen])
+
+    @property
+    def _batch_size(self) -> int:
+        return self.run.config.train.batch_size
+
+    def check_modality(self, modality: str | None) -> None:
+        """Raises `ConfigError` for a modality that there is not, or not yet."""
+        if modality is None:
+            return
+        configs.check_name("modality", modality, MODALITIES)
+        if unknown := self._unknown(modality):
+            raise ConfigError(f"modality: {unknown}")
+
+    def _unknown(self, modality: str) -> str | None:
+        """Says why samples of a modality cannot be labelled; None: they can."""
+        if modality in self.modalities:
+            return None
+        stream = self.run.stream
+        later = [
+            number
+            for number, stage in enumerate(stream.stages, 1)
+            if any(stream.tasks[i].modality == modality for i in stage)
+        ]
+        more = f"; it is met by snapshot {later[0]}" if later else ""
+        return (
+            f"{modality} has not been met by snapshot {self.snapshot} of this run, "
+            f"which knows {', '.join(self.modalities)}{more}"
+        )
+
+    def _read_all(
+        self, paths: Sequence[Sample], modality: str | None
+    ) -> Iterator[_Group]:
+        """Yields all samples in groups; a file that cannot be read is an error."""
+        self.check_modality(modality)
+        size = _AHEAD * self._batch_size
+        for start in range(0, len(paths), size):
+            references = [_reference(path) for path in paths[start : start + size]]
+            groups, failures = self._read(references, modality)
+            if failures:
+                raise failures[min(failures)]
+            for group in groups:
+                places = tuple(start + place for place in group.places)
+                yield group._replace(places=places)
+
+    def _read(
+        self, references: Sequence[Reference], modality: str | None
+    ) -> tuple[list[_Group], dict[int, DataError]]:
+        """Decodes samples; returns them by modality, and what failed by its place."""
+
+        def read(reference: Reference) -> tuple[str, Inputs] | DataError:
+            try:
+                return self._decode(reference, modality)
+            except DataError as error:
+                return error
+
+        threads = self.run.config.data.threads
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            found = list(pool.map(read, references))
+        failures = {i: f for i, f in enumerate(found) if isinstance(f, DataError)}
+        groups: dict[str, dict[int, Inputs]] = {}
+        for place, item in enumerate(found):
+            if not isinstance(item, DataError):
+                groups.setdefault(item[0], {})[place] = item[1]
+        return [
+            _Group(name, tuple(rows), _stack(list(rows.values())))
+            for name, rows in groups.items()
+        ], failures
+
+    def _decode(self, reference: Reference, modality: str | None) -> tuple[str, Inputs]:
+        source = reference.describe()
+        if isinstance(reference, TextReference):
+            if modality not in (None, "text"):
+                raise DataError(f"{source}: a sentence is no sample of {modality}")
+            modality = "text"
+        elif modality is None and isinstance(reference, FileReference):
+            modality = file_types.modality_of(reference.path)
+        if modality is None:
+            raise DataError(f"{source}: of which modality it is has to be given")
+        if unknown := self._unknown(modality):
+            raise DataError(f"{source}: {unknown}")
+        return modality, self.run.decoder(Record(reference, 0, 0), modality)
+
+    def _embed(self, group: _Group) -> np.ndarray:
+        return self._feed.embed(group.inputs, len(group.places), group.modality)
+
+    def _forward(
+        self, group: _Group, modality: str | None
+    ) -> tuple[np.ndarray, list[str]]:
+        """Returns logits `[n C]` and the modality that each sample is taken for."""
+        total, stream = len(group.places), self.run.stream
+        columns = {"query": self._embed(group)}
+        logits, scores = [], []
+        for batch in self._feed.cut(group.inputs, columns, total, group.modality):
+            said = self._said(batch)
+            # a method that takes no hint has one route
+            logits.append(np.asarray(said.logits)[-1 if modality is None else 0])
+            scores.append(np.asarray(said.modality)[-1])
+        known = self._known
+        best = known[np.concatenate(scores)[:total, known].argmax(-1)]
+        names = [stream.modalities[m] for m in best]
+        return np.concatenate(logits)[:total], names
+
+    def _said(self, batch: Batch) -> Prediction:
+        return self.run.learner.predict(
+            self.state, self.frozen, self.slots, np.int32(self.snapshot - 1), batch
+        )
+
+    def _labels(
+        self, logits: np.ndarray, modality: str | None, top: int
+    ) -> tuple[Label, ...]:
+        """Returns the likeliest classes; slots of equal names add up."""
+        allowed = self.allowed(modality)[None]
+        found = calibration.log_softmax(
+            logits[None], allowed, self.temperature(modality)
+        )
+        share = np.bincount(
+            self.canonical, np.exp(found[0]), len(self.run.stream.classes)
+        )
+        possible = np.unique(self.canonical[allowed[0]])
+        order = possible[np.argsort(-share[possible], kind="stable")]
+        names = self._names
+        return tuple(Label(names[i], float(share[i])) for i in order[:top])
+
+
+def _reference(sample: Sample) -> Reference:
+    if isinstance(sample, (str, os.PathLike)):
+        return FileReference(os.fspath(sample))
+    return sample
+
+
+def _stack(samples: list[Inputs]) -> Inputs:
+    return {name: np.stack([s[name] for s in samples]) for name in samples[0]}

@@ -1,0 +1,263 @@
+"""What is published of a run: its arrays, a program of its own, and a model card."""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from jax import export
+from jaxtyping import Array, Float
+
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.ops import losses
+from mmcl_jax.ops.trees import nbytes
+from mmcl_jax.serving.classifier import Classifier
+from mmcl_jax.types import Batch, Context
+from mmcl_jax.version import __version__
+
+TENSORS, DESCRIPTION = "model.safetensors", "model.json"
+PROGRAM, CARD = "classifier.stablehlo", "README.md"
+PLATFORMS = ("cpu", "cuda", "tpu")
+# a program is one message of Protocol Buffers, which end at 2 GiB
+_MAX_PROGRAM_BYTES = 3 * 2**29
+# the longest path that begins a tensor's name says what it is
+_MEANINGS = {
+    "params": "trained in the run",
+    "params/adapters": "adapters inside the frozen towers, a stack over modalities",
+    "params/adapters/class_context": "added to the words in front of class names",
+    "params/class_context": "added to the words in front of class names",
+    "memory": "remembered by the method",
+    "memory/anchor": "adapters as the last stage of each modality left them",
+    "memory/realignment": "re-alignment of features with the class texts",
+    "memory/realignment/matrix": "W of z' = z W, acts on row vectors",
+    "memory/realignment/bias": "added to the logits",
+    "memory/realignment/residual": "what W cannot express of each class",
+    "memory/realignment/scale": "factor of the products with the class texts",
+    "memory/realignment/cosine": "whether z' is brought to unit norm",
+    "memory/features": "Gaussians of the classes' adapted features",
+    "memory/queries": "Gaussians of the classes' frozen features",
+    "memory/router": "what scores the modality of a sample",
+    "memory/head": "columns of a linear head, one a class slot",
+    "text": "unit text embeddings of the class slots [C d], by the frozen encoder",
+}
+
+
+def tensors(classifier: Classifier) -> dict[str, np.ndarray]:
+    """Returns all arrays that the run has learnt, by their path, and `text`."""
+    learnt = {"params": classifier.state.params, "memory": classifier.state.memory}
+    found = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(learnt)
+    }
+    return found | {"text": np.asarray(classifier.slots.text)}
+
+
+def program(classifier: Classifier, modality: str) -> export.Exported:
+    """Returns the classifier of one modality as a program that needs no other code.
+
+    Its argument is what `Modality.preprocess` gives, a row a sample and any number of
+    them: `float32 [b f s s 3]`, for text `int32 [b n]`. It returns logits `[b C]` over
+    class slots and probabilities `[b C]`, 0 for slots that cannot win: those of
+    `Classifier.predict` with the modality told. The weights are in it.
+
+    Raises:
+        ConfigError: the run has not met the modality.
+        ValueError: the encoder is too large for a program with its weights.
+    """
+    classifier.check_modality(modality)
+    run, index = classifier.run, classifier.run.stream.modalities.index(modality)
+    if (size := nbytes(run.encoder.frozen)) > _MAX_PROGRAM_BYTES:
+        raise ValueError(
+            f"{run.config.encoder.path}: {size} bytes of weights, more than the "
+            f"{_MAX_PROGRAM_BYTES} that a program can hold"
+        )
+    ((name, sample),) = run.model.input_shapes[index].items()
+    context = Context(
+        classifier.frozen,
+        classifier.state.memory,
+        jnp.int32(classifier.snapshot - 1),
+        classifier.slots,
+        train=False,
+    )
+    allowed = jnp.asarray(classifier.allowed(modality))
+    temperature = classifier.temperature(modality)
+
+    def classify(values: Array) -> tuple[Float[Array, "b C"], Float[Array, "b C"]]:
+        rows, inputs = values.shape[0], {name: values}
+        batch = Batch(
+            inputs=inputs,
+            query=run.model.embed(context.frozen, modality, inputs, None),
+            label=jnp.zeros(rows, jnp.int32),
+            weight=jnp.ones(rows),
+            id=jnp.full(rows, -1, jnp.int32),
+            hint=jnp.full(rows, index, jnp.int32),
+            modality=modality,
+        )
+        logits = run.method.predict(classifier.state.params, context, batch).logits
+        masked = losses.mask_logits(logits / temperature, allowed)
+        return logits, jax.nn.softmax(masked) * allowed
+
+    (rows,) = export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((rows, *sample.shape), sample.dtype)
+    return export.export(jax.jit(classify), platforms=PLATFORMS)(shape)
+
+
+def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
+    """Writes all four files into a folder that is made, or is empty.
+
+    Raises:
+        ConfigError: the folder is not empty, the run has not met the modality, or
+            JAX lacks what it serializes with.
+        ValueError: see `program`.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--out: {folder} is there and not an empty folder")
+    try:
+        compiled = program(classifier, modality).serialize()
+    except ImportError as error:
+        raise ConfigError(
+            f"{error}: pip install 'mmcl_jax[export]', or flatbuffers alone"
+        ) from error
+    arrays = tensors(classifier)
+    described = describe(classifier, arrays, modality)
+    # the format knows no strides
+    ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TENSORS).write_bytes(safetensors.numpy.save(ordered))
+    (folder / PROGRAM).write_bytes(compiled)
+    (folder / DESCRIPTION).write_text(json.dumps(described, indent=1) + "\n")
+    (folder / CARD).write_text(card(classifier, described), encoding="utf-8")
+
+
+def describe(
+    classifier: Classifier, arrays: dict[str, np.ndarray], modality: str
+) -> dict[str, Any]:
+    """Returns what `model.json` holds."""
+    run, stream = classifier.run, classifier.run.stream
+    seen, allowed = np.asarray(classifier.slots.seen), classifier.allowed(modality)
+    inputs = run.model.input_shapes[stream.modalities.index(modality)]
+    return {
+        "mmcl_jax": __version__,
+        "method": run.config.method.name,
+        "snapshot": classifier.snapshot,
+        "encoder": {
+            "path": run.config.encoder.path,
+            "fingerprint": run.encoder.fingerprint,
+        },
+        "slots": [
+            {
+                "name": slot.name,
+                "modality": slot.modality,
+                "dataset": slot.dataset,
+                "learnt": bool(seen[c]),
+                "can_win": bool(allowed[c]),
+            }
+            for c, slot in enumerate(stream.classes)
+        ],
+        "classifier": {
+            "modality": modality,
+            "preprocessing": MODALITIES[modality].version(run.encoder.inputs),
+            "input": {
+                name: {
+                    "shape": ["b", *shape.shape],
+                    "dtype": np.dtype(shape.dtype).name,
+                }
+                for name, shape in inputs.items()
+            },
+            "output": ["logits [b C]", "probabilities [b C]"],
+            "platforms": list(PLATFORMS),
+            "temperature": classifier.temperature(modality),
+            "calibrated": classifier.temperatures is not None,
+        },
+        "tensors": {
+            name: {
+                "shape": list(array.shape),
+                "dtype": array.dtype.name,
+                "meaning": _meaning(name),
+            }
+            for name, array in arrays.items()
+        },
+    }
+
+
+def _meaning(name: str) -> str:
+    parts = name.split("/")
+    paths = ("/".join(parts[:end]) for end in range(len(parts), 0, -1))
+    return next(_MEANINGS[path] for path in paths if path in _MEANINGS)
+
+
+def card(classifier: Classifier, described: dict[str, Any]) -> str:
+    """Returns the model card, in Markdown."""
+    run, stream = classifier.run, classifier.run.stream
+    about = described["classifier"]
+    (name, given), *_ = about["input"].items()
+    shape = ", ".join(map(str, given["shape"]))
+    learnt = [
+        f"| {escaped(stream.tasks[i].name)} | {stream.tasks[i].modality} | "
+        + ", ".join(escaped(stream.classes[c].name) for c in stream.tasks[i].classes)
+        + " |"
+        for stage in stream.stages[: classifier.snapshot]
+        for i in stage
+    ]
+    calibration = (
+        "A temperature was fitted to training samples of each stage at its end; on new "
+        "data of another kind the probabilities are still too confident."
+        if about["calibrated"]
+        else "**Not calibrated**: the run has stored no temperature."
+    )
+    return f"""# {escaped(run.config.method.name)}: {len(classifier.classes)} classes
+
+Learnt task after task by mmcl_jax {__version__} in a frozen encoder; this is what was
+known behind stage {classifier.snapshot} of {len(stream.stages)}.
+
+| task | modality | classes |
+|---|---|---|
+{chr(10).join(learnt)}
+
+## Files
+
+- `{PROGRAM}`: the classifier of the modality {about["modality"]} with all weights, as
+  StableHLO for {", ".join(PLATFORMS)}.
+- `{TENSORS}`: what was trained and what is remembered, and embeddings of the class
+  names; without the frozen encoder, whose fingerprint is
+  `{described["encoder"]["fingerprint"]}`.
+- `{DESCRIPTION}`: class slots, and names, shapes and meaning of all tensors.
+
+## Use
+
+```python
+import pathlib
+
+import jax.export
+
+classifier = jax.export.deserialize(
+    bytearray(pathlib.Path("{PROGRAM}").read_bytes())
+)
+# {name}: {given["dtype"]} [{shape}], as {about["preprocessing"]} of mmcl_jax makes it
+logits, probabilities = classifier.call({name})
+```
+
+Column `c` of both is the slot `c` of `{DESCRIPTION}`; slots that cannot win have
+probability 0. The classifier is told that its samples are of this modality.
+
+## Limits
+
+- It names one of the classes above for every sample, whatever is on it.
+- {calibration}
+- Licence and terms are those of the encoder and of the data it was learnt from.
+"""
+
+
+def escaped(text: str) -> str:
+    r"""Returns text that is shown as it is in Markdown, on one line of a table.
+
+    >>> escaped("a|b <i>")
+    'a\\|b \\<i\\>'
+    """
+    flat = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", flat)

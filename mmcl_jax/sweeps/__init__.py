@@ -1,0 +1,1 @@
+"""Many runs: here, on SLURM, or on Kubernetes."""

@@ -1,0 +1,104 @@
+"""Runs of a sweep as Kubernetes job sets."""
+
+import copy
+import hashlib
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from mmcl_jax import plugins
+from mmcl_jax.errors import ConfigError, check_bytes, reading
+from mmcl_jax.files import write_text
+from mmcl_jax.sweeps import runs
+
+NAME = "sweep.yaml"
+SUBMIT = "kubectl apply -f"
+MANIFEST = pathlib.Path(__file__).parents[2] / "launch" / "gke_jobset.yaml"
+# a name of a pod has more behind it, and may be 63 long
+_LONGEST = 40
+_MAX_BYTES = 2**20
+
+
+def write(
+    todo: Sequence[runs.Run], out: pathlib.Path, manifest: str, there: str | None
+) -> pathlib.Path:
+    """Writes a file with a job set for every run, to be given to `kubectl apply -f`.
+
+    Args:
+        todo: runs, of which the configs lie in `<out>/runs`.
+        out: folder of the sweep, on a volume that the pods mount.
+        manifest: YAML file of a job set, such as `launch/gke_jobset.yaml`; it says what
+            a run may use. Its name and the arguments of its container are replaced.
+        there: path of `out` in a pod; None if it is the same.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: the manifest has no job set with one container; or there is code of
+            the user's own, and it does not say where that is in a pod.
+        DataError: the manifest cannot be read.
+    """
+    out = out.resolve()
+    model, folder = read(manifest), pathlib.PurePosixPath(there or out) / "runs"
+    given = {each.get("name") for each in container(model).get("env", ())}
+    if (files := plugins.exported()) and plugins.VARIABLE not in given:
+        raise ConfigError(
+            f"--manifest: {manifest}: runs need {files}, and where pods have that is "
+            f"not known; put it on their volume, and its path there as "
+            f"{plugins.VARIABLE} into `env` of the container"
+        )
+    made = []
+    for run in todo:
+        each = copy.deepcopy(model)
+        each["metadata"]["name"] = _name(f"{out.name}-{run.name}")
+        container(each)["args"] = [
+            "--coordinator=auto",
+            f"--workdir={folder / run.name}",
+        ]
+        made.append(each)
+    path = out / NAME
+    write_text(path, yaml.safe_dump_all(made, sort_keys=False))
+    return path
+
+
+def read(manifest: str | pathlib.Path) -> dict[str, Any]:
+    """Returns the job set of a YAML file.
+
+    Raises:
+        ConfigError: it is none, or has not just one container.
+        DataError: the file cannot be read.
+    """
+    with reading(str(manifest), "a YAML file"):
+        check_bytes(pathlib.Path(manifest), _MAX_BYTES)
+        text = pathlib.Path(manifest).read_text(encoding="utf-8")
+        found = yaml.safe_load(text)
+    try:
+        container(found)
+        found["metadata"]["name"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--manifest: {manifest} is no job set with a name and one container"
+        ) from error
+    return found
+
+
+def container(jobset: dict[str, Any]) -> dict[str, Any]:
+    """Returns the only container of a job set.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has none, or several.
+    """
+    (job,) = jobset["spec"]["replicatedJobs"]
+    (only,) = job["template"]["spec"]["template"]["spec"]["containers"]
+    return only
+
+
+def _name(text: str) -> str:
+    """Returns a name that Kubernetes takes, another one for another text."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"r-{plain[: _LONGEST - 9]}".rstrip("-") + f"-{digest}"

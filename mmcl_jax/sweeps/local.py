@@ -1,0 +1,70 @@
+"""Runs of a sweep as processes of this machine."""
+
+import concurrent.futures
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+from rich.console import Console
+
+from mmcl_jax.sweeps import runs
+from mmcl_jax.training.preemption import RUN_AGAIN
+
+
+class Pool:
+    """Processes of runs, so many at a time; all end with the program."""
+
+    def __init__(self, folder: pathlib.Path, workers: int, console: Console) -> None:
+        """Starts nothing."""
+        self._folder, self._workers, self._console = folder, workers, console
+        self._processes: set[subprocess.Popen] = set()
+        self._lock, self._stopped = threading.Lock(), False
+
+    def run(self, todo: list[runs.Run]) -> dict[str, str]:
+        """Runs all of them; returns why those failed that did."""
+        failures, done = {}, 0
+        with concurrent.futures.ThreadPoolExecutor(self._workers) as threads:
+            futures = {threads.submit(self._run, run): run for run in todo}
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    run, (failure, seconds) = futures[future], future.result()
+                    done += 1
+                    if failure:
+                        failures[run.name] = failure
+                    what = f"failed: {failure}" if failure else f"{seconds:.0f} s"
+                    self._say(f"[{done}/{len(todo)}] {run.name}: {what}")
+            except BaseException:
+                self._stop()
+                raise
+        return failures
+
+    def _run(self, run: runs.Run) -> tuple[str, float]:
+        """Returns what went wrong, "" if nothing did, and the seconds it took."""
+        start, workdir = time.perf_counter(), self._folder / run.name
+        command = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]
+        code = RUN_AGAIN
+        while code == RUN_AGAIN:
+            with (workdir / runs.OUTPUT).open("w") as output:
+                with self._lock:
+                    if self._stopped:
+                        return "was not started", 0.0
+                    process = subprocess.Popen(command, stdout=output, stderr=output)
+                    self._processes.add(process)
+                code = process.wait()
+            with self._lock:
+                self._processes.discard(process)
+        seconds = time.perf_counter() - start
+        if code == 0 and (workdir / "results.json").is_file():
+            return "", seconds
+        return runs.last_line(workdir) or f"exit code {code}", seconds
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                process.terminate()
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,260 @@
+"""What a sweep consists of, and what is left of it on disk."""
+
+import contextlib
+import copy
+import importlib.util
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from mmcl_jax.cli.shorthand import parse_argument
+from mmcl_jax.config import Config, check_name, resolve, to_json
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.files import raised_in, read_json, shipped, write_text
+
+# what a run of a sweep has printed
+OUTPUT = "output.txt"
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        variant: the row of a table that it counts for: a method, or a variant of one.
+        stream: the table.
+        seed: together with the stream, what runs are paired by.
+        config: what is run.
+        values: fields by their path that make the variant what it is, for choosing.
+    """
+
+    variant: str
+    stream: str
+    seed: int
+    config: Config
+    values: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Returns its folder, relative to that of all runs."""
+        return f"{self.variant}/{self.stream}/{self.seed}"
+
+
+class Sweep(NamedTuple):
+    """Some runs that are compared.
+
+    Attributes:
+        runs: in the order they are run.
+        baseline: variant that the others are compared to.
+    """
+
+    runs: tuple[Run, ...]
+    baseline: str = "comm"
+
+
+def load_function(file: str | pathlib.Path, name: str) -> Callable[[str], Any]:
+    """Returns a function of a Python file, such as `get_config`.
+
+    Raises:
+        ConfigError: there is no such file or function.
+    """
+    path = shipped(file)
+    spec = importlib.util.spec_from_file_location(f"_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError(f"no Python file {str(file)!r}")
+    module = importlib.util.module_from_spec(spec)
+    with raising_by_line(path):
+        spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        raise ConfigError(f"{file}: no function {name!r} in it")
+    return getattr(module, name)
+
+
+@contextlib.contextmanager
+def raising_by_line(path: str | pathlib.Path) -> Iterator[None]:
+    """Turns what a user's Python file raises into a `ConfigError` with its line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(raised_in(path, error) or f"{path}: {error!r}") from error
+
+
+def load_sweep(name: str) -> Sweep:
+    """Returns what `get_sweep` of `FILE.py:ARGUMENT` returns.
+
+    Raises:
+        ConfigError: it returns none; names the line where it stops.
+    """
+    file, _, argument = name.partition(":")
+    get_sweep = load_function(file, "get_sweep")
+    with raising_by_line(file):
+        sweep = get_sweep(argument)
+    if not isinstance(sweep, Sweep):
+        raise ConfigError(f"{file}: get_sweep returns {sweep!r}, which is no Sweep")
+    return sweep
+
+
+def make_config(
+    file: str | pathlib.Path, argument: str, values: dict[str, Any] | None = None
+) -> Config:
+    """Returns the checked config of a config file, with some fields changed.
+
+    Args:
+        file: with a function `get_config`.
+        argument: what would stand behind the colon of `--config`.
+        values: fields by their path, such as `train.epochs`.
+
+    Raises:
+        ConfigError: the config cannot be run.
+    """
+    tree = load_function(file, "get_config")(argument)
+    tree = tree.to_dict() if isinstance(tree, ConfigDict) else copy.deepcopy(tree)
+    if isinstance(tree, dict):
+        # checked as a whole: a value may be what the file itself leaves out
+        for path, value in (values or {}).items():
+            _put(tree, path, value)
+    return resolve(tree)
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    section = tree
+    for part in sections:
+        check_name("field of the config", part, section)
+        parent, section = section, section[part]
+        if sections == ["method", "options"] and isinstance(section, tuple):
+            # pairs, until the file of the user's own method has run
+            parent[part] = (*section, f"{name}={value!r}")
+            return
+        if not isinstance(section, dict):
+            raise ConfigError(f"config.{path}: {part!r} has no fields")
+    section[name] = value
+
+
+def grid(
+    file: str | pathlib.Path,
+    variants: dict[str, tuple[str, dict[str, Any]]],
+    streams: Iterable[str],
+    seeds: Iterable[int],
+    argument: str = "",
+    values: dict[str, Any] | None = None,
+) -> tuple[Run, ...]:
+    """Returns a run of every variant over every stream under every seed.
+
+    Args:
+        file: the config file that all start from.
+        variants: method and values of each.
+        streams: orders of the tasks.
+        seeds: each sets the seeds of order, initial values and data.
+        argument: more arguments of the config file.
+        values: fields of all runs.
+    """
+    runs = []
+    # all variants of a seed first: a sweep that is cut short compares what it has
+    for stream, seed, (variant, (method, own)) in itertools.product(
+        streams, seeds, variants.items()
+    ):
+        more = f"method={method},stream={stream},seed={seed}"
+        config = make_config(file, f"{argument},{more}", (values or {}) | own)
+        runs.append(Run(variant, stream, seed, config, own))
+    return tuple(runs)
+
+
+def search(
+    file: str | pathlib.Path,
+    candidates: dict[str, dict[str, dict[str, Any]]],
+    argument: str,
+    short: str,
+    values: dict[str, Any],
+    long: dict[str, Any],
+) -> Sweep:
+    """Returns a run of every candidate of some methods, to choose among them.
+
+    Args:
+        file: the config file that all start from.
+        candidates: of each method, values by the name of the variant.
+        argument: `smoke`, `methods=` and `seeds=` with `+` between several.
+        short: the method that `smoke` tries.
+        values: fields of all runs.
+        long: fields of runs that are not `smoke`, which has a stream of its own.
+
+    Raises:
+        ConfigError: the argument names a method without candidates, or what is no key.
+    """
+    variant, pairs = parse_argument(argument)
+    smoke = variant == "smoke"
+    chosen = {"methods": [short] if smoke else list(candidates), "seeds": ["0"]}
+    for key, value in pairs.items():
+        check_name("sweep argument", key, chosen)
+        chosen[key] = value.split("+")
+    for name in chosen["methods"]:
+        check_name("method to tune", name, candidates)
+    variants = {
+        name: (method, own)
+        for method in chosen["methods"]
+        for name, own in candidates[method].items()
+    }
+    seeds = [int(seed) for seed in chosen["seeds"]]
+    fields = values if smoke else values | long
+    runs = grid(file, variants, ["interleaved"], seeds, variant, fields)
+    return Sweep(runs, baseline=next(iter(variants)))
+
+
+def check(sweep: Sweep) -> None:
+    """Raises `ConfigError` for a sweep without runs, or with two in one folder."""
+    if not sweep.runs:
+        raise ConfigError("the sweep has no runs")
+    names = [run.name for run in sweep.runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two runs of the sweep are named {name!r}")
+
+
+def prepare(run: Run, folder: pathlib.Path) -> bool:
+    """Writes the config of a run where `mmcl_jax.main` finds it.
+
+    Returns:
+        Whether it is left to be run, from its start or from where it stopped.
+
+    Raises:
+        ConfigError: there is a run of another config.
+        DataError: its config cannot be read.
+    """
+    workdir, wanted = folder / run.name, to_json(run.config)
+    path = workdir / "config.json"
+    if path.is_file() and read_json(path) != json.loads(wanted):
+        raise ConfigError(
+            f"{workdir} was made with another config; remove it or choose another --out"
+        )
+    if (workdir / "results.json").is_file():
+        return False
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        write_text(path, wanted)
+    return True
+
+
+def finished(
+    runs: Sequence[Run], folder: pathlib.Path
+) -> list[tuple[Run, dict[str, Any]]]:
+    """Returns the runs that have come to their end, and their `results.json`.
+
+    Raises:
+        DataError: one cannot be read; `aggregate.check` sees to what is in it.
+    """
+    paths = [(run, folder / run.name / "results.json") for run in runs]
+    return [(run, read_json(path)) for run, path in paths if path.is_file()]
+
+
+def last_line(workdir: pathlib.Path) -> str:
+    """Returns the last line that a run of a sweep has printed, "" if it has none."""
+    path = workdir / OUTPUT
+    if not path.is_file():
+        return ""
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,1 @@
+"""From a config to a learnt stream: the loop and all that it needs."""

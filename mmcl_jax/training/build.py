@@ -1,0 +1,340 @@
+"""From a config to everything that a run needs: encoder, stream, model, learner."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from rich.console import Console
+
+from mmcl_jax import config as configs
+from mmcl_jax import methods
+from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.methods.base import Method
+from mmcl_jax.modalities import BUILT_IN, MODALITIES
+from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.modalities.text import preprocess_name
+from mmcl_jax.modalities.tokenization import load_tokenizer
+from mmcl_jax.models import Model, pretrained
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.parallel import sharding
+from mmcl_jax.streams import folders, loader, manifest, procedural, tfds, verification
+from mmcl_jax.streams.base import Stream, joint, stream_hash
+from mmcl_jax.streams.description import describe_tasks
+from mmcl_jax.training import learner
+from mmcl_jax.types import Classes
+from mmcl_jax.workdir.progress import Bar
+
+_BUILDERS = {
+    "world": procedural.build,
+    "folders": folders.build,
+    "manifest": manifest.build,
+    "tfds": tfds.build,
+}
+BUILTIN_ENCODER = pathlib.Path(__file__).parents[1] / "models" / "assets"
+
+
+class Run(NamedTuple):
+    """Everything that stays as it is for the whole run.
+
+    Attributes:
+        config: the experiment.
+        encoder: the frozen encoder; its weights are on the devices.
+        stream: what is learnt.
+        model: the encoder as the method sees it.
+        make_method: builds the way it is learnt around a model.
+        method: made for this model.
+        mesh: the devices.
+        learner: the compiled functions.
+        decoder: reads and remembers samples.
+        skipped_samples: left out of the stream, since they cannot be decoded.
+        notes: lines for the log about them, and about samples that are there twice.
+        class_tokens: see the function.
+    """
+
+    config: configs.Config
+    encoder: pretrained.Encoder
+    stream: Stream
+    model: Model
+    make_method: Callable[[Model], Method]
+    method: Method
+    mesh: jax.sharding.Mesh
+    learner: learner.Learner
+    decoder: loader.Decoder
+    skipped_samples: int
+    notes: tuple[str, ...]
+    class_tokens: np.ndarray | None
+
+
+def load_encoder(
+    options: configs.EncoderOptions,
+    mesh: jax.sharding.Mesh | None = None,
+    layout: sharding.Layout = "replicated",
+) -> pretrained.Encoder:
+    """Reads the encoder that the config names.
+
+    Args:
+        options: say which, and how it computes.
+        mesh: where its weights go, each as soon as it is read; None: they stay in
+            float32 on the host.
+        layout: of the weights on the mesh.
+    """
+    whole = []
+
+    def place(path: str, leaf: np.ndarray) -> np.ndarray | jax.Array:
+        if mesh is None:
+            return leaf
+        leaf = leaf.astype(encoders.leaf_dtype(path, options.dtype))
+        if not sharding.divides(path, leaf.shape, mesh, layout):
+            whole.append(f"{path} {leaf.shape}")
+        return sharding.put_weight(path, leaf, mesh, layout)
+
+    encoder = pretrained.load(encoder_name(options), place)
+    if mesh and whole:
+        logging.warning(
+            "a mesh of %s does not divide these weights, which are held whole along "
+            "what does not: %s",
+            " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items()),
+            ", ".join(whole),
+        )
+    spec = encoders.with_trunks(
+        encoder.spec, remat=options.remat, sharded=layout == "sharded"
+    )
+    return encoder._replace(spec=_with_own_modalities(spec))
+
+
+def _with_own_modalities(spec: encoders.EncoderSpec) -> encoders.EncoderSpec:
+    """Lets the towers of pictures and sentences read modalities of the user's own."""
+    read, like = dict(spec.readers), {"visual": "image", "text": "text"}
+    own = {
+        name: like[kind.tower]
+        for name, kind in MODALITIES.items()
+        if name not in BUILT_IN and like[kind.tower] in read
+    }
+    readers = tuple((name, read[other]) for name, other in own.items())
+    return dataclasses.replace(spec, readers=spec.readers + readers)
+
+
+def encoder_name(options: configs.EncoderOptions) -> str:
+    """Returns the name that `pretrained` knows an encoder by."""
+    return str(BUILTIN_ENCODER) if options.path == "builtin" else options.path
+
+
+def build_stream(config: configs.Config) -> Stream:
+    """Returns the stream that the config names, joined if its method asks for that."""
+    options = dataclasses.asdict(config.stream)
+    stream = _BUILDERS[options.pop("kind")](
+        **options, order_seed=config.seeds.order, data_seed=config.seeds.data
+    )
+    return joint(stream) if config.method.name in methods.ON_JOINED_STREAM else stream
+
+
+def input_shapes(
+    inputs: InputSpec, modalities: Sequence[str]
+) -> tuple[dict[str, jax.ShapeDtypeStruct], ...]:
+    """Returns what one sample of each modality is made of."""
+    return tuple(
+        {
+            key: jax.ShapeDtypeStruct(*shape_and_dtype)
+            for key, shape_and_dtype in MODALITIES[name].shapes(inputs).items()
+        }
+        for name in modalities
+    )
+
+
+def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
+    read = dict(encoder.spec.readers)
+    if missing := [name for name in stream.modalities if name not in read]:
+        raise ConfigError(
+            f"config.encoder.path: the encoder reads {', '.join(read)}; the stream has "
+            f"{', '.join(missing)} too. Leave it out of the stream, or add an encoder "
+            "for it with '+'"
+        )
+    style = encoder.inputs.style
+    if other := [n for n in stream.modalities if style not in MODALITIES[n].styles]:
+        raise ConfigError(
+            f"config.encoder.path: the encoder is fed in the style {style!r}, in which "
+            f"{', '.join(other)} cannot be prepared"
+        )
+
+
+def build_model(encoder: pretrained.Encoder, stream: Stream) -> Model:
+    """Returns the encoder's static facts, for the modalities of the stream."""
+    log_scale = min(float(encoder.frozen["log_scale"]), float(np.log(100.0)))
+    return Model(
+        spec=encoder.spec,
+        modalities=stream.modalities,
+        num_classes=len(stream.classes),
+        num_stages=len(stream.stages),
+        logit_scale=float(np.exp(log_scale)),
+        input_shapes=input_shapes(encoder.inputs, stream.modalities),
+        embed=functools.partial(encoders.embed, encoder.spec),
+        layer_features=functools.partial(encoders.layer_features, encoder.spec),
+    )
+
+
+def assemble(
+    config: configs.Config, console: Console, mesh: jax.sharding.Mesh | None = None
+) -> Run:
+    """Reads the encoder and the data and checks them; writes and compiles nothing.
+
+    Args:
+        config: the experiment.
+        console: for a line of progress.
+        mesh: where everything is computed; None: that of the config, of all devices.
+
+    Raises:
+        ValueError: naming what cannot be read, or what does not fit together.
+    """
+    stream = build_stream(config)
+    mesh = mesh or sharding.make_mesh(model=config.mesh.model)
+    rows, groups = config.train.batch_size, mesh.shape["data"]
+    if rows % groups:
+        raise ConfigError(
+            f"config.train.batch_size: {rows} rows cannot be cut evenly over {groups} "
+            f"{'devices' if config.mesh.model == 1 else 'groups of devices'}"
+        )
+    encoder = load_encoder(config.encoder, mesh, config.mesh.encoder)
+    _check_modalities(encoder, stream)
+    decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
+    failures, notes = {}, []
+    if config.data.verify and not isinstance(config.stream, configs.World):
+        failures = _verify(decoder, stream, config.data, console)
+        stream = verification.without(stream, failures)
+        notes = [f"skipped: {failure}" for failure in failures.values()]
+        notes += verification.describe_leaks(verification.leaks(stream))
+    return compose(config, encoder, stream, mesh, decoder, len(failures), tuple(notes))
+
+
+def compose(
+    config: configs.Config,
+    encoder: pretrained.Encoder,
+    stream: Stream,
+    mesh: jax.sharding.Mesh,
+    decoder: loader.Decoder,
+    skipped_samples: int = 0,
+    notes: tuple[str, ...] = (),
+) -> Run:
+    """Builds model, method and learner around what was read; compiles nothing."""
+    model = build_model(encoder, stream)
+    factory = methods.find(config)
+
+    def make_method(model: Model) -> Method:
+        return factory(model, config)
+
+    compiled = learner.make_learner(
+        make_method,
+        model,
+        config.train.optimizer,
+        config.seeds.init,
+        mesh,
+        config.train.on_nonfinite == "skip_step",
+    )
+    method = make_method(model)
+    return Run(
+        config,
+        encoder,
+        stream,
+        model,
+        make_method,
+        method,
+        mesh,
+        compiled,
+        decoder,
+        skipped_samples,
+        notes,
+        class_tokens(config, encoder, stream),
+    )
+
+
+def _verify(
+    decoder: loader.Decoder,
+    stream: Stream,
+    options: configs.DataOptions,
+    console: Console,
+) -> dict[int, str]:
+    with Bar(console, "reading every file once", None) as bar:
+        return verification.verify(
+            decoder,
+            stream,
+            bar.reach,
+            threads=options.threads,
+            worker_processes=options.worker_processes,
+            collect=options.on_error == "skip",
+        )
+
+
+def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
+    """Returns the class slots as they are met in a stage, on the devices of the run.
+
+    Args:
+        run: whose stream it is.
+        text: unit text embeddings `[C d]`.
+        stage: counted from 0.
+    """
+    stream = run.stream
+    slots = [[c for i in s for c in stream.tasks[i].classes] for s in stream.stages]
+    return learner.make_classes(
+        text,
+        [stream.modalities.index(slot.modality) for slot in stream.classes],
+        seen=sum(slots[: stage + 1], []),
+        of_task=slots[stage],
+        mesh=run.mesh,
+        tokens=run.class_tokens,
+    )
+
+
+def class_tokens(
+    config: configs.Config, encoder: pretrained.Encoder, stream: Stream
+) -> np.ndarray | None:
+    """Returns the tokens of class names behind the words that the method learns.
+
+    The words are those of the first template of the config, or else of the slot's
+    modality, that has any in front of the name.
+
+    Returns:
+        `int32 [C n]`, of a text tower whose tokens see none behind them cut to the
+        longest; None if the method learns none.
+
+    Raises:
+        ConfigError: there is no such template, or no room for so many words.
+    """
+    context = config.method.adapter.context
+    if context is None:
+        return None
+    rows, fed = [], encoder.inputs
+    for slot in stream.classes:
+        templates = config.encoder.templates or MODALITIES[slot.modality].templates
+        has_words = (t for t in templates if not t.startswith("{}"))
+        template = next(has_words, templates[0])
+        try:
+            rows.append(preprocess_name(slot.name, template, context, fed))
+        except DataError as error:
+            raise ConfigError(f"config.method.adapter.context: {error}") from error
+    tokens = np.stack(rows)
+    if not encoder.spec.text.causal:
+        return tokens
+    end = (tokens == load_tokenizer(fed.tokenizer).end).argmax(1)
+    return tokens[:, : end.max() + 1]
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Returns what `stream.json` holds: order, classes, counts, hashes."""
+    stream = run.stream
+    return {
+        "hash": stream_hash(stream),
+        "encoder": run.encoder.fingerprint,
+        "modalities": list(stream.modalities),
+        "towers": dict(zip(run.model.modalities, run.model.towers, strict=True)),
+        "preprocessing": {
+            name: MODALITIES[name].version(run.encoder.inputs)
+            for name in stream.modalities
+        },
+        "stages": [list(stage) for stage in stream.stages],
+        "classes": [dataclasses.asdict(slot) for slot in stream.classes],
+        "tasks": describe_tasks(stream),
+    }

@@ -1,0 +1,326 @@
+"""Fills the row of the accuracy matrix that belongs to a stage."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from mmcl_jax.errors import BatchDependenceError
+from mmcl_jax.evaluation import batch_independence, calibration, label_spaces, metrics
+from mmcl_jax.evaluation.calibration import ROUTES, SAMPLES
+from mmcl_jax.ops import rngs
+from mmcl_jax.parallel import distributed, sharding
+from mmcl_jax.streams.base import scored_tasks
+from mmcl_jax.training.batches import Feed, Records, ahead
+from mmcl_jax.training.build import Run
+from mmcl_jax.training.learner import LearnerState
+from mmcl_jax.types import Classes, Prediction, PyTree
+from mmcl_jax.workdir.results import Results
+
+ByTask = dict[int, label_spaces.TaskPredictions]
+# called behind each batch with the number of samples that are scored by it; whoever
+# wants to stop a long computation does it there
+Between = Callable[[int], None]
+
+
+class Scorer:
+    """Predicts the test sets of a run."""
+
+    def __init__(self, run: Run, feed: Feed, frozen: PyTree, text: np.ndarray) -> None:
+        """Takes the frozen weights on the devices and class texts `[C d]`."""
+        self._run, self._feed = run, feed
+        self._frozen, self._text = frozen, text
+        # of each batch of a test set, what the tower has answered and to what
+        self._known: dict[int, list[tuple[PyTree, PyTree]]] = {}
+        # why predictions of a modality cannot be cut at the tower
+        self._uncut: dict[str, str | None] = {}
+
+    def score(
+        self,
+        state: LearnerState,
+        classes: Classes,
+        index: int,
+        results: Results,
+        between: Between,
+    ) -> ByTask:
+        """Fills a row of `results`: all seen test sets, and upcoming ones.
+
+        Args:
+            state: behind the stage.
+            classes: as they are met then.
+            index: of the stage.
+            results: is filled.
+            between: see `Between`.
+
+        Returns:
+            The predictions, by task.
+
+        Raises:
+            BatchDependenceError: a sample is predicted differently in another batch.
+        """
+        stream = self._run.stream
+        seen, upcoming = scored_tasks(
+            stream, index, self._run.config.evaluation.upcoming
+        )
+        by_task: ByTask = {}
+        witness = self._witness([*seen, *upcoming], index)
+        with results.timed("evaluate"):
+            for i in [*seen, *upcoming]:
+                records = self._feed.records([i], "test")
+                self._feed.embed_queries([i], "test", lambda: between(0))
+                predictions = self._predictions(state, classes, index, records, i)
+                total = len(stream.tasks[i].test)
+                predictions = _paused(predictions, total, between)
+                predictions = witness.watch(stream.tasks[i].test, predictions)
+                by_task[i] = label_spaces.predict_task(stream, i, seen, predictions)
+                scores = label_spaces.accuracy(stream, by_task[i])
+                results.accuracy[:, :, seen[-1], i] = scores
+                results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
+        with results.timed("invariance"):
+            self._predict_again(state, classes, index, seen, witness, results, between)
+        true, predicted = label_spaces.identification(stream, by_task, seen)
+        results.identification = metrics.modality_identification(
+            true, predicted, len(stream.modalities)
+        )._asdict()
+        return by_task
+
+    def temperatures(
+        self, state: LearnerState, classes: Classes, index: int, between: Between
+    ) -> dict[str, float | None]:
+        """Returns the temperature of each route on a stage's own training samples.
+
+        Args:
+            state: behind the stage.
+            classes: as they are met then.
+            index: of the stage, whose queries have been embedded.
+            between: see `Between`.
+
+        Returns:
+            What `calibration.temperature` gives: among the classes of the modality
+            where it is given, else among all that were met.
+        """
+        stream = self._run.stream
+        seed = rngs.host_seed(self._run.config.seeds.data, "calibration", index)
+        order = np.random.default_rng(seed)
+        seen, modality = np.asarray(classes.seen), np.asarray(classes.modality)
+        logits, allowed, label = [], [], []
+        for name, rows in self._feed.records(stream.stages[index], "train").items():
+            rows = [rows[i] for i in order.permutation(len(rows))[:SAMPLES]]
+            predictions = self._predictions(state, classes, index, {name: rows})
+            predictions = _paused(predictions, 0, between)
+            found = [np.asarray(prediction.logits) for prediction in predictions]
+            found = np.concatenate(found, axis=1)[:, : len(rows)]
+            logits.append(found[[0, -1]])  # a method without a hint has one route
+            own = seen & (modality == stream.modalities.index(name))
+            spaces = np.stack([own, seen])[:, None]
+            allowed.append(np.broadcast_to(spaces, logits[-1].shape))
+            label += [row.label for row in rows]
+        logits, allowed = np.concatenate(logits, 1), np.concatenate(allowed, 1)
+        return {
+            route: calibration.temperature(logits[r], np.array(label), allowed[r])
+            for r, route in enumerate(ROUTES)
+        }
+
+    def _witness(self, tasks: Sequence[int], index: int) -> batch_independence.Witness:
+        """Chooses the test samples that are predicted twice, a batch a modality."""
+        size = self._run.config.train.batch_size
+        seed = rngs.host_seed(self._run.config.seeds.data, "invariance", index)
+        records = self._feed.records(tasks, "test")
+        return batch_independence.Witness(
+            batch_independence.sample(records, size, seed)
+        )
+
+    def _predict_again(
+        self,
+        state: LearnerState,
+        classes: Classes,
+        index: int,
+        seen: Sequence[int],
+        witness: batch_independence.Witness,
+        results: Results,
+        between: Between,
+    ) -> None:
+        stream = self._run.stream
+        for modality, rows in witness.records.items():
+            predictions = self._predictions(state, classes, index, {modality: rows})
+            predictions = _paused(predictions, 0, between)
+            again = [np.asarray(prediction.logits) for prediction in predictions]
+            tasks = {row.id: i for i, t in enumerate(stream.tasks) for row in t.test}
+            owners = [tasks[row.id] for row in rows]
+            slots = {
+                i: label_spaces.allowed_slots(stream, i, seen) for i in set(owners)
+            }
+            differing = batch_independence.differing(
+                witness.logits(rows),
+                np.concatenate(again, axis=1)[:, : len(rows)],
+                np.stack([slots[i] for i in owners]),
+            )
+            found = results.batch_dependence
+            found["predicted_again"] += len(rows)
+            found["differing"] += int(differing.sum())
+            stops = self._run.config.evaluation.batch_dependence == "stop"
+            if stops and differing.any():
+                raise BatchDependenceError(
+                    f"method {self._run.config.method.name!r}: {differing.sum()} of "
+                    f"{len(rows)} {modality} samples are predicted differently in "
+                    "another batch; a prediction must depend on its sample alone"
+                )
+
+    def _predictions(
+        self,
+        state: LearnerState,
+        classes: Classes,
+        index: int,
+        records: Records,
+        task: int | None = None,
+    ) -> Iterator[Prediction]:
+        """Yields the predictions of some samples.
+
+        Args:
+            state: behind the stage.
+            classes: as they are met then.
+            index: of the stage.
+            records: the samples.
+            task: whose test set they are: what the tower answers is kept for later
+                stages, and what it cannot answer otherwise is not asked again.
+        """
+        learner, feed = self._run.learner, self._feed
+        stage = sharding.put(np.int32(index), self._run.mesh)
+        at = (state, self._frozen, classes, stage)
+        if self._run.method.needs_inputs and self._cut(at, records):
+            return self._concluded(at, records, task)
+        batches = feed.batches(records, decoded=self._run.method.needs_inputs)
+        started = (learner.predict(*at, batch) for batch in batches)
+        return map(jax.device_get, ahead(started))
+
+    def _cut(self, at: tuple, records: Records) -> bool:
+        """Returns whether predictions can be cut at the tower, see `Learner.uncut`."""
+        for modality, rows in records.items():
+            if modality not in self._uncut:
+                some = self._feed.batches({modality: rows[:1]}, decoded=False)
+                self._uncut[modality] = self._run.learner.uncut(*at, next(some))
+                if self._uncut[modality] is not None:
+                    logging.warning(
+                        "method %r: what the tower answers for test samples of %s is "
+                        "not kept for later stages, since `predict` has to be run as a "
+                        "whole (%s)",
+                        self._run.config.method.name,
+                        modality,
+                        self._uncut[modality],
+                    )
+        return all(self._uncut[modality] is None for modality in records)
+
+    def _concluded(
+        self, at: tuple, records: Records, task: int | None
+    ) -> Iterator[Prediction]:
+        """Yields predictions, from kept answers up to the first batch that has none."""
+        learner, feed = self._run.learner, self._feed
+        known = self._known.setdefault(task, []) if task is not None else []
+        start = 0
+        for prediction in self._recalled(at, records, known):
+            yield prediction
+            start += 1
+        del known[start:]
+        if start == feed.num_batches(records):
+            return
+
+        def computed() -> Iterator[tuple]:
+            whole = feed.batches(records, start=start)
+            bare = feed.batches(records, decoded=False, start=start)
+            for batch, rest in zip(whole, bare, strict=True):
+                answers = learner.answer(*at, batch)
+                yield *learner.conclude(*at, rest, answers), answers
+
+        for prediction, asked, answers in ahead(computed()):
+            if task is not None:
+                known.append(jax.device_get((answers, asked)))
+            yield jax.device_get(prediction)
+
+    def _recalled(
+        self, at: tuple, records: Records, known: Sequence[tuple[PyTree, PyTree]]
+    ) -> Iterator[Prediction]:
+        """Yields predictions from kept answers while these are the right ones."""
+        bare = self._feed.batches(records, decoded=False)
+        concluded = (
+            self._run.learner.conclude(
+                *at, batch, sharding.put_local(answers, self._run.mesh)
+            )
+            for batch, (answers, _) in zip(bare, known, strict=False)
+        )
+        for result, (_, before) in zip(ahead(concluded), known, strict=True):
+            prediction, asked = jax.device_get(result)
+            # one process must not go on without the others
+            if not distributed.everywhere(_equal(asked, before)):
+                return
+            yield prediction
+
+    def _zero_shot(self, task: int, seen: Sequence[int]) -> np.ndarray:
+        """Returns the frozen encoder's accuracy on a test set, `[spaces]`."""
+        rows = self._run.stream.tasks[task].test
+        queries = self._feed.queries(rows)
+        labels = np.array([row.label for row in rows])
+        return label_spaces.zero_shot_accuracy(
+            self._run.stream, task, seen, queries, labels, self._text
+        )
+
+
+def _equal(left: PyTree, right: PyTree) -> bool:
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def _paused(
+    predictions: Iterator[Prediction], samples: int, between: Between
+) -> Iterator[Prediction]:
+    """Yields predictions of `samples` that count; rows behind them are padding."""
+    for prediction in predictions:
+        yield prediction
+        counted = min(prediction.logits.shape[-2], samples)
+        samples -= counted
+        between(counted)
+
+
+def frozen_accuracy(run: Run) -> dict[str, Any]:
+    """Returns the accuracy of the frozen encoder on the test samples of each task.
+
+    A sample is taken for the class of the nearest text; see `Feed.embed_class_names`
+    for the ensemble of templates that a text is.
+
+    Returns:
+        For each task its `name`, `modality`, number of `classes` and of `samples`, and
+        accuracies: `own` among the task's classes, `modality_classes` among those of
+        its modality in the whole stream, `all` among all; `mean` of the three over
+        tasks; the lines of the encoder's `summary`.
+
+    References:
+        Radford et al., Learning Transferable Visual Models From Natural Language
+        Supervision, 2021, section 3.1.4 (ensembles of templates).
+    """
+    stream = run.stream
+    feed = Feed(run, run.encoder.frozen)
+    text = feed.embed_class_names()
+    every = range(len(stream.tasks))
+    # by the label spaces of `evaluate`, where all tasks have been met
+    spaces = {"own": "task", "modality_classes": "modality", "all": "universe"}
+    rows = []
+    for i, task in enumerate(stream.tasks):
+        feed.embed_queries([i], "test")
+        queries = feed.queries(task.test)
+        labels = np.array([row.label for row in task.test])
+        found = label_spaces.zero_shot_accuracy(stream, i, every, queries, labels, text)
+        by_space: dict[str, float] = dict(
+            zip(label_spaces.SPACES, found.tolist(), strict=True)
+        )
+        rows.append(
+            {
+                "name": task.name,
+                "modality": task.modality,
+                "classes": len(task.classes),
+                "samples": len(labels),
+                **{name: by_space[space] for name, space in spaces.items()},
+            }
+        )
+    mean = {space: float(np.mean([row[space] for row in rows])) for space in spaces}
+    return {"tasks": rows, "mean": mean, "encoder": list(run.encoder.summary)}

@@ -1,0 +1,231 @@
+"""What a person and a program see of a run: lines, tables, JSONL, loggers.
+
+Only process 0 writes.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import logging
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TextIO
+
+import jax
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmcl_jax.config import Config
+from mmcl_jax.files import write_text
+from mmcl_jax.workdir.progress import Bar
+from mmcl_jax.workdir.tensorboard import TensorBoard
+from mmcl_jax.workdir.weights_and_biases import WeightsAndBiases
+
+logger = logging.getLogger("mmcl_jax")
+
+
+def is_writer() -> bool:
+    """Returns whether this process writes files and speaks on the console."""
+    return jax.process_index() == 0
+
+
+class Logger(Protocol):
+    """A program that is told scalars; whatever it raises, the run goes on.
+
+    A step is the number of training steps and of scored stages so far.
+    """
+
+    def start(self, step: int) -> None:
+        """Says that steps from this one on are told, if need be once more."""
+        ...
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Takes some values; steps never fall between two calls of `start`."""
+        ...
+
+    def close(self) -> None:
+        """Ends."""
+        ...
+
+
+def make_loggers(
+    workdir: pathlib.Path, config: Config
+) -> dict[str, Callable[[], Logger]]:
+    """Returns what opens each logger of a run, by its name."""
+    found: dict[str, Callable[[], Logger]] = {
+        "TensorBoard": functools.partial(TensorBoard, workdir / "tensorboard")
+    }
+    if config.logging.wandb_project:
+        found["Weights & Biases"] = functools.partial(WeightsAndBiases, workdir, config)
+    return found
+
+
+class Writer:
+    """The console, `log.txt`, `metrics.jsonl` and the loggers of one run."""
+
+    def __init__(self, workdir: pathlib.Path, console: Console | None = None) -> None:
+        """Opens the files of `workdir`, appending to them."""
+        self.console = console or Console(quiet=not is_writer())
+        self._metrics: TextIO | None = None
+        self._handler: logging.Handler | None = None
+        self._loggers: dict[str, Logger] = {}
+        self._starts: list[int] = []
+        if is_writer():
+            self._metrics = (workdir / "metrics.jsonl").open("a")
+            self._handler = logging.FileHandler(workdir / "log.txt")
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            logger.addHandler(self._handler)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
+
+    def tell(
+        self, loggers: dict[str, Callable[[], Logger]], steps: Sequence[int]
+    ) -> None:
+        """Opens loggers.
+
+        Args:
+            loggers: what opens each of them, by its name.
+            steps: training steps of each stage.
+        """
+        # behind the steps of a stage there is one for its scores
+        self._starts = list(itertools.accumulate([n + 1 for n in steps], initial=0))
+        if not is_writer():
+            return
+        for name, make in loggers.items():
+            self._guarded(name, functools.partial(self._open, name, make))
+
+    def _open(self, name: str, make: Callable[[], Logger]) -> None:
+        self._loggers[name] = make()
+
+    def _guarded(self, name: str, call: Callable[[], None]) -> None:
+        """Calls a logger; one that fails is not called again."""
+        try:
+            call()
+        except Exception as error:
+            if failed := self._loggers.pop(name, None):
+                with contextlib.suppress(Exception):
+                    failed.close()
+            reason = str(error).strip().splitlines() or [repr(error)]
+            self.say(f"warning: {name} fails and is told no more: {reason[0]}")
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        for name, told in list(self._loggers.items()):
+            self._guarded(name, functools.partial(told.scalars, step, values))
+
+    def say(self, message: str) -> None:
+        """Writes one line to the console and to `log.txt`."""
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        logger.info(message)
+
+    def scalars(self, stage: int, step: int, **values: Any) -> None:
+        """Writes one line of `metrics.jsonl`, and tells the loggers.
+
+        Args:
+            stage: counted from 0.
+            step: of the stage, counted from 1.
+            **values: by their name; None is what is not a finite number.
+        """
+        if self._metrics:
+            line = {"stage": stage, "step": step} | values
+            self._metrics.write(json.dumps(line) + "\n")
+            self._metrics.flush()
+        known = {f"train/{k}": v for k, v in values.items() if v is not None}
+        if known and self._loggers:
+            self._log(self._starts[stage] + step, known)
+
+    def scores(self, stage: int, values: dict[str, float]) -> None:
+        """Tells the loggers what a stage, counted from 0, has come to."""
+        if self._loggers:
+            self._log(self._starts[stage + 1], values)
+
+    def take_back(self, stage: int, step: int) -> None:
+        """Leaves out of `metrics.jsonl` what lies behind a step of a stage.
+
+        A run that goes on from there writes it once more. The loggers are told.
+        """
+        if not self._metrics:
+            return
+        path, kept = pathlib.Path(self._metrics.name), []
+        self._metrics.close()
+        for line in path.read_text().splitlines():
+            try:
+                values = json.loads(line)
+                before = (values["stage"], values["step"]) <= (stage, step)
+            except (KeyError, TypeError, ValueError):  # cut off when the run ended
+                continue
+            if before:
+                kept.append(line + "\n")
+        write_text(path, "".join(kept))
+        self._metrics = path.open("a")
+        if self._starts:
+            first = self._starts[stage] + max(step, 0) + 1
+            for name, told in list(self._loggers.items()):
+                self._guarded(name, functools.partial(told.start, first))
+
+    def table(self, table: Table) -> None:
+        """Shows a table on the console."""
+        self.console.print(table)
+
+    def progress(self, description: str, total: float) -> Bar:
+        """Returns a line of progress over so many samples, to be entered."""
+        return Bar(self.console, description, total, self.say)
+
+    def close(self) -> None:
+        """Closes the files and the loggers."""
+        for name in list(self._loggers):
+            self._guarded(name, self._loggers.pop(name).close)
+        if self._metrics:
+            self._metrics.close()
+        if self._handler:
+            logger.removeHandler(self._handler)
+            self._handler.close()
+
+
+SHORT_NAMES = {
+    "last_average_accuracy": "last average",
+    "forgetting_chaudhry": "forgetting",
+    "excess_forgetting": "of it, excess",
+}
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """Returns the table of a run: a row a task, then the summary over the stream.
+
+    Columns: among the task's own classes, just learnt and at the end; among all classes
+    at the end, with the modality given and predicted.
+    """
+    table = Table(title=f"{results['method']}: accuracy in percent")
+    for title in ("task", "modality"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("n", justify="right")
+    columns = [
+        ("own\nlearnt", "task", "given", "diagonal"),
+        ("own\nend", "task", "given", "last"),
+        ("all\ngiven", "union", "given", "last"),
+        ("all\npredicted", "union", "predicted", "last"),
+    ]
+    for title, *_ in columns:
+        table.add_column(title, justify="right")
+    for j, task in enumerate(results["tasks"]):
+        cells = []
+        for _, space, route, which in columns:
+            matrix = results["accuracy"][space][route]
+            cells.append(_percent(matrix[j if which == "diagonal" else -1][j]))
+        # the name of a folder is not to be taken for markup
+        name, count = Text(task["name"]), str(len(task["classes"]))
+        table.add_row(name, task["modality"], count, *cells)
+    table.add_section()
+    for name in SHORT_NAMES:
+        cells = [
+            _percent(results["metrics"][space][route][name])
+            for _, space, route, which in columns
+            if which == "last"
+        ]
+        table.add_row(SHORT_NAMES[name], "", "", "", *cells)
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,186 @@
+"""What is known of a run so far, and what `results.json` says of it at the end."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmcl_jax.evaluation import label_spaces, metrics
+from mmcl_jax.streams.base import Stream
+
+
+@dataclasses.dataclass
+class Results:
+    """Grows by one row a stage; it is stored with each snapshot.
+
+    Attributes:
+        accuracy: `[spaces, routes, T, T]`, row = after which task, column = test set;
+            NaN where not evaluated.
+        zero_shot: `[spaces, T, T]`, of the frozen encoder in the same label spaces.
+        identification: accuracy, balanced accuracy and confusion of the modality.
+        seconds: spent in each part of the loop.
+        compilations: of the train step, by modality; a resumed run compiles again, so
+            the most that one process needed.
+        forwards: passes through a tower in a train step and in a prediction.
+        batch_dependence: samples that were `predicted_again` in mixed batches, and how
+            many of them came out `differing`.
+        jitter: the most that was added to the diagonal of a matrix that could not be
+            solved as it was, by stage; only those with any.
+        temperatures: of each route, by stage, see `calibration.temperature`.
+        refused_steps: whose loss or gradient was not finite, and that were skipped.
+        restarts: how often the run was gone on with.
+        stages: learnt and scored.
+    """
+
+    accuracy: np.ndarray
+    zero_shot: np.ndarray
+    identification: dict[str, Any]
+    seconds: dict[str, float]
+    compilations: dict[str, int]
+    forwards: dict[str, int]
+    batch_dependence: dict[str, int]
+    jitter: dict[int, float]
+    temperatures: dict[int, dict[str, float | None]]
+    refused_steps: int = 0
+    restarts: int = 0
+    stages: int = 0
+
+    @classmethod
+    def start(cls, tasks: int) -> "Results":
+        """Returns the results of nothing."""
+        spaces, routes = len(label_spaces.SPACES), len(label_spaces.ROUTES)
+        return cls(
+            accuracy=np.full((spaces, routes, tasks, tasks), np.nan),
+            zero_shot=np.full((spaces, tasks, tasks), np.nan),
+            identification={},
+            seconds={},
+            compilations={},
+            forwards={},
+            batch_dependence={"predicted_again": 0, "differing": 0},
+            jitter={},
+            temperatures={},
+        )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Results":
+        """Returns what `to_json` stored; null is NaN."""
+        return cls(
+            accuracy=np.array(value["accuracy"], np.float64),
+            zero_shot=np.array(value["zero_shot"], np.float64),
+            identification=value["identification"],
+            seconds=value["seconds"],
+            compilations=value["compilations"],
+            forwards=value["forwards"],
+            batch_dependence=value["batch_dependence"],
+            jitter={int(stage): most for stage, most in value["jitter"].items()},
+            temperatures={int(i): t for i, t in value["temperatures"].items()},
+            refused_steps=value["refused_steps"],
+            restarts=value["restarts"],
+            stages=value["stages"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain lists and numbers, null for NaN."""
+        return plain(dataclasses.asdict(self))
+
+    def timed(self, part: str) -> "_Timer":
+        """Returns a context manager that adds the time of its block to `seconds`."""
+        return _Timer(self.seconds, part)
+
+    def count(self, traces: Mapping[tuple, int], forwards: dict[str, int]) -> None:
+        """Takes over what the learner has counted in this process so far."""
+        for (name, modality), times in traces.items():
+            if name == "train_step":
+                before = self.compilations.get(modality, 0)
+                self.compilations[modality] = max(before, times)
+        # a test set is predicted in parts, of which one runs the tower
+        for name, part in (
+            ("train_step",) * 2,
+            ("predict",) * 2,
+            ("predict", "answer"),
+        ):
+            if part in forwards:
+                self.forwards[name] = forwards[part]
+
+    def scalars(self, stream: Stream, stage: int) -> dict[str, float]:
+        """Returns what the test sets met so far have come to behind a stage.
+
+        Args:
+            stream: that is learnt.
+            stage: counted from 0.
+
+        Returns:
+            `accuracy/<route>/<task>` among all classes met, and the mean over tasks
+            `average/<label space>/<route>`; only what is defined.
+        """
+        seen = [i for stage in stream.stages[: stage + 1] for i in stage]
+        row = self.accuracy[:, :, seen[-1], seen]
+        union, found = label_spaces.SPACES.index("union"), {}
+        for r, route in enumerate(label_spaces.ROUTES):
+            for task, value in zip(seen, row[union, r], strict=True):
+                found[f"accuracy/{route}/{stream.tasks[task].name}"] = float(value)
+            for s, space in enumerate(label_spaces.SPACES):
+                found[f"average/{space}/{route}"] = float(row[s, r].mean())
+        return {name: value for name, value in found.items() if np.isfinite(value)}
+
+    def report(self) -> dict[str, Any]:
+        """Returns the accuracy matrices and metrics by label space and route."""
+        spaces, routes = label_spaces.SPACES, label_spaces.ROUTES
+        accuracy = {
+            space: {route: self.accuracy[s, r] for r, route in enumerate(routes)}
+            for s, space in enumerate(spaces)
+        }
+        return {
+            "accuracy": accuracy,
+            "zero_shot": {space: self.zero_shot[s] for s, space in enumerate(spaces)},
+            "metrics": {
+                space: {
+                    route: of_stream(accuracy[space][route], self.zero_shot[s])
+                    for route in routes
+                }
+                for s, space in enumerate(spaces)
+            },
+            "modality_identification": self.identification,
+            "batch_dependence": self.batch_dependence,
+            "jitter": {str(stage): most for stage, most in self.jitter.items()},
+            "refused_steps": self.refused_steps,
+            "restarts": self.restarts,
+        }
+
+
+def of_stream(accuracy: np.ndarray, zero_shot: np.ndarray) -> dict[str, float]:
+    """Returns every metric of a matrix `[T, T]`, given the frozen encoder's."""
+    before = np.append(np.nan, np.diagonal(zero_shot, offset=1))
+    return {name: metric(accuracy) for name, metric in metrics.METRICS.items()} | {
+        "forward_transfer": metrics.forward_transfer(accuracy, before),
+        "excess_forgetting": metrics.excess_forgetting(accuracy, zero_shot),
+    }
+
+
+class _Timer:
+    def __init__(self, seconds: dict[str, float], part: str) -> None:
+        self._seconds, self._part = seconds, part
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.perf_counter() - self._start
+        self._seconds[self._part] = self._seconds.get(self._part, 0.0) + spent
+
+
+def plain(value: Any) -> Any:
+    """Returns lists, dicts and numbers that JSON knows; NaN becomes None."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

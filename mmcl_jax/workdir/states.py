@@ -1,0 +1,138 @@
+"""Reading states of a run without the run: in one process, and nothing is written."""
+
+import math
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mmcl_jax.errors import DataError, reading
+from mmcl_jax.types import PyTree
+from mmcl_jax.workdir.snapshots import CHECKSUMS, damage
+
+# what a file says that it holds is believed up to here
+_MAX_BYTES = 16 * 2**30
+
+
+def sealed(folder: pathlib.Path) -> list[int]:
+    """Returns the numbers of the states of a folder that were written to their end."""
+    return sorted(
+        int(path.parent.name)
+        for path in folder.glob(f"*/{CHECKSUMS}")
+        if path.parent.name.isdecimal()
+    )
+
+
+def read_part(
+    folder: pathlib.Path,
+    number: int,
+    pick: Callable[[PyTree], Iterable[str]],
+    max_bytes: int,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Reads some arrays of a state, in this process alone and whoever wrote it.
+
+    Args:
+        folder: of the states.
+        number: of one that is `sealed`.
+        pick: returns the paths that are wanted, such as `memory/anchor`, of the nested
+            dicts that the state is made of.
+        max_bytes: a path with more below it is left out.
+
+    Returns:
+        The nested dicts with NumPy arrays, of these paths alone; and what was left out.
+
+    Raises:
+        ValueError: the state cannot be read.
+    """
+    path, alone = _folder_of(folder, number), _alone()
+    handler = ocp.CompositeCheckpointHandler(
+        state=ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
+        # not read here; Orbax warns of an item that it has no handler for
+        results=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+    )
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+        stored = reader.metadata(path).item_metadata["state"].tree
+        wanted: dict[str, Any] = {}
+        left_out = []
+        for place in pick(stored):
+            *parents, last = place.split("/")
+            source, target = stored, wanted
+            for key in parents:
+                source, target = source[key], target.setdefault(key, {})
+            leaves = jax.tree.leaves(source[last])
+            if sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves) > max_bytes:
+                left_out.append(place)
+            else:
+                target[last] = source[last]
+        if not jax.tree.leaves(wanted):
+            return {}, tuple(left_out)
+        as_numpy = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+        )
+        restore = ocp.args.PyTreeRestore(wanted, as_numpy, partial_restore=True)
+        found = reader.restore(path, ocp.args.Composite(state=restore))
+    return found["state"], tuple(left_out)
+
+
+def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads one state as it is, without the method that it is of.
+
+    Args:
+        folder: of the state, for instance `runs/demo/snapshots/000`.
+
+    Returns:
+        Its arrays by their path, such as `params/adapters/visual/prompts`.
+
+    Raises:
+        DataError: it is absent, damaged, or says that it holds more than 16 GiB.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such state")
+    if reason := damage(folder):
+        raise DataError(f"{folder}: {reason}")
+    with reading(str(folder / CHECKSUMS), "a state of a run"):
+        state, left_out = read_part(
+            folder.parent, int(folder.name), lambda stored: list(stored), _MAX_BYTES
+        )
+    if left_out:
+        raise DataError(f"{folder}: more than the limit of {_MAX_BYTES} bytes")
+    return by_path(state)
+
+
+def by_path(tree: PyTree) -> dict[str, Any]:
+    """Returns the leaves of a tree by their path.
+
+    >>> by_path({"params": {"visual": 1.0}, "memory": (2.0,)})
+    {'memory/0': 2.0, 'params/visual': 1.0}
+    """
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def read_results(folder: pathlib.Path, number: int) -> dict[str, Any]:
+    """Reads the results that are stored with a `sealed` state."""
+    path, alone = _folder_of(folder, number), _alone()
+    with ocp.Checkpointer(
+        ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        multiprocessing_options=alone,
+    ) as reader:
+        return reader.restore(path / "results")
+
+
+def _folder_of(states: pathlib.Path, number: int) -> pathlib.Path:
+    """Returns the folder of one state, whatever the digits of its name."""
+    named = (p for p in states.resolve().iterdir() if p.name.isdecimal())
+    return next(path for path in named if int(path.name) == number)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Returns options for what one process does while the others go on."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix="reading"
+    )
