@@ -17,27 +17,10 @@ from mmcl_jax import plugins
 from mmcl_jax.errors import CodeError, ConfigError, DataError
 from mmcl_jax.fields import Count, NonNegative, Seed, Sharing, build, check_name
 from mmcl_jax.files import read_json
-from mmcl_jax.methods import LEARN_CLASS_CONTEXT, available
 from mmcl_jax.methods.base import LabelSpace
-from mmcl_jax.methods.cmcl import CmclOptions
-from mmcl_jax.methods.coda_prompt import CodaPromptOptions
-from mmcl_jax.methods.comm.options import CommOptions
-from mmcl_jax.methods.comm_plus import CommPlusOptions
-from mmcl_jax.methods.derpp import DerppOptions
-from mmcl_jax.methods.diki import DikiOptions
-from mmcl_jax.methods.dualprompt import DualPromptOptions
-from mmcl_jax.methods.er import ErOptions
-from mmcl_jax.methods.ewc import EwcOptions
-from mmcl_jax.methods.l2p import L2POptions
-from mmcl_jax.methods.lwf import LwfOptions
-from mmcl_jax.methods.rail import RailOptions
-from mmcl_jax.methods.ranpac import RanpacOptions
-from mmcl_jax.methods.ridge import RidgeOptions
-from mmcl_jax.methods.s_prompts import SPromptsOptions
-from mmcl_jax.methods.slca import SlcaOptions
-from mmcl_jax.methods.zscl import ZsclOptions
+from mmcl_jax.methods.registry import METHODS, available
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.models.adapters import ADAPTERS
+from mmcl_jax.models.adapters import ADAPTERS, AdapterOptions
 from mmcl_jax.ops.optim import OptimizerOptions
 from mmcl_jax.parallel.sharding import Layout
 from mmcl_jax.streams.base import ORDERS
@@ -107,57 +90,21 @@ class MeshOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class AdapterOptions:
-    """What is trained inside the frozen towers.
+class MethodChoice:
+    """The method; it reads the section of its own name, if it has one.
 
     Attributes:
-        kind: of adapter; each reads some of the other keys.
-        length: prompt tokens of a layer, or keys and values of a prefix.
-        layers: layers with prompts or a prefix, from the first; None: all.
-        rank: of low-rank updates.
-        context: learnt vectors in front of class names, see `methods.class_context`;
-            None: names stand in templates and are embedded once.
-    """
-
-    kind: str = "deep_prompts"
-    length: Count = 8
-    layers: Count | None = None
-    rank: Count = 4
-    context: Count | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodOptions:
-    """The method; it reads the sections it knows.
-
-    Attributes:
-        name: a method of the README's table, or of `METHODS` in `module`.
-        module: a Python file of your own with methods, see `docs/own_method.md`; empty:
+        name: A method of the table in `methods.registry`, or of `METHODS` in `module`.
+        module: A Python file of yours with methods, see `docs/own_method.md`; empty:
             none.
-        options: of a method in `module`: `field=value` for fields of its `Options`.
-        sharing: whether all modalities of a tower have what is trained in common
+        options: Options of a method in `module`: `field=value` for fields of its
+            `Options`.
+        sharing: Whether all modalities of a tower have what is trained in common
             (`shared`), or each has its own, chosen by the modality where that is given
-            (`per_modality_given`) or by a router always (`per_modality_routed`). Not of
-            `comm`, `comm_plus` and `zero_shot`, which have no choice.
-        adapter: of every method that trains inside the towers but `l2p`, `dualprompt`,
-            `coda_prompt` and `diki`, which bring their own.
-        comm: of `comm`.
-        comm_plus: of `comm_plus`.
-        ridge: of `ridge`.
-        l2p: of `l2p`.
-        dualprompt: of `dualprompt`.
-        coda_prompt: of `coda_prompt`.
-        s_prompts: of `s_prompts`.
-        diki: of `diki`.
-        lwf: of `lwf`.
-        zscl: of `zscl`.
-        ewc: of `ewc`.
-        er: of `er`.
-        derpp: of `derpp`.
-        slca: of `slca`.
-        cmcl: of `cmcl`.
-        ranpac: of `ranpac`.
-        rail: of `rail`.
+            (`per_modality_given`) or by a router always (`per_modality_routed`). Not
+            read by `comm`, `comm_plus` and `zero_shot`, which have no choice.
+        adapter: Read by every method that trains inside the towers but `l2p`,
+            `dualprompt`, `coda_prompt` and `diki`, which bring their own.
     """
 
     name: str = "comm"
@@ -165,23 +112,25 @@ class MethodOptions:
     options: Any = ()
     sharing: Sharing = "per_modality_given"
     adapter: AdapterOptions = AdapterOptions()
-    comm: CommOptions = CommOptions()
-    comm_plus: CommPlusOptions = CommPlusOptions()
-    ridge: RidgeOptions = RidgeOptions()
-    l2p: L2POptions = L2POptions()
-    dualprompt: DualPromptOptions = DualPromptOptions()
-    coda_prompt: CodaPromptOptions = CodaPromptOptions()
-    s_prompts: SPromptsOptions = SPromptsOptions()
-    diki: DikiOptions = DikiOptions()
-    lwf: LwfOptions = LwfOptions()
-    zscl: ZsclOptions = ZsclOptions()
-    ewc: EwcOptions = EwcOptions()
-    er: ErOptions = ErOptions()
-    derpp: DerppOptions = DerppOptions()
-    slca: SlcaOptions = SlcaOptions()
-    cmcl: CmclOptions = CmclOptions()
-    ranpac: RanpacOptions = RanpacOptions()
-    rail: RailOptions = RailOptions()
+
+    def options_of(self, kind: type | None) -> Any:
+        """Returns the options of the chosen method, an instance of `kind`, or None."""
+        if kind is None:
+            return None
+        return getattr(self, self.name) if self.name in METHODS else self.options
+
+
+# `MethodChoice` with a section for each method of the package that has options
+MethodOptions = dataclasses.make_dataclass(
+    "MethodOptions",
+    [
+        (name, entry.options, dataclasses.field(default=entry.options()))
+        for name, entry in METHODS.items()
+        if entry.options is not None
+    ],
+    bases=(MethodChoice,),
+    frozen=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +229,7 @@ class Config:
     encoder: EncoderOptions = EncoderOptions()
     mesh: MeshOptions = MeshOptions()
     data: DataOptions = DataOptions()
-    method: MethodOptions = MethodOptions()
+    method: MethodChoice = MethodOptions()
     train: TrainOptions = TrainOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
@@ -334,7 +283,11 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
     kind = tree["stream"].get("kind")
     check_name("config.stream.kind", kind, STREAMS)
     tree, options = plugins.resolve(tree, stored)
-    chosen = {"config.stream": STREAMS[kind], "config.method.options": options}
+    chosen = {
+        "config.stream": STREAMS[kind],
+        "config.method": MethodOptions,
+        "config.method.options": options,
+    }
     config = build(Config, tree, "config", chosen)
     _check(config)
     return config
@@ -379,11 +332,16 @@ def _check(config: Config) -> None:
             "a class Options"
         )
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
-    if method.adapter.context is not None and method.name not in LEARN_CLASS_CONTEXT:
+    if method.adapter.context is not None and not (
+        names[method.name].learns_class_context
+    ):
+        learners = (
+            name for name, entry in METHODS.items() if entry.learns_class_context
+        )
         raise ConfigError(
             f"config.method.adapter.context: {method.name!r} compares with class names "
             "that are embedded once; those that learn words in front of them are "
-            f"{', '.join(LEARN_CLASS_CONTEXT)}. Leave it None"
+            f"{', '.join(learners)}. Leave it None"
         )
     check_name("config.stream.order", stream.order, ORDERS)
     if config.data.on_error == "skip" and not config.data.verify:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from mmcl_jax.cli.shorthand import SHORT_KEYS
 from mmcl_jax.config import Config
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.streams.base import ORDERS

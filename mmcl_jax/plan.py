@@ -19,14 +19,13 @@ from ml_collections import config_flags
 from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.methods import find
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import random_weights
 from mmcl_jax.parallel import sharding
 from mmcl_jax.planning import flops, program_cost, roofline
 from mmcl_jax.planning.program_cost import Program
-from mmcl_jax.training import build, learner
+from mmcl_jax.training import build, class_slots, learner
 from mmcl_jax.types import Batch, Classes, PyTree
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
@@ -93,7 +92,7 @@ def plan(
     known = encoder._replace(frozen={"log_scale": 0.0})
     stream = build.build_stream(config)
     model = build.build_model(known, stream)
-    tokens = build.class_tokens(config, encoder, stream)
+    tokens = class_slots.class_tokens(config, encoder, stream)
     modality = modality or model.modalities[0]
     configs.check_name("--modality", modality, model.modalities)
     train_step, predict, forwards = _programs(
@@ -163,9 +162,9 @@ def _programs(
     rows: int,
 ) -> tuple[Program | None, Program, int]:
     """Returns training step and prediction, and the forward passes of the former."""
-    factory = find(config)
+    make_method = build.method_of(config)
     run = learner.make_learner(
-        lambda model: factory(model, config),
+        make_method,
         model,
         config.train.optimizer,
         config.seeds.init,
@@ -182,7 +181,7 @@ def _programs(
         return program_cost.compile_program(lowered)._replace(arguments=held)
 
     train_step = None
-    if factory(model, config).trains:
+    if make_method(model).trains:
         train_step = compiled(run.train_step, np.int32(1))
     predict = compiled(run.predict)
     return train_step, predict, run.forwards.get("train_step", 0)

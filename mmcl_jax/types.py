@@ -5,7 +5,7 @@ never written. Shape letters: `b` batch, `f` frames, `n` tokens, `w` width, `d`
 embedding, `l` layers, `p` prompt length, `m` modalities, `C` classes of the stream.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -16,6 +16,8 @@ Params = PyTree
 Memory = PyTree
 Key = jax.Array
 Metrics = dict[str, Float[Array, ""]]
+# what a method's function is called for
+Phase = Literal["prepare", "begin", "train", "observe", "end", "predict"]
 
 
 class Classes(NamedTuple):
@@ -48,14 +50,19 @@ class Context(NamedTuple):
         memory: the method's own state, of fixed structure for the whole stream.
         task: index of the task, traced.
         classes: the class slots.
-        train: set by the learner alone; routing by task is possible in training only.
+        phase: what the method is asked for, set by the learner alone; static.
     """
 
     frozen: PyTree
     memory: Memory
     task: Int[Array, ""]
     classes: Classes
-    train: bool
+    phase: Phase
+
+    @property
+    def train(self) -> bool:
+        """Returns whether the task may be known: it must not be in a prediction."""
+        return self.phase != "predict"
 
 
 @flax.struct.dataclass

@@ -18,9 +18,8 @@ from mmcl_jax.analysis.run_comparison import (
 )
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
-from mmcl_jax.methods import find
 from mmcl_jax.streams.base import Stream, stream_hash
-from mmcl_jax.training.build import build_model, build_stream, load_encoder
+from mmcl_jax.training.build import build_model, build_stream, load_encoder, method_of
 from mmcl_jax.workdir.reading import StoredRun, read_predictions, read_run, seen_tasks
 from mmcl_jax.workdir.results import plain
 from mmcl_jax.workdir.states import read
@@ -90,7 +89,7 @@ def compare_snapshots(
         model = build_model(encoder, run.stream)
         stream, reason = _stream_with_samples(run)
         notes += [f"samples are not described: {reason}"] if reason else []
-    meaning = array_axes.find(lambda model: find(run.config)(model, run.config), model)
+    meaning = array_axes.find(method_of(run.config), model)
     return plain(
         {
             "kind": "snapshots",

@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, Int
 
 from mmcl_jax.fields import Sharing
 from mmcl_jax.methods import pool
-from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
+from mmcl_jax.methods.base import Features, LabelSpace, Method, Pass, aligned
 from mmcl_jax.methods.sharing import num_groups
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.models.tower import Injection
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
 
 
@@ -40,34 +41,30 @@ def init_groups(
     return params
 
 
-def adapted_features(
+def adapted_pass(
     model: Model,
     adapter: Adapter,
     stacks: PyTree,
     weights: Float[Array, "b s"],
-    context: Context,
     batch: Batch,
-) -> Float[Array, "b d"]:
-    """Returns unit features of the tower with its slots blended per sample.
+) -> Pass:
+    """Returns the pass through the tower with its slots blended per sample.
 
     Args:
-        model: the frozen encoder.
-        adapter: the kind of adapter in `stacks`.
-        stacks: one stack of adapters a tower.
-        weights: of each slot of the stack of the batch's tower.
-        context: holds the frozen weights.
-        batch: samples of one modality.
+        model: The frozen encoder.
+        adapter: The kind of adapter in `stacks`.
+        stacks: One stack of adapters a tower.
+        weights: Of each slot of the stack of the batch's tower.
+        batch: Samples of one modality.
     """
-    stack = stacks[model.tower_of(batch.modality)]
-    injection = adapter.blend(stack, weights)
-    return model.embed(context.frozen, batch.modality, batch.inputs, injection)
+    return Pass(adapter.blend(stacks[model.tower_of(batch.modality)], weights))
 
 
 def key_pulled(
     model: Model,
     init: Callable[[Key, Model], tuple[Params, Memory]],
     choose: Callable[..., tuple[Float[Array, "b s"], Int[Array, "b k"]]],
-    features: Callable[..., Float[Array, "b d"]],
+    injection: Callable[..., Injection],
     key_pull: float,
     train_label_space: LabelSpace,
 ) -> Method:
@@ -79,22 +76,23 @@ def key_pulled(
         model: the frozen encoder.
         init: of the method.
         choose: `(params, context, batch)` -> cosines with all keys, chosen slots.
-        features: `(params, context, batch, chosen)` -> unit features.
+        injection: `(params, context, batch, chosen)` -> what the tower gets.
         key_pull: weight of the second term.
         train_label_space: of the first.
     """
 
-    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
-        return features(params, context, batch, choose(params, context, batch)[1])
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
+        _, chosen = choose(params, context, batch)
+        return (Pass(injection(params, context, batch, chosen)),)
+
+    plain = aligned(model, init, train_label_space, inject)
 
     def loss(
-        params: Params, context: Context, batch: Batch, key: Key
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
-        del key
+        value, metrics = plain.loss(params, context, batch, features, key)
         scores, chosen = choose(params, context, batch)
-        z = features(params, context, batch, chosen)
-        value, metrics = alignment(model, z, context, batch, train_label_space)
         distance = pool.key_distance(scores, chosen, batch.weight)
         return value + key_pull * distance, metrics | {"key_distance": distance}
 
-    return aligned(model, init, embed, train_label_space)._replace(loss=loss)
+    return plain._replace(loss=loss)

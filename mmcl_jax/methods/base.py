@@ -1,8 +1,12 @@
 """What a method is: a tuple of pure functions, and the defaults they are built from.
 
 In the order of a task: `prepare` passes over its frozen queries, `begin_task` follows,
-`loss` trains, `observe` passes over its samples, `end_task` closes it. None of them
-does I/O or compiles; the learner does. Wrappers replace fields of the tuple.
+`loss` trains, `observe` passes over its samples, `end_task` closes it.
+
+A method never calls the tower. `inject` says what goes into it, and `loss`, `observe`
+and `predict` take what came out, so the learner can count passes, keep what the tower
+answered for test samples, and show embeddings, and no method knows. None of the
+functions does I/O or compiles; the learner does. Wrappers replace fields of the tuple.
 """
 
 from collections.abc import Callable
@@ -12,7 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mmcl_jax.fields import Sharing
 from mmcl_jax.models import Model
+from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.models.tower import Injection
 from mmcl_jax.ops import losses
 from mmcl_jax.types import (
     Batch,
@@ -26,6 +33,55 @@ from mmcl_jax.types import (
     PyTree,
 )
 
+LabelSpace = Literal["task", "modality_seen", "all_seen"]
+
+
+class Common(NamedTuple):
+    """What a run chooses for every method, whatever options of its own it has.
+
+    Attributes:
+        adapter: What is trained inside the towers.
+        sharing: Which modalities have it in common, see `methods.sharing`.
+        label_space: Classes that the training loss is over, see `label_space`.
+        class_context: Learnt vectors in front of class names; None: there are none.
+    """
+
+    adapter: Adapter
+    sharing: Sharing
+    label_space: LabelSpace
+    class_context: int | None = None
+
+
+class Pass(NamedTuple):
+    """One pass of a batch through its tower.
+
+    Attributes:
+        injection: What the adapter adds, per sample.
+        when: Whether the pass is needed, traced; where it is not, its embedding is
+            zero and costs nothing. None: it always is.
+    """
+
+    injection: Injection
+    when: Bool[Array, ""] | None = None
+
+
+class Features(NamedTuple):
+    """What came out of the tower.
+
+    Attributes:
+        embeddings: The unit embedding of each pass, in the order of `inject`.
+        layers: What the last frozen blocks before the final one say of the samples;
+            None unless the method has `layer_blocks`.
+    """
+
+    embeddings: tuple[Float[Array, "b d"], ...] = ()
+    layers: Float[Array, "b k"] | None = None
+
+
+def _nothing(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
+    del params, context, batch
+    return ()
+
 
 def _unconstrained(updates: PyTree, params: Params, context: Context) -> PyTree:
     del params, context
@@ -35,57 +91,102 @@ def _unconstrained(updates: PyTree, params: Params, context: Context) -> PyTree:
 class Method(NamedTuple):
     """A way to learn a stream.
 
-    What `begin_task` or `end_task` had to add to the diagonal of a matrix to solve it
-    they leave in the memory, in entries of the name `jitter`, which are reported.
+    If `begin_task` or `end_task` had to add something to the diagonal of a matrix to
+    solve it, they leave how much in the memory, in entries of the name `jitter`, which
+    are reported.
 
     Attributes:
-        init: returns params and memory, of fixed structure for the whole stream.
-        loss: the scalar that is minimised, and metrics to log.
-        predict: logits over all class slots, and modality scores. What the tower
-            answers for test samples is kept for later stages if `predict` hands
-            `batch.inputs` and `context.frozen` to `model.embed` and
-            `model.layer_features` as they are, reads the inputs nowhere else, and calls
-            the tower in no loop, branch or other transformation of JAX. It may call it
-            several times, with injections that depend on earlier answers. A `predict`
-            that does otherwise is right as well; it is run anew in every stage, and a
-            line of the log says why.
-        trainable: tree like params of 0/1 arrays that broadcast to them; where it is
+        init: Returns params and memory, of fixed structure for the whole stream.
+        loss: The scalar that is minimised, and metrics to log.
+        predict: Logits over all class slots, and modality scores.
+        trainable: Tree like params of 0/1 arrays that broadcast to them; where it is
             0 a parameter is left bitwise as it is.
-        prepare: memory after one more batch of the task's queries; `batch.inputs` is
+        prepare: Memory after one more batch of the task's queries; `batch.inputs` is
             empty. Called over the whole task before it is trained.
-        begin_task: params and memory with which training starts.
-        observe: memory after one more batch of the trained task's samples.
-        end_task: params and memory that the task leaves behind.
-        constrain: the optimizer's updates (before the step size), as they may be
+        begin_task: Params and memory with which training starts.
+        observe: Memory after one more batch of the trained task's samples.
+        end_task: Params and memory that the task leaves behind.
+        inject: Passes through the tower whose embeddings `loss`, `observe` and
+            `predict` get, in `context.phase` "train", "observe" and "predict". It reads
+            no inputs, so that those of a prediction are known before a sample is
+            decoded: while they stay the same, bit by bit, what the tower answered for
+            a test sample serves the next stages as well. `()`: frozen views suffice.
+        layer_blocks: Last frozen blocks whose layer features come with each batch; 0:
+            none do.
+        constrain: The optimizer's updates (before the step size), as they may be
             applied; what is projected here is what the parameters move along.
-        after_step: memory after the parameters have moved; None: as it was.
-        uses_hint: whether a prediction depends on the modality hint.
-        hint_matters: rows whose prediction the hint may change `[b]`; None: any. Where
-            it changes none of a batch, one forward serves both routes.
-        needs_inputs: whether `loss`, `observe` or `predict` read more than the cached
-            queries; otherwise nothing is decoded twice.
-        trains: whether there is anything to minimise.
-        observes: whether `observe` does anything.
+        after_step: Memory after the parameters have moved; None: as it was.
+        uses_hint: Whether a prediction depends on the modality hint.
+        hint_matters: Rows whose prediction the hint may change `[b]`; None: any. Where
+            it changes none of a batch, one pass serves both routes.
+        needs_inputs: Whether anything but the cached queries is read; otherwise
+            nothing is decoded twice.
+        drives_tower: Whether `loss`, `observe` or `predict` call `model.embed` with
+            `context.frozen` and `batch.inputs` themselves, which only a user-defined
+            method needs to (prompts in pixels, a tower that is tuned). Its predictions
+            are computed anew after every stage.
+        trains: Whether there is anything to minimise.
+        observes: Whether `observe` does anything.
     """
 
     init: Callable[[Key, Model], tuple[Params, Memory]]
-    loss: Callable[[Params, Context, Batch, Key], tuple[Float[Array, ""], Metrics]]
-    predict: Callable[[Params, Context, Batch], Prediction]
+    loss: Callable[
+        [Params, Context, Batch, Features, Key], tuple[Float[Array, ""], Metrics]
+    ]
+    predict: Callable[[Params, Context, Batch, Features], Prediction]
     trainable: Callable[[Params, Context], PyTree]
     prepare: Callable[[Params, Context, Batch, Key], Memory]
     begin_task: Callable[[Params, Context, Key], tuple[Params, Memory]]
-    observe: Callable[[Params, Context, Batch, Key], Memory]
+    observe: Callable[[Params, Context, Batch, Features, Key], Memory]
     end_task: Callable[[Params, Context, Key], tuple[Params, Memory]]
+    inject: Callable[[Params, Context, Batch], tuple[Pass, ...]] = _nothing
+    layer_blocks: int = 0
     constrain: Callable[[PyTree, Params, Context], PyTree] = _unconstrained
     after_step: Callable[[Params, Context, Batch], Memory] | None = None
     uses_hint: bool = False
     hint_matters: Callable[[Params, Context, Batch], Bool[Array, " b"]] | None = None
     needs_inputs: bool = True
+    drives_tower: bool = False
     trains: bool = True
     observes: bool = False
 
 
-LabelSpace = Literal["task", "modality_seen", "all_seen"]
+def forward(
+    method: Method, model: Model, params: Params, context: Context, batch: Batch
+) -> Features:
+    """Returns what the tower gives for the passes that a method asks for.
+
+    The learner calls it. So do wrappers whose functions need the tower for samples of
+    their own, such as remembered ones.
+
+    Args:
+        method: Says what goes into the tower.
+        model: The frozen encoder.
+        params: Of the method.
+        context: Holds the frozen weights; its phase decides which passes there are.
+        batch: Samples of one modality, with their inputs.
+    """
+
+    def embed(each: Pass) -> Float[Array, "b d"]:
+        def run() -> Float[Array, "b d"]:
+            return model.embed(
+                context.frozen, batch.modality, batch.inputs, each.injection
+            )
+
+        if each.when is None:
+            return run()
+        rows = batch.label.shape[0]
+        return jax.lax.cond(
+            each.when, run, lambda: jnp.zeros((rows, model.spec.embedding))
+        )
+
+    layers = None
+    if method.layer_blocks:
+        layers = model.layer_features(
+            context.frozen, batch.modality, batch.inputs, method.layer_blocks
+        )
+    passes = method.inject(params, context, batch)
+    return Features(tuple(embed(each) for each in passes), layers)
 
 
 def label_space(classes: Classes, hint: Array, name: LabelSpace) -> Array:
@@ -143,43 +244,61 @@ def alignment(
 
 
 # `(features, context, batch) -> what is added to the loss, and metrics`
-Penalty = Callable[
-    [Float[Array, "b d"], Context, Batch], tuple[Float[Array, ""], Metrics]
-]
+Penalty = Callable[[Features, Context, Batch], tuple[Float[Array, ""], Metrics]]
+Embed = Callable[[Params, Context, Batch, Features], Float[Array, "b d"]]
+
+
+def first_embedding(
+    params: Params, context: Context, batch: Batch, features: Features
+) -> Float[Array, "b d"]:
+    """Returns what the tower gives in the first pass."""
+    del params, context, batch
+    return features.embeddings[0]
+
+
+def frozen_query(
+    params: Params, context: Context, batch: Batch, features: Features
+) -> Float[Array, "b d"]:
+    """Returns the cached feature of the frozen tower."""
+    del params, context, features
+    return batch.query
 
 
 def aligned(
     model: Model,
     init: Callable[[Key, Model], tuple[Params, Memory]],
-    embed: Callable[[Params, Context, Batch], Float[Array, "b d"]],
     train_label_space: LabelSpace,
+    inject: Callable[[Params, Context, Batch], tuple[Pass, ...]] = _nothing,
+    embed: Embed = first_embedding,
     penalty: Penalty | None = None,
 ) -> Method:
-    """Returns the method that aligns `embed` to the class texts, and no more.
+    """Returns the method that aligns embeddings to the class texts, and no more.
 
     Args:
-        model: the encoder's static facts.
-        init: of the method.
-        embed: unit features of a batch.
-        train_label_space: see `label_space`.
-        penalty: is added to the loss; it sees the features, so that they are computed
-            once.
+        model: The encoder's static facts.
+        init: Of the method.
+        train_label_space: See `label_space`.
+        inject: Of the method.
+        embed: Unit embeddings of a batch that follow from the tower's.
+        penalty: Is added to the loss.
     """
 
     def loss(
-        params: Params, context: Context, batch: Batch, key: Key
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         del key
-        features = embed(params, context, batch)
-        value, metrics = alignment(model, features, context, batch, train_label_space)
+        z = embed(params, context, batch, features)
+        value, metrics = alignment(model, z, context, batch, train_label_space)
         if penalty is None:
             return value, metrics
         added, more = penalty(features, context, batch)
         return value + added, metrics | more
 
-    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
-        features = embed(params, context, batch)
-        logits = text_logits(features, context.classes, model.logit_scale)
+    def predict(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Prediction:
+        z = embed(params, context, batch, features)
+        logits = text_logits(z, context.classes, model.logit_scale)
         return Prediction(
             logits, scores_from_logits(logits, context.classes, len(model.modalities))
         )
@@ -191,6 +310,7 @@ def aligned(
         trainable=lambda params, context: jax.tree.map(lambda _: jnp.ones(()), params),
         prepare=lambda params, context, batch, key: context.memory,
         begin_task=lambda params, context, key: (params, context.memory),
-        observe=lambda params, context, batch, key: context.memory,
+        observe=lambda params, context, batch, features, key: context.memory,
         end_task=lambda params, context, key: (params, context.memory),
+        inject=inject,
     )

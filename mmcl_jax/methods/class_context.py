@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.fields import Sharing
-from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.base import Method, Pass
 from mmcl_jax.methods.sharing import SHARED
 from mmcl_jax.methods.stage_slots import modalities_now
 from mmcl_jax.models import Model, encoder
@@ -99,8 +99,12 @@ def with_class_context(
         assert method.after_step is not None
         return method.after_step(_own(params), context, batch)
 
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
+        return method.inject(_own(params), context, batch)
+
     return method._replace(
         init=init,
+        inject=inject,
         loss=inside(method.loss),
         predict=inside(method.predict),
         trainable=trainable,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.fields import NonNegative, Sharing
-from mmcl_jax.methods.base import LabelSpace, Method, aligned
+from mmcl_jax.methods.base import Common, Features, Method, aligned
 from mmcl_jax.methods.sharing import SHARED, group_weights, num_groups, routed
 from mmcl_jax.models import Model
 from mmcl_jax.ops import projection
@@ -26,7 +26,7 @@ from mmcl_jax.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class CmclOptions:
+class Options:
     """Options of CMCL-DNS.
 
     Attributes:
@@ -44,9 +44,7 @@ class CmclOptions:
     partner_threshold: NonNegative = 0.0
 
 
-def cmcl(
-    model: Model, options: CmclOptions, sharing: Sharing, train_label_space: LabelSpace
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns one map `A q + b` a group, aligned to the class texts.
 
     With P the span of a group's old queries and P' that of their class texts, the
@@ -60,7 +58,7 @@ def cmcl(
     References:
         X. Liu et al., "Continual Multimodal Contrastive Learning", NeurIPS 2025.
     """
-    width = model.spec.embedding
+    width, sharing = model.spec.embedding, common.sharing
     towers = tuple(dict.fromkeys(model.towers))
 
     def per_group(shape: tuple[int, ...]) -> PyTree:
@@ -83,16 +81,19 @@ def cmcl(
             "partners": per_group(square),
         }
 
-    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+    def embed(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Float[Array, "b d"]:
+        del features
         tower = model.tower_of(batch.modality)
         weights = group_weights(model, sharing, context, batch)
         mapped = jnp.einsum("goi,bi->bgo", params["matrix"][tower], batch.query)
         return jnp.einsum("bg,bgo->bo", weights, mapped + params["shift"][tower])
 
-    plain = aligned(model, init, embed, train_label_space)
+    plain = aligned(model, init, common.label_space, embed=embed)
 
     def loss(
-        params: Params, context: Context, batch: Batch, key: Key
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         if options.project == "gradient_then_adam":
             fixed = jax.lax.stop_gradient(params["matrix"])
@@ -100,7 +101,7 @@ def cmcl(
             moved = jax.tree.map(jnp.subtract, params["matrix"], fixed)
             moved = _outside(moved, context.memory)
             params = params | {"matrix": jax.tree.map(jnp.add, fixed, moved)}
-        return plain.loss(params, context, batch, key)
+        return plain.loss(params, context, batch, features, key)
 
     def constrain(updates: PyTree, params: Params, context: Context) -> PyTree:
         del params

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax.fields import Count, NonNegative, Sharing
+from mmcl_jax.fields import Count, NonNegative
 from mmcl_jax.methods import pool, stage_slots
-from mmcl_jax.methods.base import LabelSpace, Method, aligned, alignment
+from mmcl_jax.methods.base import Common, Features, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter, prefix
@@ -18,7 +18,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class CodaPromptOptions:
+class Options:
     """Options of CODA-Prompt; the defaults are the paper's.
 
     Attributes:
@@ -34,12 +34,7 @@ class CodaPromptOptions:
     orthogonality: NonNegative = 0.1
 
 
-def coda_prompt(
-    model: Model,
-    options: CodaPromptOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns CODA-Prompt.
 
     In each of the first blocks, component k has a prefix `p_k`, an attention vector
@@ -62,6 +57,7 @@ def coda_prompt(
     """
     per_stage = max(1, options.components // model.num_stages)
     component = _component(options, model.spec.embedding)
+    sharing = common.sharing
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         stacks = stage_slots.init_slots(key, model, component, per_stage)
@@ -72,7 +68,7 @@ def coda_prompt(
         of_stage = stage_slots.visible(model, sharing, met, context, batch)
         return jnp.repeat(of_stage, per_stage, axis=1)
 
-    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
         stack = params[model.tower_of(batch.modality)]
         injection = component.blend(
             stack,
@@ -83,14 +79,14 @@ def coda_prompt(
                 usable(context, batch),
             ),
         )
-        return model.embed(context.frozen, batch.modality, batch.inputs, injection)
+        return (Pass(injection),)
+
+    plain = aligned(model, init, common.label_space, inject)
 
     def loss(
-        params: Params, context: Context, batch: Batch, key: Key
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
-        del key
-        z = embed(params, context, batch)
-        value, metrics = alignment(model, z, context, batch, train_label_space)
+        value, metrics = plain.loss(params, context, batch, features, key)
         if options.orthogonality == 0:
             return value, metrics
         vectors = _vectors(params[model.tower_of(batch.modality)])
@@ -124,8 +120,7 @@ def coda_prompt(
         met = stage_slots.meet(model, met, context)
         return begun, context.memory | {"met": met}
 
-    method = aligned(model, init, embed, train_label_space)
-    method = method._replace(loss=loss, trainable=trainable, begin_task=begin_task)
+    method = plain._replace(loss=loss, trainable=trainable, begin_task=begin_task)
     return routed(method, model, sharing)
 
 
@@ -176,7 +171,7 @@ def gram_schmidt(
     return jnp.where(new[:, None], orthonormal, rows)
 
 
-def _component(options: CodaPromptOptions, query_width: int) -> Adapter:
+def _component(options: Options, query_width: int) -> Adapter:
     """Returns a prefix with an attention vector and a key in each of its blocks."""
     plain = prefix(options.length, options.layers)
 

@@ -19,7 +19,14 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.fields import Count, Share
-from mmcl_jax.methods.base import Method, aligned, text_logits
+from mmcl_jax.methods.base import (
+    Common,
+    Features,
+    Method,
+    aligned,
+    frozen_query,
+    text_logits,
+)
 from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN, routed, router_scores
 from mmcl_jax.models import Model, encoder
 from mmcl_jax.ops import gaussians, losses
@@ -28,7 +35,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
 
 @dataclasses.dataclass(frozen=True)
-class CommPlusOptions:
+class Options:
     """Options of COMM+.
 
     Attributes:
@@ -43,7 +50,7 @@ class CommPlusOptions:
     shrinkage: Share = 0.05
 
 
-def comm_plus(model: Model, options: CommPlusOptions) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns hierarchical discriminant analysis of frozen features in two views.
 
         log p(c | x) = log p(m | q) + (1 - a) log p_m(c | q) + a log p_m(c | h),
@@ -53,6 +60,7 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
     the modality is given it counts as certain. A class not met yet has the probability
     of its text among all classes.
     """
+    del common
     num_modalities = len(model.modalities)
     towers = [model.spec.tower(name) for name in dict.fromkeys(model.towers)]
     widths = [encoder.layer_blocks(t, options.blocks) * t.width for t in towers]
@@ -69,17 +77,18 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
             "jitter": jnp.zeros(()),
         }
 
-    def layer_features(context: Context, batch: Batch) -> Float[Array, "b width"]:
-        found = model.layer_features(
-            context.frozen, batch.modality, batch.inputs, options.blocks
-        )
-        return jnp.pad(found, ((0, 0), (0, width - found.shape[1])))
+    def padded(features: Features) -> Float[Array, "b width"]:
+        assert features.layers is not None
+        missing = width - features.layers.shape[1]
+        return jnp.pad(features.layers, ((0, 0), (0, missing)))
 
-    def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+    def observe(
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
+    ) -> Memory:
         del params, key
         updated = gaussians.update(
             context.memory["layers"],
-            layer_features(context, batch),
+            padded(features),
             batch.label,
             batch.weight,
             context.classes.modality,
@@ -98,7 +107,9 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
             "jitter": jnp.maximum(jitter, other),
         }
 
-    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
+    def predict(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Prediction:
         del params
         memory, known = context.memory, context.classes
         scores = router_scores(model, context, batch.query)
@@ -110,7 +121,7 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
         )
         views = (
             (1 - options.layer_share, batch.query, "query_precision"),
-            (options.layer_share, layer_features(context, batch), "layer_precision"),
+            (options.layer_share, padded(features), "layer_precision"),
         )
         stats = memory["router"]["queries"], memory["layers"]
         # a class not met yet
@@ -128,9 +139,13 @@ def comm_plus(model: Model, options: CommPlusOptions) -> Method:
         strange = met & ~_same_tower(model, batch.modality)[known.modality]
         return Prediction(losses.mask_logits(logits, ~strange), scores)
 
-    frozen = aligned(model, init, lambda p, context, batch: batch.query, "task")
-    method = frozen._replace(
-        observe=observe, end_task=end_task, predict=predict, trains=False, observes=True
+    method = aligned(model, init, "task", embed=frozen_query)._replace(
+        observe=observe,
+        end_task=end_task,
+        predict=predict,
+        layer_blocks=options.blocks,
+        trains=False,
+        observes=True,
     )
     # the hint raises the probability of a modality even where the router agrees
     return routed(method, model, PER_MODALITY_GIVEN)._replace(hint_matters=None)

@@ -6,18 +6,17 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.fields import Count, NonNegative, Sharing
-from mmcl_jax.methods.base import LabelSpace, Method
-from mmcl_jax.methods.replay import DEFAULT_BYTES, with_replay
+from mmcl_jax.fields import Count, NonNegative
+from mmcl_jax.methods.base import Common, Method, forward
+from mmcl_jax.methods.replay import DEFAULT_BYTES, label_term, with_replay
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Key, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class DerppOptions:
+class Options:
     """Options of dark experience replay.
 
     Attributes:
@@ -52,13 +51,7 @@ def logit_distance(
     return losses.weighted_mean(jnp.sum(error**2, -1) / number, weight)
 
 
-def derpp(
-    model: Model,
-    adapter: Adapter,
-    options: DerppOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns sequential tuning with stored logits and labels of remembered samples.
 
     `loss = CE + α MSE(o(x'), o') + β CE(x'', y'')` with separate draws `'` and `''`.
@@ -70,8 +63,8 @@ def derpp(
         P. Buzzega et al., "Dark Experience for General Continual Learning: a Strong,
         Simple Baseline", NeurIPS 2020.
     """
-    method = sequential(model, adapter, sharing, train_label_space)
-    rehearsed = sequential(model, adapter, sharing, options.label_space)
+    method = sequential(model, common)
+    rehearsed = common._replace(label_space=options.label_space)
 
     def of_logits(
         params: Params,
@@ -82,7 +75,8 @@ def derpp(
     ) -> Float[Array, ""]:
         del key
         assert stored is not None
-        logits = method.predict(params, context, batch).logits
+        features = forward(method, model, params, context, batch)
+        logits = method.predict(params, context, batch, features).logits
         return logit_distance(logits, stored, batch.weight)
 
     return with_replay(
@@ -91,9 +85,7 @@ def derpp(
         options.buffer_bytes,
         terms={
             "stored_logits": of_logits,
-            "replay": lambda params, context, batch, logits, key: rehearsed.loss(
-                params, context, batch, key
-            )[0],
+            "replay": label_term(model, sequential(model, rehearsed)),
         },
         mix=lambda value, replayed: (
             value

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmcl_jax.fields import Count, Share, Sharing
+from mmcl_jax.fields import Count, Share
 from mmcl_jax.methods import pool, stage_slots
-from mmcl_jax.methods.base import LabelSpace, Method, aligned
+from mmcl_jax.methods.base import Common, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import residual_prefix
@@ -17,7 +17,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class DikiOptions:
+class Options:
     """Options of DIKI; length and layers are the paper's.
 
     Attributes:
@@ -31,9 +31,7 @@ class DikiOptions:
     shrinkage: Share = 0.01
 
 
-def diki(
-    model: Model, options: DikiOptions, sharing: Sharing, train_label_space: LabelSpace
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns DIKI.
 
     In the first blocks, a stage's keys and values, `P_v` of 0 at the start, are added
@@ -75,17 +73,19 @@ def diki(
             return stage_slots.own(context, batch), jnp.ones_like(batch.weight)
         memory = context.memory
         density = gaussians.log_density(memory["densities"], batch.query)
-        usable = stage_slots.visible(model, sharing, memory["met"], context, batch)
+        usable = stage_slots.visible(
+            model, common.sharing, memory["met"], context, batch
+        )
         stage, density = pool.most_likely(density, usable)
         return stage, pool.residual_weight(density, width)
 
-    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
         stage, residual = route(context, batch)
         stack = params[model.tower_of(batch.modality)]
         injection = adapter.blend(stack, jax.nn.one_hot(stage, model.num_stages))
         (prefix,) = injection.prefixes
-        injection = injection._replace(prefixes=(prefix._replace(residual=residual),))
-        return model.embed(context.frozen, batch.modality, batch.inputs, injection)
+        weighted = prefix._replace(residual=residual)
+        return (Pass(injection._replace(prefixes=(weighted,))),)
 
     def trainable(params: Params, context: Context) -> PyTree:
         return stage_slots.trainable_slots(model, context, params)
@@ -116,8 +116,8 @@ def diki(
             "jitter": jitter,
         }
 
-    method = aligned(model, init, embed, train_label_space)
+    method = aligned(model, init, common.label_space, inject)
     method = method._replace(
         trainable=trainable, prepare=prepare, begin_task=begin_task
     )
-    return routed(method, model, sharing)
+    return routed(method, model, common.sharing)

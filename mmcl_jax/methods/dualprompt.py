@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmcl_jax.fields import Count, NonNegative, NonNegativeInt, Sharing
+from mmcl_jax.fields import Count, NonNegative, NonNegativeInt
 from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.adapted import init_groups, key_pulled
-from mmcl_jax.methods.base import LabelSpace, Method
+from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.sharing import group_weights, routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter, prefix
@@ -18,7 +18,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class DualPromptOptions:
+class Options:
     """Options of DualPrompt; the defaults are the paper's for CIFAR-100.
 
     Attributes:
@@ -42,12 +42,7 @@ class DualPromptOptions:
     reshape_bug: bool = False
 
 
-def dualprompt(
-    model: Model,
-    options: DualPromptOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns DualPrompt with a general prefix a group and an expert a stage.
 
     A stage trains its own expert; a prediction takes, among the experts of the stages
@@ -65,7 +60,7 @@ def dualprompt(
         Learning, ECCV 2022.
     """
     general, expert = _adapters(options)
-    blend = general.blend
+    blend, sharing = general.blend, common.sharing
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         keys = jax.random.split(key, 3)
@@ -91,9 +86,9 @@ def dualprompt(
         )
         return scores, pool.top_k(scores, usable, 1)
 
-    def features(
+    def injection(
         params: Params, context: Context, batch: Batch, chosen: Int[Array, "b 1"]
-    ) -> Float[Array, "b d"]:
+    ) -> Injection:
         tower = model.tower_of(batch.modality)
         groups = group_weights(model, sharing, context, batch)
         always = blend(params["general"][tower], groups).prefixes
@@ -101,8 +96,7 @@ def dualprompt(
         (own,) = blend(params["experts"][tower], weights).prefixes
         if options.reshape_bug:
             own = reshaped_without_transpose(own)
-        injection = Injection(prefixes=(*always, own))
-        return model.embed(context.frozen, batch.modality, batch.inputs, injection)
+        return Injection(prefixes=(*always, own))
 
     def trainable(params: Params, context: Context) -> PyTree:
         shared = stage_slots.trainable_groups(
@@ -124,14 +118,14 @@ def dualprompt(
         return params | {"experts": experts}, context.memory | {"met": met}
 
     method = key_pulled(
-        model, init, choose, features, options.key_pull, train_label_space
+        model, init, choose, injection, options.key_pull, common.label_space
     )
     method = method._replace(trainable=trainable, begin_task=begin_task)
     return routed(method, model, sharing)
 
 
 def reshaped_without_transpose(prefix: Prefix) -> Prefix:
-    """Returns keys and values `(2, b)` read as `(b, 2)`, see `DualPromptOptions`.
+    """Returns keys and values `(2, b)` read as `(b, 2)`, see `Options`.
 
     Of four samples, 0 gets the keys of 0 and 1, 1 those of 2 and 3, and 2 and 3 get
     values alone.
@@ -141,7 +135,7 @@ def reshaped_without_transpose(prefix: Prefix) -> Prefix:
     return Prefix(both[:, 0], both[:, 1])
 
 
-def _adapters(options: DualPromptOptions) -> tuple[Adapter, Adapter]:
+def _adapters(options: Options) -> tuple[Adapter, Adapter]:
     """Returns the general prefix and the expert's, cut to the depth of a tower."""
 
     def depth(spec: TowerSpec) -> int:

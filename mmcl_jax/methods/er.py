@@ -3,16 +3,15 @@
 import dataclasses
 from typing import Literal
 
-from mmcl_jax.fields import Count, Sharing
-from mmcl_jax.methods.base import LabelSpace, Method
-from mmcl_jax.methods.replay import DEFAULT_BYTES, with_replay
+from mmcl_jax.fields import Count
+from mmcl_jax.methods.base import Common, Method
+from mmcl_jax.methods.replay import DEFAULT_BYTES, label_term, with_replay
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter
 
 
 @dataclasses.dataclass(frozen=True)
-class ErOptions:
+class Options:
     """Options of experience replay.
 
     Attributes:
@@ -25,13 +24,7 @@ class ErOptions:
     label_space: Literal["modality_seen", "all_seen"] = "all_seen"
 
 
-def er(
-    model: Model,
-    adapter: Adapter,
-    options: ErOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns sequential tuning on the task's samples and as many remembered ones.
 
     Deviation: the classes of the loss are chosen apart for both halves; with
@@ -42,15 +35,11 @@ def er(
         L. Caccia et al., "New Insights on Reducing Abrupt Representation Change in
         Online Continual Learning" (ER-ACE), ICLR 2022: label space "task".
     """
-    rehearsed = sequential(model, adapter, sharing, options.label_space)
+    rehearsed = common._replace(label_space=options.label_space)
     return with_replay(
-        sequential(model, adapter, sharing, train_label_space),
+        sequential(model, common),
         model,
         options.buffer_bytes,
-        terms={
-            "replay": lambda params, context, batch, logits, key: rehearsed.loss(
-                params, context, batch, key
-            )[0]
-        },
+        terms={"replay": label_term(model, sequential(model, rehearsed))},
         mix=lambda value, replayed: (value + replayed["replay"]) / 2,
     )

@@ -7,18 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mmcl_jax.fields import NonNegative, Share, Sharing
-from mmcl_jax.methods.base import LabelSpace, Method, label_space
+from mmcl_jax.fields import NonNegative, Share
+from mmcl_jax.methods.base import Common, Features, Method, forward, label_space
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_anchor, with_penalty
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.ops import fisher, losses, trees
 from mmcl_jax.types import Batch, Context, Key, Memory, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class EwcOptions:
+class Options:
     """Options of elastic weight consolidation.
 
     Attributes:
@@ -34,13 +33,7 @@ class EwcOptions:
     fisher: Literal["true", "empirical", "batch"] = "true"
 
 
-def ewc(
-    model: Model,
-    adapter: Adapter,
-    options: EwcOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns sequential tuning with a quadratic penalty around the last adapters.
 
     `loss = CE + λ/2 sum_i F_i (θ_i - θ*_i)²`, with θ* the adapters before the task and
@@ -51,7 +44,7 @@ def ewc(
         PNAS 2017.
         J. Schwarz et al., "Progress & Compress", ICML 2018: online.
     """
-    method = sequential(model, adapter, sharing, train_label_space)
+    method = sequential(model, common)
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         params, memory = method.init(key, model)
@@ -69,25 +62,34 @@ def ewc(
         params, memory = method.begin_task(params, context, key)
         return params, memory | {"decay": jnp.asarray(options.decay, jnp.float32)}
 
-    def labels(params: Params, context: Context, batch: Batch, key: Key) -> Array:
+    def labels(
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
+    ) -> Array:
         if options.fisher != "true":
             return batch.label
-        logits = method.predict(params, context, batch).logits
-        allowed = label_space(context.classes, batch.hint, train_label_space)
+        logits = method.predict(params, context, batch, features).logits
+        allowed = label_space(context.classes, batch.hint, common.label_space)
         return _draw_labels(losses.mask_logits(logits, allowed), batch.id, key)
 
-    def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+    def observe(
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
+    ) -> Memory:
         memory = context.memory
-        batch = dataclasses.replace(batch, label=labels(params, context, batch, key))
+        drawn = labels(params, context, batch, features, key)
+        batch = dataclasses.replace(batch, label=drawn)
+
+        # gradients reach the adapters through the tower, so each loss has its own pass
+        def of_batch(params: Params, batch: Batch) -> Array:
+            features = forward(method, model, params, context, batch)
+            return method.loss(params, context, batch, features, key)[0]
 
         def of_row(params: Params, row: Batch) -> Array:
-            alone = jax.tree.map(lambda x: x[None], row)
-            return method.loss(params, context, alone, key)[0]
+            return of_batch(params, jax.tree.map(lambda x: x[None], row))
 
         if options.fisher == "batch":
-            gradient = jax.grad(method.loss, has_aux=True)(params, context, batch, key)
+            gradient = jax.grad(of_batch)(params, batch)
             squares = jax.tree.map(
-                lambda g: batch.weight.sum() * jnp.square(g), gradient[0]
+                lambda g: batch.weight.sum() * jnp.square(g), gradient
             )
         else:
             squares = fisher.squared_gradients(of_row, params, batch, batch.weight)

@@ -12,14 +12,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.fields import Sharing
-from mmcl_jax.methods.base import Method, aligned, scores_from_logits
+from mmcl_jax.methods.base import (
+    Features,
+    Method,
+    aligned,
+    frozen_query,
+    scores_from_logits,
+)
 from mmcl_jax.methods.sharing import SHARED, restrict, routed
 from mmcl_jax.models import Model
 from mmcl_jax.ops import least_squares as statistics
 from mmcl_jax.types import Batch, Classes, Context, Key, Memory, Params, Prediction
 
 # `(memory, batch) -> what a head is linear in`
-Features = Callable[[Memory, Batch], Float[Array, "b width"]]
+HeadFeatures = Callable[[Memory, Batch], Float[Array, "b width"]]
 
 
 def num_heads(model: Model, sharing: Sharing) -> int:
@@ -57,7 +63,10 @@ def head_method(
         **functions: other fields of the method.
     """
 
-    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
+    def predict(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Prediction:
+        del features
         values = restrict(
             model, sharing, context, batch, logits(params, context, batch)
         )
@@ -65,7 +74,7 @@ def head_method(
             values, scores_from_logits(values, context.classes, len(model.modalities))
         )
 
-    frozen = aligned(model, init, lambda p, context, batch: batch.query, "task")
+    frozen = aligned(model, init, "task", embed=frozen_query)
     method = frozen._replace(
         predict=predict, trains="loss" in functions, needs_inputs=False
     )
@@ -76,7 +85,7 @@ def closed_form(
     model: Model,
     sharing: Sharing,
     width: int,
-    features: Features,
+    features: HeadFeatures,
     regularization: float,
     init_features: Callable[[Key], Memory] = lambda key: {},
 ) -> Method:
@@ -159,7 +168,7 @@ def closed_form(
     )
 
 
-def random_features(width: int) -> tuple[Callable[[Key, Model], Memory], Features]:
+def random_features(width: int) -> tuple[Callable[[Key, Model], Memory], HeadFeatures]:
     """Returns `relu(q W)` of a fixed W of normal draws: the draw, and the features.
 
     References:

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmcl_jax.fields import Count, NonNegative, Sharing
+from mmcl_jax.fields import Count, NonNegative
 from mmcl_jax.methods import pool as selection
 from mmcl_jax.methods import stage_slots
 from mmcl_jax.methods.adapted import init_groups, key_pulled
-from mmcl_jax.methods.base import LabelSpace, Method
+from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.sharing import group_weights, routed
 from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import shallow_prompts
@@ -19,7 +19,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class L2POptions:
+class Options:
     """Options of L2P; the defaults are the paper's for CIFAR-100.
 
     Attributes:
@@ -40,9 +40,7 @@ class L2POptions:
     batchwise_vote: bool = False
 
 
-def l2p(
-    model: Model, options: L2POptions, sharing: Sharing, train_label_space: LabelSpace
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns L2P with a pool for each group.
 
     A sample takes the k prompts whose keys have the largest cosine with its frozen
@@ -68,7 +66,7 @@ def l2p(
             f"config.method.l2p.top_k: {options.top_k} is more than the "
             f"{options.pool} prompts of config.method.l2p.pool"
         )
-    prompts = shallow_prompts(options.length)
+    prompts, sharing = shallow_prompts(options.length), common.sharing
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         stacks = init_groups(key, model, prompts, sharing, options.pool)
@@ -94,14 +92,13 @@ def l2p(
             chosen = selection.majority(chosen, batch.weight, keys.shape[0])
         return scores, chosen
 
-    def features(
+    def injection(
         params: Params, context: Context, batch: Batch, chosen: Int[Array, "b k"]
-    ) -> Float[Array, "b d"]:
+    ) -> Injection:
+        del context
         pool = params[model.tower_of(batch.modality)]["prompts"]
         rows, width = chosen.shape[0], pool.shape[-1]
-        side_by_side = pool[chosen].reshape(rows, 1, -1, width)
-        injection = Injection(prompts=side_by_side)
-        return model.embed(context.frozen, batch.modality, batch.inputs, injection)
+        return Injection(prompts=pool[chosen].reshape(rows, 1, -1, width))
 
     def trainable(params: Params, context: Context) -> PyTree:
         return stage_slots.trainable_groups(
@@ -109,6 +106,6 @@ def l2p(
         )
 
     method = key_pulled(
-        model, init, choose, features, options.key_pull, train_label_space
+        model, init, choose, injection, options.key_pull, common.label_space
     )
     return routed(method._replace(trainable=trainable), model, sharing)

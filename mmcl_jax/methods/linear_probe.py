@@ -6,8 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.fields import Sharing
-from mmcl_jax.methods.base import LabelSpace, Method, label_space
+from mmcl_jax.methods.base import (
+    Common,
+    Features,
+    LabelSpace,
+    Method,
+    label_space,
+)
 from mmcl_jax.methods.heads import head_method
 from mmcl_jax.models import Model
 from mmcl_jax.ops import losses
@@ -30,34 +35,41 @@ def head_logits(
     return model.logit_scale * features @ head["weight"] + head["bias"]
 
 
+Loss = Callable[
+    [Params, Context, Batch, Features, Key], tuple[Float[Array, ""], Metrics]
+]
+
+
 def head_loss(
-    logits: Callable[[Params, Context, Batch], Float[Array, "b C"]],
+    logits: Callable[[Params, Context, Batch, Features], Float[Array, "b C"]],
     train_label_space: LabelSpace,
-) -> Callable[[Params, Context, Batch, Key], tuple[Float[Array, ""], Metrics]]:
+) -> Loss:
     """Returns the loss of a method: cross-entropy of `logits` over the label space."""
 
     def loss(
-        params: Params, context: Context, batch: Batch, key: Key
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         del key
         allowed = label_space(context.classes, batch.hint, train_label_space)
         value = losses.cross_entropy(
-            logits(params, context, batch), batch.label, batch.weight, allowed
+            logits(params, context, batch, features),
+            batch.label,
+            batch.weight,
+            allowed,
         )
         return value, {"cross_entropy": value}
 
     return loss
 
 
-def linear_probe(
-    model: Model, sharing: Sharing, train_label_space: LabelSpace
-) -> Method:
+def make(model: Model, options: None, common: Common) -> Method:
     """Returns a linear classifier of queries that is trained by gradients.
 
     References:
         G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier
         probes", 2016.
     """
+    del options
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         return init_head(key, model), {}
@@ -66,5 +78,8 @@ def linear_probe(
         del context
         return head_logits(model, params, batch.query)
 
-    loss = head_loss(logits, train_label_space)
-    return head_method(model, sharing, init, logits, loss=loss)
+    loss = head_loss(
+        lambda params, context, batch, features: logits(params, context, batch),
+        common.label_space,
+    )
+    return head_method(model, common.sharing, init, logits, loss=loss)

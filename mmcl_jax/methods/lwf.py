@@ -3,22 +3,19 @@
 import dataclasses
 from typing import Literal
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from mmcl_jax.fields import NonNegative, Positive, Sharing
-from mmcl_jax.methods.base import LabelSpace, Method, text_logits
-from mmcl_jax.methods.sequential import embedder, sequential
+from mmcl_jax.fields import NonNegative, Positive
+from mmcl_jax.methods.base import Common, Features, Method, Pass, text_logits
+from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_anchor
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.ops import losses
-from mmcl_jax.types import Batch, Context, Metrics
+from mmcl_jax.types import Batch, Classes, Context, Metrics, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class LwfOptions:
+class Options:
     """Options of learning without forgetting.
 
     Attributes:
@@ -32,13 +29,7 @@ class LwfOptions:
     form: Literal["kl", "cross_entropy"] = "kl"
 
 
-def lwf(
-    model: Model,
-    adapter: Adapter,
-    options: LwfOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns sequential tuning with distillation from the adapters before the task.
 
     `loss = CE + weight T² KL(p_before || p)` over the classes of earlier tasks, on the
@@ -47,27 +38,36 @@ def lwf(
     References:
         Z. Li, D. Hoiem, "Learning without Forgetting", ECCV 2016.
     """
-    embed = embedder(model, adapter, sharing)
 
     def distil(
-        features: Float[Array, "b d"], context: Context, batch: Batch
+        features: Features, context: Context, batch: Batch
     ) -> tuple[Float[Array, ""], Metrics]:
         classes, scale = context.classes, model.logit_scale
-        old = classes.seen & ~classes.of_task
-        # the first task has no teacher, and is spared the second forward
-        before = jax.lax.cond(
-            old.any(),
-            lambda: embed(context.memory["before"], context, batch),
-            lambda: jnp.zeros_like(features),
-        )
+        student, teacher = features.embeddings
         value = losses.distillation(
-            text_logits(before, classes, scale),
-            text_logits(features, classes, scale),
+            text_logits(teacher, classes, scale),
+            text_logits(student, classes, scale),
             options.temperature,
-            old,
+            _old(classes),
             batch.weight,
             options.form,
         )
         return options.weight * value, {"distillation": value}
 
-    return with_anchor(sequential(model, adapter, sharing, train_label_space, distil))
+    method = sequential(model, common, distil)
+
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
+        own = method.inject(params, context, batch)
+        if context.phase != "train":
+            return own
+        before = context.memory["before"]
+        (teacher,) = method.inject(before, context, batch)
+        # the first task has no teacher, and is spared the second pass
+        return (*own, teacher._replace(when=_old(context.classes).any()))
+
+    return with_anchor(method._replace(inject=inject))
+
+
+def _old(classes: Classes) -> Bool[Array, " C"]:
+    """Returns the classes of earlier tasks."""
+    return classes.seen & ~classes.of_task

@@ -4,15 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.fields import Sharing
-from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.heads import head_method
 from mmcl_jax.models import Model
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Batch, Context, Key, Memory, Params
 
 
-def ncm(model: Model, sharing: Sharing) -> Method:
+def make(model: Model, options: None, common: Common) -> Method:
     """Returns scaled cosines of queries and class means.
 
     A class's sum has the direction of its mean, so the sums are all that is remembered.
@@ -21,6 +20,7 @@ def ncm(model: Model, sharing: Sharing) -> Method:
         D.-W. Zhou et al., "Revisiting Class-Incremental Learning with Pre-Trained
         Models: Generalizability and Adaptivity are All You Need" (SimpleCIL), 2023.
     """
+    del options
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         del key
@@ -37,4 +37,4 @@ def ncm(model: Model, sharing: Sharing) -> Method:
         means = unit_norm(context.memory["sums"])
         return model.logit_scale * batch.query @ means.T
 
-    return head_method(model, sharing, init, logits, prepare=prepare)
+    return head_method(model, common.sharing, init, logits, prepare=prepare)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.fields import Count, Positive, Share, Sharing
-from mmcl_jax.methods.base import Method, text_logits
+from mmcl_jax.fields import Count, Positive, Share
+from mmcl_jax.methods.base import Common, Method, text_logits
 from mmcl_jax.methods.heads import (
     columns,
     head_method,
@@ -21,7 +21,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class RailOptions:
+class Options:
     """Options of RAIL.
 
     Attributes:
@@ -37,7 +37,7 @@ class RailOptions:
     ridge_share: Share | None = 0.8
 
 
-def rail(model: Model, options: RailOptions, sharing: Sharing) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns recursive least squares on `relu(q W)`, in the primal form.
 
     Deviation: 2000 features for the paper's 15,000. As published, the fusion asks for
@@ -53,13 +53,13 @@ def rail(model: Model, options: RailOptions, sharing: Sharing) -> Method:
         inverse, head = statistics.recursive_init(
             options.width, model.num_classes, options.regularization
         )
-        inverses = jnp.tile(inverse, (num_heads(model, sharing), 1, 1))
+        inverses = jnp.tile(inverse, (num_heads(model, common.sharing), 1, 1))
         return {}, draw(key, model) | {"inverse": inverses, "head": head}
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
-        memory, own = context.memory, head_of(model, sharing, batch)
-        mine = columns(sharing, context.classes, own)
+        memory, own = context.memory, head_of(model, common.sharing, batch)
+        mine = columns(common.sharing, context.classes, own)
         inverse, head = statistics.recursive_update(
             memory["inverse"][own],
             memory["head"],
@@ -84,4 +84,4 @@ def rail(model: Model, options: RailOptions, sharing: Sharing) -> Method:
         met = context.classes.seen[similar.argmax(-1)]
         return jnp.where(met[:, None], fused, zero_shot)
 
-    return head_method(model, sharing, init, logits, prepare=prepare)
+    return head_method(model, common.sharing, init, logits, prepare=prepare)

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from mmcl_jax.fields import Count, NonNegative, Sharing
-from mmcl_jax.methods.base import Method
+from mmcl_jax.fields import Count, NonNegative
+from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.heads import closed_form, random_features
 from mmcl_jax.models import Model
 
 
 @dataclasses.dataclass(frozen=True)
-class RanpacOptions:
+class Options:
     """Options of RanPAC.
 
     Attributes:
@@ -21,7 +21,7 @@ class RanpacOptions:
     regularization: NonNegative = 1e-3
 
 
-def ranpac(model: Model, options: RanpacOptions, sharing: Sharing) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns one-hot ridge regression on `relu(q W)`, with W drawn once.
 
     Deviation: the encoder is not tuned on the first task, so that no task is favoured;
@@ -35,7 +35,7 @@ def ranpac(model: Model, options: RanpacOptions, sharing: Sharing) -> Method:
     draw, features = random_features(options.width)
     return closed_form(
         model,
-        sharing,
+        common.sharing,
         options.width,
         features,
         options.regularization,

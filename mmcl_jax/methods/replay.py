@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.base import Features, Method, forward
 from mmcl_jax.models import Model
 from mmcl_jax.ops import losses, reservoir, trees
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
@@ -84,9 +84,9 @@ def with_replay(
         return trees.tangent(value, gradient, params)
 
     def loss(
-        params: Params, context: Context, batch: Batch, key: Key
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
-        value, metrics = method.loss(params, context, batch, key)
+        value, metrics = method.loss(params, context, batch, features, key)
         offered = sum(context.memory["offered"].values())
         # a batch of nothing but padding moves nothing
         there = (offered > 0) & jnp.any(batch.weight > 0)
@@ -107,10 +107,12 @@ def with_replay(
         mixed = jnp.where(there, mix(value, replayed), value)
         return mixed, metrics | replayed
 
-    def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
+    def observe(
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
+    ) -> Memory:
         memory = context.memory
         if method.observes:
-            memory = method.observe(params, context, batch, key)
+            memory = method.observe(params, context, batch, features, key)
         own = _shape(model, batch.modality)
         name = next(n for n in by_shape if _shape(model, n) == own)
         rows = {
@@ -120,7 +122,7 @@ def with_replay(
             "modality": batch.hint,
         }
         if stores_logits:
-            logits = method.predict(params, context, batch).logits
+            logits = method.predict(params, context, batch, features).logits
             rows["logits"] = losses.mask_logits(
                 logits.astype(jnp.float16), context.classes.seen
             )
@@ -140,6 +142,19 @@ def with_replay(
         observe=observe,
         observes=True,
     )
+
+
+def label_term(model: Model, method: Method) -> Term:
+    """Returns the loss of `method` on remembered samples and their labels."""
+
+    def term(
+        params: Params, context: Context, batch: Batch, stored: Array | None, key: Key
+    ) -> Float[Array, ""]:
+        del stored
+        features = forward(method, model, params, context, batch)
+        return method.loss(params, context, batch, features, key)[0]
+
+    return term
 
 
 def _shape(model: Model, modality: str) -> PyTree:

@@ -5,15 +5,15 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.fields import NonNegative, Sharing
-from mmcl_jax.methods.base import Method
+from mmcl_jax.fields import NonNegative
+from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.heads import closed_form
 from mmcl_jax.models import Model
 from mmcl_jax.types import Batch, Memory
 
 
 @dataclasses.dataclass(frozen=True)
-class RidgeOptions:
+class Options:
     """Options of the ridge head.
 
     Attributes:
@@ -23,7 +23,7 @@ class RidgeOptions:
     regularization: NonNegative = 1e-3
 
 
-def ridge(model: Model, options: RidgeOptions, sharing: Sharing) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns one-hot ridge regression on un-prompted features and a constant.
 
     References:
@@ -35,4 +35,6 @@ def ridge(model: Model, options: RidgeOptions, sharing: Sharing) -> Method:
         return jnp.concatenate([batch.query, jnp.ones_like(batch.query[:, :1])], 1)
 
     width = model.spec.embedding + 1
-    return closed_form(model, sharing, width, with_constant, options.regularization)
+    return closed_form(
+        model, common.sharing, width, with_constant, options.regularization
+    )

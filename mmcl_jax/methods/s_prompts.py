@@ -5,21 +5,19 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from mmcl_jax.fields import Count, Sharing
+from mmcl_jax.fields import Count
 from mmcl_jax.methods import pool, stage_slots
-from mmcl_jax.methods.adapted import adapted_features
-from mmcl_jax.methods.base import LabelSpace, Method, aligned
+from mmcl_jax.methods.adapted import adapted_pass
+from mmcl_jax.methods.base import Common, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.ops import kmeans, reservoir
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
-class SPromptsOptions:
+class Options:
     """Options of S-Prompts.
 
     Attributes:
@@ -35,13 +33,7 @@ class SPromptsOptions:
     distance: Literal["l2", "l1"] = "l2"
 
 
-def s_prompts(
-    model: Model,
-    adapter: Adapter,
-    options: SPromptsOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns S-Prompts with any kind of adapter.
 
     A stage trains its own adapter alone, so nothing is forgotten but the way to it: a
@@ -63,22 +55,24 @@ def s_prompts(
         return reservoir.init(options.sampled_queries, query)
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        return stage_slots.init_slots(key, model, adapter), {
+        return stage_slots.init_slots(key, model, common.adapter), {
             "met": stage_slots.init(model),
             "queries": nothing(),
             "centres": jnp.zeros((model.num_stages, options.centres, width)),
         }
 
-    def embed(params: Params, context: Context, batch: Batch) -> Float[Array, "b d"]:
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
         memory = context.memory
         if context.train:
             stage = stage_slots.own(context, batch)
         else:
-            usable = stage_slots.visible(model, sharing, memory["met"], context, batch)
+            usable = stage_slots.visible(
+                model, common.sharing, memory["met"], context, batch
+            )
             order = {"l1": 1, "l2": 2}[options.distance]
             stage = pool.nearest(batch.query, memory["centres"], usable, order)
         weights = jax.nn.one_hot(stage, model.num_stages)
-        return adapted_features(model, adapter, params, weights, context, batch)
+        return (adapted_pass(model, common.adapter, params, weights, batch),)
 
     def trainable(params: Params, context: Context) -> PyTree:
         return stage_slots.trainable_slots(model, context, params)
@@ -100,8 +94,8 @@ def s_prompts(
             "centres": memory["centres"].at[context.task].set(centres),
         }
 
-    method = aligned(model, init, embed, train_label_space)
+    method = aligned(model, init, common.label_space, inject)
     method = method._replace(
         trainable=trainable, prepare=prepare, begin_task=begin_task
     )
-    return routed(method, model, sharing)
+    return routed(method, model, common.sharing)

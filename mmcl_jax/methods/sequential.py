@@ -1,57 +1,56 @@
 """Adapters that are tuned on task after task: what forgets."""
 
-from collections.abc import Callable
-
-from jaxtyping import Array, Float
-
-from mmcl_jax.fields import Sharing
-from mmcl_jax.methods.adapted import adapted_features, init_groups
-from mmcl_jax.methods.base import LabelSpace, Method, Penalty, aligned
+from mmcl_jax.methods.adapted import adapted_pass, init_groups
+from mmcl_jax.methods.base import Common, Method, Pass, Penalty, aligned
+from mmcl_jax.methods.class_context import with_class_context
 from mmcl_jax.methods.sharing import group_weights, routed
 from mmcl_jax.methods.stage_slots import trainable_groups
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.types import Batch, Context, Params
+from mmcl_jax.types import Batch, Context, PyTree
 
-Embed = Callable[[Params, Context, Batch], Float[Array, "b d"]]
-
-
-def embedder(model: Model, adapter: Adapter, sharing: Sharing) -> Embed:
-    """Returns the unit features under one adapter a group."""
-    return lambda params, context, batch: adapted_features(
-        model,
-        adapter,
-        params,
-        group_weights(model, sharing, context, batch),
-        context,
-        batch,
-    )
+LEARNS_CLASS_CONTEXT = True
 
 
-def sequential(
-    model: Model,
-    adapter: Adapter,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-    penalty: Penalty | None = None,
-) -> Method:
+def grouped_pass(
+    model: Model, common: Common, stacks: PyTree, context: Context, batch: Batch
+) -> Pass:
+    """Returns the pass under one adapter a group, that of each sample's group."""
+    weights = group_weights(model, common.sharing, context, batch)
+    return adapted_pass(model, common.adapter, stacks, weights, batch)
+
+
+def sequential(model: Model, common: Common, penalty: Penalty | None = None) -> Method:
     """Returns sequential tuning of one adapter a group.
 
     Modalities of different towers cannot share, since the widths differ. On the
-    joined stream this is the joint upper bound. `methods.combine` has the wrappers that
-    make rivals of it; `penalty` is of their features.
+    joined stream this is the joint upper bound. `methods.wrappers` makes rivals of it;
+    `penalty` is a term of their loss that reads what the tower gives.
     """
     method = aligned(
         model,
-        init=lambda key, model: (init_groups(key, model, adapter, sharing), {}),
-        embed=embedder(model, adapter, sharing),
-        train_label_space=train_label_space,
+        lambda key, model: (
+            init_groups(key, model, common.adapter, common.sharing),
+            {},
+        ),
+        common.label_space,
+        lambda params, context, batch: (
+            grouped_pass(model, common, params, context, batch),
+        ),
         penalty=penalty,
     )
     # weight decay, too, leaves the groups of other modalities alone
     method = method._replace(
         trainable=lambda params, context: trainable_groups(
-            model, sharing, context, params
+            model, common.sharing, context, params
         )
     )
-    return routed(method, model, sharing)
+    return routed(method, model, common.sharing)
+
+
+def make(model: Model, options: None, common: Common) -> Method:
+    """Returns `sequential`, with learnt words in front of class names if asked for."""
+    del options
+    method = sequential(model, common)
+    if common.class_context is None:
+        return method
+    return with_class_context(method, model, common.class_context, common.sharing)

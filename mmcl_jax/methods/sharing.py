@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.fields import Sharing
 from mmcl_jax.methods import router
-from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.base import Features, Method
 from mmcl_jax.models import Model
 from mmcl_jax.ops import gaussians
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
@@ -137,8 +137,10 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
         context = context._replace(memory=context.memory | {"router": fitted})
         return method.begin_task(params, context, key)
 
-    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
-        prediction = method.predict(params, context, batch)
+    def predict(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Prediction:
+        prediction = method.predict(params, context, batch, features)
         return prediction._replace(modality=router_scores(model, context, batch.query))
 
     def hint_matters(

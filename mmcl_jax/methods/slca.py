@@ -9,13 +9,19 @@ from jaxtyping import Array, Float, Int
 
 from mmcl_jax.fields import Count, NonNegativeInt, Positive, Share, Sharing
 from mmcl_jax.methods.adapted import init_groups
-from mmcl_jax.methods.base import LabelSpace, Method, aligned, label_space
+from mmcl_jax.methods.base import (
+    Common,
+    Features,
+    Method,
+    Pass,
+    aligned,
+    label_space,
+)
 from mmcl_jax.methods.base import scores_from_logits as scores
 from mmcl_jax.methods.linear_probe import head_logits, head_loss, init_head
-from mmcl_jax.methods.sequential import embedder
+from mmcl_jax.methods.sequential import grouped_pass
 from mmcl_jax.methods.sharing import SHARED, restrict, routed
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.ops import gaussians, losses, trees
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.ops.optim import descend
@@ -32,7 +38,7 @@ from mmcl_jax.types import (
 
 
 @dataclasses.dataclass(frozen=True)
-class SlcaOptions:
+class Options:
     """Options of SLCA.
 
     Attributes:
@@ -60,13 +66,7 @@ class SlcaOptions:
     scale_means: bool = False
 
 
-def slca(
-    model: Model,
-    adapter: Adapter,
-    options: SlcaOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns a linear head that is trained fast on adapters that are trained slowly.
 
     After each task but the first, the head is trained on draws from the Gaussians that
@@ -79,13 +79,13 @@ def slca(
         G. Zhang et al., "SLCA: Slow Learner with Classifier Alignment for Continual
         Learning on a Pre-trained Model", ICCV 2023.
     """
-    embed = embedder(model, adapter, sharing)
+    sharing = common.sharing
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         classes, width = model.num_classes, model.spec.embedding
         groups = classes if options.covariance == "class" else len(model.modalities)
         params = {
-            "adapters": init_groups(key, model, adapter, sharing),
+            "adapters": init_groups(key, model, common.adapter, sharing),
             "head": init_head(jax.random.fold_in(key, 1), model),
         }
         return params, {
@@ -94,13 +94,19 @@ def slca(
             "jitter": jnp.zeros(()),
         }
 
-    def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
-        return head_logits(
-            model, params["head"], embed(params["adapters"], context, batch)
-        )
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
+        return (grouped_pass(model, common, params["adapters"], context, batch),)
 
-    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
-        values = logits(params, context, batch)
+    def logits(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Float[Array, "b C"]:
+        del context, batch
+        return head_logits(model, params["head"], features.embeddings[0])
+
+    def predict(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Prediction:
+        values = logits(params, context, batch, features)
         values = restrict(model, sharing, context, batch, values)
         return Prediction(
             values, scores(values, context.classes, len(model.modalities))
@@ -117,11 +123,13 @@ def slca(
         task = jnp.where(classes.of_task, context.task, memory["task"])
         return params, memory | {"task": task}
 
-    def observe(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
-        del key
+    def observe(
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
+    ) -> Memory:
+        del params, key
         updated = gaussians.update(
             context.memory["features"],
-            embed(params["adapters"], context, batch),
+            features.embeddings[0],
             batch.label,
             batch.weight,
             _class_group(options, context.classes),
@@ -135,11 +143,8 @@ def slca(
         head = trees.select(old, head, params["head"])
         return params | {"head": head}, context.memory | {"jitter": jitter}
 
-    plain = aligned(
-        model, init, lambda p, context, batch: embed(p, context, batch), "task"
-    )
-    method = plain._replace(
-        loss=head_loss(logits, train_label_space),
+    method = aligned(model, init, "task", inject)._replace(
+        loss=head_loss(logits, common.label_space),
         predict=predict,
         constrain=constrain,
         begin_task=begin_task,
@@ -150,7 +155,7 @@ def slca(
     return routed(method, model, sharing)
 
 
-def _class_group(options: SlcaOptions, classes: Classes) -> Int[Array, " C"]:
+def _class_group(options: Options, classes: Classes) -> Int[Array, " C"]:
     if options.covariance == "class":
         return jnp.arange(len(classes.modality))
     return classes.modality
@@ -159,7 +164,7 @@ def _class_group(options: SlcaOptions, classes: Classes) -> Int[Array, " C"]:
 def _align(
     model: Model,
     sharing: Sharing,
-    options: SlcaOptions,
+    options: Options,
     head: Params,
     context: Context,
     key: Key,

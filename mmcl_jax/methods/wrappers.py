@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.base import Features, Method, Pass
 from mmcl_jax.models import Model
 from mmcl_jax.ops import trees
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
@@ -47,9 +47,9 @@ def with_penalty(
     """Adds `weight` times a penalty of the parameters to the loss."""
 
     def loss(
-        params: Params, context: Context, batch: Batch, key: Key
+        params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
-        value, metrics = method.loss(params, context, batch, key)
+        value, metrics = method.loss(params, context, batch, features, key)
         # a batch of nothing but padding moves nothing
         added = jnp.where(jnp.any(batch.weight > 0), penalty(params, context), 0.0)
         return value + weight * added, metrics | {"penalty": added}
@@ -116,9 +116,16 @@ def with_interpolation(method: Method, share: float) -> Method:
 
 def _leaving(method: Method, final: Callable[[Params, Context], Params]) -> Method:
     """Returns `method` as it observes and ends a task with `final` parameters."""
+
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
+        if context.phase == "observe":
+            params = final(params, context)
+        return method.inject(params, context, batch)
+
     return method._replace(
-        observe=lambda params, context, batch, key: method.observe(
-            final(params, context), context, batch, key
+        inject=inject,
+        observe=lambda params, context, batch, features, key: method.observe(
+            final(params, context), context, batch, features, key
         ),
         end_task=lambda params, context, key: method.end_task(
             final(params, context), context, key

@@ -5,18 +5,17 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.fields import Count, NonNegative, Positive, Share, Sharing
-from mmcl_jax.methods.base import LabelSpace, Method, text_logits
+from mmcl_jax.fields import Count, NonNegative, Positive, Share
+from mmcl_jax.methods.base import Common, Features, Method, text_logits
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_averaging, with_interpolation
 from mmcl_jax.models import Model
-from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class ZsclOptions:
+class Options:
     """Options of ZSCL.
 
     Attributes:
@@ -34,13 +33,7 @@ class ZsclOptions:
     wise: Share = 1.0
 
 
-def zscl(
-    model: Model,
-    adapter: Adapter,
-    options: ZsclOptions,
-    sharing: Sharing,
-    train_label_space: LabelSpace,
-) -> Method:
+def make(model: Model, options: Options, common: Common) -> Method:
     """Returns sequential tuning with distillation from the frozen encoder.
 
     With `q` the frozen queries of the batch, `z` its adapted features and `u` the texts
@@ -62,12 +55,13 @@ def zscl(
     """
 
     def distil(
-        features: Float[Array, "b d"], context: Context, batch: Batch
+        features: Features, context: Context, batch: Batch
     ) -> tuple[Float[Array, ""], Metrics]:
         classes, temperature = context.classes, options.temperature
         old = classes.seen & ~classes.of_task
         teacher, student = (
-            text_logits(z, classes, model.logit_scale) for z in (batch.query, features)
+            text_logits(z, classes, model.logit_scale)
+            for z in (batch.query, features.embeddings[0])
         )
         images = losses.distillation(teacher, student, temperature, old, batch.weight)
         texts = losses.distillation(
@@ -81,7 +75,7 @@ def zscl(
         return options.weight * value, {"distillation": value}
 
     penalty = distil if options.weight else None
-    method = sequential(model, adapter, sharing, train_label_space, penalty)
+    method = sequential(model, common, penalty)
     if options.wise != 1:
         method = with_interpolation(method, options.wise)
     if options.averaging_interval is not None:

@@ -5,6 +5,7 @@ stacked on a leading axis; `blend` turns the stack and per-sample weights over i
 what a tower takes. Means over snapshots are arithmetic on the pytree.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,8 +13,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmcl_jax.fields import Count
 from mmcl_jax.models.tower import Injection, LowRank, Prefix, TowerSpec
 from mmcl_jax.types import Key, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterOptions:
+    """What is trained inside the frozen towers.
+
+    Attributes:
+        kind: Kind of adapter; each reads some of the other keys.
+        length: Prompt tokens of a layer, or keys and values of a prefix.
+        layers: Layers with prompts or a prefix, from the first; None: all.
+        rank: Rank of low-rank updates.
+        context: Learnt vectors in front of class names, see `methods.class_context`;
+            None: names stand in templates and are embedded once.
+    """
+
+    kind: str = "deep_prompts"
+    length: Count = 8
+    layers: Count | None = None
+    rank: Count = 4
+    context: Count | None = None
 
 
 class Adapter(NamedTuple):
@@ -157,10 +179,16 @@ def low_rank(rank: int) -> Adapter:
     return Adapter(init, blend)
 
 
-ADAPTERS: dict[str, Callable[..., Adapter]] = {
-    "deep_prompts": deep_prompts,
-    "shallow_prompts": shallow_prompts,
-    "prefix": prefix,
-    "residual_prefix": residual_prefix,
-    "low_rank": low_rank,
+# each takes the options that it reads
+ADAPTERS: dict[str, Callable[[AdapterOptions], Adapter]] = {
+    "deep_prompts": lambda options: deep_prompts(options.length, options.layers),
+    "shallow_prompts": lambda options: shallow_prompts(options.length),
+    "prefix": lambda options: prefix(options.length, options.layers),
+    "residual_prefix": lambda options: residual_prefix(options.length, options.layers),
+    "low_rank": lambda options: low_rank(options.rank),
 }
+
+
+def make_adapter(options: AdapterOptions) -> Adapter:
+    """Returns the adapter that the options name."""
+    return ADAPTERS[options.kind](options)

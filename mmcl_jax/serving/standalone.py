@@ -13,6 +13,7 @@ from jax import export
 from jaxtyping import Array, Float
 
 from mmcl_jax.errors import ConfigError
+from mmcl_jax.methods.base import forward
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.ops import losses
 from mmcl_jax.ops.trees import nbytes
@@ -82,7 +83,7 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
         classifier.state.memory,
         jnp.int32(classifier.snapshot - 1),
         classifier.slots,
-        train=False,
+        phase="predict",
     )
     allowed = jnp.asarray(classifier.allowed(modality))
     temperature = classifier.temperature(modality)
@@ -98,7 +99,9 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
             hint=jnp.full(rows, index, jnp.int32),
             modality=modality,
         )
-        logits = run.method.predict(classifier.state.params, context, batch).logits
+        params = classifier.state.params
+        features = forward(run.method, run.model, params, context, batch)
+        logits = run.method.predict(params, context, batch, features).logits
         masked = losses.mask_logits(logits / temperature, allowed)
         return logits, jax.nn.softmax(masked) * allowed
 

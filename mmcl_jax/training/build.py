@@ -12,20 +12,19 @@ from absl import logging
 from rich.console import Console
 
 from mmcl_jax import config as configs
-from mmcl_jax import methods
-from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.methods.base import Method
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.methods import registry
+from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.modalities import BUILT_IN, MODALITIES
 from mmcl_jax.modalities.base import InputSpec
-from mmcl_jax.modalities.text import preprocess_name
-from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import folders, loader, manifest, procedural, tfds, verification
 from mmcl_jax.streams.base import Stream, joint, stream_hash
 from mmcl_jax.streams.description import describe_tasks
-from mmcl_jax.training import learner
+from mmcl_jax.training import class_slots, learner
 from mmcl_jax.types import Classes
 from mmcl_jax.workdir.progress import Bar
 
@@ -53,7 +52,7 @@ class Run(NamedTuple):
         decoder: reads and remembers samples.
         skipped_samples: left out of the stream, since they cannot be decoded.
         notes: lines for the log about them, and about samples that are there twice.
-        class_tokens: see the function.
+        class_tokens: See `class_slots.class_tokens`.
     """
 
     config: configs.Config
@@ -130,7 +129,12 @@ def build_stream(config: configs.Config) -> Stream:
     stream = _BUILDERS[options.pop("kind")](
         **options, order_seed=config.seeds.order, data_seed=config.seeds.data
     )
-    return joint(stream) if config.method.name in methods.ON_JOINED_STREAM else stream
+    return joint(stream) if _joins(config) else stream
+
+
+def _joins(config: configs.Config) -> bool:
+    methods = registry.available(config.method.module)
+    return methods[config.method.name].on_joined_stream
 
 
 def input_shapes(
@@ -210,6 +214,20 @@ def assemble(
     return compose(config, encoder, stream, mesh, decoder, len(failures), tuple(notes))
 
 
+def method_of(config: configs.Config) -> Callable[[Model], Method]:
+    """Returns what builds the method that a config names around a model."""
+    chosen = config.method
+    entry = registry.available(chosen.module)[chosen.name]
+    options = chosen.options_of(entry.options)
+    common = Common(
+        make_adapter(chosen.adapter),
+        chosen.sharing,
+        config.train.label_space,
+        chosen.adapter.context,
+    )
+    return lambda model: entry.make(model, options, common)
+
+
 def compose(
     config: configs.Config,
     encoder: pretrained.Encoder,
@@ -220,12 +238,7 @@ def compose(
     notes: tuple[str, ...] = (),
 ) -> Run:
     """Builds model, method and learner around what was read; compiles nothing."""
-    model = build_model(encoder, stream)
-    factory = methods.find(config)
-
-    def make_method(model: Model) -> Method:
-        return factory(model, config)
-
+    model, make_method = build_model(encoder, stream), method_of(config)
     compiled = learner.make_learner(
         make_method,
         model,
@@ -247,7 +260,7 @@ def compose(
         decoder,
         skipped_samples,
         notes,
-        class_tokens(config, encoder, stream),
+        class_slots.class_tokens(config, encoder, stream),
     )
 
 
@@ -278,7 +291,7 @@ def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
     """
     stream = run.stream
     slots = [[c for i in s for c in stream.tasks[i].classes] for s in stream.stages]
-    return learner.make_classes(
+    return class_slots.make_classes(
         text,
         [stream.modalities.index(slot.modality) for slot in stream.classes],
         seen=sum(slots[: stage + 1], []),
@@ -286,40 +299,6 @@ def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
         mesh=run.mesh,
         tokens=run.class_tokens,
     )
-
-
-def class_tokens(
-    config: configs.Config, encoder: pretrained.Encoder, stream: Stream
-) -> np.ndarray | None:
-    """Returns the tokens of class names behind the words that the method learns.
-
-    The words are those of the first template of the config, or else of the slot's
-    modality, that has any in front of the name.
-
-    Returns:
-        `int32 [C n]`, of a text tower whose tokens see none behind them cut to the
-        longest; None if the method learns none.
-
-    Raises:
-        ConfigError: there is no such template, or no room for so many words.
-    """
-    context = config.method.adapter.context
-    if context is None:
-        return None
-    rows, fed = [], encoder.inputs
-    for slot in stream.classes:
-        templates = config.encoder.templates or MODALITIES[slot.modality].templates
-        has_words = (t for t in templates if not t.startswith("{}"))
-        template = next(has_words, templates[0])
-        try:
-            rows.append(preprocess_name(slot.name, template, context, fed))
-        except DataError as error:
-            raise ConfigError(f"config.method.adapter.context: {error}") from error
-    tokens = np.stack(rows)
-    if not encoder.spec.text.causal:
-        return tokens
-    end = (tokens == load_tokenizer(fed.tokenizer).end).argmax(1)
-    return tokens[:, : end.max() + 1]
 
 
 def describe(run: Run) -> dict[str, Any]:

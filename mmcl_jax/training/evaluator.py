@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
 from mmcl_jax.errors import BatchDependenceError
 from mmcl_jax.evaluation import batch_independence, calibration, label_spaces, metrics
@@ -34,8 +33,6 @@ class Scorer:
         self._frozen, self._text = frozen, text
         # of each batch of a test set, what the tower has answered and to what
         self._known: dict[int, list[tuple[PyTree, PyTree]]] = {}
-        # why predictions of a modality cannot be cut at the tower
-        self._uncut: dict[str, str | None] = {}
 
     def score(
         self,
@@ -179,38 +176,21 @@ class Scorer:
         """Yields the predictions of some samples.
 
         Args:
-            state: behind the stage.
+            state: after the stage.
             classes: as they are met then.
             index: of the stage.
             records: the samples.
             task: whose test set they are: what the tower answers is kept for later
-                stages, and what it cannot answer otherwise is not asked again.
+                stages, and what it would answer as before is not asked again.
         """
-        learner, feed = self._run.learner, self._feed
+        learner, feed, method = self._run.learner, self._feed, self._run.method
         stage = sharding.put(np.int32(index), self._run.mesh)
         at = (state, self._frozen, classes, stage)
-        if self._run.method.needs_inputs and self._cut(at, records):
+        if method.needs_inputs and not method.drives_tower:
             return self._concluded(at, records, task)
-        batches = feed.batches(records, decoded=self._run.method.needs_inputs)
+        batches = feed.batches(records, decoded=method.needs_inputs)
         started = (learner.predict(*at, batch) for batch in batches)
         return map(jax.device_get, ahead(started))
-
-    def _cut(self, at: tuple, records: Records) -> bool:
-        """Returns whether predictions can be cut at the tower, see `Learner.uncut`."""
-        for modality, rows in records.items():
-            if modality not in self._uncut:
-                some = self._feed.batches({modality: rows[:1]}, decoded=False)
-                self._uncut[modality] = self._run.learner.uncut(*at, next(some))
-                if self._uncut[modality] is not None:
-                    logging.warning(
-                        "method %r: what the tower answers for test samples of %s is "
-                        "not kept for later stages, since `predict` has to be run as a "
-                        "whole (%s)",
-                        self._run.config.method.name,
-                        modality,
-                        self._uncut[modality],
-                    )
-        return all(self._uncut[modality] is None for modality in records)
 
     def _concluded(
         self, at: tuple, records: Records, task: int | None
@@ -231,6 +211,8 @@ class Scorer:
             bare = feed.batches(records, decoded=False, start=start)
             for batch, rest in zip(whole, bare, strict=True):
                 answers = learner.answer(*at, batch)
+                # by the same program as later on, which may round otherwise than one
+                # that runs the tower as well: so predictions are equal bit by bit
                 yield *learner.conclude(*at, rest, answers), answers
 
         for prediction, asked, answers in ahead(computed()):

@@ -2,27 +2,29 @@
 
 Every function is traced once per modality, whatever the number of tasks: the task, its
 classes and its number of steps are traced, the modality of a batch is static.
+
+The functions below `make_learner` are what is compiled, each with the `_Learning` in
+front that `make_learner` binds. They are the only callers of a method, so it is here
+that batches are cleaned, the tower is run, and a step that is not finite is refused.
 """
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.base import Features, Method, forward
 from mmcl_jax.models import Model
 from mmcl_jax.ops import optim, rngs
+from mmcl_jax.ops.digest import digest
 from mmcl_jax.parallel import sharding
-from mmcl_jax.training import forwards as forwards_of
 from mmcl_jax.types import (
     Batch,
     Classes,
@@ -30,6 +32,7 @@ from mmcl_jax.types import (
     Memory,
     Metrics,
     Params,
+    Phase,
     Prediction,
     PyTree,
 )
@@ -40,11 +43,11 @@ class LearnerState:
     """Everything that training changes.
 
     Attributes:
-        params: trained.
-        memory: remembered; the method's own.
-        optimizer: of this task, made anew for each.
-        step: steps done in this task.
-        refused: of them, those whose loss, gradient or outcome was not finite.
+        params: What is trained.
+        memory: What the method remembers.
+        optimizer: The optimizer's state, made anew for each task.
+        step: Steps done in this task.
+        refused: Those of them whose loss, gradient or outcome was not finite.
     """
 
     params: Params
@@ -52,6 +55,10 @@ class LearnerState:
     optimizer: PyTree
     step: Int[Array, ""]
     refused: Int[Array, ""]
+
+
+# of each pass of each route of a prediction
+Asked = tuple[tuple[UInt32[Array, " sums"], ...], ...]
 
 
 class Learner(NamedTuple):
@@ -64,23 +71,24 @@ class Learner(NamedTuple):
         begin_task: `(state, frozen, classes, task) -> state`.
         train_step: `(state, frozen, classes, task, steps, batch) -> state, metrics`.
             A step whose loss, gradient or outcome is not finite changes nothing but
-            the counts; nor does any step of the task that follows it, unless such are
-            skipped.
-        observe: as `prepare`, with the batch's inputs.
-        end_task: as `begin_task`.
+            the counts; nor does any step of the task that follows it, unless such
+            steps are skipped.
+        observe: As `prepare`, with the batch's inputs.
+        end_task: As `begin_task`.
         health: `(state) -> whether all that was learnt and is remembered is finite`,
             and the largest `jitter` in the memory.
         predict: `(state, frozen, classes, task, batch) -> Prediction` with routes
             stacked in front: `[2, b, ...]` given and predicted, or `[1, b, ...]` where
             the method takes no hint.
-        answer: as `predict`, what the tower gives, a tuple by route, see `forwards`.
-        conclude: `(state, frozen, classes, task, batch, answers) -> Prediction`, as
-            `predict`, and the digests of what was injected, routes in front; reads no
-            inputs.
-        uncut: as `predict`, why its batches cannot be predicted by `answer` and
-            `conclude`; None: they can. Reads no inputs and computes nothing.
-        traces: how often each function was traced, by its name and the modality.
-        forwards: passes through a tower in each function's last trace.
+        answer: `(state, frozen, classes, task, batch) -> features` by route: the first
+            half of `predict`, nearly all of its time.
+        conclude: `(state, frozen, classes, task, batch, features)`, the second half,
+            which reads no inputs, `-> prediction, asked`. `asked` holds digests of what
+            is injected. The tower's answer depends on its frozen weights, the samples and
+            the injections alone: while these stay the same, bit by bit, earlier
+            features are those that `answer` would give, whatever else was learnt.
+        traces: How often each function was traced, by its name and the modality.
+        forwards: Passes through a tower in each function's last trace.
     """
 
     init: Callable[..., LearnerState]
@@ -92,11 +100,24 @@ class Learner(NamedTuple):
     end_task: Callable[..., LearnerState]
     health: Callable[..., tuple[Bool[Array, ""], Float[Array, ""]]]
     predict: Callable[..., Prediction]
-    answer: Callable[..., tuple]
-    conclude: Callable[..., tuple[Prediction, forwards_of.Digests]]
-    uncut: Callable[..., str | None]
+    answer: Callable[..., tuple[Features, ...]]
+    conclude: Callable[..., tuple[Prediction, Asked]]
     traces: collections.Counter
     forwards: dict[str, int]
+
+
+class _Learning(NamedTuple):
+    """What all compiled functions have in common; static."""
+
+    method: Method
+    model: Model
+    options: optim.OptimizerOptions
+    optimizer: optax.GradientTransformation
+    seed: int
+    skip_nonfinite: bool
+
+    def forward(self, params: Params, context: Context, batch: Batch) -> Features:
+        return forward(self.method, self.model, params, context, batch)
 
 
 def make_learner(
@@ -110,12 +131,12 @@ def make_learner(
     """Compiles a method (lazily) for a mesh.
 
     Args:
-        make_method: builds the method around a model.
-        model: the frozen encoder's static facts.
-        options: of the optimizer.
-        seed: of initial values and of every later draw of the method.
-        mesh: devices; batches are cut over them.
-        skip_nonfinite: whether a task goes on behind a step that is not finite.
+        make_method: Builds the method around a model.
+        model: The frozen encoder's static facts.
+        options: Of the optimizer.
+        seed: Of initial values and of every later draw of the method.
+        mesh: Devices; batches are cut over them.
+        skip_nonfinite: Whether a task goes on after a step that is not finite.
     """
     traces, forwards, calls = collections.Counter(), {}, [0]
 
@@ -124,185 +145,199 @@ def make_learner(
         return model.embed(*args)
 
     counted = model._replace(embed=counting_embed)
-    method = make_method(counted)
-    optimizer = optim.make(options)
+    own = _Learning(
+        make_method(counted),
+        counted,
+        options,
+        optim.make(options),
+        seed,
+        skip_nonfinite,
+    )
 
     def compiled(function: Callable, donate: tuple[int, ...] = ()) -> Callable:
-        name = function.__name__
+        name = function.__name__.removeprefix("_")
 
-        @functools.wraps(function)
         def traced(*args):
+            # Python runs here while JAX traces, and only then: that is what is counted
             traces[name, _modality(args)] += 1
             calls[0] = 0
             with sharding.computing_on(mesh):
-                result = function(*args)
+                result = function(own, *args)
             forwards[name] = calls[0]
             return result
 
+        traced.__name__ = name
         return jax.jit(
             traced, donate_argnums=donate, out_shardings=sharding.replicated(mesh)
         )
 
-    def context(state: LearnerState, frozen, classes, task, train: bool) -> Context:
-        return Context(frozen, state.memory, task, classes, train)
-
-    def started(params: Params, memory: Memory) -> LearnerState:
-        none = jnp.zeros((), jnp.int32)
-        return LearnerState(params, memory, optimizer.init(params), none, none)
-
-    def init() -> LearnerState:
-        return started(*method.init(rngs.key(seed, "init"), counted))
-
-    def query(frozen: PyTree, batch: Batch) -> Float[Array, "b d"]:
-        return counted.embed(frozen, batch.modality, _clean(batch).inputs, None)
-
-    def prepare(state, frozen, classes, task, batch, index) -> LearnerState:
-        memory = method.prepare(
-            state.params,
-            context(state, frozen, classes, task, True),
-            _clean(batch),
-            rngs.key(seed, "prepare", task, index),
-        )
-        return dataclasses.replace(state, memory=memory)
-
-    def begin_task(state, frozen, classes, task) -> LearnerState:
-        params, memory = method.begin_task(
-            state.params,
-            context(state, frozen, classes, task, True),
-            rngs.key(seed, "begin", task),
-        )
-        return started(params, memory)
-
-    def train_step(state, frozen, classes, task, steps, batch):
-        at = context(state, frozen, classes, task, True)
-        mask = method.trainable(state.params, at)
-        key = rngs.key(seed, "step", task, state.step)
-
-        def loss(params):
-            return method.loss(params, at, _clean(batch), key)
-
-        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params
-        )
-        gradient = optim.masked(gradient, mask)
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer, state.params
-        )
-        updates = method.constrain(updates, state.params, at)
-        size = optim.step_size(options, state.step, steps)
-        params = optim.apply(state.params, updates, mask, size)
-        memory = state.memory
-        if method.after_step is not None:
-            memory = method.after_step(params, at, _clean(batch))
-        norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(value) & jnp.isfinite(norm) & _finite((params, memory))
-        moves = finite & (skip_nonfinite | (state.refused == 0))
-        metrics = metrics | {
-            "loss": value,
-            "gradient_norm": norm,
-            "learning_rate": size,
-            "finite": finite,
-        }
-        params, memory, optimizer_state = jax.tree.map(
-            lambda new, old: new if new is old else jnp.where(moves, new, old),
-            (params, memory, optimizer_state),
-            (state.params, state.memory, state.optimizer),
-        )
-        refused = state.refused + ~finite
-        return (
-            LearnerState(params, memory, optimizer_state, state.step + 1, refused),
-            metrics,
-        )
-
-    def observe(state, frozen, classes, task, batch, index) -> LearnerState:
-        memory = method.observe(
-            state.params,
-            context(state, frozen, classes, task, True),
-            _clean(batch),
-            rngs.key(seed, "observe", task, index),
-        )
-        return dataclasses.replace(state, memory=memory)
-
-    def end_task(state, frozen, classes, task) -> LearnerState:
-        params, memory = method.end_task(
-            state.params,
-            context(state, frozen, classes, task, True),
-            rngs.key(seed, "end", task),
-        )
-        return dataclasses.replace(state, params=params, memory=memory)
-
-    def health(state: LearnerState) -> tuple[Bool[Array, ""], Float[Array, ""]]:
-        return _finite((state.params, state.memory)), _largest_jitter(state.memory)
-
-    def routes(state, frozen, classes, task, batch, forward) -> tuple:
-        """Calls `forward` without the hint and, if that may matter, with it."""
-        at = context(state, frozen, classes, task, False)
-        unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
-        free = forward(state.params, at, unhinted)
-        if not method.uses_hint:
-            return (free,)
-        if method.hint_matters is None:
-            return (forward(state.params, at, batch), free)
-        matters = method.hint_matters(state.params, at, batch) & (batch.weight > 0)
-        given = jax.lax.cond(
-            matters.any(), lambda: forward(state.params, at, batch), lambda: free
-        )
-        return (given, free)
-
-    def predict(state, frozen, classes, task, batch) -> Prediction:
-        batch = _clean(batch)
-        found = routes(state, frozen, classes, task, batch, method.predict)
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
-
-    def answer(state, frozen, classes, task, batch) -> tuple:
-        forward = functools.partial(forwards_of.answer, make_method, counted)
-        return routes(state, frozen, classes, task, _clean(batch), forward)
-
-    def conclude(state, frozen, classes, task, batch, answers):
-        left = iter(answers[::-1])  # the last route is called first
-
-        def forward(params, at, batch) -> tuple[Prediction, forwards_of.Digests]:
-            return forwards_of.conclude(
-                make_method, counted, params, at, batch, next(left)
-            )
-
-        bare = forwards_of.without_inputs(_clean(batch))
-        found = routes(state, frozen, classes, task, bare, forward)
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
-
-    def uncut(state, frozen, classes, task, batch) -> str | None:
-        rows = {
-            name: jax.ShapeDtypeStruct((len(batch.label), *leaf.shape), leaf.dtype)
-            for name, leaf in model.input_shapes[
-                model.modalities.index(batch.modality)
-            ].items()
-        }
-        at, whole = (state, frozen, classes, task), batch.replace(inputs=rows)
-        try:
-            with sharding.computing_on(mesh):
-                answers = jax.eval_shape(answer, *at, whole)
-                jax.eval_shape(conclude, *at, batch, answers)
-        # of a method's own code, in which anything may go wrong without its inputs
-        except Exception as error:  # noqa: BLE001
-            return f"{type(error).__name__}: {error}".partition("\n")[0]
-        return None
-
     return Learner(
-        init=compiled(init),
-        query=compiled(query),
-        prepare=compiled(prepare),
-        begin_task=compiled(begin_task),
-        train_step=compiled(train_step, donate=(0,)),
-        observe=compiled(observe),
-        end_task=compiled(end_task),
-        health=compiled(health),
-        predict=compiled(predict),
-        answer=compiled(answer),
-        conclude=compiled(conclude),
-        uncut=uncut,
+        init=compiled(_init),
+        query=compiled(_query),
+        prepare=compiled(_prepare),
+        begin_task=compiled(_begin_task),
+        # the state before a step is needed by nobody: its buffers hold the one after
+        train_step=compiled(_train_step, donate=(0,)),
+        observe=compiled(_observe),
+        end_task=compiled(_end_task),
+        health=compiled(_health),
+        predict=compiled(_predict),
+        answer=compiled(_answer),
+        conclude=compiled(_conclude),
         traces=traces,
         forwards=forwards,
     )
+
+
+def _context(
+    state: LearnerState, frozen: PyTree, classes: Classes, task: Array, phase: Phase
+) -> Context:
+    return Context(frozen, state.memory, task, classes, phase)
+
+
+def _started(own: _Learning, params: Params, memory: Memory) -> LearnerState:
+    none = jnp.zeros((), jnp.int32)
+    return LearnerState(params, memory, own.optimizer.init(params), none, none)
+
+
+def _init(own: _Learning) -> LearnerState:
+    return _started(own, *own.method.init(rngs.key(own.seed, "init"), own.model))
+
+
+def _query(own: _Learning, frozen: PyTree, batch: Batch) -> Float[Array, "b d"]:
+    return own.model.embed(frozen, batch.modality, _clean(batch).inputs, None)
+
+
+def _prepare(own: _Learning, state, frozen, classes, task, batch, index):
+    context = _context(state, frozen, classes, task, "prepare")
+    key = rngs.key(own.seed, "prepare", task, index)
+    memory = own.method.prepare(state.params, context, _clean(batch), key)
+    return dataclasses.replace(state, memory=memory)
+
+
+def _begin_task(own: _Learning, state, frozen, classes, task) -> LearnerState:
+    context = _context(state, frozen, classes, task, "begin")
+    key = rngs.key(own.seed, "begin", task)
+    return _started(own, *own.method.begin_task(state.params, context, key))
+
+
+def _train_step(own: _Learning, state, frozen, classes, task, steps, batch):
+    method, batch = own.method, _clean(batch)
+    context = _context(state, frozen, classes, task, "train")
+    mask = method.trainable(state.params, context)
+    key = rngs.key(own.seed, "step", task, state.step)
+
+    def loss(params: Params) -> tuple[Float[Array, ""], Metrics]:
+        # inside, since gradients reach what is trained through the tower
+        features = own.forward(params, context, batch)
+        return method.loss(params, context, batch, features, key)
+
+    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    gradient = optim.masked(gradient, mask)
+    updates, optimizer = own.optimizer.update(gradient, state.optimizer, state.params)
+    updates = method.constrain(updates, state.params, context)
+    size = optim.step_size(own.options, state.step, steps)
+    params = optim.apply(state.params, updates, mask, size)
+    memory = state.memory
+    if method.after_step is not None:
+        memory = method.after_step(params, context, batch)
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm) & _finite((params, memory))
+    # the host hears of a refused step some steps later: until then nothing may move
+    moves = finite & (own.skip_nonfinite | (state.refused == 0))
+    params, memory, optimizer = jax.tree.map(
+        lambda new, old: new if new is old else jnp.where(moves, new, old),
+        (params, memory, optimizer),
+        (state.params, state.memory, state.optimizer),
+    )
+    refused = state.refused + ~finite
+    state = LearnerState(params, memory, optimizer, state.step + 1, refused)
+    return state, metrics | {
+        "loss": value,
+        "gradient_norm": norm,
+        "learning_rate": size,
+        "finite": finite,
+    }
+
+
+def _observe(own: _Learning, state, frozen, classes, task, batch, index):
+    context = _context(state, frozen, classes, task, "observe")
+    batch, key = _clean(batch), rngs.key(own.seed, "observe", task, index)
+    features = own.forward(state.params, context, batch)
+    memory = own.method.observe(state.params, context, batch, features, key)
+    return dataclasses.replace(state, memory=memory)
+
+
+def _end_task(own: _Learning, state, frozen, classes, task) -> LearnerState:
+    context = _context(state, frozen, classes, task, "end")
+    key = rngs.key(own.seed, "end", task)
+    params, memory = own.method.end_task(state.params, context, key)
+    return dataclasses.replace(state, params=params, memory=memory)
+
+
+def _health(
+    own: _Learning, state: LearnerState
+) -> tuple[Bool[Array, ""], Float[Array, ""]]:
+    del own
+    return _finite((state.params, state.memory)), _largest_jitter(state.memory)
+
+
+def _routes(own: _Learning, state, frozen, classes, task, batch, route) -> tuple:
+    """Calls `route` with the hint and without it, or once where that is all there is.
+
+    Args:
+        own: The method.
+        state: Whose params and memory predict.
+        frozen: Weights of the encoder.
+        classes: The class slots.
+        task: Index of the task.
+        batch: With the hint.
+        route: `(params, context, batch) -> tree`, whose leaves may depend on the hint.
+    """
+    context = _context(state, frozen, classes, task, "predict")
+    unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
+    free = route(state.params, context, unhinted)
+    if not own.method.uses_hint:
+        return (free,)
+    if own.method.hint_matters is None:
+        return (route(state.params, context, batch), free)
+    matters = own.method.hint_matters(state.params, context, batch)
+    # padding has no hint that could matter
+    matters = (matters & (batch.weight > 0)).any()
+    given = jax.lax.cond(
+        matters, lambda: route(state.params, context, batch), lambda: free
+    )
+    return (given, free)
+
+
+def _predict(own: _Learning, state, frozen, classes, task, batch) -> Prediction:
+    def route(params: Params, context: Context, batch: Batch) -> Prediction:
+        features = own.forward(params, context, batch)
+        return own.method.predict(params, context, batch, features)
+
+    routes = _routes(own, state, frozen, classes, task, _clean(batch), route)
+    return _stacked(routes)
+
+
+def _answer(own: _Learning, state, frozen, classes, task, batch):
+    return _routes(own, state, frozen, classes, task, _clean(batch), own.forward)
+
+
+def _conclude(own: _Learning, state, frozen, classes, task, batch, features):
+    left = iter(features[::-1])  # `_routes` calls the last route first
+
+    def route(params: Params, context: Context, batch: Batch) -> tuple:
+        prediction = own.method.predict(params, context, batch, next(left))
+        passes = own.method.inject(params, context, batch)
+        return prediction, tuple(digest(each) for each in passes)
+
+    routes = _routes(own, state, frozen, classes, task, _clean(batch), route)
+    predictions, asked = zip(*routes, strict=True)
+    return _stacked(predictions), asked
+
+
+def _stacked(routes: tuple) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *routes)
 
 
 def make_embed(
@@ -311,55 +346,23 @@ def make_embed(
     """Returns what looks into a prediction: the embedding that it is made from.
 
     Args:
-        make_method: builds the method around a model.
-        model: the frozen encoder's static facts.
+        make_method: Builds the method around a model.
+        model: The frozen encoder's static facts.
 
     Returns:
         `(params, memory, frozen, classes, task, batch) -> unit embeddings [b d]`, what
-        the tower gives with the adapters that `predict` chooses under `batch.hint`; the
-        frozen features for a method that predicts from these alone.
+        the tower gives in the first pass of `predict` under `batch.hint`; the frozen
+        features for a method that has none.
     """
-    given: list[Array] = []
-
-    def watched(*args):
-        given.append(model.embed(*args))
-        return given[-1]
-
-    method = make_method(model._replace(embed=watched))
+    method = make_method(model)
 
     def embed(params, memory, frozen, classes, task, batch):
         batch = _clean(batch)
-        method.predict(params, Context(frozen, memory, task, classes, False), batch)
-        embedding = given[-1] if given else batch.query
-        given.clear()  # tracers must not outlive their trace
-        return embedding
+        context = Context(frozen, memory, task, classes, "predict")
+        features = forward(method, model, params, context, batch)
+        return features.embeddings[0] if features.embeddings else batch.query
 
     return jax.jit(embed)
-
-
-def make_classes(
-    text: Any, modality: Any, seen: Any, of_task: Any, mesh: Mesh, tokens: Any = None
-) -> Classes:
-    """Returns the class slots on every device of the mesh.
-
-    Args:
-        text: unit text embeddings `[C d]`.
-        modality: modality index of each slot `[C]`.
-        seen: slots met so far.
-        of_task: slots of the current task.
-        mesh: where to put them.
-        tokens: of the class names `[C n]`; None: no method learns words for them.
-    """
-    # in NumPy, since the number of seen slots would be a new shape in each task
-    rows = np.arange(len(text))
-    columns: dict[str, Any] = {
-        "text": np.asarray(text, np.float32),
-        "seen": np.isin(rows, seen),
-        "of_task": np.isin(rows, of_task),
-        "modality": np.asarray(modality, np.int32),
-        "tokens": None if tokens is None else np.asarray(tokens, np.int32),
-    }
-    return sharding.put(Classes(**columns), mesh)
 
 
 def _finite(tree: PyTree) -> Bool[Array, ""]:

@@ -1,1 +1,7 @@
 """COMM, as we read it: its method, and the parts that it is made of."""
+
+from mmcl_jax.methods.comm.method import make
+from mmcl_jax.methods.comm.options import Options
+
+LEARNS_CLASS_CONTEXT = True
+__all__ = ["LEARNS_CLASS_CONTEXT", "Options", "make"]

@@ -9,7 +9,7 @@ from mmcl_jax.methods.router import RelevanceKind
 
 
 @dataclasses.dataclass(frozen=True)
-class CommOptions:
+class Options:
     """What is uncertain in our reading, each a switch.
 
     Attributes:

@@ -6,14 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mmcl_jax.methods.comm.options import CommOptions
+from mmcl_jax.methods.comm.options import Options
 from mmcl_jax.models import Model
 from mmcl_jax.ops import gaussians, realignment, relevance
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.types import Context, Key, Memory
 
 
-def num_groups(model: Model, options: CommOptions) -> int:
+def num_groups(model: Model, options: Options) -> int:
     """Returns how many Gaussians there are."""
     return {
         "class": model.num_classes,
@@ -22,12 +22,12 @@ def num_groups(model: Model, options: CommOptions) -> int:
     }[options.granularity]
 
 
-def covariance_group(options: CommOptions, group: Array) -> Array:
+def covariance_group(options: Options, group: Array) -> Array:
     """Returns which covariance each class has `[C]`; one if it is tied."""
     return jnp.zeros_like(group) if options.covariance == "tied" else group
 
 
-def group_of(options: CommOptions, memory: Memory, context: Context) -> Array:
+def group_of(options: Options, memory: Memory, context: Context) -> Array:
     """Returns which Gaussian each class belongs to `[C]`."""
     classes = context.classes
     return {
@@ -38,7 +38,7 @@ def group_of(options: CommOptions, memory: Memory, context: Context) -> Array:
 
 
 def realigned(
-    model: Model, options: CommOptions, context: Context, key: Key
+    model: Model, options: Options, context: Context, key: Key
 ) -> dict[str, Any]:
     """Returns the re-alignment and the shifts that follow from the Gaussians."""
     memory, classes = context.memory, context.classes
@@ -75,7 +75,7 @@ def realigned(
     return {"realignment": solved}
 
 
-def _structure(options: CommOptions):
+def _structure(options: Options):
     if options.covariance in ("full", "tied"):
         return lambda matrix: matrix
     return functools.partial(
@@ -85,7 +85,7 @@ def _structure(options: CommOptions):
 
 def _by_gradient(
     model: Model,
-    options: CommOptions,
+    options: Options,
     stats: Gaussians,
     group: Array,
     context: Context,

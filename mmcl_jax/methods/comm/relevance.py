@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.methods import router as routers
 from mmcl_jax.methods.comm.aggregation import blend_weights, same_tower, warm_started
-from mmcl_jax.methods.comm.options import CommOptions
+from mmcl_jax.methods.comm.options import Options
 from mmcl_jax.models import Model
 from mmcl_jax.ops import gaussians, losses, relevance
 from mmcl_jax.types import Batch, Context, Key, Params, PyTree
@@ -16,7 +16,7 @@ _REHEARSED = 64
 
 
 def scores(
-    model: Model, options: CommOptions, params: Params, context: Context, query: Array
+    model: Model, options: Options, params: Params, context: Context, query: Array
 ) -> Float[Array, "b m"]:
     """Returns the router's scores of modalities; those never met are masked."""
     router = params if options.relevance == "joint" else context.memory
@@ -30,7 +30,7 @@ def scores(
 
 
 def relevance_weights(
-    model: Model, options: CommOptions, params: Params, context: Context, batch: Batch
+    model: Model, options: Options, params: Params, context: Context, batch: Batch
 ) -> Float[Array, "b m"]:
     """Returns the weight of each modality's adapter, among those of the same tower."""
     memory, own_tower = context.memory, same_tower(model)
@@ -74,7 +74,7 @@ def relevance_weights(
 
 def router_loss(
     model: Model,
-    options: CommOptions,
+    options: Options,
     params: Params,
     context: Context,
     batch: Batch,
@@ -104,7 +104,7 @@ def router_loss(
 
 def warm_start(
     model: Model,
-    options: CommOptions,
+    options: Options,
     params: Params,
     context: Context,
     active: Bool[Array, " m"],
@@ -132,7 +132,7 @@ def warm_start(
 
 
 def fit_router(
-    model: Model, options: CommOptions, params: Params, context: Context, key: Key
+    model: Model, options: Options, params: Params, context: Context, key: Key
 ) -> PyTree:
     """Fits relevance to all queries so far, by their Gaussians alone.
 

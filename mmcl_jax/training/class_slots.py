@@ -1,0 +1,73 @@
+"""The class slots of a stream as a method sees them, on the devices."""
+
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from mmcl_jax.config import Config
+from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.text import preprocess_name
+from mmcl_jax.modalities.tokenization import load_tokenizer
+from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.parallel import sharding
+from mmcl_jax.streams.base import Stream
+from mmcl_jax.types import Classes
+
+
+def make_classes(
+    text: Any, modality: Any, seen: Any, of_task: Any, mesh: Mesh, tokens: Any = None
+) -> Classes:
+    """Returns the class slots on every device of the mesh.
+
+    Args:
+        text: Unit text embeddings `[C d]`.
+        modality: Modality index of each slot `[C]`.
+        seen: Slots met so far.
+        of_task: Slots of the current task.
+        mesh: Where to put them.
+        tokens: Of the class names `[C n]`; None: no method learns words for them.
+    """
+    # in NumPy, since the number of seen slots would be a new shape in each task
+    rows = np.arange(len(text))
+    columns: dict[str, Any] = {
+        "text": np.asarray(text, np.float32),
+        "seen": np.isin(rows, seen),
+        "of_task": np.isin(rows, of_task),
+        "modality": np.asarray(modality, np.int32),
+        "tokens": None if tokens is None else np.asarray(tokens, np.int32),
+    }
+    return sharding.put(Classes(**columns), mesh)
+
+
+def class_tokens(config: Config, encoder: Encoder, stream: Stream) -> np.ndarray | None:
+    """Returns the tokens of class names behind the words that the method learns.
+
+    The words are those of the first template of the config, or else of the slot's
+    modality, that has any in front of the name.
+
+    Returns:
+        `int32 [C n]`, of a text tower whose tokens see none behind them cut to the
+        longest; None if the method learns none.
+
+    Raises:
+        ConfigError: there is no such template, or no room for so many words.
+    """
+    context = config.method.adapter.context
+    if context is None:
+        return None
+    rows, fed = [], encoder.inputs
+    for slot in stream.classes:
+        templates = config.encoder.templates or MODALITIES[slot.modality].templates
+        has_words = (t for t in templates if not t.startswith("{}"))
+        template = next(has_words, templates[0])
+        try:
+            rows.append(preprocess_name(slot.name, template, context, fed))
+        except DataError as error:
+            raise ConfigError(f"config.method.adapter.context: {error}") from error
+    tokens = np.stack(rows)
+    if not encoder.spec.text.causal:
+        return tokens
+    end = (tokens == load_tokenizer(fed.tokenizer).end).argmax(1)
+    return tokens[:, : end.max() + 1]
