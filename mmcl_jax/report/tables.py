@@ -9,6 +9,8 @@ from mmcl_jax.report.charts import to_csv
 from mmcl_jax.statistics import Summary
 
 NONE = "–"
+# By hand: nothing that is needed anyway writes LaTeX, and signs of these tables such as
+# ± and − are no library's.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
