@@ -15,7 +15,7 @@ update = jax.jit(gaussians.update)
 linear_discriminant = jax.jit(relevance.linear_discriminant)
 discriminant = jax.jit(relevance.discriminant)
 modality_scores = jax.jit(
-    relevance.modality_scores, static_argnames=("num_modalities", "reduce")
+    relevance.modality_scores, static_argnames=("num_modalities",)
 )
 relevances = jax.jit(relevance.relevance)
 calibrate = jax.jit(relevance.calibrate_temperature)
@@ -83,8 +83,7 @@ def test_balanced_prior():
     assert np.all(relevance.balanced_prior(jnp.zeros(6, bool), modality, 3) == 0)
 
 
-@pytest.mark.parametrize("reduce", ["sum", "max"])
-def test_modality_scores_reduce_the_seen_classes(reduce):
+def test_modality_scores_sum_up_the_seen_classes():
     rng = np.random.default_rng(0)
     query, A = rng.normal(size=(6, 3)), rng.normal(size=(5, 3))
     b = rng.normal(size=5)
@@ -92,29 +91,13 @@ def test_modality_scores_reduce_the_seen_classes(reduce):
     modality = np.array([1, 0, 1, 1, 2])
     logits = query @ A.T + b
     of_first = logits[:, 1]
-    pair = logits[:, [0, 3]]
-    of_second = logsumexp(pair, axis=1) if reduce == "sum" else pair.max(1)
+    of_second = logsumexp(logits[:, [0, 3]], axis=1)
     arguments = (jnp.asarray(a, jnp.float32) for a in (query, A, b))
-    scores = modality_scores(
-        *arguments, jnp.asarray(modality), jnp.asarray(seen), 4, reduce=reduce
-    )
+    scores = modality_scores(*arguments, jnp.asarray(modality), jnp.asarray(seen), 4)
     np.testing.assert_allclose(scores[:, 0], of_first, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(scores[:, 1], of_second, rtol=1e-4, atol=1e-5)
     assert np.all(np.asarray(scores)[:, 2:] < -1e8)
     assert np.all(np.isfinite(scores))
-
-
-def test_modality_scores_names_a_wrong_reduction():
-    with pytest.raises((ValueError, TypeError), match="mean"):
-        relevance.modality_scores(
-            jnp.ones((1, 2)),
-            jnp.ones((1, 2)),
-            jnp.ones(1),
-            jnp.zeros(1, int),
-            jnp.ones(1, bool),
-            1,
-            reduce="mean",
-        )
 
 
 @pytest.mark.parametrize(

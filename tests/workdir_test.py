@@ -1,6 +1,7 @@
 """Who may write into a workdir, with what config, and where a run goes on."""
 
 import dataclasses
+import errno
 import pathlib
 import signal
 import subprocess
@@ -51,6 +52,26 @@ def test_the_second_is_told_of_the_first_and_a_dead_one_is_no_hindrance(tmp_path
     assert str(process.pid) not in (tmp_path / "lock").read_text()
     lock.release()
     layout.Lock(tmp_path).release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(number: int, tmp_path, monkeypatch):
+    def missing(*_: object) -> None:
+        raise OSError(number, "no locks here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fcntl.flock", missing)
+        with pytest.raises(workdir.WorkdirError, match="without locks .*no locks here"):
+            workdir.Lock(tmp_path)
+    workdir.Lock(tmp_path).release()
+
+
+def test_a_run_in_the_same_process_is_told_too(tmp_path):
+    lock = workdir.Lock(tmp_path)
+    with pytest.raises(workdir.WorkdirError, match="is in use by process "):
+        workdir.Lock(tmp_path)
+    lock.release()
+    workdir.Lock(tmp_path).release()
 
 
 def test_only_how_a_run_goes_on_may_differ(tmp_path):

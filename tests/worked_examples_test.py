@@ -40,25 +40,21 @@ def said(heading: str) -> dict[str, float]:
 
 MATRIX = table("An accuracy matrix", 1, 2, 3)
 FROZEN = table("An accuracy matrix", 4, 5, 6)
-JOINT = np.array([0.9, 0.8, 0.7])
 
 
 def test_the_arithmetic_is_right() -> None:
     found = ARITHMETIC.findall(EXAMPLES)
-    assert len(found) == EXAMPLES.count(" = ") > 25
+    assert len(found) == EXAMPLES.count(" = ") > 20
     for terms, value in found:
         # digits and operators alone, by the pattern
         assert eval(terms) == pytest.approx(float(value), abs=5e-4), terms
 
 
-@pytest.mark.parametrize(
-    "heading", ["An accuracy matrix", "Six numbers called forgetting"]
-)
+@pytest.mark.parametrize("heading", ["An accuracy matrix", "Forgetting"])
 def test_metrics_of_the_matrix(heading: str) -> None:
     before = np.append(np.nan, np.diagonal(FROZEN, offset=1))
     more: dict[str, list[Any]] = {
         "forward_transfer": [before],
-        "intransigence": [JOINT],
         "excess_forgetting": [FROZEN],
     }
     for name, value in said(heading).items():
@@ -67,7 +63,7 @@ def test_metrics_of_the_matrix(heading: str) -> None:
 
 
 def test_every_metric_of_results_has_an_example() -> None:
-    shown = said("An accuracy matrix") | said("Six numbers called forgetting")
+    shown = said("An accuracy matrix") | said("Forgetting")
     in_results = results.of_stream(MATRIX, FROZEN)
     assert in_results.keys() <= shown.keys()
     for name, value in in_results.items():
@@ -77,7 +73,7 @@ def test_every_metric_of_results_has_an_example() -> None:
 def test_every_metric_of_the_module_has_an_example() -> None:
     names = re.findall(r"^\| `(\w+)` \|", PAGES[PAGE].split("## Worked")[0], re.M)
     functions = {name for name in names if hasattr(metrics, name)}
-    assert len(functions) > 15
+    assert len(functions) >= 15
     headings = {"decomposition", "modality_identification"}  # a section of their own
     for name in functions - headings:
         assert f"- `{name}`" in EXAMPLES, name

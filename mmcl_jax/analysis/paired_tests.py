@@ -1,4 +1,4 @@
-"""How two sets of predictions of the same samples differ: pure NumPy.
+"""How two sets of predictions of the same samples differ: NumPy and SciPy.
 
 NaN is what is not defined, such as the kappa of two constants.
 """
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads `scipy.stats`, which takes most of a second, where it is used
 from jaxtyping import Bool, Float, Int
 
 _LEVEL = 0.95
@@ -28,6 +29,7 @@ def cohen_kappa(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> 
     `(p_o - p_e) / (1 - p_e)`, where `p_o` is the share of samples predicted alike and
     `p_e = sum_k p_first(k) p_second(k)` that of two which draw from their shares of the
     classes without a look at the sample. NaN where `p_e` is 1, or without samples.
+    SciPy has no such function.
 
     Args:
         first: predicted class of each sample.
@@ -85,14 +87,10 @@ def mcnemar(
     """
     only_first = int(np.sum(first_right & ~second_right))
     only_second = int(np.sum(second_right & ~first_right))
-    total, fewer = only_first + only_second, min(only_first, only_second)
-    if only_first == only_second:
-        return McNemar(only_first, only_second, 1.0)
-    term = cases = 1  # `total` over k; whole numbers neither round nor overflow
-    for k in range(fewer):
-        term = term * (total - k) // (k + 1)
-        cases += term
-    return McNemar(only_first, only_second, min(1.0, 2 * cases / 2**total))
+    if not (total := only_first + only_second):
+        return McNemar(0, 0, 1.0)
+    p_value = scipy.stats.binomtest(only_first, total).pvalue
+    return McNemar(only_first, only_second, float(p_value))
 
 
 class Difference(NamedTuple):
@@ -126,6 +124,7 @@ def paired_difference(
 
     Of a sample only `d = second - first` in -1, 0, 1 counts, so the counts of a draw of
     n samples are multinomial with the shares of these three: they are drawn directly.
+    `scipy.stats.bootstrap` would draw every sample, 10,000 times.
 
     Args:
         first_right: whether each sample is right, one array a task.

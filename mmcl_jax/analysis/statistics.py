@@ -1,4 +1,4 @@
-"""Statistics over runs: pure NumPy. A run is one order and seed, never one task.
+"""Statistics over runs: NumPy and SciPy. A run is one order and seed, never one task.
 
 NaN is what was not measured or is not defined; it makes every result NaN that needs it.
 """
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads `scipy.stats`, which takes most of a second, where it is used
 
 from mmcl_jax.evaluation import metrics
 
@@ -59,10 +60,14 @@ def bootstrap_interval(values: Sequence[float] | np.ndarray) -> tuple[float, flo
     array = np.asarray(values, np.float64)
     if len(array) < 2 or np.isnan(array).any():
         return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    means = array[rng.integers(len(array), size=(_RESAMPLES, len(array)))].mean(1)
-    tail = (1 - _LEVEL) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = scipy.stats.bootstrap(
+        (array,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        confidence_level=_LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
     return float(low), float(high)
 
 
@@ -90,28 +95,19 @@ def paired_difference(
     return summary([first[key] - second[key] for key in common])
 
 
-def ranks(values: Sequence[float]) -> list[float]:
-    """Returns the rank of each value, 1 for the largest; equal ones share their mean.
-
-    NaN has no rank: it is NaN.
-
-    >>> ranks([0.5, 0.9, 0.5, 0.1])
-    [2.5, 1.0, 2.5, 4.0]
-    """
-    array = np.asarray(values, np.float64)
-    above = (array[None, :] > array[:, None]).sum(1)
-    equal = (array[None, :] == array[:, None]).sum(1)
-    return np.where(np.isnan(array), np.nan, above + (equal + 1) / 2).tolist()
-
-
 def mean_ranks(values: dict[str, dict[tuple, float]]) -> tuple[dict[str, float], int]:
     """Returns the mean rank of each method over the runs that all of them have.
+
+    In a run, rank 1 is that of the largest value, and equal values share their mean.
 
     Args:
         values: of each method, by what identifies a run's order and seed.
 
     Returns:
         Mean ranks, and the number of runs that they are over; NaN if there is none.
+
+    >>> mean_ranks({"a": {(0,): 0.5}, "b": {(0,): 0.9}, "c": {(0,): 0.5}})
+    ({'a': 2.5, 'b': 1.0, 'c': 2.5}, 1)
     """
     common = [
         key
@@ -120,6 +116,6 @@ def mean_ranks(values: dict[str, dict[tuple, float]]) -> tuple[dict[str, float],
     ]
     if not common:
         return dict.fromkeys(values, float("nan")), 0
-    rows = [ranks([of[key] for of in values.values()]) for key in common]
-    means = np.mean(rows, axis=0).tolist()
+    falling = [[-of[key] for of in values.values()] for key in common]
+    means = scipy.stats.rankdata(falling, axis=1).mean(axis=0).tolist()
     return dict(zip(values, means, strict=True)), len(common)

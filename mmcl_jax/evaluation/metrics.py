@@ -19,9 +19,7 @@ References:
     [3] Z. Zheng et al., "Preventing Zero-Shot Transfer Degradation in Continual
     Learning of Vision-Language Models" (ZSCL), ICCV 2023.
     [4] S.-A. Rebuffi et al., "iCaRL", CVPR 2017.
-    [5] J. S. Smith et al., "CODA-Prompt: COntinual Decomposed Attention-based Prompting
-    for Rehearsal-Free Continual Learning", CVPR 2023.
-    [6] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    [5] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 """
 
 from collections.abc import Sequence
@@ -47,7 +45,7 @@ def columns(accuracy: Matrix, keep: Bool[np.ndarray, " t"]) -> Matrix:
 
 
 def last_average_accuracy(accuracy: Matrix) -> float:
-    """Mean of the last row: `A_T = (1/T) sum_j R[T, j]`.
+    """Mean of the last row: `A_T = (1/T) sum_j R[T, j]`, which is `Last` of [3].
 
     >>> last_average_accuracy(np.array([[0.5, np.nan], [0.25, 0.75]]))
     0.5
@@ -65,43 +63,21 @@ def learning_accuracy(accuracy: Matrix) -> float:
     return _mean(np.diagonal(_square(accuracy))[_evaluated(accuracy)])
 
 
-def forgetting_chaudhry(accuracy: Matrix, from_learning: bool = True) -> float:
+def forgetting_chaudhry(accuracy: Matrix) -> float:
     """Drop from the best earlier accuracy to the last one, negative after a gain.
 
-    `(1/(T-1)) sum_(j<T) (max_(l<T) R[l, j] - R[T, j])` [1].
+    `(1/(T-1)) sum_(j<T) (max_(j<=l<T) R[l, j] - R[T, j])` [1].
 
     Args:
-        accuracy: R.
-        from_learning: the maximum is over `j <= l < T`; else also over models that had
-            not met task j, which zero-shot models can be evaluated for. Rows that were
-            not evaluated are left out of the maximum.
+        accuracy: R. Rows that were not evaluated are left out of the maximum.
     """
-    return _drop_from_best(accuracy, accuracy[:-1], from_learning)
-
-
-def forgetting_including_last(accuracy: Matrix) -> float:
-    """As `forgetting_chaudhry`, but `max_(j<=l<=T)`, so that no task can be below 0.
-
-    This is what the programs of L2P, PILOT and Mammoth compute.
-    """
-    return _drop_from_best(accuracy, accuracy, from_learning=True)
-
-
-def forgetting_first_last(accuracy: Matrix) -> float:
-    """`(1/(T-1)) sum_(j<T) (R[j, j] - R[T, j])`, minus `backward_transfer`.
-
-    This is what Avalanche computes.
-    """
-    return -backward_transfer(accuracy)
-
-
-def forgetting_successive(accuracy: Matrix) -> float:
-    """Mean over time of the last step's mean drop, as in the program of CODA-Prompt.
-
-    `(1/(T-1)) sum_(i>=2) (1/(i-1)) sum_(j<i) (R[i-1, j] - R[i, j])` [5].
-    """
-    drops = _square(accuracy)[:-1] - accuracy[1:]
-    return _mean_over_time(drops, _evaluated(accuracy))
+    evaluated, last = _evaluated(accuracy), accuracy[-1]
+    drops = []
+    for j in np.flatnonzero(evaluated[:-1]):
+        earlier = accuracy[j:-1, j]
+        earlier = earlier[~np.isnan(earlier)]
+        drops.append(earlier.max() - last[j] if earlier.size else np.nan)
+    return _mean(drops)
 
 
 def backward_transfer(accuracy: Matrix) -> float:
@@ -136,21 +112,6 @@ def transfer_zscl(accuracy: Matrix) -> float:
 def average_zscl(accuracy: Matrix) -> float:
     """Mean of all numbers of the matrix, before and after learning (`Avg` of [3])."""
     return _mean(_square(accuracy)[:, _evaluated(accuracy)])
-
-
-def last_zscl(accuracy: Matrix) -> float:
-    """Mean of the last row (`Last` of [3]): `last_average_accuracy`."""
-    return last_average_accuracy(accuracy)
-
-
-def intransigence(accuracy: Matrix, joint: Row) -> float:
-    """What was not learnt: `(1/T) sum_j (joint_j - R[j, j])` [1].
-
-    Args:
-        accuracy: R.
-        joint: accuracies [t] of a model trained on all tasks together.
-    """
-    return _mean((joint - np.diagonal(_square(accuracy)))[_evaluated(accuracy)])
 
 
 def excess_forgetting(accuracy: Matrix, zero_shot: Matrix) -> float:
@@ -239,20 +200,6 @@ def decomposition(
     )
 
 
-def label_space_violations(
-    correct_in_larger: Bool[np.ndarray, " n"],
-    correct_in_smaller: Bool[np.ndarray, " n"],
-) -> Int[np.ndarray, " k"]:
-    """Samples right in a label space, but wrong in a subset that holds their label.
-
-    With one set of logits and a maximum over the allowed classes there can be none.
-
-    Returns:
-        Their indices [k]; empty if all is well.
-    """
-    return np.flatnonzero(correct_in_larger & ~correct_in_smaller)
-
-
 def most_confused(
     label: Int[np.ndarray, " n"],
     chosen: Int[np.ndarray, " n"],
@@ -304,7 +251,7 @@ def relative_change(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -
 def expected_calibration_error(
     probability: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int = 15
 ) -> float:
-    """How far the probabilities of predictions are from how often they are right [6].
+    """How far the probabilities of predictions are from how often they are right [5].
 
     `sum_b (n_b / n) |accuracy_b - confidence_b|`, over bins of equal width, each with
     its upper and without its lower end; `confidence_b` is the mean probability.
@@ -361,13 +308,3 @@ def _mean_over_time(rows, evaluated) -> float:
     """Mean over rows i of the mean of their entries 0..i in evaluated columns."""
     met = [(row[: i + 1], evaluated[: i + 1]) for i, row in enumerate(rows)]
     return _mean([_mean(row[use]) for row, use in met if use.any()])
-
-
-def _drop_from_best(accuracy, candidates, from_learning):
-    evaluated, last = _evaluated(accuracy), accuracy[-1]
-    drops = []
-    for j in np.flatnonzero(evaluated[:-1]):
-        earlier = candidates[j if from_learning else 0 :, j]
-        earlier = earlier[~np.isnan(earlier)]
-        drops.append(earlier.max() - last[j] if earlier.size else np.nan)
-    return _mean(drops)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mmcl_jax.ops.losses import MASKED, Scalar, unit_norm
 from mmcl_jax.types import Key
@@ -109,18 +109,6 @@ def update(
     scatter = _scatter(row, weight, class_group[label], stats.scatter)
     mean = stats.mean + _divide(added, count)[:, None] * delta
     return Gaussians(count, mean, scatter)
-
-
-def select(
-    stats: Gaussians, class_group: ClassGroup, keep_group: Bool[Array, " G"]
-) -> Gaussians:
-    """Forgets all groups but those of the mask `keep_group` [G]."""
-    kept = keep_group[jnp.broadcast_to(class_group, stats.count.shape)]
-    return Gaussians(
-        jnp.where(kept, stats.count, 0),
-        jnp.where(kept[:, None], stats.mean, 0),
-        jnp.where(keep_group[:, None, None], stats.scatter, 0),
-    )
 
 
 def coarsen(stats: Gaussians, group: Int[Array, " C"], num_groups: int) -> Gaussians:

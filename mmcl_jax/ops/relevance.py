@@ -5,8 +5,6 @@ discriminant over all classes, reduced to one score a modality. As queries never
 the router needs no gradient, no replay, and does not depend on the order of tasks.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
@@ -133,9 +131,10 @@ def modality_scores(
     class_modality: Int[Array, " C"],
     class_seen: Bool[Array, " C"],
     num_modalities: int,
-    reduce: Literal["sum", "max"] = "sum",
 ) -> Float[Array, "b m"]:
-    """Score of each modality: the summed, or the largest, evidence of its classes.
+    """Score of each modality: log-sum-exp of its classes' logits.
+
+    This is the Bayes rule for the modality: it sums the class probabilities.
 
     Args:
         query: frozen features [b, d].
@@ -144,24 +143,14 @@ def modality_scores(
         class_modality: modality of each class [C].
         class_seen: classes that take part [C].
         num_modalities: m.
-        reduce: `sum` of the class probabilities (log-sum-exp of the logits: the Bayes
-            rule for the modality), or `max`, the modality of the best class.
 
     Returns:
         Scores [b, m] in log space; `losses.MASKED` for modalities without a class.
-
-    Raises:
-        ValueError: an unknown `reduce`.
     """
-    if reduce not in ("sum", "max"):
-        raise ValueError(f"reduce={reduce!r}; expected 'sum' or 'max'")
     logits = jnp.matmul(query.astype(A.dtype), A.T, precision="highest") + b[None, :]
     member = _member(class_seen, class_modality, num_modalities)
     members = jnp.where(member.T[None, :, :], logits[:, None, :], MASKED)
-    if reduce == "sum":
-        scores = jax.nn.logsumexp(members, axis=-1)
-    else:
-        scores = jnp.max(members, axis=-1)
+    scores = jax.nn.logsumexp(members, axis=-1)
     return mask_logits(scores, jnp.any(member, axis=0))
 
 

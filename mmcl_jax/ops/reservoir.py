@@ -49,11 +49,6 @@ def init(capacity: int, shapes: PyTree) -> Reservoir:
     return Reservoir(rows, jnp.full(capacity, _EMPTY, jnp.float32))
 
 
-def filled(reservoir: Reservoir) -> Int[Array, ""]:
-    """Returns the number of samples."""
-    return jnp.sum(reservoir.priority >= 0)
-
-
 def add(
     reservoir: Reservoir,
     rows: PyTree,

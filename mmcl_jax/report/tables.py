@@ -9,6 +9,8 @@ from mmcl_jax.analysis.statistics import Summary
 from mmcl_jax.report.charts import to_csv
 
 NONE = "–"
+# By hand: nothing that is needed anyway writes LaTeX, and signs of these tables such as
+# ± and − are no library's.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

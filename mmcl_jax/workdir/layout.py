@@ -1,6 +1,5 @@
 """The folder of a run: who may write there, what config it has, where it stands."""
 
-import fcntl
 import json
 import os
 import pathlib
@@ -8,6 +7,8 @@ import shutil
 import socket
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+import filelock
 
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError, WorkdirError
@@ -31,33 +32,32 @@ class Lock:
         """Takes the lock.
 
         Raises:
-            WorkdirError: another process has it.
+            WorkdirError: another process has it, or the file system has no locks.
         """
         path = workdir / "lock"
-        self._file = path.open("a+")
+        path.touch()  # so that a folder without write access is not one without locks
+        # filelock's fallback, a file that marks a lock, would outlive its process
+        self._lock = filelock.FileLock(
+            path, blocking=False, thread_local=False, fallback_to_soft=False
+        )
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "another process"
-            self._file.close()
+            self._lock.acquire()
+        except filelock.Timeout as error:
+            owner = path.read_text().strip() or "another process"
             raise WorkdirError(
                 f"--workdir: {workdir} is in use by {owner}; stop it or choose another "
                 "folder"
             ) from error
         except OSError as error:
-            self._file.close()
             raise WorkdirError(
                 f"--workdir: {workdir} is on a file system without locks ({error}), so "
                 "that two runs could write there at once; choose another folder"
             ) from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._file.flush()
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
 
     def release(self) -> None:
         """Gives the lock back."""
-        self._file.close()
+        self._lock.release()
 
 
 def check(workdir: pathlib.Path, config: configs.Config) -> None:

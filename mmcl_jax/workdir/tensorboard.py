@@ -1,14 +1,15 @@
 """TensorBoard's event files, without TensorFlow.
 
-tensorboardX brings the messages and the checksum. Its own writer is not used: it keeps
-events in a thread whose failure stops the caller for good, and in a buffer that is lost
-with its process.
+tensorboardX brings the messages and the writer of records. Its `SummaryWriter` is not
+used: it writes in a thread, so that a full disk blocks the caller for good instead of
+raising an error, and what waits there is lost when the process is killed; and it names
+its file by the second alone, so that a start within the same second empties the file of
+the one before, and one after a clock was set back comes before it.
 """
 
 import contextlib
 import pathlib
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -27,11 +28,11 @@ def _without(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-# tensorboardX takes seconds to import torch, where there is one, for its own writer
+# tensorboardX takes seconds to import torch, where there is one, for `SummaryWriter`
 with _without("torch"):
+    from tensorboardX import RecordWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
     from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
-    from tensorboardX.record_writer import masked_crc32c
 
 _PREFIX = "events.out.tfevents."
 
@@ -63,8 +64,8 @@ class TensorBoard:
         ]
         second = max([int(time.time()), *(known + 1 for known in before)])
         path = self._folder / f"{_PREFIX}{second:010d}.{socket.gethostname()}"
-        # without a buffer, so that nothing is lost with the process
-        self._file = path.open("xb", buffering=0)
+        # absolute, since a relative path may begin like the address of a cloud's bucket
+        self._file = RecordWriter(str(path.absolute()))
         self._write(Event(file_version="brain.Event:2"))
         session = SessionLog(status=SessionLog.START)
         self._write(Event(step=step, session_log=session))
@@ -87,10 +88,8 @@ class TensorBoard:
             self._file = None
 
     def _write(self, event: Event) -> None:
-        """Appends a record: length, its checksum, content, its checksum."""
+        """Appends an event, which is then on disk and not lost with the process."""
         assert self._file is not None
         event.wall_time = time.time()
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
-        self._file.write(length + next(sums) + data + next(sums))
+        self._file.write(event.SerializeToString())
+        self._file.flush()
