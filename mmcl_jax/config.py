@@ -96,7 +96,7 @@ class EncoderOptions:
 
 @dataclasses.dataclass(frozen=True)
 class MeshOptions:
-    """How arrays are laid over the devices, see `docs/scaling.md`.
+    """How arrays are laid over the devices, see `docs/clusters.md`.
 
     What is learnt does not depend on it but for rounding, so that a run may go on under
     another one.
@@ -138,7 +138,7 @@ class MethodOptions:
 
     Attributes:
         name: a method of the README's table, or of `METHODS` in `module`.
-        module: a Python file of your own with methods, see `docs/own_method.md`; empty:
+        module: a Python file of your own with methods, see `docs/extending.md`; empty:
             none.
         options: of a method in `module`: `field=value` for fields of its `Options`.
         sharing: whether all modalities of a tower have what is trained in common

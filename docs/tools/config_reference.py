@@ -1,4 +1,4 @@
-"""`python -m mmcl_jax.config_reference`: writes docs/config.md anew.
+"""Writes docs/config.md: `python docs/tools/config_reference.py`.
 
 The page is made of the dataclasses that `config.py` is made of: types and defaults of
 their fields, and the meanings that their docstrings give.
@@ -23,7 +23,7 @@ from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.streams.options import STREAMS
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 PAGE = "docs/config.md"
 
 # keys of text that `config.resolve` takes from a registry
@@ -45,8 +45,8 @@ _TYPES = {
 _HEAD = """\
 # Every key of a config
 
-Written by `python -m mmcl_jax.config_reference` from the dataclasses that
-`mmcl_jax/config.py` is made of; a test sees to it that it is up to date.
+Written by `python docs/tools/config_reference.py` from the dataclasses that
+`mmcl_jax/config.py` is made of; a test checks that it is up to date.
 
 Any key is a flag, `--config.train.epochs=4`, behind `--config=FILE.py`. `None` is
 written as such (`--config.method.comm.self_weight=None`), a list with quotes
