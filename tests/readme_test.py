@@ -38,8 +38,9 @@ MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
 ALONE = ("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan")
-NEED_TORCH = ("tests.bench.towers", "tests.bench.methods")
-BENCHES = (*NEED_TORCH, "tests.bench.gpu", "tests.bench.feed", "tests.bench.growth")
+# bench_test.py runs these at the same size
+RUN_BY_BENCH_TEST = ("tests.bench.towers", "tests.bench.methods", "tests.bench.gpu")
+BENCHES = (*RUN_BY_BENCH_TEST, "tests.bench.feed", "tests.bench.growth")
 PROGRAMS = (MAIN, *ALONE, *READS, *USES, *BENCHES)
 # these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
 # start, here the files that they name are looked for
@@ -75,7 +76,8 @@ def of_pages() -> dict[str, list[list[str]]]:
     found = {}
     for block in blocks("bash"):
         for words in commands(block.values[0]):
-            if words[0] != "bash" and not needs_a_cluster(words):
+            elsewhere = words[0] == "bash" or set(words) & set(RUN_BY_BENCH_TEST)
+            if not elsewhere and not needs_a_cluster(words):
                 found.setdefault(block.id.partition(":")[0], []).append(words)
     return found
 
@@ -115,9 +117,7 @@ def test_commands_run(page: str, tmp_path: pathlib.Path):
         (tmp_path / folder).symlink_to(ROOT / folder)
     skipped = None
     for words in of_pages()[page]:
-        if set(words) & set(NEED_TORCH) and not find_spec("torch"):
-            skipped = "benches compare with torch"
-        elif "mmcl_jax.export" in words and not find_spec("flatbuffers"):
+        if "mmcl_jax.export" in words and not find_spec("flatbuffers"):
             skipped = "JAX serializes with flatbuffers"
         else:
             run_short(smoke(words, page), tmp_path)
