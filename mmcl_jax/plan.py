@@ -2,7 +2,7 @@
 
 Compiles the training step and the prediction of a config for a mesh of simulated
 devices, without weights and without running them, and reports memory, exchanges and the
-time to expect on a chip. `docs/scaling.md` says what the figures mean.
+time to expect on a chip. `docs/clusters.md` says what the figures mean.
 """
 
 import math

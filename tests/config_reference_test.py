@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from mmcl_jax import config_reference
 from mmcl_jax.config import Config, resolve
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.streams import options
+from tests import helpers
+
+config_reference = helpers.load_tool("config_reference")
 
 STREAMS = {
     # of one modality, so that it may have one task
@@ -47,9 +49,8 @@ def test_every_stream_is_tried() -> None:
 
 def test_the_page_is_up_to_date() -> None:
     stored = (config_reference.ROOT / config_reference.PAGE).read_text("utf-8")
-    assert stored == config_reference.page(), (
-        "run `python -m mmcl_jax.config_reference`"
-    )
+    advice = "run `python docs/tools/config_reference.py`"
+    assert stored == config_reference.page(), advice
 
 
 def test_every_key_is_there() -> None:

@@ -1,35 +1,25 @@
 """The figures of docs/method.md are those that their script draws, and can be read."""
 
-import importlib.util
-import pathlib
 import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
-SCRIPT = ROOT / "docs" / "figures" / "draw.py"
+from tests import helpers
+
+DOCS = helpers.REPOSITORY / "docs"
+FOLDER = DOCS / "figures"
 NUMBER = r"-?\d+\.\d+"
-
-
-def load():
-    spec = importlib.util.spec_from_file_location("draw", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-DRAW = load()
+DRAW = helpers.load_tool("figures")
 FIGURES = sorted(DRAW.FIGURES)
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_up_to_date(name: str) -> None:
-    stored = SCRIPT.with_name(f"{name}.svg").read_text("utf-8")
+    stored = (FOLDER / f"{name}.svg").read_text("utf-8")
     drawn = DRAW.FIGURES[name]()
-    advice = "run `python docs/figures/draw.py`"
+    advice = "run `python docs/tools/figures.py`"
     assert re.sub(NUMBER, "#", stored) == re.sub(NUMBER, "#", drawn), advice
     # another machine may round the last digit otherwise
     places = [np.array(re.findall(NUMBER, svg), float) for svg in (stored, drawn)]
@@ -38,7 +28,7 @@ def test_a_figure_is_up_to_date(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_small_and_for_dark_screens_too(name: str) -> None:
-    path = SCRIPT.with_name(f"{name}.svg")
+    path = FOLDER / f"{name}.svg"
     svg = path.read_text("utf-8")
     assert path.stat().st_size < 10_000
     assert "prefers-color-scheme: dark" in svg
@@ -64,9 +54,9 @@ def test_nothing_is_written_outside_of_a_figure(name: str) -> None:
 
 
 def test_all_are_shown_where_the_method_is_explained() -> None:
-    page = (ROOT / "docs" / "method.md").read_text("utf-8")
+    page = (DOCS / "method.md").read_text("utf-8")
     assert set(re.findall(r"\(figures/(\w+)\.svg\)", page)) == set(FIGURES)
-    assert {path.stem for path in SCRIPT.parent.glob("*.svg")} == set(FIGURES)
+    assert {path.stem for path in FOLDER.glob("*.svg")} == set(FIGURES)
 
 
 def test_each_part_of_the_window_is_of_the_class_that_wins_there() -> None:

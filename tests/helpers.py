@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 from typing import Any, NamedTuple
 
 import av
@@ -185,6 +186,16 @@ def make_encoder(folder: pathlib.Path) -> pathlib.Path:
 
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+def load_tool(name: str) -> types.ModuleType:
+    """Returns a program of docs/tools, which are no package, as a module."""
+    path = REPOSITORY / "docs" / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def get_config(path: pathlib.Path, argument: str = "") -> ml_collections.ConfigDict:

@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 
-from mmcl_jax import reproducibility
 from mmcl_jax.analysis import across_runs
 from mmcl_jax.methods import METHODS
-from tests import aggregate_test
+from tests import aggregate_test, helpers
 
+reproducibility = helpers.load_tool("reproducibility")
 ROOT = reproducibility.ROOT
 TABLE = reproducibility.read_methods(ROOT)
 
@@ -33,41 +33,75 @@ def test_rows_are_whole(name: str) -> None:
         assert not set(row[key]) & {"|", "\n"}
 
 
-def test_the_page_is_up_to_date() -> None:
-    stored = (ROOT / reproducibility.PAGE).read_text("utf-8")
-    assert stored == reproducibility.page(ROOT), (
-        "run `python -m mmcl_jax.reproducibility`"
-    )
+def test_the_pages_are_up_to_date() -> None:
+    made = reproducibility.pages(ROOT)
+    tables = {str(p.relative_to(ROOT)) for p in (ROOT / "docs/results").glob("*.md")}
+    assert made.keys() == {reproducibility.PAGE} | tables
+    for path, text in made.items():
+        advice = f"{path}: run `python docs/tools/reproducibility.py`"
+        assert (ROOT / path).read_text("utf-8") == text, advice
+
+
+def test_the_page_is_short() -> None:
+    assert (ROOT / reproducibility.PAGE).stat().st_size < 15_000
 
 
 def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
     (tmp_path / "docs" / "results").mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "reproduced.toml", tmp_path / "docs")
-    assert "No sweep is stored yet." in reproducibility.page(tmp_path)
+    (text,) = reproducibility.pages(tmp_path).values()
+    assert "No sweep is stored yet." in text
     report = across_runs.aggregate(aggregate_test.ENDED, "comm", "mine.py")
     path = tmp_path / "docs" / "results" / "mine.json"
     path.write_text(json.dumps(report))
-    text = reproducibility.page(tmp_path)
-    assert "### mine\n\n`--sweep=mine.py`, 7 runs, on jax 1.\n" in text
-    assert "#### recurring" in text
+    made = reproducibility.pages(tmp_path)
+    assert "| [mine](docs/results/mine.md) | 7 | jax 1 |" in made["REPRODUCIBILITY.md"]
+    text = made["docs/results/mine.md"]
+    assert "`--sweep=mine.py`, 7 runs, on jax 1.\n" in text
+    assert "\n## recurring\n" in text
     assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
 
 
 def test_the_readme_says_what_is_stored() -> None:
     report = json.loads((ROOT / "docs/results/interleaved.json").read_text("utf-8"))
     summaries = report["summaries"]["interleaved"]
-    table = (ROOT / "README.md").read_text("utf-8").split("\n## Results\n", 1)[1]
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
-    rows = [row for row in rows if "±" in row[1]]
-    assert len(rows) > 4
-    for name, *said in rows:
-        keys = "last_average_accuracy", "forgetting_chaudhry"
-        for value, key in zip(said, keys, strict=True):
-            found = summaries[name][f"predicted/{key}"]
-            mean, deviation = found["mean"], found["deviation"]
-            assert value == (
-                "-" if mean is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-            )
+    page = (ROOT / "README.md").read_text("utf-8")
+    table = page.split("\n## Methods\n", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*?) \| .*\|$", table, re.MULTILINE)
+    assert {name for name, _ in rows} == set(METHODS)
+    for name, said in rows:
+        found = summaries[name]["predicted/last_average_accuracy"]
+        assert said == f"{100 * found['mean']:.1f} ± {100 * found['deviation']:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "first"), [("ablations", 1), ("ablations_prompts", 4)]
+)
+def test_the_ablations_say_what_is_stored(sweep: str, first: int) -> None:
+    report = json.loads((ROOT / f"docs/results/{sweep}.json").read_text("utf-8"))
+    summaries = report["summaries"]["interleaved"]
+    page = (ROOT / "docs" / "benchmark.md").read_text("utf-8")
+    table = page.split("| what is changed |", 1)[1].split("\n\n", 1)[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()[2:]
+    ]
+    assert len(rows) > 15
+    for row in rows:
+        name = {"the base": "comm"}.get(row[0], row[0].strip("`"))
+        last, less, forgetting = row[first : first + 3]
+        if name not in summaries:
+            assert not last + less + forgetting
+            continue
+        keys = "predicted/last_average_accuracy", "predicted/forgetting_chaudhry"
+        for said, key in zip((last, forgetting), keys, strict=True):
+            found = summaries[name][key]
+            mean, deviation = 100 * found["mean"], 100 * found["deviation"]
+            assert said == f"{mean:.1f} ± {deviation:.1f}", (name, key)
+        if name != report["baseline"]:
+            found = report["differences"]["interleaved"][name][keys[0]]
+            mean, low, high = (100 * found[key] for key in ("mean", "low", "high"))
+            assert less == f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", name
 
 
 def test_the_benchmarks_page_says_what_is_stored() -> None:

@@ -137,7 +137,7 @@ class DataOptions:
         feature_cache: whether frozen features are kept on disk for later runs, see
             `docs/data.md`.
         modality_modules: Python files of your own with modalities, see
-            `docs/own_modality.md`.
+            `docs/extending.md`.
     """
 
     worker_processes: NonNegativeInt = 0

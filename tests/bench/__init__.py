@@ -2,6 +2,6 @@
 
 `python -m tests.bench.towers`, `methods`, `gpu`, `feed` and `growth` print tables and
 write them as JSON. Nothing here is collected by pytest: timings never gate tests.
-`--size=tiny` shows that a bench works, and its figures mean nothing. docs/speed.md and
-docs/growth.md say what was found.
+`--size=tiny` shows that a bench works, and its figures mean nothing.
+docs/performance.md says what was found.
 """

@@ -1,4 +1,4 @@
-"""`python -m mmcl_jax.config_reference`: writes docs/config.md anew.
+"""Writes docs/config.md: `python docs/tools/config_reference.py`.
 
 The page is made of the dataclasses that `config.py` is made of: types and defaults of
 their fields, and the meanings that their docstrings give.
@@ -23,7 +23,7 @@ from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.streams.options import STREAMS
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 PAGE = "docs/config.md"
 
 # keys of text that `config.resolve` takes from a registry
@@ -45,23 +45,23 @@ _TYPES = {
 _HEAD = """\
 # Every key of a config
 
-Written by `python -m mmcl_jax.config_reference` from the dataclasses that
-`mmcl_jax/config.py` is made of; a test sees to it that it is up to date.
+Written by `python docs/tools/config_reference.py` from the dataclasses that
+`mmcl_jax/config.py` is made of; a test checks that it is up to date.
 
-Any key is a flag, `--config.train.epochs=4`, behind `--config=FILE.py`. `None` is
-written as such (`--config.method.comm.self_weight=None`), a list with quotes
+Any key can be set by a flag after `--config=FILE.py`, for instance
+`--config.train.epochs=4`. `None` is written as such
+(`--config.method.comm.self_weight=None`), a list with quotes
 (`--config.stream.modalities="('image', 'audio')"`) or with commas
-(`--config.stream.modalities=image,audio`); a text that has a comma itself needs quotes
+(`--config.stream.modalities=image,audio`); a text that contains a comma needs quotes
 (`--config.encoder.templates="'a photo of a {}, a type of pet.'"`). The defaults below
-are those of the code; a config file may set others, and it alone says what kind of
-stream there is. An unknown key, a value out of range or of another type is an error
-that names the key, before anything starts. The config of a run is `config.json` in its
-workdir.
+are those of the code; a config file may set others, and it alone determines the kind of
+stream. An unknown key, a value out of range or of another type is an error that names
+the key, before anything starts. The config of a run is `config.json` in its workdir.
 
-Short arguments stand behind the file's name, after a colon, as in
+Short arguments follow the file's name after a colon, as in
 `--config=configs/demo.py:smoke,method=ridge`:
 
-| short | is |
+| short | sets |
 |---|---|
 """
 

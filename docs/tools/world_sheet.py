@@ -1,6 +1,6 @@
-"""A picture of some concepts in every modality.
+"""Draws docs/world.png: `python docs/tools/world_sheet.py docs/world.png`.
 
-`python -m mmcl_jax.streams.world.sheet docs/world.png`.
+A row for each of some concepts of the procedural world, in every modality.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Draws the figures of docs/method.md: `python docs/figures/draw.py`.
+"""Draws docs/figures/*.svg for docs/method.md: `python docs/tools/figures.py`.
 
 Where a figure shows numbers, the functions that a run uses have computed them. The
 colours are those of docs/overview.svg; what is not coloured follows the reader's light
@@ -14,7 +14,7 @@ import numpy as np
 from mmcl_jax.ops import realignment as realign
 from mmcl_jax.ops import relevance
 
-FOLDER = pathlib.Path(__file__).parent
+FOLDER = pathlib.Path(__file__).parents[1] / "figures"
 IMAGE, VIDEO, AUDIO, DEPTH = "#d9822b", "#c4478f", "#2f9e6e", "#3b82c4"
 STYLE = """\
     text { font: 15px system-ui, sans-serif; fill: #24292f; }
@@ -233,7 +233,7 @@ def regions(logits: np.ndarray, corners: Sequence[Point]) -> list[list[Point]]:
 def realignment() -> str:
     """Returns which class wins where, before and after the re-alignment."""
 
-    def direction(degrees: Sequence[float]) -> np.ndarray:
+    def direction(degrees: Sequence[float] | np.ndarray) -> np.ndarray:
         angle = np.radians(degrees)
         return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 

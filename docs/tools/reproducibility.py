@@ -1,0 +1,172 @@
+"""Writes REPRODUCIBILITY.md and docs/results/*.md.
+
+`python docs/tools/reproducibility.py` makes them of docs/reproduced.toml, which says
+what was reproduced of each method, and of the `summary.json` of the sweeps that are
+stored in docs/results.
+"""
+
+import argparse
+import json
+import pathlib
+import tomllib
+from typing import Any
+
+from mmcl_jax.analysis import across_runs
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = "REPRODUCIBILITY.md"
+RESULTS = "docs/results"
+# the sweep whose means are on the page itself
+BENCHMARK = "interleaved"
+COLUMNS = {
+    "all classes, modality predicted": "predicted/last_average_accuracy",
+    "all classes, modality given": "given/last_average_accuracy",
+    "classes of the given modality": "within/last_average_accuracy",
+    "forgetting": "predicted/forgetting_chaudhry",
+}
+
+_HEAD = """\
+# Reproducibility
+
+Written by `python docs/tools/reproducibility.py` from
+[docs/reproduced.toml](docs/reproduced.toml) and the sweeps in
+[docs/results](docs/results); a test checks that it is up to date.
+
+A run is determined by its config, which every workdir holds: order, initial values and
+data have seeds of their own, nothing random is stored, and a run that was stopped
+resumes as if it had not been. The benchmark's streams are pinned by their hashes
+(`tests/arguments_test.py`). Another kind of device or another version of JAX rounds
+sums differently, so numbers are close but not bitwise equal.
+
+## Methods
+
+Every method passes `tests/method_contract_test.py`. The tests named below compare its
+mathematics with hand-computed numbers or with an independent computation.
+
+| method | paper | published numbers reproduced | checked by | deviations and reasons |
+| --- | --- | --- | --- | --- |
+"""
+
+_RESULTS = """\
+
+## Results
+"""
+
+_NONE = "\nNo sweep is stored yet.\n"
+
+_BENCHMARK = """
+Last average accuracy on the stream `interleaved` of mmcl-world v1
+([docs/benchmark.md](docs/benchmark.md)) in percent: mean ± sample deviation over
+orders and seeds. Forgetting is that of Chaudhry et al., modality predicted.
+
+"""
+
+_FULL = """
+Every value, intervals, differences to the baseline, ranks and cost:
+
+| sweep | runs | measured on |
+| --- | ---: | --- |
+"""
+
+_SWEEP = """\
+# Results of the sweep `{name}`
+
+Written by `python docs/tools/reproducibility.py` from [{name}.json]({name}.json).
+
+`--sweep={sweep}`, {runs} runs, on {where}.
+
+Accuracy in percent, among all classes met or among those of the given modality: mean ±
+sample deviation over runs, each with its own order and seed, [95 % bootstrap interval
+of the mean], and the values themselves where there are fewer than five. Intervals of so
+few runs are too narrow. Forgetting is that of Chaudhry et al.
+([metrics](../metrics.md)).
+
+"""
+
+
+def read_methods(root: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the table of methods."""
+    return tomllib.loads((root / "docs" / "reproduced.toml").read_text("utf-8"))
+
+
+def pages(root: pathlib.Path) -> dict[str, str]:
+    """Returns the text of every page by its path in the repository.
+
+    Args:
+        root: Folder of the repository.
+    """
+    reports = {
+        path.stem: json.loads(path.read_text("utf-8"))
+        for path in sorted((root / RESULTS).glob("*.json"))
+    }
+    rows = [
+        f"| `{name}` | {row['paper']} | {row['published']} "
+        f"| {', '.join(map(_link, row['checked']))} | {row['deviations']} |\n"
+        for name, row in read_methods(root).items()
+    ]
+    made = {PAGE: _HEAD + "".join(rows) + _RESULTS + _results(reports)}
+    for name, report in reports.items():
+        made[f"{RESULTS}/{name}.md"] = _sweep(name, report)
+    return made
+
+
+def _link(test: str) -> str:
+    name = pathlib.PurePath(test).stem.removesuffix("_test")
+    return f"[{name}]({test})"
+
+
+def _results(reports: dict[str, Any]) -> str:
+    """Returns the means of the benchmark, and where the rest of the results is."""
+    if not reports:
+        return _NONE
+    text = ""
+    if BENCHMARK in reports:
+        (summaries,) = reports[BENCHMARK]["summaries"].values()
+        main = COLUMNS["all classes, modality predicted"]
+        text += _BENCHMARK + f"| method | {' | '.join(COLUMNS)} |\n"
+        text += "| --- |" + " ---: |" * len(COLUMNS) + "\n"
+        for name in sorted(summaries, key=lambda n: -summaries[n][main]["mean"]):
+            cells = [_mean(summaries[name][key]) for key in COLUMNS.values()]
+            text += f"| `{name}` | {' | '.join(cells)} |\n"
+    rows = [
+        f"| [{name}]({RESULTS}/{name}.md) "
+        f"| {len(report['runs'])} | {_where(report)} |\n"
+        for name, report in reports.items()
+    ]
+    return text + _FULL + "".join(rows)
+
+
+def _mean(entry: dict[str, Any]) -> str:
+    if entry["mean"] is None:
+        return "-"
+    return f"{100 * entry['mean']:.1f} ± {100 * entry['deviation']:.1f}"
+
+
+def _where(report: dict[str, Any]) -> str:
+    """Returns the environments of the runs of a sweep, each once."""
+    places = {json.dumps(run["environment"]): run for run in report["runs"]}
+    return "; ".join(
+        ", ".join(f"{name} {value}" for name, value in run["environment"].items())
+        for run in places.values()
+    )
+
+
+def _sweep(name: str, report: dict[str, Any]) -> str:
+    head = _SWEEP.format(
+        name=name,
+        sweep=report["sweep"],
+        runs=len(report["runs"]),
+        where=_where(report),
+    )
+    return head + across_runs.to_markdown(report, level=2)
+
+
+def main() -> None:
+    """Writes the pages."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    for path, text in pages(ROOT).items():
+        (ROOT / path).write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
