@@ -30,6 +30,7 @@ from mmcl_jax.modalities.base import (
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.tower import TowerSpec
+from tests import fork_server
 
 
 def shared_data() -> pathlib.Path | None:
@@ -225,7 +226,7 @@ class Finished(NamedTuple):
 class Started(NamedTuple):
     """A program on its way."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | fork_server.Process
     workdir: pathlib.Path
     flags: tuple[str, ...]
 
@@ -247,18 +248,30 @@ def environment(devices: int = 1) -> dict[str, str]:
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}",
         "JAX_COMPILATION_CACHE_DIR": os.environ["MMCL_JAX_TEST_PROGRAMS"],
+        "PYTHONPATH": str(REPOSITORY),
         "COLUMNS": "120",
     }
 
 
 def start(
-    *args: str, flags: tuple[str, ...], workdir: pathlib.Path, devices: int = 1
+    *args: str,
+    flags: tuple[str, ...],
+    workdir: pathlib.Path,
+    devices: int = 1,
+    fresh: bool = False,
 ) -> Started:
-    """Starts `python *args *flags` in the repository, on simulated CPU devices."""
+    """Starts `python *args *flags` in the repository, on simulated CPU devices.
+
+    `fresh` asks for an interpreter of its own instead of the fork of a shared one.
+    """
+    words, variables = [*args, *flags], environment(devices)
+    if not fresh:
+        forked = fork_server.Process(words, REPOSITORY, variables)
+        return Started(forked, workdir, flags)
     process = subprocess.Popen(
-        [sys.executable, *args, *flags],
+        [sys.executable, *words],
         cwd=REPOSITORY,
-        env=environment(devices),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -266,10 +279,12 @@ def start(
     return Started(process, workdir, flags)
 
 
-def start_run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Started:
+def start_run(
+    *flags: str, workdir: pathlib.Path, devices: int = 1, fresh: bool = False
+) -> Started:
     """Starts the real command."""
     main = ("-m", "mmcl_jax.main", f"--workdir={workdir}")
-    return start(*main, flags=flags, workdir=workdir, devices=devices)
+    return start(*main, flags=flags, workdir=workdir, devices=devices, fresh=fresh)
 
 
 def free_ports(number: int) -> list[int]:
@@ -293,9 +308,11 @@ def start_together(
     ]
 
 
-def run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Finished:
+def run(
+    *flags: str, workdir: pathlib.Path, devices: int = 1, fresh: bool = False
+) -> Finished:
     """Runs the real command."""
-    return start_run(*flags, workdir=workdir, devices=devices).finish()
+    return start_run(*flags, workdir=workdir, devices=devices, fresh=fresh).finish()
 
 
 def predictions(workdir: pathlib.Path, stage: int) -> dict[str, np.ndarray]:

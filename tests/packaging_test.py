@@ -35,7 +35,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("module", sorted(module for module, _ in COMMANDS.values()))
 def test_commands_explain_themselves(module: str, tmp_path: pathlib.Path) -> None:
-    done = helpers.start("-m", module, flags=("--help",), workdir=tmp_path).finish()
+    # a program each that is started as a person starts it
+    flags = ("--help",)
+    done = helpers.start(
+        "-m", module, flags=flags, workdir=tmp_path, fresh=True
+    ).finish()
     named = ("--workdir", "--config", "--root")
     assert any(flag in done.output for flag in named)
     assert "Traceback" not in done.output + done.errors
