@@ -230,7 +230,7 @@ class Started(NamedTuple):
     workdir: pathlib.Path
     flags: tuple[str, ...]
 
-    def finish(self, seconds: float = 300) -> Finished:
+    def finish(self, seconds: float = 900) -> Finished:
         """Waits for its end."""
         try:
             output, errors = self.process.communicate(timeout=seconds)
@@ -313,6 +313,11 @@ def run(
 ) -> Finished:
     """Runs the real command."""
     return start_run(*flags, workdir=workdir, devices=devices, fresh=fresh).finish()
+
+
+def told(text: str) -> list[str]:
+    """Returns the lines that a run says, but for those that it says once a minute."""
+    return [line for line in text.splitlines() if " % of all samples, " not in line]
 
 
 def predictions(workdir: pathlib.Path, stage: int) -> dict[str, np.ndarray]:

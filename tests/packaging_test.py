@@ -79,6 +79,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return path
 
 
+@pytest.mark.full("wheel")
 @pytest.mark.slow
 def test_the_wheel_holds_what_a_run_needs(wheel: pathlib.Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
@@ -135,6 +136,7 @@ def real_files() -> dict[str, pathlib.Path]:
     return {name: min(folder.glob(place)) for name, place in places.items()}
 
 
+@pytest.mark.full("wheel")
 @pytest.mark.slow
 def test_an_installed_wheel_trains_and_labels(
     installed: pathlib.Path, tmp_path: pathlib.Path

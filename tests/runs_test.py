@@ -71,9 +71,10 @@ def test_processes_report_what_one_reports(
         # only one of them speaks and writes
         assert "accuracy" not in other.output + other.errors
     told, alone = (
-        r.workdir.joinpath("log.txt").read_text() for r in (first, whole_run)
+        helpers.told(r.workdir.joinpath("log.txt").read_text())
+        for r in (first, whole_run)
     )
-    assert len(told.splitlines()) == len(alone.splitlines())
+    assert len(told) == len(alone)
 
 
 @pytest.mark.slow
