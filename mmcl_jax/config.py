@@ -94,33 +94,8 @@ class MethodChoice:
     """The method; it reads the section of its own name, if it has one.
 
     Attributes:
-    <<<<<<< HEAD
         name: A method of the table in `methods.registry`, or of `METHODS` in `module`.
-        module: A Python file of yours with methods, see `docs/own_method.md`; empty:
-    =======
-        kind: of adapter; each reads some of the other keys.
-        length: prompt tokens of a layer, or keys and values of a prefix.
-        layers: layers with prompts or a prefix, from the first; None: all.
-        rank: of low-rank updates.
-        context: learnt vectors in front of class names, see `methods.class_context`;
-            None: names stand in templates and are embedded once.
-    """
-
-    kind: str = "deep_prompts"
-    length: Count = 8
-    layers: Count | None = None
-    rank: Count = 4
-    context: Count | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodOptions:
-    """The method; it reads the sections it knows.
-
-    Attributes:
-        name: a method of the README's table, or of `METHODS` in `module`.
-        module: a Python file of your own with methods, see `docs/extending.md`; empty:
-    >>>>>>> docs
+        module: A Python file of yours with methods, see `docs/extending.md`; empty:
             none.
         options: Options of a method in `module`: `field=value` for fields of its
             `Options`.

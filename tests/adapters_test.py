@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mmcl_jax.config import AdapterOptions
-from mmcl_jax.methods import make_adapter
 from mmcl_jax.models import adapters
+from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import LowRank, TowerSpec
 from tests.towers import KINDS, blend, embed, kinds, random_inputs, stack_of, towers

@@ -8,7 +8,7 @@ import pytest
 from mmcl_jax.cli.shorthand import replace_at, with_arguments, with_tuned
 from mmcl_jax.config import Config, MethodOptions, World, resolve
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS, stream_hash
 from mmcl_jax.training import build
 from tests import helpers

@@ -6,7 +6,7 @@ import pytest
 
 from mmcl_jax import config
 from mmcl_jax.analysis import array_axes
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.training.build import build_model, build_stream
 
 

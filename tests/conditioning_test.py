@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mmcl_jax import config
-from mmcl_jax.methods.comm.options import CommOptions
-from mmcl_jax.methods.comm_plus import CommPlusOptions
-from mmcl_jax.methods.diki import DikiOptions
-from mmcl_jax.methods.ridge import RidgeOptions
-from mmcl_jax.methods.slca import SlcaOptions
+from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.comm_plus import Options as CommPlusOptions
+from mmcl_jax.methods.diki import Options as DikiOptions
+from mmcl_jax.methods.ridge import Options as RidgeOptions
+from mmcl_jax.methods.slca import Options as SlcaOptions
 from mmcl_jax.training import experiment
 from tests import helpers
 

@@ -9,6 +9,8 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+from tests import full
+
 # shapes and dtypes in signatures are checked where arrays are computed with
 CHECKED = (
     "evaluation.label_spaces",
@@ -36,10 +38,20 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["MMCL_JAX_TEST_PROGRAMS"] = f"{_KEPT.name}/programs"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    full.add_options(parser)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "xdist_group(name): tests that one worker runs, to share fixtures"
     )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    full.skip(config, items)
 
 
 @pytest.fixture(scope="module", autouse=True)

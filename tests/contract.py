@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from mmcl_jax import config, plugins
-from mmcl_jax.methods import METHODS, find
-from mmcl_jax.methods.comm.options import CommOptions
-from mmcl_jax.methods.l2p import L2POptions
-from mmcl_jax.methods.rail import RailOptions
-from mmcl_jax.methods.ranpac import RanpacOptions
-from mmcl_jax.methods.ridge import RidgeOptions
+from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.l2p import Options as L2POptions
+from mmcl_jax.methods.rail import Options as RailOptions
+from mmcl_jax.methods.ranpac import Options as RanpacOptions
+from mmcl_jax.methods.registry import METHODS, find
+from mmcl_jax.methods.ridge import Options as RidgeOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import Model
 from mmcl_jax.models import encoder as encoders

@@ -58,7 +58,7 @@ def test_a_signal_ends_a_run_of_several_processes() -> None:
         assert any(line.strip() == "up" for line in process.stdout)
         process.terminate()
         try:
-            assert process.wait(timeout=30) == -signal.SIGTERM
+            assert process.wait(timeout=120) == -signal.SIGTERM
         finally:
             process.kill()
 
@@ -71,7 +71,7 @@ def test_a_signal_ends_a_run_of_several_processes() -> None:
 def test_a_run_speaks_to_the_point(whole_run: helpers.Finished) -> None:
     assert whole_run.code == 0
     assert whole_run.errors == ""
-    lines = whole_run.output.splitlines()
+    lines = helpers.told(whole_run.output)
     assert lines[0].startswith("level of knowledge: ")
     assert [line[:5] for line in lines[1:4]] == ["[1/3]", "[2/3]", "[3/3]"]
     assert "comm: accuracy in percent" in whole_run.output

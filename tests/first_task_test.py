@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmcl_jax.methods.comm import Options as CommOptions
 from mmcl_jax.methods.comm.method import comm
-from mmcl_jax.methods.comm.options import CommOptions
 from tests.tuned import (
     ADAPTER,
     CASES,

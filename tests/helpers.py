@@ -27,6 +27,7 @@ from mmcl_jax.modalities.base import InputSpec, Modality, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.tower import TowerSpec
+from tests import fork_server
 
 
 def shared_data() -> pathlib.Path | None:
@@ -232,11 +233,11 @@ class Finished(NamedTuple):
 class Started(NamedTuple):
     """A program on its way."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | fork_server.Process
     workdir: pathlib.Path
     flags: tuple[str, ...]
 
-    def finish(self, seconds: float = 300) -> Finished:
+    def finish(self, seconds: float = 900) -> Finished:
         """Waits for its end."""
         try:
             output, errors = self.process.communicate(timeout=seconds)
@@ -254,18 +255,30 @@ def environment(devices: int = 1) -> dict[str, str]:
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}",
         "JAX_COMPILATION_CACHE_DIR": os.environ["MMCL_JAX_TEST_PROGRAMS"],
+        "PYTHONPATH": str(REPOSITORY),
         "COLUMNS": "120",
     }
 
 
 def start(
-    *args: str, flags: tuple[str, ...], workdir: pathlib.Path, devices: int = 1
+    *args: str,
+    flags: tuple[str, ...],
+    workdir: pathlib.Path,
+    devices: int = 1,
+    fresh: bool = False,
 ) -> Started:
-    """Starts `python *args *flags` in the repository, on simulated CPU devices."""
+    """Starts `python *args *flags` in the repository, on simulated CPU devices.
+
+    `fresh` asks for an interpreter of its own instead of the fork of a shared one.
+    """
+    words, variables = [*args, *flags], environment(devices)
+    if not fresh:
+        forked = fork_server.Process(words, REPOSITORY, variables)
+        return Started(forked, workdir, flags)
     process = subprocess.Popen(
-        [sys.executable, *args, *flags],
+        [sys.executable, *words],
         cwd=REPOSITORY,
-        env=environment(devices),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -273,10 +286,12 @@ def start(
     return Started(process, workdir, flags)
 
 
-def start_run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Started:
+def start_run(
+    *flags: str, workdir: pathlib.Path, devices: int = 1, fresh: bool = False
+) -> Started:
     """Starts the real command."""
     main = ("-m", "mmcl_jax.main", f"--workdir={workdir}")
-    return start(*main, flags=flags, workdir=workdir, devices=devices)
+    return start(*main, flags=flags, workdir=workdir, devices=devices, fresh=fresh)
 
 
 def free_ports(number: int) -> list[int]:
@@ -300,9 +315,16 @@ def start_together(
     ]
 
 
-def run(*flags: str, workdir: pathlib.Path, devices: int = 1) -> Finished:
+def run(
+    *flags: str, workdir: pathlib.Path, devices: int = 1, fresh: bool = False
+) -> Finished:
     """Runs the real command."""
-    return start_run(*flags, workdir=workdir, devices=devices).finish()
+    return start_run(*flags, workdir=workdir, devices=devices, fresh=fresh).finish()
+
+
+def told(text: str) -> list[str]:
+    """Returns the lines that a run says, but for those that it says once a minute."""
+    return [line for line in text.splitlines() if " % of all samples, " not in line]
 
 
 def predictions(workdir: pathlib.Path, stage: int) -> dict[str, np.ndarray]:

@@ -11,9 +11,9 @@ from mmcl_jax import config
 from mmcl_jax.errors import BatchDependenceError
 from mmcl_jax.evaluation import batch_independence
 from mmcl_jax.evaluation.batch_independence import Witness, differing, sample
-from mmcl_jax.methods import METHODS
 from mmcl_jax.methods.base import Method
-from mmcl_jax.methods.zero_shot import zero_shot
+from mmcl_jax.methods.registry import METHODS
+from mmcl_jax.methods.zero_shot import make as zero_shot
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.models import Model
 from mmcl_jax.streams.base import Record

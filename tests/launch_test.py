@@ -45,6 +45,28 @@ def test_scripts_are_sound(path: pathlib.Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize(
+    ("fails", "code"), [("none", 0), ("ruff", 1), ("basedpyright", 1), ("pytest", 3)]
+)
+def test_style_types_and_tests_all_count(
+    fails: str, code: int, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "launch").mkdir()
+    shutil.copy(LAUNCH / "test.sh", tmp_path / "launch")
+    setup = f"prepare() {{ :; }}; ROOT={tmp_path}; VENV_PYTHON={tmp_path}/bin/python"
+    (tmp_path / "launch" / "setup.sh").write_text(setup)
+    _commands(tmp_path / "bin", python=f'echo "$@"; [ "$2" != {fails} ] || exit 3')
+    done = subprocess.run(
+        ["bash", str(tmp_path / "launch" / "test.sh"), "-k", "a b"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code
+    assert "loadgroup -k a b\n" in done.stdout
+    assert "-m ruff check ." in done.stdout
+    assert ("error: style or types" in done.stderr) == (code == 1)
+
+
 # manifests
 
 

@@ -6,13 +6,19 @@ import numpy as np
 import optax
 import pytest
 
-from mmcl_jax.methods.cmcl import CmclOptions, cmcl
-from mmcl_jax.methods.linear_probe import linear_probe
-from mmcl_jax.methods.ncm import ncm
-from mmcl_jax.methods.rail import RailOptions, rail
-from mmcl_jax.methods.ranpac import RanpacOptions, ranpac
-from mmcl_jax.methods.ridge import RidgeOptions, ridge
-from mmcl_jax.methods.slca import SlcaOptions, mean_norm, slca
+from mmcl_jax.methods.cmcl import Options as CmclOptions
+from mmcl_jax.methods.cmcl import make as cmcl
+from mmcl_jax.methods.linear_probe import make as linear_probe
+from mmcl_jax.methods.ncm import make as ncm
+from mmcl_jax.methods.rail import Options as RailOptions
+from mmcl_jax.methods.rail import make as rail
+from mmcl_jax.methods.ranpac import Options as RanpacOptions
+from mmcl_jax.methods.ranpac import make as ranpac
+from mmcl_jax.methods.ridge import Options as RidgeOptions
+from mmcl_jax.methods.ridge import make as ridge
+from mmcl_jax.methods.slca import Options as SlcaOptions
+from mmcl_jax.methods.slca import make as slca
+from mmcl_jax.methods.slca import mean_norm
 from mmcl_jax.models import Model, adapters
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.tower import TowerSpec

@@ -1,9 +1,6 @@
 """Streams from a table that lists files, and tables of published data sets."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -11,7 +8,7 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.streams import folders, layouts, manifest
 from mmcl_jax.streams.base import stream_hash
 from mmcl_jax.streams.manifest import Row
-from tests import helpers
+from tests import fork_server, helpers
 
 HEAD = "path,label,modality,split,dataset\n"
 
@@ -199,19 +196,13 @@ def test_nyu_depth(tmp_path: pathlib.Path, inner: str) -> None:
 def test_the_command(tmp_path: pathlib.Path) -> None:
     helpers.write(tmp_path / "train" / "office", "depth")
     helpers.write(tmp_path / "test" / "office", "depth")
-    command = [sys.executable, "-m", "mmcl_jax.manifest"]
+    command, folder = ["-m", "mmcl_jax.manifest"], helpers.REPOSITORY
     for flags, code, words in (
         (["--layout=nyu_depth", f"--root={tmp_path}"], 0, "manifest.csv: 2 files"),
         (["--layout=esc50", f"--root={tmp_path}"], 2, "esc50.csv: no such file"),
         ([], 2, "give --layout"),
     ):
-        done = subprocess.run(
-            [*command, *flags],
-            cwd=helpers.REPOSITORY,
-            env=os.environ,
-            capture_output=True,
-            text=True,
-        )
+        done = fork_server.run([*command, *flags], folder, helpers.environment())
         assert done.returncode == code
         assert words in done.stdout + done.stderr
     made = tmp_path / "manifest.csv"
@@ -221,11 +212,10 @@ def test_the_command(tmp_path: pathlib.Path) -> None:
     ]
     # the same again is no harm; what somebody has written is kept
     command += ["--layout=nyu_depth", f"--root={tmp_path}"]
-    subprocess.run(command, cwd=helpers.REPOSITORY, env=os.environ, check=True)
+    done = fork_server.run(command, folder, helpers.environment())
+    done.check_returncode()
     made.write_text("my own\n")
-    done = subprocess.run(
-        command, cwd=helpers.REPOSITORY, env=os.environ, capture_output=True, text=True
-    )
+    done = fork_server.run(command, folder, helpers.environment())
     assert done.returncode == 2
     assert f"{made} is there already, with other rows" in done.stderr
     assert made.read_text() == "my own\n"

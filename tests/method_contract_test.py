@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.tower import TowerSpec

@@ -61,6 +61,7 @@ def test_what_is_stored_was_executed_and_is_small(path: pathlib.Path) -> None:
     assert path.with_suffix(".ipynb").stat().st_size < 150_000
 
 
+@pytest.mark.full("notebooks")
 @pytest.mark.slow
 @pytest.mark.xdist_group("runs")
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)

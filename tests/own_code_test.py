@@ -20,7 +20,7 @@ from tests import helpers
 
 METHOD = """
 import dataclasses, pathlib
-from mmcl_jax.methods.zero_shot import zero_shot
+from mmcl_jax.methods.zero_shot import make as zero_shot
 from mmcl_jax.options import NonNegative
 
 pathlib.Path({mark!r}).write_text("it ran")

@@ -35,7 +35,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("module", sorted(module for module, _ in COMMANDS.values()))
 def test_commands_explain_themselves(module: str, tmp_path: pathlib.Path) -> None:
-    done = helpers.start("-m", module, flags=("--help",), workdir=tmp_path).finish()
+    # a program each that is started as a person starts it
+    flags = ("--help",)
+    done = helpers.start(
+        "-m", module, flags=flags, workdir=tmp_path, fresh=True
+    ).finish()
     named = ("--workdir", "--config", "--root")
     assert any(flag in done.output for flag in named)
     assert "Traceback" not in done.output + done.errors
@@ -75,6 +79,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return path
 
 
+@pytest.mark.full("wheel")
 @pytest.mark.slow
 def test_the_wheel_holds_what_a_run_needs(wheel: pathlib.Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
@@ -131,6 +136,7 @@ def real_files() -> dict[str, pathlib.Path]:
     return {name: min(folder.glob(place)) for name, place in places.items()}
 
 
+@pytest.mark.full("wheel")
 @pytest.mark.slow
 def test_an_installed_wheel_trains_and_labels(
     installed: pathlib.Path, tmp_path: pathlib.Path

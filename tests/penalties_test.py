@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.methods.ewc import EwcOptions, ewc
+from mmcl_jax.methods.ewc import Options as EwcOptions
+from mmcl_jax.methods.ewc import make as ewc
 from mmcl_jax.methods.wrappers import with_averaging, with_interpolation
-from mmcl_jax.methods.zscl import ZsclOptions, zscl
+from mmcl_jax.methods.zscl import Options as ZsclOptions
+from mmcl_jax.methods.zscl import make as zscl
 from mmcl_jax.ops import losses
 from tests.tuned import CASES, KEY, ROWS, SHARED, STAGES, Stream, tuned, with_options
 

@@ -1,17 +1,15 @@
 """What is wrong with data is found, named and counted before training."""
 
 import json
-import os
 import pathlib
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests import helpers
+from tests import fork_server, helpers
 
 
 @pytest.fixture
@@ -25,18 +23,13 @@ def root(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def _run(root: pathlib.Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "mmcl_jax.prepare"),
-            "--config=configs/folders.py",
-            f"--config.stream.root={root}",
-            *flags,
-        ],
-        cwd=helpers.REPOSITORY,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
+    words = [
+        *("-m", "mmcl_jax.prepare"),
+        "--config=configs/folders.py",
+        f"--config.stream.root={root}",
+        *flags,
+    ]
+    return fork_server.run(words, helpers.REPOSITORY, helpers.environment())
 
 
 def test_sound_data_pass(root: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -1,19 +1,17 @@
-"""Many commands of one program: it is imported once, and each is a child of its own."""
+"""Many commands of one program, each in a child of its own."""
 
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Sequence
 
-from tests import helpers
+from tests import fork_server, helpers
 
 # a program ends its process, and flags can be parsed but once in it
 _FORK = """
 import importlib, json, os, sys, tempfile, traceback
 start = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
 said = []
-for flags in json.load(sys.stdin):
+for flags in json.loads(sys.argv[3]):
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         if not (child := os.fork()):
             os.dup2(output.fileno(), 1)
@@ -56,17 +54,12 @@ def run_each(
         folder: that they are run in.
         start: the function that starts it.
     """
-    done = subprocess.run(
-        # JAX warns of forks; none of its threads is started before them
-        [sys.executable, "-W", "ignore", "-c", _FORK, program, start],
-        input=json.dumps([list(map(str, flags)) for flags in commands]),
-        cwd=folder,
-        env=helpers.environment() | {"PYTHONPATH": str(helpers.REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
+    lists = json.dumps([list(map(str, flags)) for flags in commands])
+    # one fork of the server for all: a child that ends at once costs less than a fork
+    # that takes its interpreter down
+    words = ["-c", _FORK, program, start, lists]
+    done = fork_server.run(words, folder, helpers.environment())
+    done.check_returncode()
     return [
         helpers.Finished(*said, folder, tuple(map(str, flags)))
         for said, flags in zip(json.loads(done.stdout), commands, strict=True)

@@ -7,17 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmcl_jax.methods.base import Method
-from mmcl_jax.methods.coda_prompt import (
-    CodaPromptOptions,
-    coda_prompt,
-)
-from mmcl_jax.methods.diki import DikiOptions, diki
-from mmcl_jax.methods.dualprompt import (
-    DualPromptOptions,
-    dualprompt,
-)
-from mmcl_jax.methods.l2p import L2POptions, l2p
-from mmcl_jax.methods.s_prompts import SPromptsOptions, s_prompts
+from mmcl_jax.methods.coda_prompt import Options as CodaPromptOptions
+from mmcl_jax.methods.coda_prompt import make as coda_prompt
+from mmcl_jax.methods.diki import Options as DikiOptions
+from mmcl_jax.methods.diki import make as diki
+from mmcl_jax.methods.dualprompt import Options as DualPromptOptions
+from mmcl_jax.methods.dualprompt import make as dualprompt
+from mmcl_jax.methods.l2p import Options as L2POptions
+from mmcl_jax.methods.l2p import make as l2p
+from mmcl_jax.methods.s_prompts import Options as SPromptsOptions
+from mmcl_jax.methods.s_prompts import make as s_prompts
 from mmcl_jax.models import Model, adapters
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.tower import Injection, TowerSpec

@@ -16,9 +16,9 @@ import pytest
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.evaluation import metrics
-from mmcl_jax.methods import METHODS
-from mmcl_jax.methods.comm.options import CommOptions
-from tests import config_reference_test, helpers
+from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.registry import METHODS
+from tests import config_reference_test, fork_server, helpers
 
 config_reference = config_reference_test.config_reference
 ROOT = pathlib.Path(__file__).parents[1]
@@ -136,15 +136,19 @@ def test_the_first_command_runs(tmp_path: pathlib.Path):
 
 def run_short(words: list[str], folder: pathlib.Path) -> None:
     """Runs a command; what a run leaves is what the README lists."""
-    done = subprocess.run(
-        words,
-        cwd=folder,
-        env=helpers.environment() | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=1800,
-    )
+    environment = helpers.environment()
+    if words[0] == sys.executable:
+        done = fork_server.run(words[1:], folder, environment, merged=True)
+    else:
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=1800,
+        )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}"
     workdir = flag(words, "--workdir")
     if workdir and not set(words) & set(USES) and not flag(words, "--stop_after"):
@@ -168,7 +172,6 @@ def test_guides_are_followed_word_for_word(page: str, tmp_path: pathlib.Path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     environment = helpers.environment() | {
-        "PYTHONPATH": str(ROOT),
         "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     done = subprocess.run(

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.methods.derpp import DerppOptions, derpp, logit_distance
-from mmcl_jax.methods.er import ErOptions, er
+from mmcl_jax.methods.derpp import Options as DerppOptions
+from mmcl_jax.methods.derpp import logit_distance
+from mmcl_jax.methods.derpp import make as derpp
+from mmcl_jax.methods.er import Options as ErOptions
+from mmcl_jax.methods.er import make as er
 from mmcl_jax.methods.replay import with_replay
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_averaging

@@ -16,7 +16,7 @@ from mmcl_jax import config
 from mmcl_jax.evaluation import label_spaces
 from mmcl_jax.report import accuracy, data, examples, live
 from mmcl_jax.training import build
-from tests import helpers
+from tests import fork_server, helpers
 from tests.pages import check_page, heat, values
 
 runs = pytest.mark.xdist_group("runs")
@@ -193,10 +193,5 @@ def test_page_in_a_browser(whole_run, tmp_path, width: int, dark: bool) -> None:
 
 
 def report(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "mmcl_jax.report", *flags],
-        cwd=helpers.REPOSITORY,
-        env=helpers.environment(),
-        capture_output=True,
-        text=True,
-    )
+    words = ["-m", "mmcl_jax.report", *flags]
+    return fork_server.run(words, helpers.REPOSITORY, helpers.environment())

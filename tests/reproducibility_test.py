@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from mmcl_jax.analysis import across_runs
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.registry import METHODS
 from tests import aggregate_test, helpers
 
 reproducibility = helpers.load_tool("reproducibility")

@@ -63,7 +63,7 @@ def guarded(encoder_folder, tmp_path_factory) -> tuple[pathlib.Path, str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "JAX_PLATFORMS": "cpu",
     }
-    kept = ("PATH", "JAX_DISABLE_MOST_OPTIMIZATIONS", "LANG")
+    kept = ("PATH", "JAX_DISABLE_MOST_OPTIMIZATIONS", "LANG", "XLA_FLAGS")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     before = _listed(helpers.REPOSITORY / "mmcl_jax")
     done = subprocess.run(

@@ -38,7 +38,7 @@ def test_a_second_start_finds_every_program(
         code = _COUNTING.format(path=str(path))
         workdir = tmp_path / name
         started = helpers.start(
-            "-c", code, f"--workdir={workdir}", flags=flags, workdir=workdir
+            "-c", code, f"--workdir={workdir}", flags=flags, workdir=workdir, fresh=True
         )
         done = started.finish()
         assert done.code == 0, done.errors

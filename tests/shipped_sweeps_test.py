@@ -11,8 +11,8 @@ from rich.console import Console
 
 from mmcl_jax.config import Config, MethodOptions, to_json
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.methods import METHODS
-from mmcl_jax.methods.comm.options import CommOptions
+from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps import runs
 from mmcl_jax.training import build

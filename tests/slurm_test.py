@@ -13,6 +13,7 @@ from tests.chaos import harness
 TASKS = 5
 
 pytestmark = [
+    pytest.mark.full("slurm"),
     pytest.mark.slow,
     pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(

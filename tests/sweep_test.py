@@ -14,7 +14,7 @@ from rich.console import Console
 from mmcl_jax import sweep
 from mmcl_jax.config import resolve, to_json
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps import runs
 from mmcl_jax.sweeps.runs import Run, Sweep, grid
@@ -163,12 +163,17 @@ def test_failures_do_not_stop_other_runs(
 def test_as_many_runs_at_a_time_as_there_are_workers(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = f"""touch $workdir/on; sleep 0.3
-      ls {tmp_path}/out/runs/*/*/*/on | wc -l > $workdir/count
-      rm $workdir/on; echo '{{}}' > $workdir/results.json"""
+    # the first of them wait for each other, however long a process takes to start
+    code = """touch $workdir/on
+      count() { ls OUT/runs/*/*/*/on | wc -l; }
+      for _ in $(seq 600); do
+        [ -e OUT/met ] || [ $(count) -ge WORKERS ] && break; sleep 0.05; done
+      touch OUT/met; sleep 0.3; count > $workdir/count
+      rm $workdir/on; echo '{}' > $workdir/results.json"""
     for workers in (1, 3):
-        _program(tmp_path, monkeypatch, code.replace("out", f"out{workers}"))
         out = tmp_path / f"out{workers}"
+        filled = code.replace("OUT", str(out)).replace("WORKERS", str(workers))
+        _program(tmp_path, monkeypatch, filled)
         assert not sweep.run(Sweep(_grid()), out, workers, Console(quiet=True))
         counts = [int(path.read_text()) for path in out.rglob("count")]
         assert max(counts) == workers
@@ -258,13 +263,12 @@ def test_runs_end_with_the_sweep(tmp_path: pathlib.Path) -> None:
     flags = (f"--sweep={file}", f"--out={tmp_path / 'out'}")
     started = helpers.start(PROGRAM, flags=flags, workdir=tmp_path)
     output = tmp_path / "out" / "runs" / "zero_shot" / "random" / "0" / runs.OUTPUT
-    for _ in range(600):
-        if output.exists():
-            break
+    while not output.exists():
+        assert started.process.poll() is None
         time.sleep(0.05)
     started.process.send_signal(signal.SIGTERM)
     # it waits for the processes of its runs
-    done = started.finish(seconds=30)
+    done = started.finish()
     assert done.code == 128 + signal.SIGTERM
     assert not (tmp_path / "out" / "summary.json").exists()
 

@@ -8,12 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmcl_jax.methods.base import Method
-from mmcl_jax.methods.derpp import DerppOptions, derpp
-from mmcl_jax.methods.er import ErOptions, er
-from mmcl_jax.methods.ewc import EwcOptions, ewc
-from mmcl_jax.methods.lwf import LwfOptions, lwf
+from mmcl_jax.methods.derpp import Options as DerppOptions
+from mmcl_jax.methods.derpp import make as derpp
+from mmcl_jax.methods.er import Options as ErOptions
+from mmcl_jax.methods.er import make as er
+from mmcl_jax.methods.ewc import Options as EwcOptions
+from mmcl_jax.methods.ewc import make as ewc
+from mmcl_jax.methods.lwf import Options as LwfOptions
+from mmcl_jax.methods.lwf import make as lwf
 from mmcl_jax.methods.sequential import sequential
-from mmcl_jax.methods.zscl import ZsclOptions, zscl
+from mmcl_jax.methods.zscl import Options as ZsclOptions
+from mmcl_jax.methods.zscl import make as zscl
 from mmcl_jax.models import Model, adapters
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder

@@ -314,7 +314,7 @@ def test_offline_everything_stays_in_the_workdir(tmp_path, monkeypatch):
     (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     parts = b"train/loss", b"0.123456", b"average/union/given", b"0.654321"
     # another process of theirs writes it, and may do so behind the end
-    for _ in range(300):
+    for _ in range(1200):
         if all(part in path.read_bytes() for part in parts):
             return
         time.sleep(0.1)

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from mmcl_jax.errors import ConfigError
 from mmcl_jax.training import build, experiment
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.evaluator import frozen_accuracy
+from tests import helpers
 
 STREAM = config.World(tasks=5, classes_per_task=2, train_per_class=4, test_per_class=6)
 
@@ -67,18 +65,14 @@ def test_a_template_has_one_place_for_the_name(template: str) -> None:
 
 
 def test_the_command(encoder_folder: pathlib.Path) -> None:
-    root = pathlib.Path(__file__).parents[1]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "mmcl_jax.zeroshot", "--json"),
-            f"--config={root}/configs/demo.py:smoke",
-            f"--config.encoder.path={encoder_folder}",
-        ],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(root)},
+    flags = (
+        "--json",
+        "--config=configs/demo.py:smoke",
+        f"--config.encoder.path={encoder_folder}",
     )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    zeroshot = ("-m", "mmcl_jax.zeroshot")
+    done = helpers.start(*zeroshot, flags=flags, workdir=encoder_folder).finish()
+    assert done.code == 0, done.errors
+    found = json.loads(done.output)
     assert len(found["tasks"]) == 5
     assert any("fingerprint" in line for line in found["encoder"])

@@ -12,7 +12,7 @@ where something is trained, of the regularization of closed forms. Behind a colo
 import pathlib
 from typing import Any
 
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.sweeps.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"

@@ -10,7 +10,7 @@ import pathlib
 
 from mmcl_jax.cli.shorthand import parse_argument
 from mmcl_jax.config import check_name
-from mmcl_jax.methods import METHODS
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps.runs import Sweep, grid
 

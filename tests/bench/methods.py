@@ -19,7 +19,7 @@ from rich.console import Console
 from torch.nn import functional
 
 from mmcl_jax import config as configs
-from mmcl_jax.methods import METHODS, ON_JOINED_STREAM
+from mmcl_jax.methods.registry import METHODS, ON_JOINED_STREAM
 from mmcl_jax.models import Model
 from mmcl_jax.training import build, learner
 from mmcl_jax.types import Batch

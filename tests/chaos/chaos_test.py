@@ -30,6 +30,7 @@ def _survives(
     return codes
 
 
+@pytest.mark.full("interruption")
 def test_a_run_that_is_killed_again_and_again_ends_as_if_left_alone(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.chaos import long_life
 
 
+@pytest.mark.full("interruption")
 @pytest.mark.slow
 @pytest.mark.xdist_group("chaos")
 def test_nothing_that_is_held_grows(

@@ -11,6 +11,7 @@ from tests.chaos import harness
 TASKS = 2
 
 
+@pytest.mark.full("interruption")
 @pytest.mark.slow
 @pytest.mark.xdist_group("chaos")
 def test_two_processes_leave_and_go_on_together(

@@ -1,0 +1,104 @@
+"""Tests that take minutes and watch over few parts of the project: when they run.
+
+Without a flag they are skipped. `--full` runs them all, `--full-since=REVISION` those
+of parts that have changed since a revision of git.
+"""
+
+import fnmatch
+import pathlib
+import subprocess
+from collections.abc import Iterable
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# by the name that the mark `full` gives: files and folders that a test watches over
+PARTS = {
+    "interruption": (
+        "mmcl_jax/main.py",
+        "mmcl_jax/parallel",
+        "mmcl_jax/training",
+        "mmcl_jax/workdir",
+        "tests/chaos",
+    ),
+    "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),
+    "slurm": (
+        "launch",
+        "mmcl_jax/parallel",
+        "mmcl_jax/sweep.py",
+        "mmcl_jax/sweeps",
+        "tests/slurm.py",
+        "tests/slurm_test.py",
+    ),
+    "wheel": (
+        "configs",
+        "launch/setup.sh",
+        "mmcl_jax/*__init__.py",
+        "mmcl_jax/files.py",
+        "mmcl_jax/models/assets",
+        "mmcl_jax/models/pretrained",
+        "mmcl_jax/report/templates",
+        "pyproject.toml",
+        "requirements.lock",
+        "requirements.txt",
+        "tests/packaging_test.py",
+    ),
+}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Adds the two flags."""
+    group = parser.getgroup("tests that take minutes")
+    group.addoption("--full", action="store_true", help="run all of them")
+    group.addoption(
+        "--full-since",
+        metavar="REVISION",
+        help="run those of parts that changed since; all, where git does not know it",
+    )
+
+
+def skip(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Skips tests that are marked and not asked for."""
+    marked = [(i, m.args[0]) for i in items if (m := i.get_closest_marker("full"))]
+    if config.getoption("full") or not marked:
+        return
+    revision = config.getoption("full_since")
+    names = changed(ROOT, revision) if revision else []
+    for item, part in marked:
+        if names is None or touches(part, names):
+            continue
+        why = "takes minutes: --full runs it"
+        if revision:
+            why = f"takes minutes, and nothing of {part} has changed since {revision}"
+        item.add_marker(pytest.mark.skip(reason=why))
+
+
+def changed(root: pathlib.Path, revision: str) -> list[str] | None:
+    """Returns files that differ from those of a revision, or are new.
+
+    None: the revision is not known, as in a clone of the newest commit alone.
+    """
+    names: list[str] = []
+    for words in (
+        ("diff", "--name-only", "--no-renames", revision, "--"),
+        ("ls-files", "--others", "--exclude-standard"),
+    ):
+        try:
+            done = subprocess.run(
+                ["git", *words], cwd=root, capture_output=True, text=True
+            )
+        except FileNotFoundError:
+            return None
+        if done.returncode:
+            return None
+        names += done.stdout.splitlines()
+    return names
+
+
+def touches(part: str, names: Iterable[str]) -> bool:
+    """Returns whether one of some files belongs to a part."""
+    return any(
+        fnmatch.fnmatchcase(name, place) or name.startswith(f"{place}/")
+        for name in names
+        for place in PARTS[part]
+    )
