@@ -25,7 +25,7 @@ from tests import helpers
 HOLD = """
 import pathlib, sys, time
 from mmcl_jax import workdir
-lock = workdir.Lock(pathlib.Path(sys.argv[1]))
+lock = layout.Lock(pathlib.Path(sys.argv[1]))
 print("locked", flush=True)
 time.sleep(60)
 """
@@ -61,17 +61,17 @@ def test_a_file_system_without_locks_is_refused(number: int, tmp_path, monkeypat
 
     with monkeypatch.context() as patched:
         patched.setattr("fcntl.flock", missing)
-        with pytest.raises(workdir.WorkdirError, match="without locks .*no locks here"):
-            workdir.Lock(tmp_path)
-    workdir.Lock(tmp_path).release()
+        with pytest.raises(WorkdirError, match="without locks .*no locks here"):
+            layout.Lock(tmp_path)
+    layout.Lock(tmp_path).release()
 
 
 def test_a_run_in_the_same_process_is_told_too(tmp_path):
-    lock = workdir.Lock(tmp_path)
-    with pytest.raises(workdir.WorkdirError, match="is in use by process "):
-        workdir.Lock(tmp_path)
+    lock = layout.Lock(tmp_path)
+    with pytest.raises(WorkdirError, match="is in use by process "):
+        layout.Lock(tmp_path)
     lock.release()
-    workdir.Lock(tmp_path).release()
+    layout.Lock(tmp_path).release()
 
 
 def test_only_how_a_run_goes_on_may_differ(tmp_path):

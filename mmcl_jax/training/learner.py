@@ -84,8 +84,8 @@ class Learner(NamedTuple):
             half of `predict`, nearly all of its time.
         conclude: `(state, frozen, classes, task, batch, features)`, the second half,
             which reads no inputs, `-> prediction, asked`. `asked` holds digests of what
-            is injected. The tower's answer depends on its frozen weights, the samples and
-            the injections alone: while these stay the same, bit by bit, earlier
+            is injected. The tower's answer depends on its frozen weights, the samples
+            and the injections alone: while these stay the same, bit by bit, earlier
             features are those that `answer` would give, whatever else was learnt.
         traces: How often each function was traced, by its name and the modality.
         forwards: Passes through a tower in each function's last trace.
