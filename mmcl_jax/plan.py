@@ -19,9 +19,11 @@ from ml_collections import config_flags
 from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models import pretrained
+from mmcl_jax.models.model import Model
 from mmcl_jax.models.pretrained import random_weights
+from mmcl_jax.models.specs import with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.planning import flops, program_cost, roofline
 from mmcl_jax.planning.program_cost import Program
@@ -142,7 +144,7 @@ def abstract_encoder(config: configs.Config, mesh: Mesh) -> pretrained.Encoder:
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=cut)
 
     frozen = jax.tree_util.tree_map_with_path(on_mesh, weights)
-    spec = encoders.with_trunks(spec, remat=options.remat, sharded=layout == "sharded")
+    spec = with_trunks(spec, remat=options.remat, sharded=layout == "sharded")
     return pretrained.Encoder(spec, inputs, frozen, "", ())
 
 

@@ -30,16 +30,9 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
-from mmcl_jax.models.encoder import EncoderSpec
-from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.models.specs import EncoderSpec, TowerSpec, clip
 from mmcl_jax.ops import rngs
-from mmcl_jax.streams.world.concepts import (
-    BASE,
-    DEVELOPMENT,
-    MANNERS,
-    SHAPES,
-    Concept,
-)
+from mmcl_jax.streams.world.concepts import BASE, DEVELOPMENT, MANNERS, SHAPES, Concept
 from mmcl_jax.streams.world.render import render
 from mmcl_jax.types import Key, PyTree
 
@@ -253,7 +246,7 @@ def _spec(config) -> EncoderSpec:
     tower = lambda c: TowerSpec(  # noqa: E731
         c.width, c.layers, c.heads, 4 * c.width, "quick_gelu", 1e-5
     )
-    return encoders.clip(
+    return clip(
         visual=tower(config.visual),
         text=tower(config.text),
         embedding=config.embedding,

@@ -8,8 +8,9 @@ import pytest
 from mmcl_jax.config import AdapterOptions
 from mmcl_jax.models import adapters
 from mmcl_jax.models.adapters import make_adapter
+from mmcl_jax.models.injection import LowRank
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.models.tower import LowRank, TowerSpec
+from mmcl_jax.models.specs import TowerSpec
 from tests.towers import KINDS, blend, embed, kinds, random_inputs, stack_of, towers
 
 EMPTY = {

@@ -9,8 +9,9 @@ import pytest
 
 from mmcl_jax import config
 from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.methods import LEARN_CLASS_CONTEXT, METHODS
+from mmcl_jax.methods import LEARN_CLASS_CONTEXT
 from mmcl_jax.methods.class_context import CLASS_CONTEXT, with_names
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.text import TEXT, preprocess_name
 from mmcl_jax.modalities.tokenization import load_tokenizer

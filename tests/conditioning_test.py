@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmcl_jax import config
-from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.comm_plus import Options as CommPlusOptions
 from mmcl_jax.methods.diki import Options as DikiOptions
 from mmcl_jax.methods.ridge import Options as RidgeOptions

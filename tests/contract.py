@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 
 from mmcl_jax import config, plugins
-from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.l2p import Options as L2POptions
 from mmcl_jax.methods.rail import Options as RailOptions
 from mmcl_jax.methods.ranpac import Options as RanpacOptions
 from mmcl_jax.methods.registry import METHODS, find
 from mmcl_jax.methods.ridge import Options as RidgeOptions
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.models import Model
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.model import Model
 from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.ops.optim import OptimizerOptions
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import build, learner
@@ -152,7 +153,7 @@ class Bench:
         model: int = 1,
         layout: sharding.Layout = "replicated",
     ) -> None:
-        spec = encoders.with_trunks(encoder.spec, sharded=layout == "sharded")
+        spec = with_trunks(encoder.spec, sharded=layout == "sharded")
         encoder = encoder._replace(spec=spec)
         self.case, self.encoder = case, encoder
         options, modalities = (CASES | ALONE)[case]
@@ -338,7 +339,7 @@ def _inputs(encoder: Encoder, modality: str, label: np.ndarray, seed: int) -> di
 
 
 @functools.cache
-def _embed(spec: encoders.EncoderSpec):
+def _embed(spec: EncoderSpec):
     return jax.jit(functools.partial(encoders.embed, spec), static_argnums=1)
 
 

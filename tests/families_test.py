@@ -16,10 +16,10 @@ from mmcl_jax.config import EncoderOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, text
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.sizes import SIZES
-from mmcl_jax.models.text import TextSpec
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.specs import TextSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import build, experiment
 from mmcl_jax.workdir import states
@@ -152,7 +152,7 @@ def test_remat_changes_no_gradient(remat: str) -> None:
 
     plain, again = (
         slope(encoder.spec),
-        slope(encoders.with_trunks(encoder.spec, remat=remat)),
+        slope(with_trunks(encoder.spec, remat=remat)),
     )
     np.testing.assert_allclose(again, plain, rtol=1e-4, atol=1e-7)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.comm.method import comm
 from tests.tuned import (
     ADAPTER,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mmcl_jax import config
 from mmcl_jax.methods import base
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.parallel import distributed
 from mmcl_jax.training import build, forwards
 from mmcl_jax.training.batches import Feed

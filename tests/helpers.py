@@ -26,7 +26,7 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import InputSpec, Modality, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained, tokenizer
-from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.models.specs import TowerSpec, clip
 from tests import fork_server
 
 
@@ -156,7 +156,7 @@ def make_encoder(folder: pathlib.Path) -> pathlib.Path:
     )
     words = tokenizer.train(["a photo of a spinning red star"], vocabulary=300)
     words.save(str(folder / "tokenizer.json"))
-    spec = encoders.clip(
+    spec = clip(
         visual=tower,
         text=tower,
         embedding=16,

@@ -15,7 +15,7 @@ from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.methods.zero_shot import make as zero_shot
 from mmcl_jax.modalities.base import TextReference
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.streams.base import Record
 from mmcl_jax.training import experiment
 from mmcl_jax.types import Batch, Context, Params, Prediction

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmcl_jax.methods.base import Method, aligned
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import optim
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import learner

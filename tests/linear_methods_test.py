@@ -19,9 +19,9 @@ from mmcl_jax.methods.ridge import make as ridge
 from mmcl_jax.methods.slca import Options as SlcaOptions
 from mmcl_jax.methods.slca import make as slca
 from mmcl_jax.methods.slca import mean_norm
-from mmcl_jax.models import Model, adapters
-from mmcl_jax.models import encoder as encoders
-from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.models import adapters
+from mmcl_jax.models.model import Model
+from mmcl_jax.models.specs import TowerSpec, clip
 from mmcl_jax.types import Batch, Classes, Context
 
 # two towers; the first two modalities are read by one
@@ -31,7 +31,7 @@ KEY = jax.random.key(0)
 GIVEN, ROUTED, SHARED = "per_modality_given", "per_modality_routed", "shared"
 TOWER = TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
 MODEL = Model(
-    spec=encoders.clip(TOWER, TOWER, WIDTH, 16, 8, 99, 9, 98),
+    spec=clip(TOWER, TOWER, WIDTH, 16, 8, 99, 9, 98),
     modalities=MODALITIES,
     num_classes=2 * STAGES,
     num_stages=STAGES,

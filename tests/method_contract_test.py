@@ -15,7 +15,7 @@ import pytest
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.models.tower import TowerSpec
+from mmcl_jax.models.specs import TowerSpec, clip
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import build
 from mmcl_jax.types import Batch, Context
@@ -298,7 +298,7 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
         TowerSpec(width, 12, width // 64, 4 * width, "quick_gelu", 1e-5)
         for width in (768, 512)
     ]
-    spec = encoders.clip(*towers, 512, 224, 16, 49408, 77, 49407)
+    spec = clip(*towers, 512, 224, 16, 49408, 77, 49407)
     frozen = jax.eval_shape(lambda: encoders.init(jax.random.key(0), spec))
     inputs = dataclasses.replace(
         bench.encoder.inputs, image_size=224, frames=8, context_length=77

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmcl_jax.models import pretrained
+from mmcl_jax.models.injection import Injection, Prefix
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.models.tower import Injection, Prefix
 from tests.towers import (
     KINDS,
     SlowClip,

@@ -11,9 +11,10 @@ import pytest
 from mmcl_jax import config, plan
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.pretrained import random_weights
 from mmcl_jax.models.sizes import SIZES
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.specs import clip
 from mmcl_jax.ops.trees import nbytes
 from mmcl_jax.parallel import sharding
 from mmcl_jax.plan import Plan
@@ -142,7 +143,7 @@ def test_operations_of_published_towers(size, modality, frames, prompts, giga) -
 def test_formula_program_and_xla_count_alike(devices: int, layers: int) -> None:
     visual = dataclasses.replace(SIZES["b32"].tower("visual"), layers=layers)
     visual = dataclasses.replace(visual, width=128, heads=2, mlp_width=512)
-    spec = encoders.clip(visual, visual, 64, 64, 16, 100, 16, 1)
+    spec = clip(visual, visual, 64, 64, 16, 100, 16, 1)
     mesh = sharding.make_mesh(jax.devices()[:devices])
     rows = 4
 

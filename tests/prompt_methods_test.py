@@ -11,8 +11,8 @@ from mmcl_jax.methods import stage_slots
 from mmcl_jax.methods.coda_prompt import gram_schmidt, orthogonality_penalty
 from mmcl_jax.methods.dualprompt import reshaped_without_transpose
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.injection import Injection, Prefix
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.models.tower import Injection, Prefix
 from tests.prompted import (
     GIVEN,
     OF_STAGE,

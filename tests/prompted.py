@@ -17,9 +17,10 @@ from mmcl_jax.methods.l2p import Options as L2POptions
 from mmcl_jax.methods.l2p import make as l2p
 from mmcl_jax.methods.s_prompts import Options as SPromptsOptions
 from mmcl_jax.methods.s_prompts import make as s_prompts
-from mmcl_jax.models import Model, adapters
-from mmcl_jax.models import encoder as encoders
-from mmcl_jax.models.tower import Injection, TowerSpec
+from mmcl_jax.models import adapters
+from mmcl_jax.models.injection import Injection
+from mmcl_jax.models.model import Model
+from mmcl_jax.models.specs import EncoderSpec, TowerSpec, clip
 from mmcl_jax.types import Batch, Classes, Context
 
 MODALITIES = ("image", "video", "text")
@@ -29,14 +30,12 @@ STAGES = 5
 OF_STAGE = [0, 1, 2, 0, 1]
 
 
-def spec_of(
-    embedding: int = 4, width: int = 16, layers: int = 2
-) -> encoders.EncoderSpec:
+def spec_of(embedding: int = 4, width: int = 16, layers: int = 2) -> EncoderSpec:
     towers = [
         TowerSpec(w, layers, 2, 4 * w, "gelu", 1e-5)
         for w in (width, width * 2 // 3 if width > 99 else width)
     ]
-    return encoders.clip(*towers, embedding, 224, 16, 99, 9, 98)
+    return clip(*towers, embedding, 224, 16, 99, 9, 98)
 
 
 def reveal(frozen, modality, inputs, injection: Injection | None):

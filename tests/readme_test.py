@@ -16,7 +16,7 @@ import pytest
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.evaluation import metrics
-from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.registry import METHODS
 from tests import config_reference_test, fork_server, helpers
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mmcl_jax.config import Config, MethodOptions, to_json
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.methods.comm import Options as CommOptions
+from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps import runs

@@ -13,8 +13,9 @@ import safetensors.numpy
 
 from mmcl_jax.models import adapters
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.specs import EncoderSpec
 
 TOWERS = ("visual", "text")
 KINDS = {
@@ -42,7 +43,7 @@ def random_inputs(encoder: Encoder, tower: str, rows: int = 3, frames: int = 2) 
 
 
 @functools.lru_cache(maxsize=2)
-def _compiled(spec: encoders.EncoderSpec):
+def _compiled(spec: EncoderSpec):
     return jax.jit(functools.partial(encoders.embed, spec), static_argnums=1)
 
 

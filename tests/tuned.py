@@ -19,8 +19,9 @@ from mmcl_jax.methods.lwf import make as lwf
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.zscl import Options as ZsclOptions
 from mmcl_jax.methods.zscl import make as zscl
-from mmcl_jax.models import Model, adapters
+from mmcl_jax.models import adapters
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.model import Model
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.types import Batch, Classes, Context, Key
 

@@ -16,7 +16,7 @@ from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.methods.zero_shot import make as zero_shot
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.training import experiment
 from mmcl_jax.training.preemption import RUN_AGAIN
 from mmcl_jax.workdir import layout

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 
 from mmcl_jax.methods.base import Method
-from mmcl_jax.models import Model
-from mmcl_jax.models.encoder import with_trunks
+from mmcl_jax.models.model import Model
+from mmcl_jax.models.specs import with_trunks
 from mmcl_jax.ops import rngs
 from mmcl_jax.workdir.states import by_path
 

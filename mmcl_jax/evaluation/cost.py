@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from mmcl_jax.methods.base import Method
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import rngs
 from mmcl_jax.ops.trees import nbytes
 from mmcl_jax.types import PyTree

@@ -14,9 +14,9 @@ from mmcl_jax.fields import Sharing
 from mmcl_jax.methods import pool
 from mmcl_jax.methods.base import Features, LabelSpace, Method, Pass, aligned
 from mmcl_jax.methods.sharing import num_groups
-from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.injection import Injection
+from mmcl_jax.models.model import Model
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
 
 

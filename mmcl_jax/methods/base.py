@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.fields import Sharing
-from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.injection import Injection
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses
 from mmcl_jax.types import (
     Batch,

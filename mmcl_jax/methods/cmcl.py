@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from mmcl_jax.fields import NonNegative, Sharing
 from mmcl_jax.methods.base import Common, Features, Method, aligned
 from mmcl_jax.methods.sharing import SHARED, group_weights, num_groups, routed
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import projection
 from mmcl_jax.types import (
     Batch,

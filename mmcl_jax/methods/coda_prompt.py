@@ -10,9 +10,10 @@ from mmcl_jax.fields import Count, NonNegative
 from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.base import Common, Features, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
-from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter, prefix
-from mmcl_jax.models.tower import Injection, Prefix, TowerSpec
+from mmcl_jax.models.injection import Injection, Prefix
+from mmcl_jax.models.model import Model
+from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
 

@@ -28,7 +28,8 @@ from mmcl_jax.methods.base import (
     text_logits,
 )
 from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN, routed, router_scores
-from mmcl_jax.models import Model, encoder
+from mmcl_jax.models.model import Model
+from mmcl_jax.models.specs import layer_blocks
 from mmcl_jax.ops import gaussians, losses
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
@@ -63,7 +64,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     del common
     num_modalities = len(model.modalities)
     towers = [model.spec.tower(name) for name in dict.fromkeys(model.towers)]
-    widths = [encoder.layer_blocks(t, options.blocks) * t.width for t in towers]
+    widths = [layer_blocks(t, options.blocks) * t.width for t in towers]
     # classes of a narrower tower leave the last columns empty
     width = max(widths)
 

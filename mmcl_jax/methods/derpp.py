@@ -10,7 +10,7 @@ from mmcl_jax.fields import Count, NonNegative
 from mmcl_jax.methods.base import Common, Method, forward
 from mmcl_jax.methods.replay import DEFAULT_BYTES, label_term, with_replay
 from mmcl_jax.methods.sequential import sequential
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Key, Params
 

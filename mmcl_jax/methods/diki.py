@@ -10,8 +10,8 @@ from mmcl_jax.fields import Count, Share
 from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.base import Common, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
-from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import residual_prefix
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 

@@ -11,9 +11,10 @@ from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.adapted import init_groups, key_pulled
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.sharing import group_weights, routed
-from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter, prefix
-from mmcl_jax.models.tower import Injection, Prefix, TowerSpec
+from mmcl_jax.models.injection import Injection, Prefix
+from mmcl_jax.models.model import Model
+from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
 

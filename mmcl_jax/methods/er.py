@@ -7,7 +7,7 @@ from mmcl_jax.fields import Count
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.replay import DEFAULT_BYTES, label_term, with_replay
 from mmcl_jax.methods.sequential import sequential
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 
 
 @dataclasses.dataclass(frozen=True)

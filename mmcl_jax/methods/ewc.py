@@ -11,7 +11,7 @@ from mmcl_jax.fields import NonNegative, Share
 from mmcl_jax.methods.base import Common, Features, Method, forward, label_space
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_anchor, with_penalty
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import fisher, losses, trees
 from mmcl_jax.types import Batch, Context, Key, Memory, Params
 

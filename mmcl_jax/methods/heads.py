@@ -20,7 +20,7 @@ from mmcl_jax.methods.base import (
     scores_from_logits,
 )
 from mmcl_jax.methods.sharing import SHARED, restrict, routed
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import least_squares as statistics
 from mmcl_jax.types import Batch, Classes, Context, Key, Memory, Params, Prediction
 

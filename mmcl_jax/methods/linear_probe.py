@@ -14,7 +14,7 @@ from mmcl_jax.methods.base import (
     label_space,
 )
 from mmcl_jax.methods.heads import head_method
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
 

@@ -9,7 +9,7 @@ from mmcl_jax.fields import NonNegative, Positive
 from mmcl_jax.methods.base import Common, Features, Method, Pass, text_logits
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_anchor
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Classes, Context, Metrics, Params
 

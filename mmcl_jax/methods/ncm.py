@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.heads import head_method
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Batch, Context, Key, Memory, Params
 

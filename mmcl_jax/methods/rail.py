@@ -15,7 +15,7 @@ from mmcl_jax.methods.heads import (
     num_heads,
     random_features,
 )
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import least_squares as statistics
 from mmcl_jax.types import Batch, Context, Key, Memory, Params
 

@@ -5,7 +5,7 @@ import dataclasses
 from mmcl_jax.fields import Count, NonNegative
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.heads import closed_form, random_features
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mmcl_jax import plugins
 from mmcl_jax.errors import CodeError
 from mmcl_jax.methods.base import Common, Method
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 
 NAMES = (
     "comm",

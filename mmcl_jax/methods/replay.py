@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.methods.base import Features, Method, forward
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses, reservoir, trees
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
 

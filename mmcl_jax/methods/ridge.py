@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from mmcl_jax.fields import NonNegative
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.heads import closed_form
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.types import Batch, Memory
 
 

@@ -11,7 +11,7 @@ from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.adapted import adapted_pass
 from mmcl_jax.methods.base import Common, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import kmeans, reservoir
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 

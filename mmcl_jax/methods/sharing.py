@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from mmcl_jax.fields import Sharing
 from mmcl_jax.methods import router
 from mmcl_jax.methods.base import Features, Method
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 

@@ -21,7 +21,7 @@ from mmcl_jax.methods.base import scores_from_logits as scores
 from mmcl_jax.methods.linear_probe import head_logits, head_loss, init_head
 from mmcl_jax.methods.sequential import grouped_pass
 from mmcl_jax.methods.sharing import SHARED, restrict, routed
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians, losses, trees
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.ops.optim import descend

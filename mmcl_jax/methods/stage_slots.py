@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from mmcl_jax.fields import Sharing
 from mmcl_jax.methods.adapted import init_groups
 from mmcl_jax.methods.sharing import SHARED, group_weights
-from mmcl_jax.models import Model
 from mmcl_jax.models.adapters import Adapter
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops.relevance import modalities_of
 from mmcl_jax.types import Batch, Classes, Context, Key, Params, PyTree
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.methods.base import Features, Method, Pass
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import trees
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
 

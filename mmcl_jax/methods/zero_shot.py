@@ -1,7 +1,7 @@
 """The frozen encoder alone: cosines of un-prompted features and class texts."""
 
 from mmcl_jax.methods.base import Common, Method, aligned, frozen_query
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 
 
 def make(model: Model, options: None, common: Common) -> Method:

@@ -9,7 +9,7 @@ from mmcl_jax.fields import Count, NonNegative, Positive, Share
 from mmcl_jax.methods.base import Common, Features, Method, text_logits
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_averaging, with_interpolation
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses
 from mmcl_jax.types import Batch, Context, Metrics
 

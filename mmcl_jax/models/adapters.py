@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.fields import Count
-from mmcl_jax.models.tower import Injection, LowRank, Prefix, TowerSpec
+from mmcl_jax.models.injection import Injection, LowRank, Prefix
+from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.types import Key, PyTree
 
 

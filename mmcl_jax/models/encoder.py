@@ -1,138 +1,17 @@
 """The frozen encoder: towers that read modalities, and one joint space."""
 
-import dataclasses
-from collections.abc import Collection
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mmcl_jax.models import text, visual
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.layers import layer_norm
-from mmcl_jax.models.text import TextSpec
-from mmcl_jax.models.tower import (
-    Injection,
-    TowerSpec,
-    trunk_with_summaries,
-)
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, TextSpec, layer_blocks
+from mmcl_jax.models.tower import trunk_with_summaries
 from mmcl_jax.types import Key, PyTree
 
-ReaderSpec = VisualSpec | TextSpec
-PICTURES = ("image", "video", "audio", "depth")
-
 _FLOAT32 = ("norm", "projection", "head", "scale")
-
-
-@dataclasses.dataclass(frozen=True)
-class EncoderSpec:
-    """Shape of an encoder.
-
-    Attributes:
-        towers: each tower's name and shape.
-        readers: each modality and the name of the tower that reads it.
-        embedding: width of the joint space.
-    """
-
-    towers: tuple[tuple[str, ReaderSpec], ...]
-    readers: tuple[tuple[str, str], ...]
-    embedding: int
-
-    def reader(self, name: str) -> ReaderSpec:
-        """Returns the tower of a name."""
-        return dict(self.towers)[name]
-
-    def tower(self, name: str) -> TowerSpec:
-        """Returns the transformer of a tower."""
-        return self.reader(name).trunk
-
-    def tower_of(self, modality: str) -> str:
-        """Returns the name of the tower that reads `modality`."""
-        return dict(self.readers)[modality]
-
-    @property
-    def text(self) -> TextSpec:
-        """The tower that reads class names."""
-        spec = self.reader(self.tower_of("text"))
-        assert isinstance(spec, TextSpec)
-        return spec
-
-
-def two_towers(visual: VisualSpec, text: TextSpec, embedding: int) -> EncoderSpec:
-    """Returns an encoder that takes everything but text for pictures."""
-    readers = (*((name, "visual") for name in PICTURES), ("text", "text"))
-    return EncoderSpec((("visual", visual), ("text", text)), readers, embedding)
-
-
-def clip(
-    visual: TowerSpec,
-    text: TowerSpec,
-    embedding: int,
-    image_size: int,
-    patch_size: int,
-    vocabulary: int,
-    context_length: int,
-    end_token: int,
-) -> EncoderSpec:
-    """Returns an encoder as CLIP is made.
-
-    Args:
-        visual: transformer of the visual tower.
-        text: transformer of the text tower.
-        embedding: width of the joint space.
-        image_size: side of a picture, pixels.
-        patch_size: side of a patch, pixels.
-        vocabulary: number of token ids.
-        context_length: positions of the text tower.
-        end_token: id of the token whose output is the sentence's embedding.
-
-    References:
-        Radford et al., Learning Transferable Visual Models From Natural Language
-        Supervision, 2021.
-    """
-    return two_towers(
-        VisualSpec(visual, (image_size, image_size), patch_size, patch_size),
-        TextSpec(text, vocabulary, context_length, end_token),
-        embedding,
-    )
-
-
-def siglip(
-    visual: TowerSpec,
-    text: TowerSpec,
-    image_size: tuple[int, int],
-    patch_size: int,
-    vocabulary: int,
-    context_length: int,
-) -> EncoderSpec:
-    """Returns an encoder as SigLIP is made.
-
-    References:
-        Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
-    """
-    return two_towers(
-        VisualSpec(
-            visual,
-            image_size,
-            patch_size,
-            patch_size,
-            class_token=False,
-            patch_bias=True,
-            pre_norm=False,
-            pool="attention",
-        ),
-        TextSpec(
-            text,
-            vocabulary,
-            context_length,
-            end_token=1,
-            causal=False,
-            pool="last",
-            projection_bias=True,
-        ),
-        visual.width,
-    )
 
 
 def embed(
@@ -181,11 +60,6 @@ def embed_names(
         equation (2), initialised by words.
     """
     return text.embed(spec.text, frozen[spec.tower_of("text")], ids, context=context)
-
-
-def layer_blocks(tower: TowerSpec, blocks: int) -> int:
-    """Returns how many of `blocks` blocks a tower has before its final one."""
-    return min(blocks, tower.layers - 1)
 
 
 def layer_features(
@@ -251,19 +125,3 @@ def leaf_dtype(path: str, dtype: str) -> str:
         dtype: "float32" or "bfloat16".
     """
     return "float32" if any(name in path for name in _FLOAT32) else dtype
-
-
-def with_trunks(
-    spec: EncoderSpec, names: Collection[str] | None = None, **changes: Any
-) -> EncoderSpec:
-    """Returns the shape with fields of some towers' transformers changed; None: all."""
-
-    def changed(reader: ReaderSpec) -> ReaderSpec:
-        trunk = dataclasses.replace(reader.trunk, **changes)
-        return dataclasses.replace(reader, trunk=trunk)
-
-    towers = tuple(
-        (name, changed(reader) if names is None or name in names else reader)
-        for name, reader in spec.towers
-    )
-    return dataclasses.replace(spec, towers=towers)

@@ -7,10 +7,14 @@ References:
 
 import dataclasses
 
-from mmcl_jax.models.encoder import EncoderSpec, clip, siglip
-from mmcl_jax.models.text import TextSpec
-from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import (
+    EncoderSpec,
+    TextSpec,
+    TowerSpec,
+    VisualSpec,
+    clip,
+    siglip,
+)
 
 _WORDS = {"vocabulary": 49408, "context_length": 77, "end_token": 49407}
 

@@ -1,53 +1,15 @@
 """A tower that reads sentences."""
 
-import dataclasses
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.layers import layer_norm
-from mmcl_jax.models.tower import (
-    Injection,
-    TowerSpec,
-    init_blocks,
-    init_norm,
-    trunk,
-)
+from mmcl_jax.models.specs import TextSpec
+from mmcl_jax.models.tower import init_blocks, init_norm, trunk
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
-
-
-@dataclasses.dataclass(frozen=True)
-class TextSpec:
-    """Shape of a text tower.
-
-    Attributes:
-        trunk: its transformer.
-        vocabulary: number of token ids.
-        context_length: positions.
-        end_token: id of the token that ends a sentence.
-        causal: whether a token sees earlier ones only. Such a tower begins with a start
-            token, behind which prompts stand; else they stand in front of all.
-        pool: the token that stands for a sentence: the first `end_token`, that of the
-            highest id (the rule of OpenAI's first code, which encoders whose config
-            names a wrong end token rely on), or the last position, padding or not.
-        projection_bias: whether the projection shifts.
-    """
-
-    trunk: TowerSpec
-    vocabulary: int
-    context_length: int
-    end_token: int
-    causal: bool = True
-    pool: Literal["end", "argmax", "last"] = "end"
-    projection_bias: bool = False
-
-    @property
-    def native_first(self) -> int:
-        """Tokens that stand in front of the prompts."""
-        return int(self.causal)
 
 
 def embed(

@@ -4,51 +4,18 @@ All layers are stacked on a leading axis, so a trunk of any depth is one `lax.sc
 What is trained inside a frozen tower reaches it as an `Injection`.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mmcl_jax.models.injection import Injection, LowRank, Prefix
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
+from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.parallel import sharding
 from mmcl_jax.types import Key, PyTree
-
-
-@dataclasses.dataclass(frozen=True)
-class TowerSpec:
-    """Shape of one tower.
-
-    Attributes:
-        width: token width.
-        layers: number of blocks.
-        heads: attention heads; divides `width`.
-        mlp_width: width of the hidden layer of the MLP.
-        activation: a key of `layers.ACTIVATIONS`.
-        norm_epsilon: epsilon of every layer norm.
-        frames: above 1: every block attends over as many frames first, a position of
-            the picture at a time (LanguageBind's video tower).
-        learned_key: every attention has one more key and value, which are weights
-            (ImageBind's audio and depth towers).
-        remat: what the backward pass computes again, a key of `REMAT`.
-        sharded: whether the weights of a block are gathered when it is computed, see
-            `sharding.gathered`.
-    """
-
-    width: int
-    layers: int
-    heads: int
-    mlp_width: int
-    activation: str
-    norm_epsilon: float
-    frames: int = 1
-    learned_key: bool = False
-    remat: str = "nothing"
-    sharded: bool = False
-
 
 # What the backward pass of a block finds stored: all it needs (but weights that were
 # gathered), what its linear maps gave (attention is computed again), or nothing but
@@ -58,54 +25,6 @@ REMAT: dict[str, Callable[..., bool]] = {
     "attention": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-class LowRank(NamedTuple):
-    """A low-rank update of one linear map, `x @ down * gate @ up`, stacked by layer."""
-
-    down: Float[Array, "l fan_in r"]
-    up: Float[Array, "l r fan_out"]
-
-
-class Prefix(NamedTuple):
-    """Keys and values that the attention of a run of blocks is given, per sample.
-
-    They have no position, and every token sees them.
-
-    Attributes:
-        keys: behind the projection, as `values`.
-        values: one for each key.
-        residual: None: they stand in front of the tokens' own in one softmax; else
-            they are attended to by themselves and the result, times this, is added.
-    """
-
-    keys: Float[Array, "b l p w"]
-    values: Float[Array, "b l p w"]
-    residual: Float[Array, " b"] | None = None
-
-
-class Injection(NamedTuple):
-    """What an adapter puts into a tower, per sample.
-
-    Attributes:
-        prompts: tokens that replace the prompt rows before each of the first layers.
-        prefixes: of runs of blocks that follow each other, from the first block on.
-        low_rank: updates of the linear maps, by the names `qkv` and `mlp_in`.
-        gate: weight of each rank coordinate of `low_rank`.
-    """
-
-    prompts: Float[Array, "b l p w"] | None = None
-    prefixes: tuple[Prefix, ...] = ()
-    low_rank: dict[str, LowRank] | None = None
-    gate: Float[Array, "b r"] | None = None
-
-    def repeat(self, times: int) -> "Injection":
-        """Returns the injection for samples that are `times` consecutive rows each."""
-        if times == 1:
-            return self
-        per_sample = self._replace(low_rank=None)
-        repeated = jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), per_sample)
-        return repeated._replace(low_rank=self.low_rank)
 
 
 def linear(

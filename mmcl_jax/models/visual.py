@@ -1,16 +1,13 @@
 """A tower that reads pictures and clips of them."""
 
-import dataclasses
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
+from mmcl_jax.models.specs import TowerSpec, VisualSpec
 from mmcl_jax.models.tower import (
-    Injection,
-    TowerSpec,
     block_linears,
     init_blocks,
     init_linear,
@@ -23,60 +20,6 @@ from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
 
 _PATCH_NORM_EPSILON = 1e-5
-
-
-@dataclasses.dataclass(frozen=True)
-class VisualSpec:
-    """Shape of a visual tower.
-
-    Attributes:
-        trunk: its transformer.
-        image_size: height and width of a picture, pixels.
-        patch_size: side of a patch, pixels.
-        stride: pixels between two patches.
-        channels: of a picture.
-        tube: frames that a patch is deep. A still is repeated as often.
-        class_token: whether a learned token stands in front of the patches.
-        class_frames: frames that have class tokens of their own, else 1.
-        patch_bias: whether patches are shifted when they become tokens.
-        patch_norm: whether patches are normalised, before positions are added.
-        pre_norm: whether tokens are normalised, after that.
-        pool: what stands for a picture: its class token, or what a learned query
-            attends to among its tokens (SigLIP).
-        unit_frames: whether the embedding of a clip is the mean of unit vectors.
-    """
-
-    trunk: TowerSpec
-    image_size: tuple[int, int]
-    patch_size: int
-    stride: int
-    channels: int = 3
-    tube: int = 1
-    class_token: bool = True
-    class_frames: int = 1
-    patch_bias: bool = False
-    patch_norm: bool = False
-    pre_norm: bool = True
-    pool: Literal["class", "attention"] = "class"
-    unit_frames: bool = False
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches in a column and in a row of a picture; a rest of pixels is left."""
-        rows, columns = (
-            (s - self.patch_size) // self.stride + 1 for s in self.image_size
-        )
-        return rows, columns
-
-    @property
-    def patches(self) -> int:
-        """Patches of one picture."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def native_first(self) -> int:
-        """Tokens that stand in front of the patches."""
-        return int(self.class_token)
 
 
 def tokens(

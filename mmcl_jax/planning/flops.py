@@ -12,10 +12,7 @@ times as training all weights would.
 
 import math
 
-from mmcl_jax.models.encoder import EncoderSpec
-from mmcl_jax.models.text import TextSpec
-from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, TextSpec, TowerSpec, VisualSpec
 
 
 def forward(spec: EncoderSpec, modality: str, frames: int, prompts: int) -> float:

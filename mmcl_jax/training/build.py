@@ -17,9 +17,11 @@ from mmcl_jax.methods import registry
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.modalities import BUILT_IN, MODALITIES
 from mmcl_jax.modalities.base import InputSpec
-from mmcl_jax.models import Model, pretrained
 from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models import pretrained
 from mmcl_jax.models.adapters import make_adapter
+from mmcl_jax.models.model import Model
+from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import folders, loader, manifest, procedural, tfds, verification
 from mmcl_jax.streams.base import Stream, joint, stream_hash
@@ -100,13 +102,11 @@ def load_encoder(
             " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items()),
             ", ".join(whole),
         )
-    spec = encoders.with_trunks(
-        encoder.spec, remat=options.remat, sharded=layout == "sharded"
-    )
+    spec = with_trunks(encoder.spec, remat=options.remat, sharded=layout == "sharded")
     return encoder._replace(spec=_with_own_modalities(spec))
 
 
-def _with_own_modalities(spec: encoders.EncoderSpec) -> encoders.EncoderSpec:
+def _with_own_modalities(spec: EncoderSpec) -> EncoderSpec:
     """Lets the towers of pictures and sentences read modalities of the user's own."""
     read, like = dict(spec.readers), {"visual": "image", "text": "text"}
     own = {

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mmcl_jax.methods.base import Features, Method, forward
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import optim, rngs
 from mmcl_jax.ops.digest import digest
 from mmcl_jax.parallel import sharding

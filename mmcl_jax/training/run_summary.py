@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from mmcl_jax.evaluation import cost
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
 from mmcl_jax.streams.description import describe_tasks
 from mmcl_jax.training.build import Run

@@ -7,7 +7,7 @@ import numpy as np
 
 from mmcl_jax.models import pretrained, visual
 from mmcl_jax.models.sizes import SIZES
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import VisualSpec
 from mmcl_jax.training import build
 
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmcl_jax.models import encoder, visual
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.sizes import SIZES as SPECS
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.specs import with_trunks
 from mmcl_jax.planning import flops, roofline
 from tests.bench import timing
 from tests.bench.encoders import Tower, tower
@@ -45,7 +46,7 @@ def main() -> None:
 def measured(name: str, rows: int, remat: str, rounds: int) -> list[dict[str, Any]]:
     """Returns a row each for the forward pass, and forward and backward."""
     there = tower(name, rows, _PROMPTS)
-    spec = encoder.with_trunks(SPECS[name], remat=remat)
+    spec = with_trunks(SPECS[name], remat=remat)
     reader = spec.reader("visual")
     half = jax.tree_util.tree_map_with_path(
         lambda path, x: x.astype(encoder.leaf_dtype(_name(path), "bfloat16")),

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from mmcl_jax import config as configs
 from mmcl_jax.methods.registry import METHODS, ON_JOINED_STREAM
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.training import build, learner
 from mmcl_jax.types import Batch
 from tests.bench import timing, torch_tower

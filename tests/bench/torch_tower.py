@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch.nn import functional
 
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import VisualSpec
 
 
 def build(

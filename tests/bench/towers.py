@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mmcl_jax.models import visual
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.injection import Injection
 from tests.bench import timing, torch_tower
 from tests.bench.encoders import Tower, tower
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mmcl_jax.models.tower import Injection
+from mmcl_jax.models.injection import Injection
 from tests.parity import cases
 from tests.parity.cases import Case, Expected
 
@@ -123,7 +123,7 @@ def table(case: Case, folder: pathlib.Path) -> list[tuple[str, ...]]:
     the reference's. Peak memory is that of the process so far.
     """
     from mmcl_jax.models import pretrained
-    from mmcl_jax.models.encoder import with_trunks
+    from mmcl_jax.models.specs import with_trunks
 
     path, modalities = list(sources(case, folder).values())[-1]
     expected = cases.read(cases.expectations(folder))

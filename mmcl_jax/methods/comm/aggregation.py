@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.methods.class_context import CLASS_CONTEXT
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import relevance
 from mmcl_jax.types import Memory, PyTree
 

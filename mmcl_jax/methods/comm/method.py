@@ -47,7 +47,7 @@ from mmcl_jax.methods.comm.relevance import (
 )
 from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN
 from mmcl_jax.methods.stage_slots import modalities_now
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import drift, gaussians, losses, realignment
 from mmcl_jax.types import (
     Batch,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mmcl_jax.methods.comm.options import Options
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians, realignment, relevance
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.types import Context, Key, Memory

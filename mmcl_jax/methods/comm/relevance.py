@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 from mmcl_jax.methods import router as routers
 from mmcl_jax.methods.comm.aggregation import blend_weights, same_tower, warm_started
 from mmcl_jax.methods.comm.options import Options
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians, losses, relevance
 from mmcl_jax.types import Batch, Context, Key, Params, PyTree
 

@@ -1,7 +1,6 @@
 """SigLIP encoders as big_vision stores them, in one `.npz` without a config."""
 
 from mmcl_jax.errors import DataError
-from mmcl_jax.models.encoder import EncoderSpec, siglip
 from mmcl_jax.models.pretrained.layout import (
     ONE_IN_FRONT,
     SAME,
@@ -11,8 +10,7 @@ from mmcl_jax.models.pretrained.layout import (
     Rule,
     Tensors,
 )
-from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec, siglip
 
 UNUSED = ("params/b",)
 # pixels between -1 and 1

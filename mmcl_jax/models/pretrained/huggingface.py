@@ -1,6 +1,5 @@
 """Encoders in the layout of Hugging Face's `CLIPModel` and `SiglipModel`."""
 
-from mmcl_jax.models.encoder import EncoderSpec, siglip, two_towers
 from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.layout import (
@@ -15,9 +14,14 @@ from mmcl_jax.models.pretrained.layout import (
     norm,
     patch_form,
 )
-from mmcl_jax.models.text import TextSpec
-from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import (
+    EncoderSpec,
+    TextSpec,
+    TowerSpec,
+    VisualSpec,
+    siglip,
+    two_towers,
+)
 
 BLOCK = BlockNames(
     norm1="layer_norm1.",

@@ -7,7 +7,6 @@ from typing import Any
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
-from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.language_bind import CLIP_MEAN, CLIP_STD
@@ -23,9 +22,7 @@ from mmcl_jax.models.pretrained.layout import (
     norm,
     patch_form,
 )
-from mmcl_jax.models.text import TextSpec
-from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, TextSpec, TowerSpec, VisualSpec
 
 LICENSE = "ImageBind: CC-BY-NC-SA 4.0, not for commercial use"
 UNUSED = ("*.thermal.*", "*.imu.*", "*.text.mask", "*.text.tokenizer*")

@@ -9,7 +9,7 @@ from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.modalities.tokenization import find_tokenizer, load_tokenizer
 from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section
-from mmcl_jax.models.text import TextSpec
+from mmcl_jax.models.specs import TextSpec
 
 Pixels = tuple[tuple[float, float, float], tuple[float, float, float]]
 

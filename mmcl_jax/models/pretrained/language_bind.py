@@ -8,7 +8,6 @@ import numpy as np
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
-from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import fields, huggingface
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.layout import (
@@ -20,7 +19,7 @@ from mmcl_jax.models.pretrained.layout import (
     norm,
     patch_form,
 )
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, VisualSpec
 
 UNUSED = huggingface.UNUSED
 MODALITIES = ("image", "video", "audio", "depth")

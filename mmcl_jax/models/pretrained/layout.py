@@ -16,7 +16,7 @@ import numpy as np
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.models import encoder
-from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.specs import EncoderSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
 Tensors = Mapping[str, np.ndarray]
@@ -48,7 +48,7 @@ ONE_IN_FRONT = Form(lambda leaf: (1, *leaf))
 TWO_IN_FRONT = Form(lambda leaf: (1, 1, *leaf))
 
 
-def patch_form(spec: encoder.VisualSpec, tube: bool = False) -> Form:
+def patch_form(spec: VisualSpec, tube: bool = False) -> Form:
     """Returns the form of a tower's patch embedding as a torch convolution.
 
     Args:

@@ -12,7 +12,6 @@ from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.modalities.tokenization import tokenizer_hash
-from mmcl_jax.models.encoder import EncoderSpec, ReaderSpec
 from mmcl_jax.models.pretrained import (
     big_vision,
     fields,
@@ -29,7 +28,7 @@ from mmcl_jax.models.pretrained import layout as layouts
 from mmcl_jax.models.pretrained import tensors as tensor_files
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.layout import Layout, Place, Tensors
-from mmcl_jax.models.text import TextSpec
+from mmcl_jax.models.specs import EncoderSpec, ReaderSpec, TextSpec
 from mmcl_jax.types import PyTree
 
 CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 
-from mmcl_jax.models.encoder import EncoderSpec, siglip, two_towers
 from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.inputs import Pixels
@@ -24,9 +23,14 @@ from mmcl_jax.models.pretrained.layout import (
     norm,
     patch_form,
 )
-from mmcl_jax.models.text import TextSpec
-from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import (
+    EncoderSpec,
+    TextSpec,
+    TowerSpec,
+    VisualSpec,
+    siglip,
+    two_towers,
+)
 
 _BLOCK = BlockNames(
     norm1="ln_1.",

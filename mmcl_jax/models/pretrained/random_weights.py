@@ -11,10 +11,10 @@ import numpy as np
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
-from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import image_bind, inputs, language_bind
 from mmcl_jax.models.pretrained.layout import Place
 from mmcl_jax.models.sizes import SIZES
+from mmcl_jax.models.specs import EncoderSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
 PREFIX = "random:"
@@ -73,7 +73,7 @@ def _inputs(spec: EncoderSpec, tokenizer: TokenizerSpec) -> InputSpec:
     towers = [name for name, _ in spec.towers]
     if "visual" in towers:
         visual = spec.reader("visual")
-        assert isinstance(visual, encoders.VisualSpec)
+        assert isinstance(visual, VisualSpec)
         pixels = (_HALF, _HALF)
         resize = "crop" if visual.class_token else "squash"
         size = visual.image_size[0]

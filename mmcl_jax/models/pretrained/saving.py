@@ -5,10 +5,8 @@ import pathlib
 
 import safetensors.numpy
 
-from mmcl_jax.models.encoder import EncoderSpec
 from mmcl_jax.models.pretrained import huggingface, layout
-from mmcl_jax.models.tower import TowerSpec
-from mmcl_jax.models.visual import VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
 

@@ -5,7 +5,7 @@ import pathlib
 import jax
 
 from mmcl_jax.modalities.base import InputSpec
-from mmcl_jax.models.encoder import EncoderSpec
+from mmcl_jax.models.specs import EncoderSpec
 from mmcl_jax.types import PyTree
 
 

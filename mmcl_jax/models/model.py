@@ -1,0 +1,48 @@
+"""The frozen encoder as a method sees it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from mmcl_jax.models.injection import Injection
+from mmcl_jax.models.specs import EncoderSpec
+from mmcl_jax.types import PyTree
+
+
+class Model(NamedTuple):
+    """Static facts of the encoder and the stream, and the way to embed.
+
+    Attributes:
+        spec: shape of the encoder.
+        modalities: of the stream; a modality's index is its place.
+        num_classes: class slots of the stream.
+        num_stages: stages of the stream.
+        logit_scale: cosines are multiplied by it.
+        input_shapes: of one sample of each modality, a tree of `ShapeDtypeStruct`.
+        embed: `(frozen, modality, inputs, injection or None) -> unit [b d]`.
+        layer_features: `(frozen, modality, inputs, blocks) -> [b features]`, see
+            `encoder.layer_features`.
+    """
+
+    spec: EncoderSpec
+    modalities: tuple[str, ...]
+    num_classes: int
+    num_stages: int
+    logit_scale: float
+    input_shapes: tuple[PyTree, ...]
+    embed: Callable[[PyTree, str, PyTree, Injection | None], Float[Array, "b d"]]
+    layer_features: Callable[[PyTree, str, PyTree, int], Float[Array, "b features"]]
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """Returns the tower that reads each modality of the stream."""
+        return tuple(self.spec.tower_of(name) for name in self.modalities)
+
+    def tower_of(self, modality: str) -> str:
+        """Returns the tower that reads `modality`."""
+        return self.spec.tower_of(modality)
+
+    def members(self, tower: str) -> tuple[int, ...]:
+        """Returns the indices of the modalities that `tower` reads."""
+        return tuple(i for i, name in enumerate(self.towers) if name == tower)
