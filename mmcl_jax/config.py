@@ -19,19 +19,16 @@ from mmcl_jax.fields import Count, NonNegative, Seed, Sharing, build, check_name
 from mmcl_jax.files import read_json
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.registry import METHODS, available
-from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.adapters import ADAPTERS, AdapterOptions
 from mmcl_jax.ops.optim import OptimizerOptions
 from mmcl_jax.parallel.sharding import Layout
+from mmcl_jax.streams import registry
 from mmcl_jax.streams.base import ORDERS
-from mmcl_jax.streams.options import (
-    STREAMS,
-    DataOptions,
-    Folders,
-    Manifest,
-    Tfds,
-    World,
-)
+from mmcl_jax.streams.folders import Folders as Folders
+from mmcl_jax.streams.manifest import Manifest as Manifest
+from mmcl_jax.streams.options import DataOptions
+from mmcl_jax.streams.procedural import World as World
+from mmcl_jax.streams.tfds import Tfds as Tfds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +203,7 @@ class Config:
     """One experiment.
 
     Attributes:
-        stream: what is learnt.
+        stream: what is learnt: options of a source, see `streams.registry`.
         seeds: of everything that is drawn.
         encoder: the frozen encoder.
         mesh: how arrays are laid over the devices.
@@ -224,7 +221,7 @@ class Config:
             `end` alone; never (`off`).
     """
 
-    stream: World | Folders | Manifest | Tfds = World()
+    stream: Any = World()
     seeds: Seeds = Seeds()
     encoder: EncoderOptions = EncoderOptions()
     mesh: MeshOptions = MeshOptions()
@@ -281,10 +278,10 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
     if not isinstance(tree.get("stream"), dict):
         raise ConfigError("config.stream: missing; it says what is learnt")
     kind = tree["stream"].get("kind")
-    check_name("config.stream.kind", kind, STREAMS)
+    check_name("config.stream.kind", kind, registry.SOURCES)
     tree, options = plugins.resolve(tree, stored)
     chosen = {
-        "config.stream": STREAMS[kind],
+        "config.stream": registry.SOURCES[kind].options,
         "config.method": MethodOptions,
         "config.method.options": options,
     }
@@ -349,32 +346,4 @@ def _check(config: Config) -> None:
             "config.data.on_error: 'skip' needs config.data.verify, which finds what "
             "is skipped"
         )
-    if not isinstance(stream, World):
-        _check_source(stream)
-        return
-    if not stream.modalities:
-        raise ConfigError("config.stream.modalities: at least one is needed")
-    for i, name in enumerate(stream.modalities):
-        check_name(f"config.stream.modalities[{i}]", name, MODALITIES)
-    if len(set(stream.modalities)) < len(stream.modalities):
-        raise ConfigError("config.stream.modalities: a modality stands twice")
-    if stream.tasks < len(stream.modalities):
-        raise ConfigError(
-            f"config.stream.tasks: {stream.tasks} is less than the "
-            f"{len(stream.modalities)} of config.stream.modalities"
-        )
-
-
-def _check_source(stream: Folders | Manifest | Tfds) -> None:
-    """Raises `ConfigError` where a stream does not say where its data are."""
-    needed = {
-        "folders": ("root", "the folder of your data", "/data/streams"),
-        "manifest": ("path", "the table of your files", "/data/manifest.csv"),
-        "tfds": ("names", "data sets that are prepared", "mnist"),
-    }
-    field, what, example = needed[stream.kind]
-    if not getattr(stream, field):
-        raise ConfigError(
-            f"config.stream.{field}: missing; give {what}, for instance "
-            f"--config.stream.{field}={example}"
-        )
+    registry.check(stream)

@@ -94,7 +94,7 @@ def plan(
     known = encoder._replace(frozen={"log_scale": 0.0})
     stream = build.build_stream(config)
     model = build.build_model(known, stream)
-    tokens = class_slots.class_tokens(config, encoder, stream)
+    tokens = class_slots.class_tokens(config, encoder.spec.text, encoder.inputs, stream)
     modality = modality or model.modalities[0]
     configs.check_name("--modality", modality, model.modalities)
     train_step, predict, forwards = _programs(

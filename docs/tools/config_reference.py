@@ -21,14 +21,14 @@ from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.streams.base import ORDERS
-from mmcl_jax.streams.options import STREAMS
+from mmcl_jax.streams.registry import SOURCES
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = "docs/config.md"
 
 # keys of text that `config.resolve` takes from a registry
 REGISTRIES: Mapping[str, Iterable[str]] = {
-    "config.stream.kind": STREAMS,
+    "config.stream.kind": SOURCES,
     "config.stream.modalities": MODALITIES,
     "config.stream.order": ORDERS,
     "config.method.name": METHODS,
@@ -94,7 +94,7 @@ def _sections(path: str, value: Any) -> Iterator[tuple[str, str, list[Row]]]:
     for field in dataclasses.fields(value):
         key, item = f"{path}.{field.name}", getattr(value, field.name)
         if key == "config.stream":
-            below += [(key, stream()) for stream in STREAMS.values()]
+            below += [(key, source.options()) for source in SOURCES.values()]
         elif dataclasses.is_dataclass(item):
             below.append((key, item))
         else:

@@ -12,6 +12,7 @@ from ml_collections.config_flags import config_flags, tuple_parser
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import CONFIGS, raised_in, shipped
+from mmcl_jax.streams.registry import SOURCES
 
 USAGE_ERROR = 2
 
@@ -133,8 +134,9 @@ def _unknown_field(error: Exception, argv: list[str]) -> str:
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     kinds = [
         kind
-        for kind, options in configs.STREAMS.items()
-        if flag.startswith("--config.stream.") and name in options.__annotations__
+        for kind, source in SOURCES.items()
+        if flag.startswith("--config.stream.")
+        and name in source.options.__annotations__
     ]
     if kinds:
         hint = f", but of a stream of {kinds[0]}, see --config=configs/{kinds[0]}.py"

@@ -5,8 +5,8 @@ import difflib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -73,6 +73,40 @@ class Stream:
     tasks: tuple[Task, ...]
     modalities: tuple[str, ...]
     stages: tuple[tuple[int, ...], ...]
+
+
+class Required(NamedTuple):
+    """The option without which a source does not know where its data are.
+
+    Attributes:
+        field: Its name.
+        what: What to give.
+        example: A value.
+    """
+
+    field: str
+    what: str
+    example: str
+
+
+class StreamSource(NamedTuple):
+    """A kind of stream: an entry of `streams.registry`.
+
+    Attributes:
+        options: A frozen dataclass with a default for each field, `kind` among them:
+            the section `stream` of a config.
+        build: Returns the stream of the options as keywords, and of `order_seed` and
+            `data_seed`; decodes no sample.
+        required: The option that has no useful default; None: there is none.
+        check: Raises `ConfigError` for options that make no sense together.
+        of_files: Whether samples are files that may be damaged.
+    """
+
+    options: type
+    build: Callable[..., "Stream"]
+    required: Required | None = None
+    check: Callable[[Any], None] | None = None
+    of_files: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

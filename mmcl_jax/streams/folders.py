@@ -4,6 +4,7 @@
 <root>/<modality>/<dataset>/{train,test}.csv     sentences: columns text and label
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -16,12 +17,26 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import FileReference, Modality, Reference
 from mmcl_jax.streams import data_sets
-from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.base import Required, Stream, StreamSource
 from mmcl_jax.streams.data_sets import PARTS, DataSet, Source
+from mmcl_jax.streams.options import Selection
 from mmcl_jax.streams.table_files import read_table
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+@dataclasses.dataclass(frozen=True)
+class Folders(Selection):
+    """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
+
+    Attributes:
+        kind: says that the stream is of this sort.
+        root: the folder; a relative one counts from the working directory.
+    """
+
+    kind: str = "folders"
+    root: str = ""
 
 
 def build(*, root: str, **selection: Any) -> Stream:
@@ -125,3 +140,8 @@ def _files(
     if not references:
         raise DataError(f"{folder}: no file in it; add some or remove the folder")
     return references
+
+
+SOURCE = StreamSource(
+    Folders, build, Required("root", "the folder of your data", "/data/streams")
+)

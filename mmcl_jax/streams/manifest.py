@@ -8,6 +8,7 @@ off. `dataset` may be left out: the name of the table stands for it.
 """
 
 import csv
+import dataclasses
 import io
 import os
 import pathlib
@@ -20,8 +21,9 @@ from mmcl_jax.files import write_text
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import FileReference, Reference
 from mmcl_jax.streams import data_sets
-from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.base import Required, Stream, StreamSource
 from mmcl_jax.streams.data_sets import PARTS, DataSet
+from mmcl_jax.streams.options import Selection
 from mmcl_jax.streams.table_files import read_rows
 
 COLUMNS = ("path", "label", "modality")
@@ -32,6 +34,19 @@ EXPECTED = (
 # of rows that are wrong in the same way
 _NAMED = 10
 _MAX_NAME = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest(Selection):
+    """A stream of the files that a CSV table lists, see `streams.manifest`.
+
+    Attributes:
+        kind: says that the stream is of this sort.
+        path: the table, with the columns path, label, modality, split and dataset.
+    """
+
+    kind: str = "manifest"
+    path: str = ""
 
 
 class Row(NamedTuple):
@@ -183,3 +198,8 @@ class _Root:
         if not os.path.isfile(file):
             return f"{path}: no such file"
         return None
+
+
+SOURCE = StreamSource(
+    Manifest, build, Required("path", "the table of your files", "/data/manifest.csv")
+)

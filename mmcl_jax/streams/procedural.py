@@ -5,16 +5,20 @@ from typing import Literal
 
 import numpy as np
 
-from mmcl_jax.errors import DataError
+from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.fields import Count, check_name
+from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, Media, Modality
 from mmcl_jax.streams.base import (
     EvaluateOn,
     Stream,
+    StreamSource,
     TaskDraft,
     arrange,
     build_stream,
     first,
 )
+from mmcl_jax.streams.options import Classes
 from mmcl_jax.streams.world.concepts import DEVELOPMENT, NOVEL, Concept
 from mmcl_jax.streams.world.render import VERSION, check_modality, render
 
@@ -25,6 +29,38 @@ validation draws at `DRAWS // 2`, its training draws under `data_seed` s at
 
 Concepts = Literal["novel", "development"]
 CONCEPTS = {"novel": NOVEL, "development": DEVELOPMENT}
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A stream of novel concepts of the procedural world.
+
+    Attributes:
+        kind: says that the stream is of this sort.
+        tasks: number of tasks, dealt to the modalities in turn; one of each at least.
+        classes_per_task: concepts of a task.
+        modalities: which of the five take part.
+        order: of tasks: `by_modality`: all of one, then all of the next; `interleaved`:
+            one of each in turn; `recurring`: two of each in turn; `random`.
+        train_per_class: training samples of a class.
+        test_per_class: test samples of a class.
+        concepts: those of the benchmark (`novel`), or those that hyper-parameters and
+            the difficulty of the world are chosen on (`development`).
+        evaluate_on: whether the samples that score are test draws or validation draws,
+            which share none.
+        first_tasks: tasks that are kept, once in order; None: all.
+    """
+
+    kind: str = "world"
+    tasks: Count = 10
+    classes_per_task: Classes = 5
+    modalities: tuple[str, ...] = ("image", "video", "audio", "depth", "text")
+    order: str = "interleaved"
+    train_per_class: Count = 40
+    test_per_class: Count = 20
+    concepts: Concepts = "novel"
+    evaluate_on: EvaluateOn = "test"
+    first_tasks: Count | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,3 +200,20 @@ def _check(**limits: tuple[int, int, int | None]) -> None:
         if value < lowest or (highest is not None and value > highest):
             upper = "" if highest is None else f" and at most {highest}"
             raise ValueError(f"{name} is {value}, expected at least {lowest}{upper}")
+
+
+def _check_options(options: World) -> None:
+    if not options.modalities:
+        raise ConfigError("config.stream.modalities: at least one is needed")
+    for i, name in enumerate(options.modalities):
+        check_name(f"config.stream.modalities[{i}]", name, MODALITIES)
+    if len(set(options.modalities)) < len(options.modalities):
+        raise ConfigError("config.stream.modalities: a modality stands twice")
+    if options.tasks < len(options.modalities):
+        raise ConfigError(
+            f"config.stream.tasks: {options.tasks} is less than the "
+            f"{len(options.modalities)} of config.stream.modalities"
+        )
+
+
+SOURCE = StreamSource(World, build, check=_check_options, of_files=False)

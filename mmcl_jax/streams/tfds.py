@@ -21,8 +21,9 @@ from mmcl_jax.files import read_json
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, Media, Modality
 from mmcl_jax.streams import data_sets
-from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.base import Required, Stream, StreamSource
 from mmcl_jax.streams.data_sets import DataSet
+from mmcl_jax.streams.options import Selection
 
 EXPECTED = "a data set that TensorFlow Datasets has prepared as array records"
 _INFO = "dataset_info.json"
@@ -44,6 +45,26 @@ _CLASSES = {
 }
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 1024  # records that are held at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds(Selection):
+    """A stream of data sets that TensorFlow Datasets has prepared, see `streams.tfds`.
+
+    Attributes:
+        kind: says that the stream is of this sort.
+        names: of the data sets, each with its config and version, if need be:
+            `mnist`, `coil100/1.0.0`.
+        data_dir: where they are; empty: where TensorFlow Datasets puts them.
+        train: the split that is trained on.
+        test: the split that scores; empty: a part is split off.
+    """
+
+    kind: str = "tfds"
+    names: tuple[str, ...] = ()
+    data_dir: str = ""
+    train: str = "train"
+    test: str = "test"
 
 
 class _Opened(NamedTuple):
@@ -296,3 +317,8 @@ def _samples(opened: _Opened) -> Iterator[tuple[int, str]]:
 def _media(opened: _Opened, record: Mapping[str, Any]) -> bytes:
     value = record[opened.media]
     return value.encode() if isinstance(value, str) else bytes(value)
+
+
+SOURCE = StreamSource(
+    Tfds, build, Required("names", "data sets that are prepared", "mnist")
+)

@@ -23,19 +23,14 @@ from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
-from mmcl_jax.streams import folders, loader, manifest, procedural, tfds, verification
+from mmcl_jax.streams import loader, verification
+from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, joint, stream_hash
 from mmcl_jax.streams.description import describe_tasks
 from mmcl_jax.training import class_slots, learner
 from mmcl_jax.types import Classes
 from mmcl_jax.workdir.progress import Bar
 
-_BUILDERS = {
-    "world": procedural.build,
-    "folders": folders.build,
-    "manifest": manifest.build,
-    "tfds": tfds.build,
-}
 BUILTIN_ENCODER = pathlib.Path(__file__).parents[1] / "models" / "assets"
 
 
@@ -125,10 +120,8 @@ def encoder_name(options: configs.EncoderOptions) -> str:
 
 def build_stream(config: configs.Config) -> Stream:
     """Returns the stream that the config names, joined if its method asks for that."""
-    options = dataclasses.asdict(config.stream)
-    stream = _BUILDERS[options.pop("kind")](
-        **options, order_seed=config.seeds.order, data_seed=config.seeds.data
-    )
+    seeds = config.seeds
+    stream = sources.build(config.stream, seeds.order, seeds.data)
     return joint(stream) if _joins(config) else stream
 
 
@@ -206,7 +199,7 @@ def assemble(
     _check_modalities(encoder, stream)
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
     failures, notes = {}, []
-    if config.data.verify and not isinstance(config.stream, configs.World):
+    if config.data.verify and sources.SOURCES[config.stream.kind].of_files:
         failures = _verify(decoder, stream, config.data, console)
         stream = verification.without(stream, failures)
         notes = [f"skipped: {failure}" for failure in failures.values()]
@@ -260,7 +253,7 @@ def compose(
         decoder,
         skipped_samples,
         notes,
-        class_slots.class_tokens(config, encoder, stream),
+        class_slots.class_tokens(config, encoder.spec.text, encoder.inputs, stream),
     )
 
 

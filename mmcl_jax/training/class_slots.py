@@ -8,9 +8,10 @@ from jax.sharding import Mesh
 from mmcl_jax.config import Config
 from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.modalities.text import preprocess_name
 from mmcl_jax.modalities.tokenization import load_tokenizer
-from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.models.specs import TextSpec
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.types import Classes
@@ -41,7 +42,9 @@ def make_classes(
     return sharding.put(Classes(**columns), mesh)
 
 
-def class_tokens(config: Config, encoder: Encoder, stream: Stream) -> np.ndarray | None:
+def class_tokens(
+    config: Config, text: TextSpec, fed: InputSpec, stream: Stream
+) -> np.ndarray | None:
     """Returns the tokens of class names behind the words that the method learns.
 
     The words are those of the first template of the config, or else of the slot's
@@ -57,7 +60,7 @@ def class_tokens(config: Config, encoder: Encoder, stream: Stream) -> np.ndarray
     context = config.method.adapter.context
     if context is None:
         return None
-    rows, fed = [], encoder.inputs
+    rows = []
     for slot in stream.classes:
         templates = config.encoder.templates or MODALITIES[slot.modality].templates
         has_words = (t for t in templates if not t.startswith("{}"))
@@ -67,7 +70,7 @@ def class_tokens(config: Config, encoder: Encoder, stream: Stream) -> np.ndarray
         except DataError as error:
             raise ConfigError(f"config.method.adapter.context: {error}") from error
     tokens = np.stack(rows)
-    if not encoder.spec.text.causal:
+    if not text.causal:
         return tokens
     end = (tokens == load_tokenizer(fed.tokenizer).end).argmax(1)
     return tokens[:, : end.max() + 1]

@@ -9,7 +9,7 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained.fields import Section
-from mmcl_jax.models.pretrained.language_bind import CLIP_MEAN, CLIP_STD
+from mmcl_jax.models.pretrained.inputs import CLIP_MEAN, CLIP_STD
 from mmcl_jax.models.pretrained.layout import (
     ONE_IN_FRONT,
     TORCH_LINEAR,

@@ -27,6 +27,11 @@ _BICUBIC = 3
 PROCESSOR = "preprocessor_config.json"
 
 
+# constants of its transforms
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
 def drawn(
     image_size: int,
     text: TextSpec,

@@ -10,6 +10,7 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models.pretrained import fields, huggingface
 from mmcl_jax.models.pretrained.fields import Section
+from mmcl_jax.models.pretrained.inputs import CLIP_MEAN, CLIP_STD
 from mmcl_jax.models.pretrained.layout import (
     ONE_IN_FRONT,
     Layout,
@@ -37,9 +38,6 @@ _DEFAULTS = huggingface.CLIP_VISION | {
     "audio_std": 4.5689974,
     "max_depth": 10.0,
 }
-# constants of its transforms
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _LORA = re.compile(r"(.*)\.lora_([AB])\.default\.weight")
 _PEFT = "encoder.base_model.model."
 
