@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mmcl_jax import config as configs
+from mmcl_jax.cli import command_line  # noqa: F401  says how flags of lists are parsed
 from mmcl_jax.config import Config, EncoderOptions, Folders, resolve, to_config_dict
 from mmcl_jax.errors import ConfigError
 from tests import helpers
