@@ -125,7 +125,7 @@ def test_a_finished_run_can_be_started_again(
     (workdir / "results.json").unlink()
     done = helpers.run(workdir=workdir)
     assert (done.code, done.errors) == (0, "")
-    assert "going on after stage 3 of 3" in done.output
+    assert "resuming after stage 3 of 3" in done.output
     after = done.results()
     for results in (before, after):
         results["cost"].pop("seconds")

@@ -26,7 +26,7 @@ def test_a_run_stopped_and_gone_on_with_ends_bitwise_alike(
     # afresh, since nothing that a process draws for itself may matter
     second = helpers.run(workdir=workdir, fresh=True)
     assert second.code == 0, second.errors
-    assert "going on after stage 2 of 3" in second.output
+    assert "resuming after stage 2 of 3" in second.output
     for stage in range(3):
         pair = [helpers.snapshot(r.workdir, stage) for r in (second, whole_run)]
         assert_same(*pair)
@@ -91,7 +91,7 @@ def test_a_state_of_eight_devices_is_gone_on_with_by_fewer(
     shutil.copytree(begun, tmp_path / "inside")
     shutil.rmtree(tmp_path / "inside" / "snapshots" / "000")
     after_task = helpers.run(*saving, workdir=begun)
-    assert "going on after stage 1 of 3" in after_task.output
+    assert "resuming after stage 1 of 3" in after_task.output
     assert_alike(after_task, whole_run)
 
     inside_task = helpers.run(

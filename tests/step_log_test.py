@@ -10,6 +10,7 @@ import pytest
 from mmcl_jax import config
 from mmcl_jax.training import experiment
 from mmcl_jax.training.batches import ahead
+from mmcl_jax.training.moves import Kind
 from mmcl_jax.training.step_log import Step, StepLog
 
 
@@ -37,7 +38,7 @@ def _logged(steps: int, every: int, bad: int | None = None) -> tuple[list, list,
     refused: list = []
     log = StepLog(
         every,
-        steps - 1,
+        steps,
         lambda step, values: lines.append((now[0], step, values)),
         lambda step, state: refused.append((now[0], step.number, state)),
     )
@@ -84,18 +85,20 @@ def test_the_training_loop_copies_nothing_to_devices_but_batches(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    plain, tried = experiment._Loop._train, []
+    plain, tried = experiment._Loop._do_moves, []
 
-    def guarded(*args):
+    def guarded(loop, state, moves, *args):
+        if not moves.count(Kind.TRAIN):
+            return plain(loop, state, moves, *args)
         with jax.transfer_guard("disallow"):
             # else the guard would guard nothing
             with pytest.raises(Exception, match="Disallowed"):
                 jax.jit(lambda x: x + 1)(np.int32(len(tried)))
-            state = plain(*args)
+            state = plain(loop, state, moves, *args)
         tried.append(state)
         return state
 
-    monkeypatch.setattr(experiment._Loop, "_train", guarded)
+    monkeypatch.setattr(experiment._Loop, "_do_moves", guarded)
     world = config.World(
         tasks=2,
         classes_per_task=2,

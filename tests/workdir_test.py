@@ -146,7 +146,7 @@ def test_a_branch_goes_on_under_another_config(encoder_folder, tmp_path):
     branch = f"--config.resume=branch:{one}"
     gone_on = helpers.run(*flags, rate, branch, workdir=other)
     assert gone_on.code == 0, gone_on.errors
-    assert "going on after stage 2 of 3" in gone_on.output
+    assert "resuming after stage 2 of 3" in gone_on.output
     left = helpers.snapshot(one, 1)
     for name, value in helpers.snapshot(other, 1).items():
         assert value.tobytes() == left[name].tobytes()

@@ -9,7 +9,6 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags, tuple_parser
 
-from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import CONFIGS, raised_in, shipped
 from mmcl_jax.streams.registry import SOURCES

@@ -1,4 +1,4 @@
-"""When states are saved, and which one a run goes on from."""
+"""When states are saved, and from which one a run resumes."""
 
 import dataclasses
 import pathlib
@@ -20,18 +20,17 @@ from mmcl_jax.workdir.logs import Writer
 from mmcl_jax.workdir.results import Results
 from mmcl_jax.workdir.snapshots import Snapshots
 
-# looks between two agreements of several processes on whether to save and to leave
+# calls of `after_move` for each of which several processes agree once
 _AGREE_EVERY = 8
 _KEPT = 2
 
 
-class Keeper:
-    """Snapshots behind each stage, and checkpoints inside of them.
+class Checkpointing:
+    """A snapshot after each stage, and checkpoints within stages.
 
-    A stage is a row of moves: a batch prepared, the task begun, a training step, a
-    batch observed, the task closed. A checkpoint is numbered by the moves done since
-    the start of the stream, and each move depends on the state before it alone: so a
-    run that goes on from one ends as if it had never stopped.
+    A checkpoint is numbered by the moves done since the start of the stream. A move
+    depends on nothing but the state before it and its own position, so a run that
+    resumes from a checkpoint ends bitwise as if it had never stopped.
     """
 
     def __init__(
@@ -42,14 +41,14 @@ class Keeper:
         ends: Sequence[int],
         writer: Writer,
     ) -> None:
-        """Opens the states of a workdir.
+        """Opens the saved states of a workdir.
 
         Args:
             workdir: of the run.
             options: how often to save.
             interrupt: says when the run is asked to leave.
-            ends: moves done at the end of each stage.
-            writer: is told what is found.
+            ends: moves done by the end of each stage.
+            writer: is told which states are damaged.
         """
         self._workdir, self._options, self._ends = workdir, options, ends
         self._interrupt, self._writer = interrupt, writer
@@ -58,33 +57,33 @@ class Keeper:
             workdir / "checkpoints", digits=9, keep=_KEPT, background=True
         )
         self._saved_at, self._saved_moves = time.monotonic(), 0
-        self._asked = 0
+        self._calls = 0
 
-    def start(self, state: LearnerState) -> tuple[LearnerState, Results | None, int]:
-        """Returns state, results and moves done of the newest state that is whole.
+    def restore(self, state: LearnerState) -> tuple[LearnerState, Results | None, int]:
+        """Returns state, results and moves done of the newest state that is intact.
 
         Args:
-            state: new; it is returned, without results, if nothing has been saved.
+            state: a new one; it is returned, without results, if nothing was saved.
 
         Raises:
-            WorkdirError: all that was saved is damaged, or of another version.
+            WorkdirError: all saved states are damaged, or of another version.
         """
-        at_stages = [
+        after_stages = [
             Position(self._ends[number], self._snapshots, number)
             for number in self._snapshots.numbers()
         ]
-        inside = [
+        within = [
             Position(n, self._checkpoints, n) for n in self._checkpoints.numbers()
         ]
-        # of two behind the same move the snapshot is the one that was scored
-        newest, damaged = workdirs.newest(self._workdir, [*at_stages, *inside])
+        # after the last move of a stage there may be both: the snapshot, which comes
+        # first here, was saved once the stage had been evaluated
+        newest, damaged = workdirs.newest(self._workdir, [*after_stages, *within])
         for line in damaged:
             self._writer.say(line)
         if newest is None:
             return state, None, 0
-        like = _tree(state)
-        if newest.store is self._snapshots:
-            like = _learnt(state)
+        # a snapshot has no optimizer and no step: `begin_task` makes them anew
+        like = _learned(state) if newest.store is self._snapshots else _whole(state)
         try:
             tree, stored = newest.store.restore(newest.number, like)
             results = Results.from_json(stored)
@@ -94,39 +93,50 @@ class Keeper:
         self._saved_moves = newest.moves
         return dataclasses.replace(state, **tree), results, newest.moves
 
-    def moved(
+    def after_move(
         self, moves: int, state: LearnerState, results: Callable[[], Results]
     ) -> None:
         """Saves a checkpoint if one is due, and leaves if the run was asked to.
 
+        It may also be called between two moves, where a long time passes without any.
+
         Args:
             moves: done so far.
-            state: behind the last of them.
-            results: so far; called if they are needed.
+            state: after the last of them.
+            results: returns those so far; called only if the state is saved.
 
         Raises:
-            Preempted: the state is saved.
-            SaveError: it cannot be.
+            Preempted: the run was asked to leave, and the state is saved.
+            SaveError: the state cannot be saved.
         """
         self._checkpoints.poll()
         due, leave = self._agreed(moves)
         if due or leave:
-            self.checkpoint(moves, state, results(), wait=leave)
+            self.save_checkpoint(moves, state, results(), wait=leave)
         if leave:
             raise Preempted
 
-    def checkpoint(
+    def save_checkpoint(
         self, moves: int, state: LearnerState, results: Results, wait: bool = True
     ) -> None:
-        """Saves a checkpoint, unless there is one of these moves."""
+        """Saves a checkpoint, unless there already is one after as many moves.
+
+        Args:
+            moves: done so far.
+            state: after the last of them.
+            results: so far.
+            wait: whether it is on disk on return. If not, it is written while the run
+                goes on, from a copy: the next training step takes over the buffers of
+                the state.
+        """
         if moves not in self._checkpoints.numbers():
-            tree = _tree(state)
+            tree = _whole(state)
             self._checkpoints.save(moves, tree, results.to_json(), wait=wait)
         self._saved_at, self._saved_moves = time.monotonic(), moves
 
-    def end_stage(self, index: int, state: LearnerState, results: Results) -> None:
-        """Saves the snapshot of a stage."""
-        self._snapshots.save(index, _learnt(state), results.to_json())
+    def save_snapshot(self, index: int, state: LearnerState, results: Results) -> None:
+        """Saves the snapshot of a stage that has been evaluated."""
+        self._snapshots.save(index, _learned(state), results.to_json())
         self._saved_at, self._saved_moves = time.monotonic(), self._ends[index]
 
     def close(self) -> None:
@@ -135,26 +145,33 @@ class Keeper:
         self._checkpoints.close()
 
     def _agreed(self, moves: int) -> tuple[bool, bool]:
-        """Returns whether to save, and whether to leave; alike in all processes."""
+        """Returns whether to save, and whether to leave; the same in all processes.
+
+        Clocks and signals differ between processes, but each process writes its part
+        of a state, and one that left alone would keep the others waiting for ever. So
+        what one of them wants all do. They ask one another at the same calls, since
+        all make the same moves; asking is a round trip that would slow down each step,
+        hence not at every call.
+        """
         minutes = (time.monotonic() - self._saved_at) / 60
         steps = self._options.every_steps
         due = minutes >= self._options.every_minutes
         due |= steps is not None and moves - self._saved_moves >= steps
         wishes = np.array([due, self._interrupt.requested])
         if jax.process_count() > 1:
-            self._asked += 1
-            if self._asked % _AGREE_EVERY:
+            self._calls += 1
+            if self._calls % _AGREE_EVERY:
                 return False, False
             wishes = multihost_utils.process_allgather(wishes).any(0)
         return bool(wishes[0]), bool(wishes[1])
 
 
-def _tree(state: LearnerState) -> dict[str, Any]:
+def _whole(state: LearnerState) -> dict[str, Any]:
     return {
         field.name: getattr(state, field.name) for field in dataclasses.fields(state)
     }
 
 
-def _learnt(state: LearnerState) -> dict[str, Any]:
-    """Returns what a task leaves behind."""
+def _learned(state: LearnerState) -> dict[str, Any]:
+    """Returns what is kept of a state after its task."""
     return {"params": state.params, "memory": state.memory}

@@ -1,4 +1,4 @@
-"""What is said of a run whose numbers are not finite any more."""
+"""What a run says when its numbers are not finite, or close to that."""
 
 from typing import Any
 
@@ -12,13 +12,14 @@ from mmcl_jax.types import Metrics
 
 
 def of_step(where: str, ids: Any, logged: Metrics) -> DivergedError:
-    """Returns the error of a training step, the state before which is saved.
+    """Returns the error of a training step; the state before it has been saved.
 
     Args:
         where: stage and step.
         ids: of the samples of the step, on the devices; -1 is padding.
-        logged: of the step.
+        logged: metrics of the step.
     """
+    # of several processes each can read its own part of the batch alone
     rows = np.concatenate([np.asarray(s.data) for s in ids.addressable_shards])
     return DivergedError(
         f"{where}: loss {float(logged['loss']):g}, gradient norm "
@@ -39,4 +40,17 @@ def of_state(where: str, state: LearnerState) -> DivergedError:
     ]
     return DivergedError(
         f"{where}: not finite: {', '.join(names)}. What was saved before is as it was"
+    )
+
+
+def nearly_singular(where: str, jitter: float) -> str:
+    """Returns the warning about a matrix that was hardly possible to solve.
+
+    Args:
+        where: stage and move.
+        jitter: the most that was added to its diagonal.
+    """
+    return (
+        f"{where}: a matrix was close to singular; up to {jitter:.1e} was added to its "
+        "diagonal. More shrinkage or regularization of the method avoids that"
     )

@@ -1,4 +1,4 @@
-"""A run that is asked to leave finishes its step, saves, and says "run me again"."""
+"""A run that is asked to leave finishes its move, saves, and says "run me again"."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-# EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on
+# EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes the run
 RUN_AGAIN = 75
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -14,18 +14,21 @@ _INTERRUPTED = 128 + signal.SIGINT
 class Interrupt:
     """Remembers SIGTERM and SIGINT; a second SIGINT ends the process at once.
 
+    The handler only sets a flag: a state can be saved between two moves, but not in the
+    middle of one.
+
     Attributes:
         requested: whether one has come.
-        nothing_to_save: whether the process may leave right away, with `RUN_AGAIN`.
+        nothing_to_save: whether the process may leave at once, with `RUN_AGAIN`.
     """
 
     def __init__(self) -> None:
-        """Catches nothing until `catch` is called."""
+        """Handles no signal until `catch` is called."""
         self.requested = False
         self.nothing_to_save = True
 
     def catch(self) -> None:
-        """Takes over both signals of this process."""
+        """Handles both signals of this process from now on."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
 

@@ -1,14 +1,71 @@
-"""What `results.json` says of a run."""
+"""What is written of a stage that has been evaluated, and of a whole run."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
-from mmcl_jax.evaluation import cost
+import numpy as np
+
+from mmcl_jax.evaluation import calibration, cost, label_spaces
+from mmcl_jax.evaluation.calibration import CALIBRATION
 from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
+from mmcl_jax.streams.base import Stream, scored_tasks
 from mmcl_jax.streams.description import describe_tasks
+from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
+from mmcl_jax.training.evaluator import ByTask
+from mmcl_jax.workdir import predictions
 from mmcl_jax.workdir.results import Results, plain
+
+
+def write_scores(
+    workdir: pathlib.Path,
+    run: Run,
+    feed: Feed,
+    text: np.ndarray,
+    results: Results,
+    by_task: ByTask,
+) -> None:
+    """Writes predictions, temperatures and some embeddings after a stage.
+
+    Args:
+        workdir: of the run.
+        run: what is run.
+        feed: holds the cached queries of all test sets.
+        text: unit embeddings of the class names `[C d]`.
+        results: with the temperatures of the stage, which is not counted in yet.
+        by_task: predictions for the test sets.
+    """
+    path = workdir / "predictions" / f"{results.stages:03d}.npz"
+    predictions.save_predictions(path, by_task)
+    calibration.write(workdir / CALIBRATION, results.temperatures)
+    seen, _ = scored_tasks(run.stream, results.stages, "next")
+    tests = (row for i in seen for row in run.stream.tasks[i].test)
+    rows = predictions.some_of_each_class(tests)
+    path = workdir / "embeddings.npz"
+    predictions.save_embeddings(path, text, rows, feed.queries(rows))
+
+
+def mean_accuracies(
+    stream: Stream, results: Results, index: int
+) -> tuple[float, float, float]:
+    """Returns the mean accuracies on test sets after a stage.
+
+    Args:
+        stream: that is learned.
+        results: with the row of the stage.
+        index: of the stage.
+
+    Returns:
+        Of the stage's own tasks among the classes of each; of all tasks seen among all
+        classes seen, with the modality given, and with it predicted.
+    """
+    seen, _ = scored_tasks(stream, index, "next")
+    row = results.accuracy[:, :, seen[-1]]
+    own = row[0, 0, list(stream.stages[index])].mean()
+    given, predicted = row[label_spaces.SPACES.index("union")][:, seen].mean(-1)
+    return float(own), float(given), float(predicted)
 
 
 def whole_report(run: Run, results: Results) -> dict[str, Any]:

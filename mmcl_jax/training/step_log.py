@@ -1,4 +1,4 @@
-"""What training steps report, fetched from the devices for many steps at once."""
+"""Metrics of training steps, fetched from the devices for many steps at once."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,15 +8,15 @@ import jax
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.types import Metrics
 
-# steps that the devices have to do while the next one is made ready
+# steps that the devices may still be busy with while the next one is prepared
 _UNDER_WAY = 1
 
 
 class Step(NamedTuple):
-    """A step that was started.
+    """A training step that was started.
 
     Attributes:
-        number: counted from 0, of the stage.
+        number: in its stage, counted from 0.
         ids: of its samples, on the devices.
         metrics: on the devices.
     """
@@ -27,49 +27,51 @@ class Step(NamedTuple):
 
 
 class StepLog:
-    """The metrics of a stage, left on the devices until a row of steps is logged.
+    """The metrics of a stage, which stay on the devices for an interval of steps.
 
-    To fetch a number is to wait for its step. So the row is fetched when the devices
-    have a step more to do, and between two rows nothing is.
+    To fetch a number is to wait for its step. So the metrics of an interval are fetched
+    when the devices have one more step to do, and nothing is fetched in between.
     """
 
     def __init__(
         self,
         every: int,
-        last: int,
+        steps: int,
         write: Callable[[int, dict[str, float]], None],
         refused: Callable[[Step, LearnerState], None],
     ) -> None:
-        """Starts with no steps.
+        """Starts without steps.
 
         Args:
-            every: steps of a row; the last one of it is written.
-            last: step of the stage, which is written, too.
-            write: takes steps done, counted from 1, and metrics.
-            refused: takes a step that was not finite, and a later state.
+            every: steps of an interval, the last of which is written.
+            steps: of the stage; the last one is always written.
+            write: takes the steps done, counted from 1, and metrics.
+            refused: takes a step that was not finite, and the state after a later one.
         """
-        self._every, self._last = every, last
+        self._every, self._total = every, steps
         self._write, self._refused = write, refused
         self._steps: list[Step] = []
 
     def add(self, step: Step, state: LearnerState) -> None:
-        """Takes a step that was started, and looks at the row before it.
+        """Adds a step that was started, and looks at the interval before it.
 
         Args:
             step: its metrics have an entry "finite".
-            state: behind it.
+            state: after the step.
         """
         self._steps.append(step)
-        # else the batches of many steps would wait on the devices
+        # otherwise the host would run ahead, and batches of many steps would wait on
+        # the devices
         jax.block_until_ready([old.metrics for old in self._steps[:-_UNDER_WAY]])
         if step.number % self._every == 0:
             self._look(state, self._steps[:-1])
 
     def finish(self, state: LearnerState) -> None:
-        """Looks at all steps that were taken, which waits for them."""
+        """Looks at all steps that were added, which waits for them."""
         self._look(state, self._steps)
 
     def _look(self, state: LearnerState, steps: list[Step]) -> None:
+        """Writes and checks the first of the steps that were added."""
         self._steps = self._steps[len(steps) :]
         written = [step for step in steps if self._is_written(step)]
         flags, metrics = jax.device_get(
@@ -85,4 +87,4 @@ class StepLog:
 
     def _is_written(self, step: Step) -> bool:
         done = step.number + 1
-        return done % self._every == 0 or step.number == self._last
+        return done % self._every == 0 or done == self._total
