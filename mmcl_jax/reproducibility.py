@@ -10,7 +10,7 @@ import pathlib
 import tomllib
 from typing import Any
 
-from mmcl_jax.analysis import across_runs
+from mmcl_jax.sweeps import summary
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = "REPRODUCIBILITY.md"
@@ -81,7 +81,7 @@ def _section(path: pathlib.Path) -> str:
         for run in places.values()
     )
     runs = f"`--sweep={report['sweep']}`, {len(report['runs'])} runs"
-    tables = across_runs.to_markdown(report, level=4)
+    tables = summary.to_markdown(report, level=4)
     return f"\n### {path.stem}\n\n{runs}, on {where}.\n\n{tables}"
 
 

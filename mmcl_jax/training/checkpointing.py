@@ -14,10 +14,10 @@ from mmcl_jax.config import CheckpointOptions
 from mmcl_jax.errors import Preempted
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.training.preemption import Interrupt
-from mmcl_jax.workdir import layout as workdirs
-from mmcl_jax.workdir.layout import Position
+from mmcl_jax.workdir import layout, resuming
 from mmcl_jax.workdir.logs import Writer
 from mmcl_jax.workdir.results import Results
+from mmcl_jax.workdir.resuming import Position
 from mmcl_jax.workdir.snapshots import Snapshots
 
 # looks between two agreements of several processes on whether to save and to leave
@@ -53,9 +53,9 @@ class Keeper:
         """
         self._workdir, self._options, self._ends = workdir, options, ends
         self._interrupt, self._writer = interrupt, writer
-        self._snapshots = Snapshots(workdir / "snapshots")
+        self._snapshots = Snapshots(workdir / layout.SNAPSHOTS)
         self._checkpoints = Snapshots(
-            workdir / "checkpoints", digits=9, keep=_KEPT, background=True
+            workdir / layout.CHECKPOINTS, digits=9, keep=_KEPT, background=True
         )
         self._saved_at, self._saved_moves = time.monotonic(), 0
         self._asked = 0
@@ -77,7 +77,7 @@ class Keeper:
             Position(n, self._checkpoints, n) for n in self._checkpoints.numbers()
         ]
         # of two behind the same move the snapshot is the one that was scored
-        newest, damaged = workdirs.newest(self._workdir, [*at_stages, *inside])
+        newest, damaged = resuming.newest(self._workdir, [*at_stages, *inside])
         for line in damaged:
             self._writer.say(line)
         if newest is None:
@@ -90,7 +90,7 @@ class Keeper:
             results = Results.from_json(stored)
         except (KeyError, TypeError, ValueError) as error:
             path = newest.store.path(newest.number)
-            raise workdirs.foreign(path, error) from error
+            raise resuming.foreign(path, error) from error
         self._saved_moves = newest.moves
         return dataclasses.replace(state, **tree), results, newest.moves
 

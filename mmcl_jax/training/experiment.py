@@ -14,9 +14,8 @@ from rich.console import Console
 
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.evaluation import calibration, label_spaces
-from mmcl_jax.evaluation.calibration import CALIBRATION
-from mmcl_jax.files import write_text
+from mmcl_jax.evaluation import label_spaces
+from mmcl_jax.files import write_json, write_text
 from mmcl_jax.ops import rngs
 from mmcl_jax.parallel import distributed, host_memory, sharding
 from mmcl_jax.training import divergence
@@ -30,9 +29,9 @@ from mmcl_jax.training.preemption import Interrupt
 from mmcl_jax.training.run_summary import level_of_knowledge, whole_report
 from mmcl_jax.training.step_log import Step, StepLog
 from mmcl_jax.types import Batch, Classes
-from mmcl_jax.workdir import layout as workdirs
-from mmcl_jax.workdir import predictions
+from mmcl_jax.workdir import layout, predictions, resuming, temperatures
 from mmcl_jax.workdir import weights_and_biases as wandb
+from mmcl_jax.workdir.lock import Lock
 from mmcl_jax.workdir.logs import Writer, is_writer, make_loggers, results_table
 from mmcl_jax.workdir.progress import Bar
 from mmcl_jax.workdir.results import Results, plain
@@ -96,9 +95,9 @@ def run(
     """
     workdir = pathlib.Path(workdir)
     interrupt = interrupt or Interrupt()
-    workdirs.check(workdir, config)
+    resuming.check(workdir, config)
     wandb.check(config)
-    lock = workdirs.Lock(workdir) if is_writer() and workdir.exists() else None
+    lock = Lock(workdir) if is_writer() and workdir.exists() else None
     try:
         console = Console(quiet=not is_writer())
         try:
@@ -107,11 +106,11 @@ def run(
             raise ConfigError(str(error)) from error
         if is_writer():
             workdir.mkdir(parents=True, exist_ok=True)
-            lock = lock or workdirs.Lock(workdir)
-            workdirs.check(workdir, config)  # another run may have come in between
+            lock = lock or Lock(workdir)
+            resuming.check(workdir, config)  # another run may have come in between
             _fill(workdir, config, describe(assembled))
             summary = "\n".join(assembled.encoder.summary)
-            write_text(workdir / "encoder.txt", summary + "\n")
+            write_text(workdir / layout.ENCODER, summary + "\n")
         distributed.synchronize("workdir")
         writer = Writer(workdir, console)
         try:
@@ -131,12 +130,12 @@ def _fill(
     workdir: pathlib.Path, config: configs.Config, stream: dict[str, Any]
 ) -> None:
     """Writes what is known before the first task."""
-    (workdir / "predictions").mkdir(exist_ok=True)
-    if source := config.resume.removeprefix(workdirs.BRANCH):
-        workdirs.branch(workdir, pathlib.Path(source), stream)
-    workdirs.check_stream(workdir, stream)
-    write_text(workdir / "config.json", configs.to_json(config))
-    workdirs.write_json(workdir / "stream.json", stream)
+    (workdir / layout.PREDICTIONS).mkdir(exist_ok=True)
+    if source := config.resume.removeprefix(resuming.BRANCH):
+        resuming.branch(workdir, pathlib.Path(source), stream)
+    resuming.check_stream(workdir, stream)
+    resuming.write_config(workdir, config)
+    write_json(workdir / layout.STREAM, stream)
 
 
 class _Loop:
@@ -193,7 +192,7 @@ class _Loop:
                 host_memory.trim()
         report = self._report()
         if is_writer():
-            workdirs.write_json(self._workdir / "results.json", report)
+            write_json(self._workdir / layout.RESULTS, report)
         self._reporter.at_end(report)
         self._writer.table(results_table(report))
         return report
@@ -410,13 +409,13 @@ class _Loop:
     def _write_scores(
         self, index: int, seen: list[int], by_task: ByTask, results: Results
     ) -> None:
-        path = self._workdir / "predictions" / f"{index:03d}.npz"
+        path = layout.predictions(self._workdir, index)
         predictions.save_predictions(path, by_task)
-        calibration.write(self._workdir / CALIBRATION, results.temperatures)
+        temperatures.write(self._workdir, results.temperatures)
         tests = (row for i in seen for row in self._run.stream.tasks[i].test)
         rows = predictions.some_of_each_class(tests)
         queries = self._feed.queries(rows)
-        path = self._workdir / "embeddings.npz"
+        path = self._workdir / layout.EMBEDDINGS
         predictions.save_embeddings(path, self._text, rows, queries)
 
     def _report(self) -> dict[str, Any]:
