@@ -10,7 +10,7 @@ import pathlib
 import tomllib
 from typing import Any
 
-from mmcl_jax.sweeps import summary
+from mmcl_jax.sweeps import aggregate
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = "REPRODUCIBILITY.md"
@@ -81,7 +81,7 @@ def _section(path: pathlib.Path) -> str:
         for run in places.values()
     )
     runs = f"`--sweep={report['sweep']}`, {len(report['runs'])} runs"
-    tables = summary.to_markdown(report, level=4)
+    tables = aggregate.to_markdown(report, level=4)
     return f"\n### {path.stem}\n\n{runs}, on {where}.\n\n{tables}"
 
 

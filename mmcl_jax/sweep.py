@@ -19,7 +19,7 @@ from rich.console import Console
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
-from mmcl_jax.sweeps import jobset, local, runs, slurm, summary
+from mmcl_jax.sweeps import aggregate, jobset, local, runs, slurm
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
 _OUT = flags.DEFINE_string("out", None, "Where everything is written.")
@@ -155,11 +155,11 @@ def main(argv: list[str]) -> None:
     if _GATHER.value:
         left(ended, sweep, out, console)
     if ended:
-        report = summary.aggregate(ended, sweep.baseline, name)
-        summary.write(report, out)
+        report = aggregate.aggregate(ended, sweep.baseline, name)
+        aggregate.write(report, out)
         console.print(f"tables: {out / 'summary.md'}", highlight=False, soft_wrap=True)
     if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):
-        summary.write_choice(summary.choose(ended), pathlib.Path(_CHOOSE.value))
+        aggregate.write_choice(aggregate.choose(ended), pathlib.Path(_CHOOSE.value))
     for run_name, failure in failures.items():
         print(f"failed: {run_name}: {failure}", file=sys.stderr)
     if failures:

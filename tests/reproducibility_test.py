@@ -9,7 +9,7 @@ import pytest
 
 from mmcl_jax import reproducibility
 from mmcl_jax.methods import METHODS
-from mmcl_jax.sweeps import summary
+from mmcl_jax.sweeps import aggregate
 from tests import aggregate_test
 
 ROOT = reproducibility.ROOT
@@ -44,7 +44,7 @@ def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
     (tmp_path / "docs" / "results").mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "reproduced.toml", tmp_path / "docs")
     assert "No sweep is stored yet." in reproducibility.page(tmp_path)
-    report = summary.aggregate(aggregate_test.ENDED, "comm", "mine.py")
+    report = aggregate.aggregate(aggregate_test.ENDED, "comm", "mine.py")
     path = tmp_path / "docs" / "results" / "mine.json"
     path.write_text(json.dumps(report))
     text = reproducibility.page(tmp_path)

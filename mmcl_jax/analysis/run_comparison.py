@@ -55,6 +55,10 @@ def compare_runs(
         (run, check_stage(run, run.stages if stage is None else stage))
         for run in (first, second)
     ]
+    identities = [
+        identity(run, at, config)
+        for (run, at), config in zip(sides, configs, strict=True)
+    ]
     seen = [sorted(seen_tasks(run.stream, at)) for run, at in sides]
     if seen[0] != seen[1]:
         raise ComparisonError(
@@ -76,12 +80,8 @@ def compare_runs(
     return plain(
         {
             "kind": "runs",
-            **{
-                name: identity(*side, config)
-                for name, side, config in zip(
-                    ("first", "second"), sides, configs, strict=True
-                )
-            },
+            "first": identities[0],
+            "second": identities[1],
             "stream": first.hash,
             "intervals": "over test samples, paired; tasks and seeds as they are",
             "spaces": found,

@@ -97,12 +97,12 @@ def read_embeddings(run: StoredRun) -> StoredEmbeddings | None:
         _check_column("id", found.id, samples, 0, np.inf)
         _check_column("label", found.label, samples, 0, slots)
         width = found.text.shape[1:]
+        if len(width) != 1:
+            raise ValueError("text: no vectors")
         for name, rows in (("text", slots), ("query", samples)):
             values = getattr(found, name)
             if values.dtype.kind != "f" or values.shape != (rows, *width):
                 raise ValueError(f"{name}: arrays of another stream")
-        if len(width) != 1:
-            raise ValueError("text: no vectors")
         return found
 
 

@@ -24,7 +24,7 @@ from mmcl_jax.models.pretrained import tensors
 from mmcl_jax.models.pretrained.mapped import DTYPES
 from mmcl_jax.streams import manifest
 from mmcl_jax.streams.table_files import read_table
-from mmcl_jax.sweeps import runs, summary
+from mmcl_jax.sweeps import aggregate, runs
 from tests import helpers, torch_archive_test
 from tests.pages import EXAMPLE, make_run
 
@@ -241,9 +241,9 @@ def _read_results(folder: pathlib.Path, name: str) -> None:
         (place / each.name).mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.json"):
             shutil.copy(path, place / each.name)
-    report = summary.aggregate(runs.finished([run, other], place), "comm")
-    summary.to_csv(report)
-    summary.to_markdown(report)
+    report = aggregate.aggregate(runs.finished([run, other], place), "comm")
+    aggregate.to_csv(report)
+    aggregate.to_markdown(report)
     json.dumps(report, allow_nan=False)
 
 
