@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmcl_jax.analysis.run_comparison import ROUTE, SPACE, compare_pairs, compare_runs
+from mmcl_jax.analysis.measures import ROUTE, SPACE
+from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import SAMPLES, compare_snapshots
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ComparisonError

@@ -59,6 +59,11 @@ def raised_in(path: str | pathlib.Path, error: BaseException) -> str | None:
     return f"{path}, line {lines[-1]}: {type(error).__name__}: {what}"
 
 
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file at once; what is not finite raises `ValueError`."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file at once, so that a reader never finds half of it."""
     temporary = path.with_name(f"{path.name}.tmp")

@@ -27,6 +27,7 @@ from mmcl_jax.parallel import compilation_cache, distributed, host_memory
 from mmcl_jax.report.live import Reporter
 from mmcl_jax.training import experiment
 from mmcl_jax.training.preemption import RUN_AGAIN, Interrupt
+from mmcl_jax.workdir.layout import CONFIG
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment; without it the workdir's own is gone on with."
@@ -101,7 +102,7 @@ def _check_processes() -> None:
 def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Config:
     if given:
         return configs.resolve(given)
-    path = pathlib.Path(workdir) / "config.json"
+    path = pathlib.Path(workdir) / CONFIG
     if not os.path.isfile(path):  # one that cannot be looked at is none, either
         raise ConfigError(
             f"--config: missing, and {path} is not there to go on with; give a file, "

@@ -20,8 +20,16 @@ from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.files import write_text
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import pretrained
-from mmcl_jax.report import examples, page, theme
-from mmcl_jax.report.blocks import Card, Cards, Remarks, Samples, Section, Text
+from mmcl_jax.report import media, page, theme
+from mmcl_jax.report.blocks import (
+    Card,
+    Cards,
+    ClassSamples,
+    Remarks,
+    Samples,
+    Section,
+    Text,
+)
 from mmcl_jax.report.charts import shown
 from mmcl_jax.report.tables import Table, number, word
 from mmcl_jax.streams.base import Record, Stream
@@ -163,8 +171,8 @@ def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
 
 def _samples(
     stream: Stream, findings: Findings, inputs: InputSpec
-) -> Iterator[examples.ClassSamples]:
-    marks, room = theme.of_modalities(stream.modalities), examples.MAX_BYTES
+) -> Iterator[ClassSamples]:
+    marks, room = theme.of_modalities(stream.modalities), media.MAX_BYTES
     first: dict[int, list[Record]] = {}
     for record in (record for task in stream.tasks for record in task.train):
         if len(kept := first.setdefault(record.label, [])) < _SAMPLES:
@@ -172,10 +180,10 @@ def _samples(
     for label, count in enumerate(findings.counts[:_CLASSES]):
         own, modality = [], count.slot.modality
         for record in first.get(label, ()):
-            found = examples.example(record, modality, inputs)
-            own.append(examples.fitting(found, room))
+            found = media.example(record, modality, inputs)
+            own.append(media.fitting(found, room))
             room -= len(own[-1].content)
-        yield examples.ClassSamples(
+        yield ClassSamples(
             shown(count.slot.name),
             modality,
             marks[modality].colour,

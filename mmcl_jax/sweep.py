@@ -17,10 +17,9 @@ import sys
 from absl import app, flags
 from rich.console import Console
 
-from mmcl_jax.analysis import across_runs
 from mmcl_jax.cli import command_line
-from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.sweeps import jobset, local, runs, slurm
+from mmcl_jax.errors import ConfigError, DataError, WorkdirError
+from mmcl_jax.sweeps import aggregate, jobset, local, runs, slurm
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
 _OUT = flags.DEFINE_string("out", None, "Where everything is written.")
@@ -151,17 +150,16 @@ def main(argv: list[str]) -> None:
         else:
             failures = hand_over(sweep, out, console)
         ended = runs.finished(sweep.runs, out / "runs")
-        across_runs.check(ended, out / "runs")
-    except (ConfigError, DataError, OSError) as error:
+    except (ConfigError, DataError, WorkdirError, OSError) as error:
         sys.exit(command_line.complain(error))
     if _GATHER.value:
         left(ended, sweep, out, console)
     if ended:
-        report = across_runs.aggregate(ended, sweep.baseline, name)
-        across_runs.write(report, out)
+        report = aggregate.aggregate(ended, sweep.baseline, name)
+        aggregate.write(report, out)
         console.print(f"tables: {out / 'summary.md'}", highlight=False, soft_wrap=True)
     if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):
-        across_runs.write_choice(across_runs.choose(ended), pathlib.Path(_CHOOSE.value))
+        aggregate.write_choice(aggregate.choose(ended), pathlib.Path(_CHOOSE.value))
     for run_name, failure in failures.items():
         print(f"failed: {run_name}: {failure}", file=sys.stderr)
     if failures:

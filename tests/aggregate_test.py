@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from mmcl_jax.analysis import across_runs
-from mmcl_jax.analysis.across_runs import CHOSEN_BY, COSTS, METRICS
+from mmcl_jax.analysis import measures
+from mmcl_jax.analysis.measures import COSTS, METRICS
 from mmcl_jax.config import Config, MethodOptions
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.sweeps import aggregate
+from mmcl_jax.sweeps.aggregate import CHOSEN_BY
 from mmcl_jax.sweeps.runs import Run
+from mmcl_jax.workdir import schema
 
 LAST = "given/last_average_accuracy"
 
@@ -43,12 +46,12 @@ VALUES = {
     ("ridge", "recurring", 0): 0.7,
 }
 ENDED = [(_run(*place), _results(value)) for place, value in VALUES.items()]
-REPORT = across_runs.aggregate(ENDED, "comm")
+REPORT = aggregate.aggregate(ENDED, "comm")
 
 
 def test_summaries_are_over_the_runs_of_a_stream_and_of_all() -> None:
     summaries = REPORT["summaries"]
-    assert list(summaries) == ["random", "recurring", across_runs.ALL_STREAMS]
+    assert list(summaries) == ["random", "recurring", aggregate.ALL_STREAMS]
     entry = summaries["random"]["comm"][LAST]
     assert entry["mean"] == pytest.approx(0.6)
     assert entry["deviation"] == pytest.approx(0.02**0.5)
@@ -56,9 +59,14 @@ def test_summaries_are_over_the_runs_of_a_stream_and_of_all() -> None:
     assert entry["values"] == [0.5, 0.7]
     assert summaries["recurring"]["ridge"][LAST]["deviation"] is None
     # streams of a seed share classes and samples: the seed counts once
-    over_all = summaries[across_runs.ALL_STREAMS]
+    over_all = summaries[aggregate.ALL_STREAMS]
     assert over_all["comm"][LAST]["values"] == pytest.approx([0.7, 0.75])
     assert over_all["ridge"][LAST]["values"] == pytest.approx([0.65])
+
+
+def test_what_is_compared_is_what_the_reader_asks_for() -> None:
+    assert tuple(METRICS) == schema.METRICS
+    assert tuple(COSTS) == (*schema.COSTS, "seconds")
 
 
 def test_each_view_is_of_its_label_space_and_route() -> None:
@@ -70,8 +78,8 @@ def test_each_view_is_of_its_label_space_and_route() -> None:
         for s, space in enumerate(SPACES)
     }
     found = {
-        view: across_runs.measured(results)[f"{view}/learning_accuracy"]
-        for view in across_runs.VIEWS
+        view: measures.measured(results)[f"{view}/learning_accuracy"]
+        for view in measures.VIEWS
     }
     union, modality = (10 * SPACES.index(space) for space in ("union", "modality"))
     given, predicted = ROUTES.index("given"), ROUTES.index("predicted")
@@ -83,11 +91,11 @@ def test_each_view_is_of_its_label_space_and_route() -> None:
 
 
 def test_a_single_stream_is_not_shown_twice() -> None:
-    report = across_runs.aggregate(ENDED[:2], "comm")
+    report = aggregate.aggregate(ENDED[:2], "comm")
     assert list(report["summaries"]) == ["random"]
     assert report["differences"] == {"random": {}}
     # nor all streams, where no seed has them
-    report = across_runs.aggregate([ENDED[0], ENDED[3]], "comm")
+    report = aggregate.aggregate([ENDED[0], ENDED[3]], "comm")
     assert list(report["summaries"]) == ["random", "recurring"]
 
 
@@ -95,7 +103,7 @@ def test_differences_are_to_the_run_of_one_order_and_seed() -> None:
     (entry,) = REPORT["differences"]["random"].values()
     assert entry[LAST]["values"] == pytest.approx([0.1, -0.1])
     assert entry[LAST]["mean"] == pytest.approx(0)
-    for stream, difference in (("recurring", -0.2), (across_runs.ALL_STREAMS, -0.05)):
+    for stream, difference in (("recurring", -0.2), (aggregate.ALL_STREAMS, -0.05)):
         (entry,) = REPORT["differences"][stream].values()
         assert entry[LAST]["values"] == pytest.approx([difference])
 
@@ -104,9 +112,9 @@ def test_ranks_are_over_runs_that_all_have_and_less_forgetting_is_better() -> No
     for key in (LAST, "given/forgetting_chaudhry"):
         ranks = REPORT["ranks"][key]
         assert ranks["random"] == {"runs": 2, "mean": {"comm": 1.5, "ridge": 1.5}}
-        assert ranks[across_runs.ALL_STREAMS]["runs"] == 1
+        assert ranks[aggregate.ALL_STREAMS]["runs"] == 1
     one = [ENDED[0], ENDED[4]]
-    ranks = across_runs.aggregate(one, "comm")["ranks"]
+    ranks = aggregate.aggregate(one, "comm")["ranks"]
     assert ranks[LAST]["random"]["mean"] == {"comm": 2, "ridge": 1}
     for name in ("forgetting_chaudhry", "excess_forgetting"):
         found = ranks[f"predicted/{name}"]["random"]["mean"]
@@ -118,34 +126,34 @@ def test_cost_is_a_mean_over_runs() -> None:
         (_run("comm", "random", seed), _results(0.5, seconds))
         for seed, seconds in enumerate([2.0, 4.0])
     ]
-    (found,) = across_runs.aggregate(ended, "comm")["cost"].values()
+    (found,) = aggregate.aggregate(ended, "comm")["cost"].values()
     assert found == dict.fromkeys(COSTS, 8) | {"seconds": 4}
 
 
 def test_what_is_not_defined_stays_so() -> None:
     ended = [(_run("joint", "random", seed), _results(None)) for seed in (0, 1)]
-    report = across_runs.aggregate(ended, "comm")
+    report = aggregate.aggregate(ended, "comm")
     json.dumps(report, allow_nan=False)
     assert report["summaries"]["random"]["joint"][LAST]["mean"] is None
     assert report["ranks"][LAST]["random"] == {"runs": 0, "mean": {"joint": None}}
-    assert "| `joint` | 2 | - | - | - | - | - |" in across_runs.to_markdown(report)
+    assert "| `joint` | 2 | - | - | - | - | - |" in aggregate.to_markdown(report)
 
 
 def test_markdown_shows_percent_interval_and_few_values() -> None:
-    text = across_runs.to_markdown(REPORT)
+    text = aggregate.to_markdown(REPORT)
     assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
     assert "+0.0 ± 14.1<br>[-10.0, +10.0]<br>+10.0 -10.0 |" in text
     assert "| `ridge` | 1 | 70.0 | 70.0 |" in text
     assert "# recurring" in text
     assert "| `ridge` | 1.50 |" in text
     many = [(_run("comm", "random", seed), _results(0.1 * seed)) for seed in range(5)]
-    text = across_runs.to_markdown(across_runs.aggregate(many, "comm"))
+    text = aggregate.to_markdown(aggregate.aggregate(many, "comm"))
     assert "20.0 ± 15.8<br>[8.0, 32.0] |" in text
 
 
 def test_every_row_of_a_table_has_as_many_cells() -> None:
     table: list[str] = []
-    for line in [*across_runs.to_markdown(REPORT).splitlines(), ""]:
+    for line in [*aggregate.to_markdown(REPORT).splitlines(), ""]:
         if line.startswith("|"):
             table.append(line)
         else:
@@ -154,7 +162,7 @@ def test_every_row_of_a_table_has_as_many_cells() -> None:
 
 
 def test_csv_has_the_same_numbers() -> None:
-    rows = list(csv.DictReader(io.StringIO(across_runs.to_csv(REPORT))))
+    rows = list(csv.DictReader(io.StringIO(aggregate.to_csv(REPORT))))
     assert {row["table"] for row in rows} == {
         "summaries",
         "differences",
@@ -182,7 +190,7 @@ def test_the_best_mean_is_chosen_by_method() -> None:
         )
         for seed, score in enumerate(scores)
     ]
-    choice = across_runs.choose(ended)
+    choice = aggregate.choose(ended)
     # the first of two that are equal but for rounding
     assert choice["chosen"] == {"comm": {"value": 2.0}, "ridge": {"value": 1.0}}
     assert choice["metric"] == f"union/{CHOSEN_BY}"
@@ -201,7 +209,7 @@ def test_a_choice_leaves_other_methods_and_fields_as_they_were(
     third = [(_run("comm b", "random", 0, rate=3.0), _results(0.5))]
     fourth = [(_run("comm c", "random", 0, size=4), _results(0.5))]
     for ended in (first, second, third, fourth):
-        across_runs.write_choice(across_runs.choose(ended), path)
+        aggregate.write_choice(aggregate.choose(ended), path)
     stored = json.loads(path.read_text())
     assert stored["chosen"] == {
         "comm": {"rate": 3.0, "size": 4},
@@ -214,7 +222,7 @@ def test_a_choice_leaves_other_methods_and_fields_as_they_were(
 
 
 def test_written_files_are_whole(tmp_path: pathlib.Path) -> None:
-    across_runs.write(REPORT, tmp_path)
+    aggregate.write(REPORT, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "summary.json",
         "summary.csv",

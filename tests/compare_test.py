@@ -12,8 +12,8 @@ import scipy.stats
 from mmcl_jax.analysis import embeddings
 from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
-from mmcl_jax.errors import ComparisonError, DataError
-from mmcl_jax.workdir import reading, states
+from mmcl_jax.errors import ComparisonError, DataError, WorkdirError
+from mmcl_jax.workdir import predictions, reading, states
 from tests import helpers
 from tests.programs import run_each
 
@@ -209,7 +209,7 @@ def test_embeddings_are_those_that_predict(trained):
     assert first[modality]["cosine"] < 1 - 1e-6
     run = reading.read_run(trained["sequential"])
     state = states.read(trained["sequential"] / "snapshots" / "002")
-    assembled = embeddings.assembled(run)
+    assembled = embeddings.assembled(run, reading.config_of(run))
     embedded = embeddings.embed(assembled, [(2, state), (2, state)], [0, 1, 2], 1000)
     feed_ids = {}
     for task in range(3):
@@ -239,7 +239,7 @@ def test_comparisons_that_mean_nothing_are_refused(trained, tmp_path):
         compare_snapshots(comm, 0, 2)
     with pytest.raises(ComparisonError, match="the earlier one first"):
         compare_snapshots(comm, 2, 2)
-    with pytest.raises(DataError, match="no config.json"):
+    with pytest.raises(WorkdirError, match="config.json is not there"):
         compare_runs(comm, tmp_path)
     shorter = tmp_path / "shorter"
     shutil.copytree(sequential, shorter)
@@ -275,7 +275,7 @@ def test_damaged_predictions_are_named(trained, tmp_path, how: str, monkeypatch)
         columns.pop("chosen/union/given")
         np.savez(path, **columns)
     else:
-        monkeypatch.setattr(reading, "MAX_PREDICTION_BYTES", 100)
+        monkeypatch.setattr(predictions, "MAX_BYTES", 100)
     with pytest.raises(DataError, match="002.npz"):
         compare_runs(workdir, trained["sequential"])
 

@@ -13,7 +13,6 @@ import safetensors.numpy
 from rich.console import Console
 
 from mmcl_jax import config
-from mmcl_jax.analysis import across_runs
 from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.files import MAX_JSON_BYTES, read_json
@@ -21,8 +20,9 @@ from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import pretrained
 from mmcl_jax.streams.table_files import read_table
 from mmcl_jax.sweeps import runs
-from mmcl_jax.workdir import logs
+from mmcl_jax.workdir import logs, schema
 from tests import helpers
+from tests.pages import EXAMPLE, make_run
 
 
 @pytest.fixture(scope="module")
@@ -108,39 +108,37 @@ def test_stored_configs_name_the_file_and_the_field(tmp_path: pathlib.Path) -> N
         config.load(path)
 
 
-_RESULTS = {
-    "metrics": {
-        space: {route: dict.fromkeys(across_runs.METRICS, 0.5) for route in ROUTES}
-        for space in SPACES
-    },
-    "cost": dict.fromkeys(across_runs.COSTS, 1) | {"seconds": {"train": 1.0}},
-    "environment": {"jax": "1"},
+_METRICS = {
+    space: {route: dict.fromkeys(schema.METRICS, 0.5) for route in ROUTES}
+    for space in SPACES
 }
+_COST = dict.fromkeys(schema.COSTS, 1) | {"seconds": {"train": 1.0}}
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"metrics": None},
-        {"metrics": _RESULTS["metrics"] | {"union": {}}},
-        {"metrics": {"union": _RESULTS["metrics"]["union"]}},
+        {"metrics": _METRICS | {"union": {}}},
+        {"metrics": {"union": _METRICS["union"]}},
         {"cost": {}},
-        {"cost": _RESULTS["cost"] | {"bytes_remembered": None}},
-        {"cost": _RESULTS["cost"] | {"seconds": {"train": float("inf")}}},
-        {"cost": _RESULTS["cost"] | {"parameters_trained": "many"}},
+        {"cost": _COST | {"bytes_remembered": None}},
+        {"cost": _COST | {"seconds": {"train": float("inf")}}},
+        {"cost": _COST | {"parameters_trained": "many"}},
         {"environment": 3},
     ],
 )
 def test_damaged_results_are_named(change: dict, tmp_path: pathlib.Path) -> None:
     run = runs.Run("comm", "random", 0, config.Config())
-    path = tmp_path / run.name / "results.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(_RESULTS))
-    across_runs.check(runs.finished([run], tmp_path), tmp_path)
-    path.write_text(json.dumps(_RESULTS | change))
-    with pytest.raises(DataError) as caught:
-        across_runs.check(runs.finished([run], tmp_path), tmp_path)
-    assert str(path) in str(caught.value)
+    path = make_run(tmp_path / run.name, EXAMPLE) / "results.json"
+    whole = json.loads(path.read_text()) | {"metrics": _METRICS, "cost": _COST}
+    path.write_text(json.dumps(whole))
+    assert runs.finished([run], tmp_path) == [(run, whole)]
+    path.write_text(json.dumps(whole | change))
+    (field,) = change
+    with pytest.raises(DataError, match=field) as caught:
+        runs.finished([run], tmp_path)
+    assert str(caught.value).startswith(str(path))
 
 
 # encoders

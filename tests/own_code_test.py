@@ -226,13 +226,13 @@ def test_a_path_that_other_processes_would_not_find_is_refused(
 
 
 def test_another_file_is_another_config(method, tmp_path) -> None:
-    from mmcl_jax.workdir import layout
+    from mmcl_jax.workdir import resuming
 
     (tmp_path / "config.json").write_text(config.to_json(_config(method)))
-    layout.check(tmp_path, _config(method))
+    resuming.check(tmp_path, _config(method))
     method.write_text(method.read_text() + "\n# changed\n")
     with pytest.raises(ConfigError, match=r"config\.method\.module is 'mine\.py#"):
-        layout.check(tmp_path, _config(method))
+        resuming.check(tmp_path, _config(method))
 
 
 def _modality(tmp_path: pathlib.Path, code: str = MODALITY) -> Config:

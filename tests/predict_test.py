@@ -16,6 +16,7 @@ from mmcl_jax.serving import file_types, from_workdir
 from mmcl_jax.streams.base import TaskDraft, build_stream
 from mmcl_jax.streams.description import describe_tasks, stored_stream
 from mmcl_jax.training import build
+from mmcl_jax.workdir import temperatures
 from tests import helpers
 
 runs = pytest.mark.xdist_group("runs")
@@ -97,20 +98,22 @@ def test_samples_that_are_all_right_ask_for_no_certainty() -> None:
 
 
 def test_temperatures_of_stages_are_averaged(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "calibration.json"
-    assert calibration.read(path, 0) is None
+    def known(snapshot: int) -> dict[str, float] | None:
+        return calibration.at_snapshot(temperatures.read(tmp_path), snapshot)
+
+    assert known(0) is None
     second = {"given": 8.0, "predicted": 1.0}
-    calibration.write(path, {1: second})
-    assert calibration.read(path, 0) is None
-    assert calibration.read(path, 1) is None  # of the first stage nothing is known
-    calibration.write(path, {0: {"given": None, "predicted": 4.0}, 1: second})
-    averaged = {"given": 8.0, "predicted": 2.0}
-    assert calibration.read(path, 1) == pytest.approx(averaged)
-    assert calibration.read(path, 0) == pytest.approx({"given": 1.0, "predicted": 4.0})
+    temperatures.write(tmp_path, {1: second})
+    assert known(0) is None
+    assert known(1) is None  # of the first stage nothing is known
+    temperatures.write(tmp_path, {0: {"given": None, "predicted": 4.0}, 1: second})
+    assert known(1) == pytest.approx({"given": 8.0, "predicted": 2.0})
+    assert known(0) == pytest.approx({"given": 1.0, "predicted": 4.0})
+    path = tmp_path / "calibration.json"
     for damaged in ("[]", '{"temperatures": {"0": {"given": -1, "predicted": 1}}}'):
         path.write_text(damaged)
         with pytest.raises(DataError, match=r"calibration\.json"):
-            calibration.read(path, 0)
+            temperatures.read(tmp_path)
 
 
 # streams that are read back
@@ -250,7 +253,7 @@ def test_workdirs_that_cannot_be_used_are_named(workdir: pathlib.Path) -> None:
     for key, value, message in (
         ("preprocessing", {"image": "image-0"}, "preprocesses samples as"),
         ("encoder", "0" * 64, "not the encoder that"),
-        ("tasks", [], "stream.json: ValueError"),
+        ("tasks", [], "stream.json: stages do not hold each task once"),
     ):
         (workdir / "stream.json").write_text(json.dumps(stream | {key: value}))
         with pytest.raises(ValueError, match=message):

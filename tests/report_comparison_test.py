@@ -12,11 +12,12 @@ import scipy.stats
 from mmcl_jax.analysis import paired_tests, statistics
 from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
-from mmcl_jax.report import changes, data, differences, figures, page
+from mmcl_jax.report import changes, differences, figures, page, run_data, run_loader
 from mmcl_jax.report.blocks import Cards, Section
 from mmcl_jax.report.charts import Bars, Forest, Interval, Label
 from mmcl_jax.report.history import History
 from mmcl_jax.report.theme import Mark
+from mmcl_jax.workdir.reading import read_run
 from tests.pages import EXAMPLE, check_page, lines, make_run, predict, values
 from tests.report_test import HOSTILE
 
@@ -33,7 +34,7 @@ def guessed(right: float, seed: int, samples: int = TASKS * _EACH) -> np.ndarray
     return np.where(hit, label, np.where(label > 0, label - 1, min(1, label[-1])))
 
 
-def section(runs: list[data.RunData], name: str) -> Section:
+def section(runs: list[run_data.RunData], name: str) -> Section:
     return named(page.sections(runs), name)
 
 
@@ -64,7 +65,7 @@ def rows_of(path: pathlib.Path) -> list[dict[str, str]]:
 
 def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
     pair = folders["comm-0"], folders["ridge-0"]
-    loaded = [data.load(folder, inside=False) for folder in pair]
+    loaded = [run_loader.load(folder, inside=False) for folder in pair]
     page.write(loaded, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     check_page(text)
@@ -116,7 +117,7 @@ def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
 
 
 def test_several_seeds_have_an_interval_over_pairs(folders, tmp_path) -> None:
-    loaded = [data.load(folder, inside=False) for folder in folders.values()]
+    loaded = [run_loader.load(folder, inside=False) for folder in folders.values()]
     page.write(loaded[::-1], tmp_path / "out")
     # ridge is the first now; order and hash of the stream go with the seed
     pairs = [(folders[f"ridge-{s}"], folders[f"comm-{s}"]) for s in (1, 0)]
@@ -162,13 +163,13 @@ def test_runs_that_cannot_be_compared_are_named(folders, tmp_path) -> None:
         predict(fewer, stage, _EACH, guessed(0.5, 0, TASKS * _EACH - 1))
     alone = make_run(tmp_path / "alone", EXAMPLE, method="lwf", seed=7)
     elsewhere = [folders["comm-0"], folders["ridge-1"]]
-    loaded = [data.load(f, inside=False) for f in elsewhere]
+    loaded = [run_loader.load(f, inside=False) for f in elsewhere]
     found = section(loaded, "differences")
     assert found.absent == "no two of these runs can be compared"
     ((_, reason),) = found.blocks[0].facts
     assert "different streams" in reason and str(folders["ridge-1"]) in reason
     chosen = [*folders.values(), damaged, fewer, alone]
-    loaded = [data.load(f, inside=False) for f in chosen]
+    loaded = [run_loader.load(f, inside=False) for f in chosen]
     parts = page.sections(loaded)
     found = named(parts, "differences")
     assert found.absent == ""
@@ -187,7 +188,7 @@ def test_runs_of_one_method_are_compared_to_the_first(folders, tmp_path) -> None
     for stage in range(TASKS):
         predict(again, stage, _EACH, guessed(0.9, 5))
     chosen = [folders["comm-0"], again, folders["comm-1"]]
-    found = section([data.load(f, inside=False) for f in chosen], "differences")
+    found = section([run_loader.load(f, inside=False) for f in chosen], "differences")
     *_, table, facts = found.blocks
     assert {row[0].text for row in table.body} == {"again"}
     expected = compare_runs(chosen[0], again)["spaces"]["union"]["predicted"]["all"]
@@ -210,9 +211,9 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
             (folder / "predictions" / f"{stage:03d}.npz").touch()
         predict(folder, tasks - 1, _EACH, guessed(0.5, k, tasks * _EACH))
     unknown = make_run(tmp_path / "unknown", matrix, method=HOSTILE[0], names=names)
-    runs = [data.load(folder, inside=False) for folder in (*made, unknown)]
+    runs = [run_loader.load(folder, inside=False) for folder in (*made, unknown)]
     # without the others, which take their time
-    found = differences.differences(data.group(runs))
+    found = differences.differences(run_data.group(runs))
     parsed = check_page(page.to_html("report", "title", [found], Cards(())))
     assert found.absent == "" and "the first methods alone" in found.about
     ((name, reason),) = found.blocks[-1].facts
@@ -221,7 +222,7 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
     for stage in range(tasks - 1):
         predict(made[0], stage, 2, guessed(0.5, stage, tasks * 2))
     predict(made[0], tasks - 1, 2, guessed(0.5, 0, tasks * 2))
-    one = data.load(made[0])
+    one = run_loader.load(made[0])
     found = changes.changes(one)
     parsed = check_page(page.to_html("report", "title", [found], Cards(())))
     assert "the table alone tells" in found.about
@@ -233,7 +234,7 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
 
 def test_changes_are_counted_since_each_task_was_learnt(folders, tmp_path) -> None:
     folder = folders["comm-0"]
-    run = data.load(folder)
+    run = run_loader.load(folder)
     page.write([run], tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     check_page(text)
@@ -269,11 +270,11 @@ def test_each_file_of_predictions_is_read_once(tmp_path) -> None:
     predict(folder, 0, _EACH, guessed(0.5, 0))
     predict(folder, 1, _EACH, guessed(0.5, 1))
     history = History(folder)
-    history.follow_predictions([[0], [1]], TASKS, TASKS)
+    history.follow_predictions(read_run(folder), 2)
     for stage in (0, 1):
         (folder / "predictions" / f"{stage:03d}.npz").write_text("never read again")
     predict(folder, 2, _EACH, guessed(0.5, 2))
-    run = data.load(folder, history=history)
+    run = run_loader.load(folder, history=history)
     assert [part.task.tolist() for part in history.just_learnt] == [
         [task] * _EACH for task in range(TASKS)
     ]
@@ -288,21 +289,21 @@ def test_of_changes_that_cannot_be_counted_the_page_says_why(tmp_path) -> None:
     for stage in range(TASKS):
         predict(folder, stage, _EACH, guessed(0.5, stage))
     (folder / "predictions" / "000.npz").write_text("no zip")
-    run = data.load(folder)
+    run = run_loader.load(folder)
     parts = page.sections([run])
     text = page.render([run], parts)
     assert "predictions/000.npz: cannot be decoded" in named(parts, "changes").absent
     assert "taken for" in check_page(text).text
     (folder / "predictions" / "000.npz").unlink()
-    assert "no such file" in section([data.load(folder)], "changes").absent
+    assert "no such file" in section([run_loader.load(folder)], "changes").absent
     predict(folder, 0, _EACH, guessed(0.5, 0, TASKS * _EACH - 30))
     assert (
         "different test samples: task 1"
-        in section([data.load(folder)], "changes").absent
+        in section([run_loader.load(folder)], "changes").absent
     )
     one = make_run(tmp_path / "one", EXAMPLE[:1, :1])
     predict(one, 0, _EACH, guessed(0.5, 0, _EACH))
-    assert "there is one" in section([data.load(one)], "changes").absent
+    assert "there is one" in section([run_loader.load(one)], "changes").absent
 
 
 runs = pytest.mark.xdist_group("runs")
@@ -311,7 +312,7 @@ runs = pytest.mark.xdist_group("runs")
 @runs
 @pytest.mark.slow
 def test_changes_of_a_real_run_are_those_of_compare(whole_run) -> None:
-    found = changes.since_learnt(data.load(whole_run.workdir))
+    found = changes.since_learnt(run_loader.load(whole_run.workdir))
     for task in range(2):
         counts = compare_snapshots(
             whole_run.workdir, task + 1, 3, with_embeddings=False

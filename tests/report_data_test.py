@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.errors import DataError
-from mmcl_jax.report import data, page
+from mmcl_jax.errors import DataError, WorkdirError
+from mmcl_jax.report import page, run_loader
 from mmcl_jax.report.history import History
 from mmcl_jax.streams.base import Record
 from mmcl_jax.workdir.predictions import save_embeddings, some_of_each_class
@@ -51,7 +51,7 @@ def test_drift_and_relevance_are_read_from_snapshots(tmp_path: pathlib.Path) -> 
     assert history.drift[1] == {"image": 0.0, "audio": 0.0}
     assert history.drift[2] == {"image": pytest.approx(0.5), "audio": 0.0}
     np.testing.assert_array_equal(history.relevance[2], [[0.75, 0.25], [0.5, 0.5]])
-    run = data.load(folder)
+    run = run_loader.load(folder)
     page.write([run], tmp_path / "out")
     rows = list(csv.reader(lines(tmp_path / "out" / "drift.csv")))
     # audio is met in the second task, so that its prompts drift from there
@@ -68,10 +68,10 @@ def test_drift_and_relevance_are_read_from_snapshots(tmp_path: pathlib.Path) -> 
 def test_a_run_on_its_way_is_read_from_its_newest_snapshot(tmp_path) -> None:
     folder = make_run(tmp_path / "run", EXAMPLE, finished=False)
     with pytest.raises(DataError, match="neither results.json nor a snapshot"):
-        data.load(folder)
+        run_loader.load(folder)
     snapshots(folder, [2.0, 2.0, 2.0])
     shutil.rmtree(folder / "snapshots" / "002")
-    run = data.load(folder)
+    run = run_loader.load(folder)
     assert run.rows == (0, 1) and not run.finished
     text = page.render([run], page.sections([run]))
     assert "2 of 3 stages" in text
@@ -84,7 +84,7 @@ def test_a_snapshot_that_cannot_be_read_is_named(tmp_path: pathlib.Path) -> None
     for file in (folder / "snapshots" / "000" / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(b"x")
-    run = data.load(folder)
+    run = run_loader.load(folder)
     assert "snapshots/000 cannot be read" in page.render([run], page.sections([run]))
 
 
@@ -93,11 +93,11 @@ def test_of_several_runs_the_inside_is_not_read(tmp_path: pathlib.Path) -> None:
     for name in ("predictions/002.npz", "embeddings.npz"):
         (folder / name).write_text("damaged")
     other = make_run(tmp_path / "other", EXAMPLE, seed=1)
-    loaded = [data.load(each, inside=False) for each in (folder, other)]
+    loaded = [run_loader.load(each, inside=False) for each in (folder, other)]
     assert len(page.sections(loaded)) > 5
     assert loaded[0].history.stages == []
     with pytest.raises(DataError, match=r"002\.npz"):
-        data.load(folder)
+        run_loader.load(folder)
 
 
 def test_warnings_are_listed(tmp_path: pathlib.Path) -> None:
@@ -113,7 +113,7 @@ def test_warnings_are_listed(tmp_path: pathlib.Path) -> None:
     (folder / "log.txt").write_text(
         f"{line}\n{line}\n2026-01-01 10:00:01,000 all well\n"
     )
-    run = data.load(folder)
+    run = run_loader.load(folder)
     (section,) = [s for s in page.sections([run]) if s.name == "warnings"]
     (block,) = section.blocks
     assert len(block.lines) == 6
@@ -146,14 +146,19 @@ def test_a_damaged_workdir_is_refused_by_name(case: str, tmp_path) -> None:
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
-    with pytest.raises(DataError, match=re.escape(str(folder))):
-        data.load(folder)
+    with pytest.raises((DataError, WorkdirError), match=re.escape(str(folder))):
+        run_loader.load(folder)
 
 
 # what a hand has changed: file, field, what stands there (absent: None), what is said
 EDITED = {
     "no method": ("config.json", "method.name", None, "method.name is missing"),
-    "a stage of no task": ("stream.json", "stages", [[9]], "not those of stream.json"),
+    "a stage of no task": (
+        "stream.json",
+        "stages",
+        [[9]],
+        "stages do not hold each task once",
+    ),
     "a class of no tower": ("stream.json", "classes.0.modality", "smell", "'smell'"),
     "no cost": ("results.json", "cost", None, "cost is missing"),
     "seconds in words": (
@@ -223,8 +228,8 @@ def test_a_field_that_was_edited_is_named(case: str, tmp_path) -> None:
         inner[last] = value
     path.write_text(json.dumps(whole))
     with pytest.raises(DataError, match=re.escape(message)) as caught:
-        data.load(path.parent)
-    assert str(caught.value).startswith(str(path if name != "stream.json" else "/"))
+        run_loader.load(path.parent)
+    assert str(caught.value).startswith(str(path))
 
 
 @pytest.mark.parametrize("name", ["embeddings.npz", "predictions/002.npz"])
@@ -237,7 +242,7 @@ def test_arrays_of_another_stream_are_refused(name, label, tmp_path) -> None:
         arrays = dict(stored) | {"label": label}
     np.savez(folder / name, **arrays)
     with pytest.raises(DataError, match=re.escape(str(folder / name))):
-        data.load(folder)
+        run_loader.load(folder)
 
 
 def test_embeddings_are_saved_class_by_class(

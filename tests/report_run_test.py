@@ -14,7 +14,7 @@ import pytest
 
 from mmcl_jax import config
 from mmcl_jax.evaluation import label_spaces
-from mmcl_jax.report import accuracy, data, examples, live
+from mmcl_jax.report import accuracy, live, media, mistakes, run_data, run_loader
 from mmcl_jax.training import build
 from tests import fork_server, helpers
 from tests.pages import check_page, heat, values
@@ -115,19 +115,19 @@ def test_program_makes_the_page_that_the_run_made(whole_run, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", helpers.WRITERS)
 def test_samples_of_every_modality_can_be_shown(whole_run, modality: str) -> None:
-    run = data.load(whole_run.workdir, inside=False)
+    run = run_loader.load(whole_run.workdir, inside=False)
     drawn = build.build_stream(config.Config(stream=config.World(tasks=5)))
     inputs = build.pretrained.read_inputs(str(build.BUILTIN_ENCODER))
-    run = dataclasses.replace(run, source=data.Source(drawn, inputs))
+    run = dataclasses.replace(run, source=run_data.Source(drawn, inputs))
     task = next(task for task in drawn.tasks if task.modality == modality)
-    example = examples._example(run, task.test[0].id, task.test[0].label)
+    example = mistakes._example(run, task.test[0].id, task.test[0].label)
     kind, start = {
         "audio": ("sound", "data:audio/mpeg;base64,"),
         "text": ("sentence", ""),
     }.get(modality, ("picture", "data:image/webp;base64,"))
     assert example.kind == kind
     assert example.content.startswith(start)
-    assert 8 < len(example.content) < examples.MAX_BYTES / 18
+    assert 8 < len(example.content) < media.MAX_BYTES / 18
 
 
 PROBE = (pathlib.Path(__file__).parent / "report_probe.js").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmcl_jax.analysis import statistics
 from mmcl_jax.evaluation import metrics
-from mmcl_jax.report import curves, data, figures, page, tables, theme
+from mmcl_jax.report import curves, figures, page, run_data, run_loader, tables, theme
 from mmcl_jax.report.charts import shown
 from tests.pages import EXAMPLE, check_page, heat, lines, make_run, values
 
@@ -31,7 +31,7 @@ HOSTILE = (
 def example(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The folder with the report of the worked example."""
     folder = tmp_path_factory.mktemp("example")
-    loaded = data.load(make_run(folder / "run", EXAMPLE))
+    loaded = run_loader.load(make_run(folder / "run", EXAMPLE))
     page.write([loaded], folder / "out")
     return folder / "out"
 
@@ -76,7 +76,7 @@ def test_files_beside_the_page(example: pathlib.Path) -> None:
 
 
 def test_curves_are_those_of_the_matrix_so_far(tmp_path: pathlib.Path) -> None:
-    run = data.load(make_run(tmp_path / "run", EXAMPLE))
+    run = run_loader.load(make_run(tmp_path / "run", EXAMPLE))
     assert curves.curve(
         run, metrics.last_average_accuracy, "union", "given"
     ) == pytest.approx([0.8, 0.8, 2.2 / 3])
@@ -122,7 +122,7 @@ def test_tables_are_latex(example: pathlib.Path) -> None:
 
 def test_names_from_data_are_escaped_everywhere(tmp_path: pathlib.Path) -> None:
     matrix = np.full((len(HOSTILE),) * 2, 0.5)
-    run = data.load(
+    run = run_loader.load(
         make_run(tmp_path / "run", matrix, names=HOSTILE, method=HOSTILE[0])
     )
     page.write([run], tmp_path / "out")
@@ -147,7 +147,7 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     tasks = 120
     matrix = np.tril(np.full((tasks, tasks), 0.5))
     names = tuple(f"{i} " + "名" * 1_000 for i in range(tasks))
-    run = data.load(make_run(tmp_path / "run", matrix, names=names))
+    run = run_loader.load(make_run(tmp_path / "run", matrix, names=names))
     text = page.render([run], page.sections([run]))
     check_page(text)
     assert "Left out, so that the page stays small" in text
@@ -162,11 +162,11 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
 def test_several_runs_have_the_intervals_of_statistics(tmp_path: pathlib.Path) -> None:
     shifts = (0.0, 0.02, -0.04)
     loaded = [
-        data.load(make_run(tmp_path / f"{m}{i}", EXAMPLE + s, seed=i, method=m))
+        run_loader.load(make_run(tmp_path / f"{m}{i}", EXAMPLE + s, seed=i, method=m))
         for m in ("comm", "ridge")
         for i, s in enumerate(shifts)
     ]
-    groups = data.group(loaded)
+    groups = run_data.group(loaded)
     assert {name: len(found) for name, found in groups.items()} == {
         "comm": 3,
         "ridge": 3,
@@ -197,7 +197,7 @@ def test_runs_of_one_method_are_told_apart_by_what_differs(tmp_path) -> None:
     changed = json.loads((folders[1] / "config.json").read_text())
     changed["train"]["epochs"] = 99
     (folders[1] / "config.json").write_text(json.dumps(changed))
-    names = list(data.group([data.load(folder) for folder in folders]))
+    names = list(run_data.group([run_loader.load(folder) for folder in folders]))
     assert names == ["comm epochs=8", "comm epochs=99"]
 
 
@@ -208,7 +208,7 @@ def test_absent_parts_say_why(example: pathlib.Path, tmp_path: pathlib.Path) -> 
     folder = make_run(tmp_path / "run", EXAMPLE)
     (folder / "embeddings.npz").unlink()
     shutil.rmtree(folder / "predictions")
-    run = data.load(folder)
+    run = run_loader.load(folder)
     text = page.render([run], page.sections([run]))
     assert "Not shown: the workdir has no embeddings.npz" in text
     assert "Not shown: the workdir has no predictions of its newest stage" in text

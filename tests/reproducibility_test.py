@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from mmcl_jax.analysis import across_runs
 from mmcl_jax.methods.registry import METHODS
+from mmcl_jax.sweeps import aggregate
 from tests import aggregate_test, helpers
 
 reproducibility = helpers.load_tool("reproducibility")
@@ -51,7 +51,7 @@ def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
     shutil.copy(ROOT / "docs" / "reproduced.toml", tmp_path / "docs")
     (text,) = reproducibility.pages(tmp_path).values()
     assert "No sweep is stored yet." in text
-    report = across_runs.aggregate(aggregate_test.ENDED, "comm", "mine.py")
+    report = aggregate.aggregate(aggregate_test.ENDED, "comm", "mine.py")
     path = tmp_path / "docs" / "results" / "mine.json"
     path.write_text(json.dumps(report))
     made = reproducibility.pages(tmp_path)

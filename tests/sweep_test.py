@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import shutil
 import signal
 import sys
 import time
@@ -18,7 +19,9 @@ from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps import runs
 from mmcl_jax.sweeps.runs import Run, Sweep, grid
+from mmcl_jax.workdir import layout
 from tests import helpers
+from tests.pages import EXAMPLE, make_run
 
 WORLD = helpers.REPOSITORY / "configs" / "world.py"
 PROGRAM = str(helpers.REPOSITORY / "launch" / "sweep.py")
@@ -104,9 +107,12 @@ def test_what_has_ended_is_not_run_again(tmp_path: pathlib.Path) -> None:
     stored = json.loads((tmp_path / first.name / "config.json").read_text())
     assert resolve(stored) == first.config
     assert runs.finished([first, second], tmp_path) == []
-    (tmp_path / first.name / "results.json").write_text('{"schema": 1}')
+    whole = make_run(tmp_path / "whole", EXAMPLE)
+    for name in ("stream.json", "results.json"):
+        shutil.copy(whole / name, tmp_path / first.name)
     assert not runs.prepare(first, tmp_path)
-    assert runs.finished([first, second], tmp_path) == [(first, {"schema": 1})]
+    results = json.loads((whole / "results.json").read_text())
+    assert runs.finished([first, second], tmp_path) == [(first, results)]
 
 
 def test_a_folder_of_another_config_is_left_alone(tmp_path: pathlib.Path) -> None:
@@ -153,7 +159,8 @@ def test_failures_do_not_stop_other_runs(
     output = console.file.getvalue()
     assert "8 runs, 8 of them to do" in output
     assert "strong/recurring/0: failed: bad" in output
-    assert len(runs.finished(_grid(), tmp_path / "out" / "runs")) == 4
+    ended = [layout.is_finished(tmp_path / "out" / "runs" / r.name) for r in _grid()]
+    assert sum(ended) == 4
     # the same once more does what is missing alone
     failures = sweep.run(Sweep(_grid()), tmp_path / "out", 2, console)
     assert "8 runs, 4 of them to do" in console.file.getvalue()

@@ -13,19 +13,21 @@ import pytest
 
 from mmcl_jax import config
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
+from mmcl_jax.files import write_json
 from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.methods.zero_shot import make as zero_shot
 from mmcl_jax.models.model import Model
 from mmcl_jax.training import experiment
 from mmcl_jax.training.preemption import RUN_AGAIN
-from mmcl_jax.workdir import layout
+from mmcl_jax.workdir import resuming
+from mmcl_jax.workdir.lock import Lock
 from tests import helpers
 
 HOLD = """
 import pathlib, sys, time
-from mmcl_jax import workdir
-lock = layout.Lock(pathlib.Path(sys.argv[1]))
+from mmcl_jax.workdir.lock import Lock
+lock = Lock(pathlib.Path(sys.argv[1]))
 print("locked", flush=True)
 time.sleep(60)
 """
@@ -45,13 +47,13 @@ def _holder(folder: pathlib.Path) -> subprocess.Popen:
 def test_the_second_is_told_of_the_first_and_a_dead_one_is_no_hindrance(tmp_path):
     with _holder(tmp_path) as process:
         with pytest.raises(WorkdirError, match=f"process {process.pid} on "):
-            layout.Lock(tmp_path)
+            Lock(tmp_path)
         process.kill()
     assert str(process.pid) in (tmp_path / "lock").read_text()
-    lock = layout.Lock(tmp_path)
+    lock = Lock(tmp_path)
     assert str(process.pid) not in (tmp_path / "lock").read_text()
     lock.release()
-    layout.Lock(tmp_path).release()
+    Lock(tmp_path).release()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -62,46 +64,46 @@ def test_a_file_system_without_locks_is_refused(number: int, tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr("fcntl.flock", missing)
         with pytest.raises(WorkdirError, match="without locks .*no locks here"):
-            layout.Lock(tmp_path)
-    layout.Lock(tmp_path).release()
+            Lock(tmp_path)
+    Lock(tmp_path).release()
 
 
 def test_a_run_in_the_same_process_is_told_too(tmp_path):
-    lock = layout.Lock(tmp_path)
+    lock = Lock(tmp_path)
     with pytest.raises(WorkdirError, match="is in use by process "):
-        layout.Lock(tmp_path)
+        Lock(tmp_path)
     lock.release()
-    layout.Lock(tmp_path).release()
+    Lock(tmp_path).release()
 
 
 def test_only_how_a_run_goes_on_may_differ(tmp_path):
     made = config.Config()
     (tmp_path / "config.json").write_text(config.to_json(made))
-    layout.check(tmp_path, dataclasses.replace(made, resume="branch:runs/other"))
+    resuming.check(tmp_path, dataclasses.replace(made, resume="branch:runs/other"))
     other = dataclasses.replace(made, seeds=config.Seeds(order=3))
     with pytest.raises(ConfigError, match=r"config.seeds.order is 0 there and 3"):
-        layout.check(tmp_path, other)
+        resuming.check(tmp_path, other)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match=r"config.json: "):
-        layout.check(tmp_path, made)
+        resuming.check(tmp_path, made)
 
 
 def test_other_data_are_refused_where_something_was_learnt(tmp_path):
-    layout.write_json(tmp_path / "stream.json", {"hash": "a", "classes": [1, 2]})
-    layout.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+    write_json(tmp_path / "stream.json", {"hash": "a", "classes": [1, 2]})
+    resuming.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
     (tmp_path / "snapshots").mkdir()
-    layout.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+    resuming.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
     (tmp_path / "snapshots" / "000").mkdir()
-    layout.check_stream(tmp_path, {"hash": "a", "classes": (1, 2)})
+    resuming.check_stream(tmp_path, {"hash": "a", "classes": (1, 2)})
     with pytest.raises(WorkdirError, match="stream.hash is 'a' there and 'b'"):
-        layout.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
+        resuming.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})
 
 
 def test_a_branch_needs_something_that_was_learnt(tmp_path):
     source = tmp_path / "source"
     (source / "snapshots").mkdir(parents=True)
     with pytest.raises(ConfigError, match="there is no snapshot in it"):
-        layout.branch(tmp_path / "new", source, {})
+        resuming.branch(tmp_path / "new", source, {})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pathlib
 import tomllib
 from typing import Any
 
-from mmcl_jax.analysis import across_runs
+from mmcl_jax.sweeps import aggregate
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = "REPRODUCIBILITY.md"
@@ -158,7 +158,7 @@ def _sweep(name: str, report: dict[str, Any]) -> str:
         runs=len(report["runs"]),
         where=_where(report),
     )
-    return head + across_runs.to_markdown(report, level=2)
+    return head + aggregate.to_markdown(report, level=2)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from rich.console import Console
 
+from mmcl_jax.config import Config
 from mmcl_jax.errors import DataError
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import learner
@@ -31,14 +32,17 @@ class Embedded(NamedTuple):
     features: Float[np.ndarray, "s n d"]
 
 
-def assembled(stored: StoredRun) -> Run:
+def assembled(stored: StoredRun, config: Config) -> Run:
     """Returns everything that a stored run was made of, its data included.
+
+    Args:
+        stored: the run.
+        config: that it was made with.
 
     Raises:
         ValueError: the encoder or the data cannot be read.
         DataError: they are not those that the run has learnt from.
     """
-    config = stored.config
     if config.data.on_error != "skip":  # what is damaged shows when it is read
         unverified = dataclasses.replace(config.data, verify=False)
         config = dataclasses.replace(config, data=unverified)

@@ -14,20 +14,13 @@ import numpy as np
 from jaxtyping import Int
 
 from mmcl_jax.analysis import paired_tests, statistics
+from mmcl_jax.config import Config
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.streams.base import Stream
-from mmcl_jax.workdir.reading import (
-    StoredPredictions,
-    StoredRun,
-    read_predictions,
-    read_run,
-    seen_tasks,
-)
+from mmcl_jax.workdir.predictions import StoredPredictions, read_predictions
+from mmcl_jax.workdir.reading import StoredRun, config_of, read_run, seen_tasks
 from mmcl_jax.workdir.results import plain
-
-# the label space and route that counts first
-SPACE, ROUTE = "union", "predicted"
 
 Path = str | pathlib.Path
 
@@ -53,14 +46,18 @@ def compare_runs(
     Raises:
         ComparisonError: the runs are not over the same stream, have not seen the same
             tasks, or were not tested on the same samples.
-        DataError: a workdir cannot be read.
-        ConfigError: nor can its config.
+        WorkdirError, DataError, ConfigError: a workdir cannot be read.
     """
     first, second = read_run(a), read_run(b)
+    configs = [config_of(run) for run in (first, second)]
     _check_streams(first, second)
     sides = [
         (run, check_stage(run, run.stages if stage is None else stage))
         for run in (first, second)
+    ]
+    identities = [
+        identity(run, at, config)
+        for (run, at), config in zip(sides, configs, strict=True)
     ]
     seen = [sorted(seen_tasks(run.stream, at)) for run, at in sides]
     if seen[0] != seen[1]:
@@ -83,8 +80,8 @@ def compare_runs(
     return plain(
         {
             "kind": "runs",
-            "first": identity(*sides[0]),
-            "second": identity(*sides[1]),
+            "first": identities[0],
+            "second": identities[1],
             "stream": first.hash,
             "intervals": "over test samples, paired; tasks and seeds as they are",
             "spaces": found,
@@ -197,10 +194,7 @@ def _check_streams(first: StoredRun, second: StoredRun) -> None:
         raise ComparisonError(f"{first.workdir}: twice the same run")
     if first.hash == second.hash:
         return
-    names = [
-        zip(run.stream.tasks, run.class_names, strict=True) for run in (first, second)
-    ]
-    tasks = zip(*names, strict=False)
+    tasks = zip(first.tasks, second.tasks, strict=False)
     where = next(
         (
             f"task {k} differs"
@@ -256,12 +250,12 @@ def check_stage(run: StoredRun, stage: int) -> int:
     return stage
 
 
-def identity(run: StoredRun, stage: int) -> dict[str, Any]:
+def identity(run: StoredRun, stage: int, config: Config) -> dict[str, Any]:
     """Returns what says which run, and which of its states, is meant."""
     return {
         "workdir": str(run.workdir),
-        "method": run.config.method.name,
-        "seeds": dataclasses.asdict(run.config.seeds),
+        "method": config.method.name,
+        "seeds": dataclasses.asdict(config.seeds),
         "encoder": run.encoder,
         "stage": stage,
     }

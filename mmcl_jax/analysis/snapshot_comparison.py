@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from mmcl_jax.analysis import array_axes, embeddings, paired_tests
+from mmcl_jax.analysis.measures import ROUTE, SPACE
 from mmcl_jax.analysis.run_comparison import (
-    ROUTE,
-    SPACE,
     Path,
     check_stage,
     counts,
@@ -16,11 +15,14 @@ from mmcl_jax.analysis.run_comparison import (
     matched_samples,
     task_flips,
 )
+from mmcl_jax.config import Config
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.streams.base import Stream, stream_hash
 from mmcl_jax.training.build import build_model, build_stream, load_encoder, method_of
-from mmcl_jax.workdir.reading import StoredRun, read_predictions, read_run, seen_tasks
+from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.predictions import read_predictions
+from mmcl_jax.workdir.reading import StoredRun, config_of, read_run, seen_tasks
 from mmcl_jax.workdir.results import plain
 from mmcl_jax.workdir.states import read
 
@@ -65,35 +67,35 @@ def compare_snapshots(
             the run has learnt from; the message names it.
     """
     run = read_run(workdir)
+    config = config_of(run)
     for stage in (i, j):
         check_stage(run, stage)
     if not i < j:
         raise ComparisonError(f"snapshots {i} and {j}: give the earlier one first")
     seen = sorted(seen_tasks(run.stream, i))
-    folder = run.workdir / "snapshots"
-    before, after = (read(folder / f"{stage - 1:03d}") for stage in (i, j))
+    before, after = (read(layout.snapshot(run.workdir, stage - 1)) for stage in (i, j))
     shapes = [{k: v.shape for k, v in part.items()} for part in (before, after)]
     if shapes[0] != shapes[1]:
-        raise ComparisonError(f"{folder}: the snapshots are of two methods")
+        raise ComparisonError(f"{run.workdir}: the snapshots are of two methods")
     similar, notes = None, []
     if with_embeddings:
-        assembled = embeddings.assembled(run)
+        assembled = embeddings.assembled(run, config)
         embedded = embeddings.embed(
             assembled, [(i - 1, before), (j - 1, after)], seen, samples
         )
         similar = _similarity(embedded)
         model, stream = assembled.model, assembled.stream
     else:
-        encoder = load_encoder(run.config.encoder)
+        encoder = load_encoder(config.encoder)
         embeddings.check_same("encoder", encoder.fingerprint, run.encoder, run)
         model = build_model(encoder, run.stream)
-        stream, reason = _stream_with_samples(run)
+        stream, reason = _stream_with_samples(run, config)
         notes += [f"samples are not described: {reason}"] if reason else []
-    meaning = array_axes.find(method_of(run.config), model)
+    meaning = array_axes.find(method_of(config), model)
     return plain(
         {
             "kind": "snapshots",
-            "run": identity(run, j),
+            "run": identity(run, j, config),
             "snapshots": [i, j],
             "params": _drift(before, after, "params/", meaning),
             "memory": _drift(before, after, "memory/", meaning),
@@ -146,10 +148,10 @@ def _similarity(embedded: dict[str, embeddings.Embedded]) -> dict[str, Any]:
     return found
 
 
-def _stream_with_samples(run: StoredRun) -> tuple[Stream | None, str]:
+def _stream_with_samples(run: StoredRun, config: Config) -> tuple[Stream | None, str]:
     """Returns the stream of a run as the data are now, or why there is none."""
     try:
-        stream = build_stream(run.config)
+        stream = build_stream(config)
     except ValueError as error:
         return None, str(error)
     if stream_hash(stream) != run.hash:

@@ -112,7 +112,7 @@ def _of_config(error: Exception, argv: list[str], path: str) -> str:
         return _unknown_field(error, argv)
     # most of what a config file raises arrives as a traceback inside a message
     text = str(error).strip()
-    _, ours, message = text.rpartition(f"{configs.ConfigError.__name__}: ")
+    _, ours, message = text.rpartition(f"{ConfigError.__name__}: ")
     if ours or "Traceback" not in text:
         return message.strip()
     return f"{path}: {text.splitlines()[-1]}"

@@ -10,24 +10,18 @@ What training has fitted is predicted with more confidence than what it has not,
 pulls temperatures down; the sample that `temperature` makes up pulls them up.
 """
 
-import json
-import pathlib
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mmcl_jax.errors import DataError
-from mmcl_jax.files import read_json, write_text
 from mmcl_jax.ops.losses import MASKED
 
-CALIBRATION = "calibration.json"
 ROUTES = ("given", "predicted")
 # of a modality and a stage; more would hardly move a single number
 SAMPLES = 512
 # a step is 9 %, which changes a probability by less than it is uncertain
 _TEMPERATURES = 2.0 ** (np.arange(-80, 81) / 8)
-_EXPECTED = "the temperatures that a run has written"
 
 
 def log_softmax(
@@ -90,47 +84,27 @@ def temperature(
     return float(_TEMPERATURES[np.argmin(losses)])
 
 
-def write(path: pathlib.Path, stages: dict[int, dict[str, float | None]]) -> None:
-    """Writes the temperatures of all stages so far.
+def at_snapshot(
+    stages: Mapping[int, Mapping[str, float | None]], snapshot: int
+) -> dict[str, float] | None:
+    """Returns the temperature of each route at a snapshot.
 
     Args:
-        path: of the file.
         stages: what `temperature` gives for each of `ROUTES`, by the stage's index.
+        snapshot: its index.
+
+    Returns:
+        Geometric means over the stages up to it, 1 where no sample had a choice; None:
+        a stage is not known.
     """
-    write_text(path, json.dumps({"temperatures": stages}, indent=1) + "\n")
-
-
-def read(path: pathlib.Path, snapshot: int) -> dict[str, float] | None:
-    """Returns the temperature of each route at a snapshot; None: nothing is known.
-
-    Raises:
-        DataError: the file is damaged; names it.
-    """
-    if not path.exists():
+    if not all(i in stages for i in range(snapshot + 1)):
         return None
-    stages = _read(path)
-    if not all(str(i) in stages for i in range(snapshot + 1)):
-        return None
-    kept = [stages[str(i)] for i in range(snapshot + 1)]
+    kept = [stages[i] for i in range(snapshot + 1)]
     found = {
-        route: [s[route] for s in kept if s[route] is not None] for route in ROUTES
+        route: [value for s in kept if (value := s[route]) is not None]
+        for route in ROUTES
     }
     return {
         route: float(np.exp(np.mean(np.log(values)))) if values else 1.0
         for route, values in found.items()
     }
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    content = read_json(path, _EXPECTED)
-    try:
-        stages = {str(int(i)): stage for i, stage in content["temperatures"].items()}
-        for stage in stages.values():
-            for value in (stage[route] for route in ROUTES):
-                if value is not None and not 0 < value < np.inf:
-                    raise ValueError(f"a temperature of {value}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: {type(error).__name__}: {error}; expected {_EXPECTED}"
-        ) from error
-    return stages

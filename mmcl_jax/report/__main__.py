@@ -6,8 +6,9 @@ import sys
 from absl import app, flags, logging
 
 from mmcl_jax.cli import command_line
-from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.report import data, page
+from mmcl_jax.errors import ConfigError, DataError, WorkdirError
+from mmcl_jax.report import page, run_loader
+from mmcl_jax.workdir.layout import REPORT
 
 _WORKDIRS = flags.DEFINE_list(
     "workdirs", None, "Folders of runs, finished or on their way, with commas between."
@@ -31,10 +32,10 @@ def main(argv: list[str]) -> None:
             if workdir.resolve() in [other.resolve() for other in workdirs[:i]]:
                 raise ConfigError(f"--workdirs: {workdir}: twice the same run")
         alone = len(workdirs) == 1
-        runs = [data.load(workdir, inside=alone) for workdir in workdirs]
-        out = pathlib.Path(_OUT.value) if _OUT.value else workdirs[0] / page.NAME
+        runs = [run_loader.load(workdir, inside=alone) for workdir in workdirs]
+        out = pathlib.Path(_OUT.value) if _OUT.value else workdirs[0] / REPORT
         written = page.write(runs, out)
-    except (ConfigError, DataError, OSError) as error:
+    except (ConfigError, DataError, WorkdirError, OSError) as error:
         sys.exit(command_line.complain(error))
     more = f" and {len(written) - 1} files beside it" if len(written) > 1 else ""
     print(f"wrote {written[0]}{more}")

@@ -1,9 +1,8 @@
 """The stream, accuracy matrices and metrics; every number is of `metrics`."""
 
 import math
-from collections.abc import Sequence
 
-from mmcl_jax.analysis import across_runs, statistics
+from mmcl_jax.analysis.measures import METRICS, VIEWS
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.report import tables, theme
 from mmcl_jax.report.blocks import (
@@ -15,11 +14,9 @@ from mmcl_jax.report.blocks import (
     Text,
 )
 from mmcl_jax.report.charts import Label, Matrix, Stop, Timeline, shown
-from mmcl_jax.report.data import RunData
+from mmcl_jax.report.run_data import Groups, RunData, flat, summary
 from mmcl_jax.report.tables import Table
-from mmcl_jax.workdir.results import of_stream
 
-Groups = dict[str, list[RunData]]
 # what a page shows of a stream, so that it stays small whatever the stream
 _STOPS, _CLASSES = 200, 12
 _TITLES = {
@@ -39,24 +36,10 @@ _OF_ALL_TASKS = ("transfer_zscl", "average_zscl")
 _FEW = 5
 
 
-def so_far(run: RunData, space: str, route: str) -> dict[str, float]:
-    """Returns every metric over the tasks learnt so far; of a whole run, its own."""
-    size = run.rows[-1] + 1
-    cut = run.accuracy(space, route)[:size, :size]
-    return of_stream(cut, run.zero_shot(space)[:size, :size])
-
-
-def summary(
-    runs: Sequence[RunData], space: str, route: str, name: str
-) -> statistics.Summary:
-    """Returns mean and interval of a metric over runs."""
-    return statistics.summary([so_far(run, space, route)[name] for run in runs])
-
-
 def cards(run: RunData) -> Cards:
     """Returns the first numbers of a run."""
-    found = so_far(run, "union", "predicted")
-    given = so_far(run, "union", "given")
+    found = run.metrics("union", "predicted")
+    given = run.metrics("union", "given")
     identified = run.results["modality_identification"]
     return Cards(
         (
@@ -81,7 +64,7 @@ def _card(title: str, found: dict, given: dict, name: str) -> Card:
 def describe(run: RunData) -> str:
     """Returns a line on what a run learns."""
     listed = ", ".join(map(shown, run.modalities))
-    tasks, classes = len(run.tasks), len(run.stream["classes"])
+    tasks, classes = len(run.tasks), len(run.stream.classes)
     return f"{tasks} tasks, {classes} classes; {listed}"
 
 
@@ -91,7 +74,7 @@ def stream(groups: Groups) -> Section:
     orders: dict[str, list[str]] = {}
     for name, runs in groups.items():
         for run in runs:
-            key = str(run.stream.get("hash"))
+            key = run.stored.hash
             orders.setdefault(key, []).append(name)
             if key not in timelines and len(timelines) < _FEW:
                 number = f"-{len(timelines) + 1}" if timelines else ""
@@ -169,8 +152,8 @@ def matrices(run: RunData) -> Section:
 
 def _metrics_table(run: RunData) -> Table:
     places = [(space, route) for space in SPACES for route in ROUTES]
-    found = {place: so_far(run, *place) for place in places}
-    all_scored = run.config.get("evaluation", {}).get("upcoming") == "all"
+    found = {place: run.metrics(*place) for place in places}
+    all_scored = flat(run.config).get("evaluation.upcoming") == "all"
     titles = {
         name: title
         for name, title in _TITLES.items()
@@ -187,11 +170,11 @@ def _metrics_table(run: RunData) -> Table:
 def comparison(groups: Groups) -> Section:
     """Returns a table of all methods with intervals."""
     body = []
-    for space, route in across_runs.VIEWS.values():
+    for space, route in VIEWS.values():
         for name, runs in groups.items():
             cells = [
                 tables.summarized(summary(runs, space, route, metric))
-                for metric in across_runs.METRICS
+                for metric in METRICS
             ]
             body.append(
                 (
@@ -202,7 +185,7 @@ def comparison(groups: Groups) -> Section:
                     *cells,
                 )
             )
-    head = ("method", "labels", "modality", "n", *across_runs.METRICS.values())
+    head = ("method", "labels", "modality", "n", *METRICS.values())
     title = "Accuracy in percent, by labels and whether the modality is given"
     about = (
         "Mean ± sample deviation over runs, each with an order and seeds of its own, "

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from mmcl_jax.report.charts import Bars, Forest, Lines, Matrix, Points, Timeline
-from mmcl_jax.report.examples import ClassSamples, Confusion
 from mmcl_jax.report.tables import Cell, Table
 from mmcl_jax.report.theme import Mark
 
@@ -68,6 +67,64 @@ class Square(NamedTuple):
     across: tuple[Cell, Cell]
     down: tuple[Cell, Cell]
     gap: Cell
+
+
+class Example(NamedTuple):
+    """One sample.
+
+    Attributes:
+        kind: "picture", "sound", "sentence", or "nothing" where it cannot be shown.
+        content: a data URI, a sentence, or why there is nothing.
+        name: of the sample.
+    """
+
+    kind: str
+    content: str
+    name: str
+
+
+class ClassSamples(NamedTuple):
+    """A class and some of its samples.
+
+    Attributes:
+        label: its name.
+        modality: of its samples.
+        colour: of that, a name of `theme.COLOURS`.
+        note: what is said of it.
+        examples: of its samples.
+    """
+
+    label: str
+    modality: str
+    colour: str
+    note: str
+    examples: tuple[Example, ...]
+
+
+class Confusion(NamedTuple):
+    """A class that was taken for another one.
+
+    Attributes:
+        label: its name.
+        modality: of its samples.
+        colour: of that, a name of `theme.COLOURS`.
+        chosen: name of the other one.
+        chosen_modality: of the other's samples.
+        chosen_colour: of that.
+        times: how often.
+        samples: test samples of the class.
+        examples: of those that were mistaken.
+    """
+
+    label: str
+    modality: str
+    colour: str
+    chosen: str
+    chosen_modality: str
+    chosen_colour: str
+    times: int
+    samples: int
+    examples: tuple[Example, ...]
 
 
 class Mistakes(NamedTuple):

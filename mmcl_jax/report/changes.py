@@ -3,15 +3,15 @@
 import numpy as np
 
 from mmcl_jax.analysis import run_comparison
-from mmcl_jax.analysis.run_comparison import SPACE
+from mmcl_jax.analysis.measures import SPACE
 from mmcl_jax.evaluation.label_spaces import ROUTES
 from mmcl_jax.report import tables, theme
 from mmcl_jax.report.blocks import Key, Panels, Section
 from mmcl_jax.report.charts import Bars, Label, shown
-from mmcl_jax.report.data import RunData
+from mmcl_jax.report.run_data import NO_PREDICTIONS, RunData
 from mmcl_jax.report.tables import Table
 from mmcl_jax.report.theme import Mark
-from mmcl_jax.workdir.reading import StoredPredictions
+from mmcl_jax.workdir.predictions import StoredPredictions
 
 TITLE = "Forgotten and recovered"
 # in this order those that were right and those that are stand side by side
@@ -83,9 +83,11 @@ def since_learnt(run: RunData) -> dict[str, dict[int, dict[str, int]]]:
     Raises:
         ValueError: says why there is nothing to count.
     """
-    history, stages = run.history, run.stream["stages"][: len(run.rows)]
+    history, stages = run.history, run.stream.stages[: len(run.rows)]
+    if reason := history.absent.get("changes"):
+        raise ValueError(reason)
     if history.newest is None:
-        raise ValueError(history.absent["newest"])
+        raise ValueError(NO_PREDICTIONS)
     if len(stages) < 2:
         raise ValueError("a change is between two stages; there is one")
     before = StoredPredictions(
@@ -98,7 +100,7 @@ def since_learnt(run: RunData) -> dict[str, dict[int, dict[str, int]]]:
     rows = run_comparison.matched_samples(
         before, history.newest, earlier, "the stage that learnt it", "the newest"
     )
-    canonical = np.array([slot["canonical"] for slot in run.stream["classes"]])
+    canonical = np.array([slot.canonical for slot in run.stream.classes])
     flips = run_comparison.task_flips(before, history.newest, rows, canonical)
     return {
         route: {task: run_comparison.counts(kinds) for task, kinds in by_task.items()}

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mmcl_jax.analysis import across_runs, statistics
+from mmcl_jax.analysis import statistics
+from mmcl_jax.analysis.measures import SPACE
 from mmcl_jax.evaluation import metrics
 from mmcl_jax.evaluation.label_spaces import ROUTES
 from mmcl_jax.report import theme
-from mmcl_jax.report.accuracy import Groups
 from mmcl_jax.report.blocks import Key, Panels, Section
 from mmcl_jax.report.charts import Lines, Series, shown
-from mmcl_jax.report.data import RunData
+from mmcl_jax.report.run_data import Groups, RunData
 from mmcl_jax.report.theme import Mark
 
 _OVERALL, _FROZEN = Mark("ink", "o"), Mark("muted", "")
@@ -127,7 +127,7 @@ def _series(
     modality: str | None = None,
 ) -> Series:
     """Returns a curve, of several runs their mean where all of them have a value."""
-    of_runs = [curve(run, metric, across_runs.SPACE, route, modality) for run in runs]
+    of_runs = [curve(run, metric, SPACE, route, modality) for run in runs]
     places = [{row: i for i, row in enumerate(run.rows)} for run in runs]
     common = sorted(set.intersection(*(set(place) for place in places)))
     points = [

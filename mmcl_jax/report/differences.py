@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mmcl_jax.analysis import run_comparison
-from mmcl_jax.analysis.run_comparison import SPACE
+from mmcl_jax.analysis.measures import SPACE
 from mmcl_jax.evaluation.label_spaces import ROUTES
 from mmcl_jax.report import tables, theme
-from mmcl_jax.report.accuracy import Groups
 from mmcl_jax.report.blocks import Block, Facts, Key, Panels, Section
 from mmcl_jax.report.charts import Forest, Interval, shown
-from mmcl_jax.report.data import RunData
+from mmcl_jax.report.run_data import Groups, RunData
 from mmcl_jax.report.tables import Cell, Table
 from mmcl_jax.report.theme import Mark
 

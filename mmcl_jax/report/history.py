@@ -1,15 +1,18 @@
 """What snapshots and predictions of a run say over time; each is read once."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from mmcl_jax.errors import DataError
 from mmcl_jax.evaluation import metrics
 from mmcl_jax.types import PyTree
-from mmcl_jax.workdir.reading import StoredPredictions, predictions_of
+from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.predictions import StoredPredictions, read_predictions
+from mmcl_jax.workdir.reading import StoredRun
 from mmcl_jax.workdir.states import read_part, sealed
 
 # of what is read of one snapshot; memories of samples and second moments are not
@@ -37,14 +40,14 @@ class History:
             [m d]`; those that the method has.
         just_learnt: what was predicted for the samples of each task after the stage
             that learnt it.
-        newest: what was predicted after the newest stage; None before the first.
-        absent: why there is no `relevance`, `drift`, `geometry` or `newest`.
+        newest: what was predicted after the newest stage; None: there is no file.
+        absent: why there is no `relevance`, `drift` or `geometry`, or why `just_learnt`
+            lacks a stage: `changes`.
     """
 
     def __init__(self, workdir: pathlib.Path) -> None:
         """Reads nothing yet."""
-        self._workdir, self._folder = workdir, workdir / "snapshots"
-        self._scored = 0
+        self._workdir, self._folder = workdir, workdir / layout.SNAPSHOTS
         self._prompts: dict[str, list[np.ndarray]] = {}
         self.stages: list[int] = []
         self.relevance: dict[int, np.ndarray] = {}
@@ -54,28 +57,30 @@ class History:
         self.newest: StoredPredictions | None = None
         self.absent: dict[str, str] = {}
 
-    def follow_predictions(
-        self, stages: Sequence[Sequence[int]], tasks: int, slots: int
-    ) -> None:
+    def follow_predictions(self, run: StoredRun, learnt: int) -> None:
         """Reads the files of predictions that are new.
 
         Args:
-            stages: tasks of each stage that was learnt by now.
-            tasks: of the stream.
-            slots: class slots of the stream.
+            run: of the workdir.
+            learnt: stages that were learnt by now.
+
+        Raises:
+            DataError: the newest file is damaged; earlier ones are `absent`.
         """
-        self.absent.pop("newest", None)
+        last = learnt - 1
+        there = layout.predictions(self._workdir, last).is_file()
+        self.newest = read_predictions(run, last) if there else None
+        self.absent.pop("changes", None)
         try:
-            for stage in range(self._scored, len(stages)):
-                found = predictions_of(self._workdir, stage, tasks, slots)
-                own = np.isin(found.task, stages[stage])
+            for stage in range(len(self.just_learnt), learnt):
+                known = self.newest if stage == last else None
+                found = known or read_predictions(run, stage)
+                own = np.isin(found.task, run.stream.stages[stage])
                 self.just_learnt.append(
                     StoredPredictions(*(column[..., own] for column in found))
                 )
-                self.newest, self._scored = found, stage + 1
-        except ValueError as error:
-            self.absent["newest"] = str(error).splitlines()[0]
-            self.newest = None
+        except DataError as error:
+            self.absent["changes"] = str(error).splitlines()[0]
 
     def follow(self, towers: Mapping[str, str]) -> None:
         """Reads the snapshots that are new.
@@ -90,7 +95,8 @@ class History:
                 self._read(number, towers, newest)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = (str(error).strip() or repr(error)).splitlines()[0]
-                reason = f"snapshots/{number:03d} cannot be read: {reason}"
+                name = layout.snapshot(self._workdir, number).relative_to(self._workdir)
+                reason = f"{name} cannot be read: {reason}"
                 self.absent |= dict.fromkeys(("relevance", "drift", "geometry"), reason)
         if not self.stages and not new:
             reason = "there is no snapshot in the workdir"

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mmcl_jax.training.build import Run
+from mmcl_jax.workdir.layout import REPORT
 from mmcl_jax.workdir.logs import is_writer
 
-PAGE = "report.html"
 # of the time since the start, that pages between tasks may take
 _SHARE = 1 / 20
 
@@ -50,13 +50,15 @@ class Reporter:
         started = time.perf_counter()
         try:
             # drawing is not loaded before there is something to draw
-            from mmcl_jax.report import data, history, page
+            from mmcl_jax.report import page, run_loader
+            from mmcl_jax.report.history import History
+            from mmcl_jax.report.run_data import Source
 
-            self._history = self._history or history.History(self._workdir)
-            source = data.Source(self._run.stream, self._run.encoder.inputs)
-            loaded = data.load(self._workdir, results(), self._history, source)
-            page.write([loaded], self._workdir / PAGE)
+            self._history = self._history or History(self._workdir)
+            source = Source(self._run.stream, self._run.encoder.inputs)
+            loaded = run_loader.load(self._workdir, results(), self._history, source)
+            page.write([loaded], self._workdir / REPORT)
         except Exception as error:  # a picture of a run is no reason to end it
             reason = str(error).strip().splitlines() or [repr(error)]
-            self._say(f"{PAGE} was not written: {reason[0]}")
+            self._say(f"{REPORT} was not written: {reason[0]}")
         self._spent += time.perf_counter() - started

@@ -12,19 +12,21 @@ from mmcl_jax.report import (
     changes,
     curves,
     differences,
+    embedding_plots,
     figures,
-    inside,
-    knowing,
+    mistakes,
+    modality_cost,
+    prompts,
     provenance,
     tables,
     theme,
 )
 from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
 from mmcl_jax.report.charts import Chart, Matrix, Timeline, shown, to_csv
-from mmcl_jax.report.data import RunData, group
+from mmcl_jax.report.run_data import RunData, group
 from mmcl_jax.report.tables import Table
+from mmcl_jax.workdir.layout import REPORT
 
-NAME = "report.html"
 # numbers of all matrices of a page; a stream of 40 tasks has 12,800
 _CELLS = 16_000
 _ONE_AT_A_TIME = "one run at a time is shown; make the page of that run alone"
@@ -57,18 +59,18 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
             section(run)
             for section in (
                 changes.changes,
-                inside.relevance,
-                inside.drift,
-                inside.embeddings,
-                inside.mistakes,
+                prompts.relevance,
+                prompts.drift,
+                embedding_plots.embeddings,
+                mistakes.mistakes,
             )
         ]
     return (
         *first,
         matrices,
         curves.curves(groups),
-        knowing.knowing(groups),
-        knowing.identification(groups),
+        modality_cost.knowing(groups),
+        modality_cost.identification(groups),
         *details,
         *last,
         provenance.cost(groups),
@@ -81,7 +83,7 @@ def render(runs: Sequence[RunData], parts: Sequence[Section]) -> str:
     """Returns the page: HTML with its styles, pictures and program inside."""
     first = runs[0]
     cards = accuracy.cards(first) if len(runs) == 1 else Cards(())
-    learnt, stages = len(first.rows), len(first.stream["stages"])
+    learnt, stages = len(first.rows), len(first.stream.stages)
     if len(runs) > 1:
         names = list(group(list(runs)))
         title = f"{len(runs)} runs of {', '.join(names[:3])}"
@@ -140,8 +142,8 @@ def write(runs: Sequence[RunData], out: pathlib.Path) -> list[pathlib.Path]:
         write_text(out, render(runs, parts))
         return [out]
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / NAME, render(runs, parts))
-    written = [out / NAME]
+    write_text(out / REPORT, render(runs, parts))
+    written = [out / REPORT]
     for chart in _charts(parts):
         figures.save(chart, out)
         write_text(out / f"{chart.name}.csv", to_csv(chart.rows()))

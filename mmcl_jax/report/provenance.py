@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
-from mmcl_jax.analysis import across_runs, statistics
+from mmcl_jax.analysis import statistics
+from mmcl_jax.analysis.measures import COSTS
 from mmcl_jax.report import tables
-from mmcl_jax.report.accuracy import Groups
 from mmcl_jax.report.blocks import Block, Facts, Remarks, Section, Text
 from mmcl_jax.report.charts import shown
-from mmcl_jax.report.data import RunData, flat
+from mmcl_jax.report.run_data import Groups, RunData, flat
 from mmcl_jax.report.tables import Cell, Table
 
 _LINES = 40
@@ -29,7 +29,7 @@ def cost(groups: Groups) -> Section:
             for runs in groups.values()
         ]
         body.append(_row(f"{part}, seconds", values, 1))
-    for key, title in across_runs.COSTS.items():
+    for key, title in COSTS.items():
         if key != "seconds":
             values = [
                 [run.results["cost"].get(key, math.nan) for run in runs]
@@ -88,8 +88,8 @@ def _facts(run: RunData) -> tuple[tuple[str, str], ...]:
         ("workdir", shown(run.workdir, 200)),
         ("method", shown(run.method)),
         ("seeds", shown(seeds)),
-        ("stream", _value(run.stream.get("hash", "unknown"))),
-        ("encoder", _value(run.stream.get("encoder", "unknown"))),
+        ("stream", _value(run.stored.hash)),
+        ("encoder", _value(run.stored.encoder)),
         *environment.items(),
         ("knowledge", shown(results.get("knowledge", "not stated yet"), 400)),
     )
@@ -108,7 +108,7 @@ def remarks(groups: Groups) -> Section:
         lines += [shown(where + line, 300) for line in _remarks(run)]
     if more := len(lines) - _LINES:
         lines = [*lines[:_LINES], f"and {more} more lines"] if more > 0 else lines
-    learnt = [{str(run.stream.get("hash")) for run in of} for of in groups.values()]
+    learnt = [{run.stored.hash for run in of} for of in groups.values()]
     if any(hashes != learnt[0] for hashes in learnt):
         lines.insert(
             0, "the methods were not run over the same streams; compare with care"
@@ -121,7 +121,7 @@ def remarks(groups: Groups) -> Section:
 def _remarks(run: RunData) -> list[str]:
     results, found = run.results, []
     if not run.finished:
-        learnt, stages = len(run.rows), len(run.stream["stages"])
+        learnt, stages = len(run.rows), len(run.stream.stages)
         found.append(f"on its way: {learnt} of {stages} stages are learnt")
     if skipped := results["skipped_samples"]:
         found.append(f"{skipped} samples were skipped: they cannot be decoded")

@@ -20,35 +20,36 @@ def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
 
 
 def stored_stream(description: dict[str, Any]) -> Stream:
-    """Returns the stream that `describe` has described, without its samples.
+    """Returns the stream that was described, without its samples.
 
     The slots of a task are not stored, but follow from their names: slots are numbered
     as they are met.
 
+    Args:
+        description: whose fields are there and of their types, see
+            `workdir.schema.check_stream`.
+
     Raises:
-        KeyError, TypeError, ValueError: the description is none.
+        TypeError, ValueError: classes and tasks do not fit together.
     """
     slots = tuple(ClassSlot(**slot) for slot in description["classes"])
     tasks: list[Task] = []
     newest: dict[tuple[str, str], int] = {}
     met = 0
-    for task in description["tasks"]:
+    for i, task in enumerate(description["tasks"]):
         own = []
         for name in task["classes"]:
             key = (name, task["modality"])
             if [(slot.name, slot.modality) for slot in slots[met : met + 1]] == [key]:
                 newest[key] = met
                 met += 1
+            if key not in newest:
+                raise ValueError(
+                    f"tasks.{i}.classes: {name!r} is no class of {task['modality']}"
+                )
             own.append(newest[key])
         tasks.append(Task(task["name"], task["modality"], tuple(own), (), ()))
     if met != len(slots):
-        raise ValueError(f"{len(slots)} classes, of which tasks have {met}")
-    if not all(0 <= slot.canonical < len(slots) for slot in slots):
-        raise ValueError("a canonical class that there is not")
+        raise ValueError(f"classes: {len(slots)}, of which tasks have {met}")
     stages = tuple(tuple(stage) for stage in description["stages"])
-    if sorted(i for stage in stages for i in stage) != list(range(len(tasks))):
-        raise ValueError("stages that do not hold each task once")
-    modalities = tuple(description["modalities"])
-    if not {slot.modality for slot in slots} <= set(modalities):
-        raise ValueError("a class of a modality that is not listed")
-    return Stream(slots, tuple(tasks), modalities, stages)
+    return Stream(slots, tuple(tasks), tuple(description["modalities"]), stages)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mmcl_jax.sweeps import runs
 from mmcl_jax.training.preemption import RUN_AGAIN
+from mmcl_jax.workdir import layout
 
 
 class Pool:
@@ -46,7 +47,7 @@ class Pool:
         command = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]
         code = RUN_AGAIN
         while code == RUN_AGAIN:
-            with (workdir / runs.OUTPUT).open("w") as output:
+            with (workdir / layout.OUTPUT).open("w") as output:
                 with self._lock:
                     if self._stopped:
                         return "was not started", 0.0
@@ -56,7 +57,7 @@ class Pool:
             with self._lock:
                 self._processes.discard(process)
         seconds = time.perf_counter() - start
-        if code == 0 and (workdir / "results.json").is_file():
+        if code == 0 and layout.is_finished(workdir):
             return "", seconds
         return runs.last_line(workdir) or f"exit code {code}", seconds
 

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import importlib.util
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,12 +11,12 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from mmcl_jax.cli.shorthand import parse_argument
-from mmcl_jax.config import Config, check_name, resolve, to_json
+from mmcl_jax.config import Config, check_name, resolve
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.files import raised_in, read_json, shipped, write_text
-
-# what a run of a sweep has printed
-OUTPUT = "output.txt"
+from mmcl_jax.files import raised_in, shipped
+from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.reading import read_results, read_run
+from mmcl_jax.workdir.resuming import has_config, write_config
 
 
 class Run(NamedTuple):
@@ -225,17 +224,17 @@ def prepare(run: Run, folder: pathlib.Path) -> bool:
         ConfigError: there is a run of another config.
         DataError: its config cannot be read.
     """
-    workdir, wanted = folder / run.name, to_json(run.config)
-    path = workdir / "config.json"
-    if path.is_file() and read_json(path) != json.loads(wanted):
+    workdir = folder / run.name
+    there = has_config(workdir, run.config)
+    if there is False:
         raise ConfigError(
             f"{workdir} was made with another config; remove it or choose another --out"
         )
-    if (workdir / "results.json").is_file():
+    if layout.is_finished(workdir):
         return False
     workdir.mkdir(parents=True, exist_ok=True)
-    if not path.is_file():
-        write_text(path, wanted)
+    if there is None:
+        write_config(workdir, run.config)
     return True
 
 
@@ -244,16 +243,21 @@ def finished(
 ) -> list[tuple[Run, dict[str, Any]]]:
     """Returns the runs that have come to their end, and their `results.json`.
 
+    Args:
+        runs: of the sweep.
+        folder: that of all runs.
+
     Raises:
-        DataError: one cannot be read; `aggregate.check` sees to what is in it.
+        WorkdirError, DataError: one cannot be read; names the file and the field.
     """
-    paths = [(run, folder / run.name / "results.json") for run in runs]
-    return [(run, read_json(path)) for run, path in paths if path.is_file()]
+    ended = [run for run in runs if layout.is_finished(folder / run.name)]
+    read = [(run, read_results(read_run(folder / run.name))) for run in ended]
+    return [(run, results) for run, results in read if results is not None]
 
 
 def last_line(workdir: pathlib.Path) -> str:
     """Returns the last line that a run of a sweep has printed, "" if it has none."""
-    path = workdir / OUTPUT
+    path = workdir / layout.OUTPUT
     if not path.is_file():
         return ""
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mmcl_jax import plugins
 from mmcl_jax.files import write_text
 from mmcl_jax.sweeps import runs
+from mmcl_jax.workdir.layout import OUTPUT
 
 NAME = "sweep.sbatch"
 SUBMIT = "sbatch"
@@ -65,7 +66,7 @@ runs=(
 {chr(10).join(f"  {shlex.quote(run.name)}" for run in todo)}
 )
 workdir={shlex.quote(str(out / "runs"))}/"${{runs[SLURM_ARRAY_TASK_ID]}}"
-exec >"$workdir/{runs.OUTPUT}" 2>&1
+exec >"$workdir/{OUTPUT}" 2>&1
 {_exported()}export MMCL_JAX_ROOT="${{MMCL_JAX_ROOT:-{shlex.quote(str(_ROOT))}}}"
 exec bash {shlex.quote(str(_SCRIPT))} --workdir="$workdir"
 """

@@ -14,10 +14,10 @@ from mmcl_jax.config import CheckpointOptions
 from mmcl_jax.errors import Preempted
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.training.preemption import Interrupt
-from mmcl_jax.workdir import layout as workdirs
-from mmcl_jax.workdir.layout import Position
+from mmcl_jax.workdir import layout, resuming
 from mmcl_jax.workdir.logs import Writer
 from mmcl_jax.workdir.results import Results
+from mmcl_jax.workdir.resuming import Position
 from mmcl_jax.workdir.snapshots import Snapshots
 
 # calls of `after_move` for each of which several processes agree once
@@ -52,9 +52,9 @@ class Checkpointing:
         """
         self._workdir, self._options, self._ends = workdir, options, ends
         self._interrupt, self._writer = interrupt, writer
-        self._snapshots = Snapshots(workdir / "snapshots")
+        self._snapshots = Snapshots(workdir / layout.SNAPSHOTS)
         self._checkpoints = Snapshots(
-            workdir / "checkpoints", digits=9, keep=_KEPT, background=True
+            workdir / layout.CHECKPOINTS, digits=9, keep=_KEPT, background=True
         )
         self._saved_at, self._saved_moves = time.monotonic(), 0
         self._calls = 0
@@ -77,7 +77,7 @@ class Checkpointing:
         ]
         # after the last move of a stage there may be both: the snapshot, which comes
         # first here, was saved once the stage had been evaluated
-        newest, damaged = workdirs.newest(self._workdir, [*after_stages, *within])
+        newest, damaged = resuming.newest(self._workdir, [*after_stages, *within])
         for line in damaged:
             self._writer.say(line)
         if newest is None:
@@ -89,7 +89,7 @@ class Checkpointing:
             results = Results.from_json(stored)
         except (KeyError, TypeError, ValueError) as error:
             path = newest.store.path(newest.number)
-            raise workdirs.foreign(path, error) from error
+            raise resuming.foreign(path, error) from error
         self._saved_moves = newest.moves
         return dataclasses.replace(state, **tree), results, newest.moves
 

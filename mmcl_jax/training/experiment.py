@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.files import write_text
+from mmcl_jax.files import write_json, write_text
 from mmcl_jax.parallel import distributed, host_memory, sharding
 from mmcl_jax.training import divergence, run_summary
 from mmcl_jax.training.batches import Feed
@@ -26,8 +26,9 @@ from mmcl_jax.training.moves import Kind, Move, Moves, batches_of, stages_of_run
 from mmcl_jax.training.preemption import Interrupt
 from mmcl_jax.training.step_log import Step, StepLog
 from mmcl_jax.types import Classes, PyTree
-from mmcl_jax.workdir import layout as workdirs
+from mmcl_jax.workdir import layout, resuming
 from mmcl_jax.workdir import weights_and_biases as wandb
+from mmcl_jax.workdir.lock import Lock
 from mmcl_jax.workdir.logs import Writer, is_writer, make_loggers, results_table
 from mmcl_jax.workdir.progress import Bar
 from mmcl_jax.workdir.results import Results, plain
@@ -89,9 +90,9 @@ def run(
     """
     workdir = pathlib.Path(workdir)
     interrupt = interrupt or Interrupt()
-    workdirs.check(workdir, config)
+    resuming.check(workdir, config)
     wandb.check(config)
-    lock = workdirs.Lock(workdir) if is_writer() and workdir.exists() else None
+    lock = Lock(workdir) if is_writer() and workdir.exists() else None
     try:
         console = Console(quiet=not is_writer())
         try:
@@ -101,7 +102,7 @@ def run(
         if is_writer():
             # created only now, so that a config that cannot be run leaves no folder
             workdir.mkdir(parents=True, exist_ok=True)
-            lock = lock or workdirs.Lock(workdir)
+            lock = lock or Lock(workdir)
             _fill(workdir, config, assembled)
         distributed.synchronize("workdir")
         with (
@@ -119,15 +120,15 @@ def run(
 
 def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> None:
     """Writes what is known before the first stage."""
-    workdirs.check(workdir, config)  # another run may have come before the lock
+    resuming.check(workdir, config)  # another run may have come before the lock
     stream = describe(run)
-    (workdir / "predictions").mkdir(exist_ok=True)
-    if source := config.resume.removeprefix(workdirs.BRANCH):
-        workdirs.branch(workdir, pathlib.Path(source), stream)
-    workdirs.check_stream(workdir, stream)
-    write_text(workdir / "config.json", configs.to_json(config))
-    workdirs.write_json(workdir / "stream.json", stream)
-    write_text(workdir / "encoder.txt", "\n".join(run.encoder.summary) + "\n")
+    (workdir / layout.PREDICTIONS).mkdir(exist_ok=True)
+    if source := config.resume.removeprefix(resuming.BRANCH):
+        resuming.branch(workdir, pathlib.Path(source), stream)
+    resuming.check_stream(workdir, stream)
+    resuming.write_config(workdir, config)
+    write_json(workdir / layout.STREAM, stream)
+    write_text(workdir / layout.ENCODER, "\n".join(run.encoder.summary) + "\n")
 
 
 class _Lesson(NamedTuple):
@@ -203,7 +204,7 @@ class _Loop:
                 host_memory.trim()
         report = self._report()
         if is_writer():
-            workdirs.write_json(self._workdir / "results.json", report)
+            write_json(self._workdir / layout.RESULTS, report)
         self._reporter.at_end(report)
         self._writer.table(results_table(report))
         return report

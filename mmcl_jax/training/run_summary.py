@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_jax.evaluation import calibration, cost, label_spaces
-from mmcl_jax.evaluation.calibration import CALIBRATION
+from mmcl_jax.evaluation import cost, label_spaces
 from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
 from mmcl_jax.streams.base import Stream, scored_tasks
@@ -15,7 +14,7 @@ from mmcl_jax.streams.description import describe_tasks
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.evaluator import ByTask
-from mmcl_jax.workdir import predictions
+from mmcl_jax.workdir import layout, predictions, temperatures
 from mmcl_jax.workdir.results import Results, plain
 
 
@@ -37,13 +36,13 @@ def write_scores(
         results: with the temperatures of the stage, which is not counted in yet.
         by_task: predictions for the test sets.
     """
-    path = workdir / "predictions" / f"{results.stages:03d}.npz"
+    path = layout.predictions(workdir, results.stages)
     predictions.save_predictions(path, by_task)
-    calibration.write(workdir / CALIBRATION, results.temperatures)
+    temperatures.write(workdir, results.temperatures)
     seen, _ = scored_tasks(run.stream, results.stages, "next")
     tests = (row for i in seen for row in run.stream.tasks[i].test)
     rows = predictions.some_of_each_class(tests)
-    path = workdir / "embeddings.npz"
+    path = workdir / layout.EMBEDDINGS
     predictions.save_embeddings(path, text, rows, feed.queries(rows))
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from mmcl_jax.config import Config
 from mmcl_jax.files import write_text
+from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.progress import Bar
 from mmcl_jax.workdir.tensorboard import TensorBoard
 from mmcl_jax.workdir.weights_and_biases import WeightsAndBiases
@@ -55,7 +56,7 @@ def make_loggers(
 ) -> dict[str, Callable[[], Logger]]:
     """Returns what opens each logger of a run, by its name."""
     found: dict[str, Callable[[], Logger]] = {
-        "TensorBoard": functools.partial(TensorBoard, workdir / "tensorboard")
+        "TensorBoard": functools.partial(TensorBoard, workdir / layout.TENSORBOARD)
     }
     if config.logging.wandb_project:
         found["Weights & Biases"] = functools.partial(WeightsAndBiases, workdir, config)
@@ -73,8 +74,8 @@ class Writer:
         self._loggers: dict[str, Logger] = {}
         self._starts: list[int] = []
         if is_writer():
-            self._metrics = (workdir / "metrics.jsonl").open("a")
-            self._handler = logging.FileHandler(workdir / "log.txt")
+            self._metrics = (workdir / layout.METRICS).open("a")
+            self._handler = logging.FileHandler(workdir / layout.LOG)
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             logger.addHandler(self._handler)
             logger.setLevel(logging.INFO)

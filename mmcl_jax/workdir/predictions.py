@@ -2,17 +2,133 @@
 
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
+from mmcl_jax.errors import DataError, reading
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES, TaskPredictions
 from mmcl_jax.streams.base import Record
+from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.reading import StoredRun
 
+# of a file that is read: some three million samples
+MAX_BYTES = 2**28
 # of all samples, and of a class
 MAX_EMBEDDED = 2000
 _EMBEDDED = 10
+
+
+class StoredPredictions(NamedTuple):
+    """What was predicted after a stage, a row a sample.
+
+    Attributes:
+        task: index of the task that the sample tests.
+        id: of the sample.
+        label: class slot.
+        chosen: predicted class slots `[spaces, routes, n]`; -1 where not defined.
+    """
+
+    task: Int[np.ndarray, " n"]
+    id: Int[np.ndarray, " n"]
+    label: Int[np.ndarray, " n"]
+    chosen: Int[np.ndarray, "s r n"]
+
+
+class StoredEmbeddings(NamedTuple):
+    """What the frozen encoder makes of class names and of some test samples.
+
+    Attributes:
+        text: of the class slots.
+        id: of each sample.
+        label: its class slot.
+        query: its features.
+    """
+
+    text: Float[np.ndarray, "C d"]
+    id: Int[np.ndarray, " n"]
+    label: Int[np.ndarray, " n"]
+    query: Float[np.ndarray, "n d"]
+
+
+def read_predictions(run: StoredRun, stage: int) -> StoredPredictions:
+    """Reads the predictions after a stage.
+
+    Args:
+        run: whose.
+        stage: counted from 0.
+
+    Raises:
+        DataError: absent, damaged, larger than 256 MiB, or of another stream.
+    """
+    path = layout.predictions(run.workdir, stage)
+    with _columns(path, "the predictions of a run") as columns:
+        task, ids, label = (columns[name] for name in ("task", "id", "label"))
+        chosen = np.array(
+            [[columns[f"chosen/{s}/{r}"] for r in ROUTES] for s in SPACES]
+        )
+        slots = len(run.stream.classes)
+        _check_column("task", task, len(task), 0, len(run.stream.tasks))
+        _check_column("id", ids, len(task), 0, np.inf)
+        _check_column("label", label, len(task), 0, slots)
+        if chosen.ndim != 3:
+            raise ValueError("chosen: columns that do not fit together")
+        for column in chosen.reshape(-1, chosen.shape[-1]):
+            _check_column("chosen", column, len(task), -1, slots)
+        return StoredPredictions(task, ids, label, chosen)
+
+
+def read_embeddings(run: StoredRun) -> StoredEmbeddings | None:
+    """Reads `embeddings.npz` of a run; None: there is none.
+
+    Raises:
+        DataError: damaged, larger than 256 MiB, or of another stream.
+    """
+    path = run.workdir / layout.EMBEDDINGS
+    if not path.is_file():
+        return None
+    with _columns(path, "the embeddings of a run") as columns:
+        found = StoredEmbeddings(*(columns[n] for n in StoredEmbeddings._fields))
+        slots, samples = len(run.stream.classes), len(found.label)
+        _check_column("id", found.id, samples, 0, np.inf)
+        _check_column("label", found.label, samples, 0, slots)
+        width = found.text.shape[1:]
+        if len(width) != 1:
+            raise ValueError("text: no vectors")
+        for name, rows in (("text", slots), ("query", samples)):
+            values = getattr(found, name)
+            if values.dtype.kind != "f" or values.shape != (rows, *width):
+                raise ValueError(f"{name}: arrays of another stream")
+        return found
+
+
+@contextmanager
+def _columns(path: pathlib.Path, expected: str) -> Iterator[Any]:
+    """Opens an `.npz` of plain arrays whose sizes are bounded before they are read."""
+    with reading(str(path), expected):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_BYTES:
+            raise DataError(f"{path}: {size} bytes, more than the limit of {MAX_BYTES}")
+        try:
+            with np.load(path, allow_pickle=False) as columns:
+                yield columns
+        except MemoryError as error:
+            raise DataError(f"{path}: an impossible size in it") from error
+
+
+def _check_column(
+    name: str, column: np.ndarray, rows: int, low: int, high: float
+) -> None:
+    """Raises `ValueError` unless a column has whole numbers in `low <= x < high`."""
+    if column.dtype.kind != "i" or column.shape != (rows,):
+        raise ValueError(f"{name}: columns that do not fit together")
+    if column.size and not low <= column.min() <= column.max() < high:
+        raise ValueError(f"{name}: a class, task or sample that there is not")
 
 
 def save_predictions(path: pathlib.Path, by_task: dict[int, TaskPredictions]) -> None:

@@ -1,136 +1,166 @@
-"""What the workdir of a run holds, read back and checked."""
+"""The one reader of runs: whatever a program wants of a workdir, it asks for it here.
 
+Every file is checked by `schema` when it is read, so that one defect has one error,
+whichever program meets it. Predictions and embeddings are read by `predictions`, arrays
+of snapshots by `states`, temperatures by `temperatures`.
+"""
+
+import os
 import pathlib
-import zipfile
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from mmcl_jax import config as configs
-from mmcl_jax.errors import DataError, reading
-from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.errors import ConfigError, DataError, WorkdirError, reading
 from mmcl_jax.files import read_json
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.streams.description import stored_stream
+from mmcl_jax.workdir import layout, schema, states
+from mmcl_jax.workdir.results import Results, plain
 
-# of one file of predictions: some three million samples
-MAX_PREDICTION_BYTES = 2**28
+_MAX_LOG_BYTES = 2**20
 
 
 class StoredRun(NamedTuple):
-    """What is known of a run without its data and its encoder.
+    """What is known of a run without its data, its encoder and its code.
 
     Attributes:
         workdir: of the run.
-        config: it was made with.
-        stream: its classes, tasks and stages; the tasks have neither samples nor slots.
-        class_names: of each task.
+        settings: what `config.json` holds; `config_of` makes a config of it.
+        stream: its classes, tasks and stages; the tasks have no samples.
+        tasks: name, modality, class names and sample counts of each task.
         hash: of the stream, samples included.
         encoder: fingerprint of the encoder.
+        towers: that read each modality, in the order of `stream.modalities`.
         preprocessing: version of that of each modality.
         stages: learnt and scored so far, from the first.
     """
 
     workdir: pathlib.Path
-    config: configs.Config
+    settings: dict[str, Any]
     stream: Stream
-    class_names: tuple[tuple[str, ...], ...]
+    tasks: list[dict[str, Any]]
     hash: str
     encoder: str
+    towers: dict[str, str]
     preprocessing: dict[str, str]
     stages: int
 
 
-class StoredPredictions(NamedTuple):
-    """What was predicted after a stage, a row a sample.
-
-    Attributes:
-        task: index of the task that the sample tests.
-        id: of the sample.
-        label: class slot.
-        chosen: predicted class slots `[spaces, routes, n]`; -1 where not defined.
-    """
-
-    task: np.ndarray
-    id: np.ndarray
-    label: np.ndarray
-    chosen: np.ndarray
-
-
-def read_run(workdir: str | pathlib.Path) -> StoredRun:
-    """Reads config and stream of a run.
+def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
+    """Reads config and stream of a run, which may still be on its way.
 
     Raises:
-        ConfigError: its config cannot be read.
-        DataError: there is no run in the folder, or its `stream.json` is damaged.
+        WorkdirError: there is no run in the folder.
+        DataError: its `config.json` or `stream.json` is damaged; names file and field.
     """
     workdir = pathlib.Path(workdir)
-    if not (workdir / "config.json").is_file():
-        raise DataError(f"{workdir}: no config.json; expected the workdir of a run")
-    config = configs.load(workdir / "config.json")
-    path = workdir / "stream.json"
-    with reading(str(path), "the stream of a run"):
-        stored = read_json(path, "the stream of a run")
+    path = workdir / layout.CONFIG
+    if not path.exists():
+        raise WorkdirError(
+            f"{workdir}: no run in it, {layout.CONFIG} is not there; give the workdir "
+            "of a run"
+        )
+    settings = read_json(path, "the config of a run")
+    schema.check_config(settings, path)
+    path = workdir / layout.STREAM
+    expected = "the stream of a run"
+    stored = read_json(path, expected)
+    schema.check_stream(stored, path)
+    with reading(str(path), expected):
         stream = stored_stream(stored)
-        names = tuple(tuple(task["classes"]) for task in stored["tasks"])
-        known = stored["hash"], stored["encoder"]
-        if not all(isinstance(value, str) for value in known):
-            raise ValueError("a hash that is no text")
-        preprocessing = dict(stored["preprocessing"])
     stages = 0
-    while (workdir / "predictions" / f"{stages:03d}.npz").is_file():
+    while layout.predictions(workdir, stages).is_file():
         stages += 1
-    stages = min(stages, len(stream.stages))
-    return StoredRun(workdir, config, stream, names, *known, preprocessing, stages)
+    return StoredRun(
+        workdir,
+        settings,
+        stream,
+        stored["tasks"],
+        stored["hash"],
+        stored["encoder"],
+        {name: stored["towers"][name] for name in stream.modalities},
+        stored["preprocessing"],
+        min(stages, len(stream.stages)),
+    )
 
 
-def read_predictions(run: StoredRun, stage: int) -> StoredPredictions:
-    """Reads the predictions after a stage, as `predictions_of` does."""
-    tasks, slots = len(run.stream.tasks), len(run.stream.classes)
-    return predictions_of(run.workdir, stage, tasks, slots)
-
-
-def predictions_of(
-    workdir: pathlib.Path, stage: int, tasks: int, slots: int
-) -> StoredPredictions:
-    """Reads the predictions after a stage.
-
-    Args:
-        workdir: of the run.
-        stage: counted from 0.
-        tasks: of the stream.
-        slots: class slots of the stream.
+def config_of(run: StoredRun) -> configs.Config:
+    """Returns the config of a run; user-defined code that it names has run.
 
     Raises:
-        DataError: absent, damaged, larger than 256 MiB, or of another stream.
+        ConfigError: this version cannot run it; names the file and the field.
     """
-    path = workdir / "predictions" / f"{stage:03d}.npz"
-    with reading(str(path), "the predictions of a run"):
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_PREDICTION_BYTES:
-            raise DataError(
-                f"{path}: {size} bytes, more than the limit of {MAX_PREDICTION_BYTES}"
-            )
-        with np.load(path, allow_pickle=False) as columns:
-            task, ids, label = (columns[name] for name in ("task", "id", "label"))
-            chosen = np.array(
-                [[columns[f"chosen/{s}/{r}"] for r in ROUTES] for s in SPACES]
-            )
-        for column, low, high in (
-            (task, 0, tasks),
-            (ids, 0, np.inf),
-            (label, 0, slots),
-            (chosen, -1, slots),
-        ):
-            shape = (len(SPACES), len(ROUTES)) if column is chosen else ()
-            if column.dtype.kind != "i" or column.shape != (*shape, len(task)):
-                raise ValueError("columns that do not fit together")
-            if column.size and not low <= column.min() <= column.max() < high:
-                raise ValueError("a class, task or sample that there is not")
-        return StoredPredictions(task, ids, label, chosen)
+    try:
+        return configs.resolve(run.settings, stored=True)
+    except ConfigError as error:
+        raise ConfigError(f"{run.workdir / layout.CONFIG}: {error}") from error
+
+
+def read_results(run: StoredRun) -> dict[str, Any] | None:
+    """Returns what `results.json` of a run holds; None: it has not come to its end.
+
+    Raises:
+        DataError: the file is damaged, or of another stream; names file and field.
+    """
+    path = run.workdir / layout.RESULTS
+    if not path.exists():
+        return None
+    results = read_json(path, "the results of a run")
+    schema.check_results(results, run.stream, path)
+    return results
+
+
+def results_so_far(run: StoredRun) -> dict[str, Any] | None:
+    """Returns what the newest snapshot holds of the results; None: there is none.
+
+    Costs but the seconds are not in a snapshot, and neither is the environment.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    folder = run.workdir / layout.SNAPSHOTS
+    numbers = states.sealed(folder)
+    if not numbers:
+        return None
+    path = layout.snapshot(run.workdir, numbers[-1])
+    try:
+        stored = Results.from_json(states.read_results(folder, numbers[-1]))
+        report = plain(stored.report())
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: its results cannot be read ({error!r})") from error
+    found = {
+        "method": run.settings["method"]["name"],
+        "seeds": run.settings["seeds"],
+        "environment": {},
+        "modalities": list(run.stream.modalities),
+        "tasks": run.tasks,
+        "skipped_samples": 0,
+        **report,
+        "cost": {"seconds": stored.seconds},
+    }
+    schema.check_results(found, run.stream, path, whole=False)
+    return found
 
 
 def seen_tasks(stream: Stream, stages: int) -> list[int]:
     """Returns the tasks of the first `stages` stages, in order."""
     return [task for stage in stream.stages[:stages] for task in stage]
+
+
+def read_warnings(workdir: pathlib.Path) -> tuple[str, ...]:
+    """Returns the lines of a log that a reader of the results should know, each once.
+
+    Args:
+        workdir: of the run; a log that is not there has none.
+    """
+    path = workdir / layout.LOG
+    if not path.is_file():
+        return ()
+    with path.open("rb") as file:
+        lines = file.read(_MAX_LOG_BYTES).decode("utf-8", "replace").splitlines()
+    # date and time come first
+    said = [line.split(" ", 2)[2] for line in lines if line.count(" ") > 2]
+    kept = ("warning: ", "skipped: ")
+    marks = (" is damaged: ", " was close to singular", " was not written: ")
+    found = [s for s in said if s.startswith(kept) or any(mark in s for mark in marks)]
+    return tuple(dict.fromkeys(found))

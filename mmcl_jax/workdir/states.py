@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mmcl_jax.errors import DataError, reading
+from mmcl_jax.errors import DataError, WorkdirError, reading
 from mmcl_jax.types import PyTree
+from mmcl_jax.workdir.layout import SNAPSHOTS, snapshot
 from mmcl_jax.workdir.snapshots import CHECKSUMS, damage
 
 # what a file says that it holds is believed up to here
@@ -24,6 +25,38 @@ def sealed(folder: pathlib.Path) -> list[int]:
         for path in folder.glob(f"*/{CHECKSUMS}")
         if path.parent.name.isdecimal()
     )
+
+
+def choose(workdir: pathlib.Path, wanted: int | None) -> tuple[int, list[str]]:
+    """Returns the snapshot of a run to use, and notes on those that were passed over.
+
+    Args:
+        workdir: of the run.
+        wanted: counted from 1, as stages are; None: the newest that is whole.
+
+    Returns:
+        Its number, counted from 0; and a line for each newer one that is damaged.
+
+    Raises:
+        WorkdirError: there is none, not this one, or it is damaged.
+    """
+    folders = (workdir / SNAPSHOTS).glob("*")
+    numbers = sorted(int(path.name) for path in folders if path.name.isdecimal())
+    if not numbers:
+        raise WorkdirError(
+            f"--workdir: {workdir} has no snapshot yet; the first is written after the "
+            "first stage"
+        )
+    if wanted is not None and wanted - 1 not in numbers:
+        there = ", ".join(str(number + 1) for number in numbers)
+        raise WorkdirError(f"--snapshot: no {wanted} in {workdir}; there are {there}")
+    notes = []
+    for number in reversed(numbers) if wanted is None else [wanted - 1]:
+        reason = damage(snapshot(workdir, number))
+        if reason is None:
+            return number, notes
+        notes.append(f"{snapshot(workdir, number)} is damaged: {reason}")
+    raise WorkdirError("; ".join(notes))
 
 
 def read_part(

@@ -8,6 +8,7 @@ import secrets
 from mmcl_jax.config import Config
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import write_text
+from mmcl_jax.workdir.layout import WANDB
 
 
 def check(config: Config) -> None:
@@ -31,7 +32,7 @@ class WeightsAndBiases:
         """Begins the run, or goes on with the one of the workdir."""
         import wandb  # pyright: ignore[reportMissingImports]
 
-        folder = workdir / "wandb"
+        folder = workdir / WANDB
         folder.mkdir(exist_ok=True)
         name = folder / "run_id.txt"
         if not name.is_file():

@@ -4,6 +4,7 @@ import gzip
 import json
 import pathlib
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,9 +16,6 @@ import soundfile
 from PIL import Image
 
 from mmcl_jax import config
-from mmcl_jax.analysis import across_runs
-from mmcl_jax.analysis.across_runs import COSTS, METRICS
-from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import TokenizerSpec
 from mmcl_jax.modalities.tokenization import load_tokenizer
@@ -26,8 +24,9 @@ from mmcl_jax.models.pretrained import tensors
 from mmcl_jax.models.pretrained.mapped import DTYPES
 from mmcl_jax.streams import manifest
 from mmcl_jax.streams.table_files import read_table
-from mmcl_jax.sweeps import runs
+from mmcl_jax.sweeps import aggregate, runs
 from tests import helpers, torch_archive_test
+from tests.pages import EXAMPLE, make_run
 
 _INDEX = "model.safetensors.index.json"
 
@@ -150,18 +149,10 @@ def _configs(folder: pathlib.Path) -> None:
 
 
 def _results(folder: pathlib.Path) -> None:
-    found = {
-        "schema": 1,
-        "method": "comm",
-        "metrics": {
-            space: {route: dict.fromkeys(METRICS, 0.5) for route in ROUTES}
-            for space in SPACES
-        },
-        "cost": dict.fromkeys(COSTS, 8) | {"seconds": {"train": 2.5, "text": 1.0}},
-        "environment": {"jax": "1", "device": "cpu"},
-        "accuracy": {"union": {"given": [[0.5, None], [0.25, 0.75]]}},
-    }
-    (folder / "results.json").write_text(json.dumps(found, indent=1))
+    with tempfile.TemporaryDirectory() as place:
+        made = make_run(pathlib.Path(place) / "run", EXAMPLE)
+        for path in made.glob("*.json"):
+            shutil.copy(path, folder)
 
 
 def _media(modality: str) -> Callable[[pathlib.Path, str], None]:
@@ -242,17 +233,17 @@ def _read_config(folder: pathlib.Path, name: str) -> None:
 
 
 def _read_results(folder: pathlib.Path, name: str) -> None:
+    del name  # all files of a run are read
     run = runs.Run("ridge", "random", 0, config.Config())
     other = run._replace(variant="comm")
     place = folder / "runs"
     for each in (run, other):
         (place / each.name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / name, place / each.name / "results.json")
-    ended = runs.finished([run, other], place)
-    across_runs.check(ended, place)
-    report = across_runs.aggregate(ended, "comm")
-    across_runs.to_csv(report)
-    across_runs.to_markdown(report)
+        for path in folder.glob("*.json"):
+            shutil.copy(path, place / each.name)
+    report = aggregate.aggregate(runs.finished([run, other], place), "comm")
+    aggregate.to_csv(report)
+    aggregate.to_markdown(report)
     json.dumps(report, allow_nan=False)
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,38 +10,12 @@ from typing import Any
 import numpy as np
 
 from mmcl_jax.analysis import statistics
-from mmcl_jax.errors import reading
+from mmcl_jax.analysis.measures import COSTS, METRICS, SPACE, cost, measured
 from mmcl_jax.files import read_json, write_text
 from mmcl_jax.sweeps.runs import Run
 from mmcl_jax.workdir.results import plain
 
-METRICS = {
-    "last_average_accuracy": "last average",
-    "average_incremental_accuracy": "average incremental",
-    "forgetting_chaudhry": "forgetting",
-    "excess_forgetting": "excess forgetting",
-    "learning_accuracy": "learning accuracy",
-}
 _LESS_IS_BETTER = ("forgetting_chaudhry", "excess_forgetting")
-COSTS = {
-    "parameters_trained": "parameters",
-    "bytes_remembered": "bytes",
-    "bytes_per_class": "bytes a class",
-    "bytes_per_task": "bytes a task",
-    "forwards_per_step": "forwards a step",
-    "forwards_per_prediction": "forwards a prediction",
-    "seconds": "seconds",
-}
-# among all classes met
-SPACE = "union"
-# Among which classes, and whether the modality is given. Given a modality, heads answer
-# among its classes, methods that compare with class texts still among all: only
-# `within` then compares like with like.
-VIEWS = {
-    "predicted": (SPACE, "predicted"),
-    "given": (SPACE, "given"),
-    "within": ("modality", "given"),
-}
 _TITLES = {
     "predicted": "All classes met, modality predicted",
     "given": "All classes met, modality given",
@@ -55,42 +28,6 @@ _SHOW_VALUES_BELOW = 5
 
 Ended = Sequence[tuple[Run, dict[str, Any]]]
 Values = dict[str, dict[tuple[str, int], float]]
-
-
-def check(ended: Ended, folder: pathlib.Path) -> None:
-    """Sees to it that tables can be made of runs.
-
-    Args:
-        ended: what `runs.finished` gives.
-        folder: that of all runs.
-
-    Raises:
-        DataError: a `results.json` lacks a number, or has one that is not finite.
-    """
-    for run, results in ended:
-        path = folder / run.name / "results.json"
-        with reading(str(path), "the results of a run"):
-            numbers = [x for x in measured(results).values() if not math.isnan(x)]
-            if not np.isfinite([*numbers, *cost(results).values()]).all():
-                raise ValueError("a number that is not finite")
-            if not isinstance(results["environment"], dict):
-                raise ValueError("'environment' is not a section")
-
-
-def measured(results: dict[str, Any]) -> dict[str, float]:
-    """Returns the metrics of a run by `view/metric`, see `VIEWS`."""
-    return {
-        f"{view}/{name}": _number(results["metrics"][space][route][name])
-        for view, (space, route) in VIEWS.items()
-        for name in METRICS
-    }
-
-
-def cost(results: dict[str, Any]) -> dict[str, float]:
-    """Returns the cost of a run; `seconds` are of all its parts but the report."""
-    parts = {k: v for k, v in results["cost"]["seconds"].items() if k != "report"}
-    found = results["cost"] | {"seconds": sum(parts.values())}
-    return {name: _number(found[name]) for name in COSTS}
 
 
 def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
@@ -382,7 +319,3 @@ def _percent(value: float | None, signed: bool = False) -> str:
 
 def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

@@ -8,10 +8,9 @@ from mmcl_jax.analysis import statistics
 from mmcl_jax.evaluation import metrics
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.report import tables, theme
-from mmcl_jax.report.accuracy import Groups, so_far
 from mmcl_jax.report.blocks import Block, Section, Square
 from mmcl_jax.report.charts import Label, Matrix, shown
-from mmcl_jax.report.data import RunData
+from mmcl_jax.report.run_data import Groups, RunData
 from mmcl_jax.report.tables import Cell, Table
 
 
@@ -34,7 +33,7 @@ def _cell_values(run: RunData) -> dict[str, float]:
     """Returns the four cells and what lies between them."""
     name = "last_average_accuracy"
     cells = {
-        f"{space}/{route}": so_far(run, space, route)[name]
+        f"{space}/{route}": run.metrics(space, route)[name]
         for space in SPACES
         for route in ROUTES
     }

@@ -1,5 +1,10 @@
-"""What a page reads of a run's JSON files has to be there, whoever has edited them."""
+"""What the JSON files of a run must hold, whoever has edited them.
 
+A file that fits can be read without a further check; one that does not is a `DataError`
+that names the file and the field.
+"""
+
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -9,22 +14,51 @@ import numpy as np
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.streams.base import Stream
+
+# of `results.json`: what runs are compared by, besides the accuracies
+METRICS = (
+    "last_average_accuracy",
+    "average_incremental_accuracy",
+    "forgetting_chaudhry",
+    "excess_forgetting",
+    "learning_accuracy",
+)
+COSTS = (
+    "parameters_trained",
+    "bytes_remembered",
+    "bytes_per_class",
+    "bytes_per_task",
+    "forwards_per_step",
+    "forwards_per_prediction",
+)
 
 _NUMBER = (int, float)
+_MAYBE = (*_NUMBER, type(None))
+_TASK = {"name": str, "modality": str, "classes": [str], "train": int, "test": int}
 # a type, or several; [of all items]; {of a field}, where ... is any other field
+_CONFIG = {"method": {"name": str}, "seeds": {...: int}}
 _STREAM = {
-    "stages": [[int]],
-    "classes": [{"name": str, "modality": str, "canonical": int}],
+    "hash": str,
+    "encoder": str,
+    "modalities": [str],
     "towers": {...: str},
+    "preprocessing": {...: str},
+    "stages": [[int]],
+    "classes": [{"name": str, "modality": str, "dataset": str, "canonical": int}],
+    "tasks": [_TASK],
 }
-_RESULTS = {
+_SO_FAR = {
     "method": str,
-    "seeds": dict,
+    "seeds": {...: int},
     "environment": dict,
     "modalities": [str],
-    "tasks": [{"name": str, "modality": str, "classes": [str]}],
+    "tasks": [_TASK],
     "accuracy": {space: dict.fromkeys(ROUTES, list) for space in SPACES},
     "zero_shot": dict.fromkeys(SPACES, list),
+    "metrics": {
+        space: dict.fromkeys(ROUTES, dict.fromkeys(METRICS, _MAYBE)) for space in SPACES
+    },
     "modality_identification": dict,
     "skipped_samples": int,
     "jitter": {...: _NUMBER},
@@ -33,38 +67,51 @@ _RESULTS = {
     "restarts": int,
     "cost": {"seconds": {...: _NUMBER}, ...: _NUMBER},
 }
-_IDENTIFICATION = {"accuracy": (*_NUMBER, type(None)), "confusion": list}
+_RESULTS = _SO_FAR | {"cost": _SO_FAR["cost"] | dict.fromkeys(COSTS, _NUMBER)}
+_IDENTIFICATION = {"accuracy": _MAYBE, "confusion": list}
 
 
 def check_config(config: dict[str, Any], source: pathlib.Path) -> None:
-    """Raises `DataError` that names file and field if a page cannot be made of it."""
-    _check(config, {"method": {"name": str}, "seeds": dict}, source, ())
+    """Checks what every reader needs of `config.json`; `config.load` checks the rest.
+
+    Args:
+        config: what the file holds.
+        source: the file.
+
+    Raises:
+        DataError: a field is missing or has a wrong type; names file and field.
+    """
+    _check(config, _CONFIG, source, ())
 
 
 def check_stream(stream: dict[str, Any], source: pathlib.Path) -> None:
     """As `check_config`, of `stream.json`."""
     _check(stream, _STREAM, source, ())
+    for name in stream["modalities"]:
+        if name not in stream["towers"]:
+            raise DataError(f"{source}: towers.{name} is missing")
     for i, slot in enumerate(stream["classes"]):
-        if slot["modality"] not in stream["towers"]:
+        if slot["modality"] not in stream["modalities"]:
             _complain(source, ("classes", i, "modality"), slot["modality"])
         if not 0 <= slot["canonical"] < len(stream["classes"]):
             _complain(source, ("classes", i, "canonical"), slot["canonical"])
+    tasks = sorted(i for stage in stream["stages"] for i in stage)
+    if tasks != list(range(len(stream["tasks"]))) or not all(stream["stages"]):
+        raise DataError(f"{source}: stages do not hold each task once")
 
 
 def check_results(
-    results: dict[str, Any], stream: dict[str, Any], source: pathlib.Path
-) -> tuple[int, ...]:
+    results: dict[str, Any], stream: Stream, source: pathlib.Path, whole: bool = True
+) -> None:
     """As `check_config`, of `results.json`.
 
     Args:
-        results: what a page is made of.
-        stream: that was checked, and that they must be of.
+        results: what the file holds, or would hold by now.
+        stream: that the run learns.
         source: that the results are from.
-
-    Returns:
-        The last task of each stage that was learnt.
+        whole: whether the run has come to its end; before, costs may be missing.
     """
-    _check(results, _RESULTS, source, ())
+    _check(results, _RESULTS if whole else _SO_FAR, source, ())
     tasks, modalities = len(results["tasks"]), results["modalities"]
     for space in SPACES:
         for route in ROUTES:
@@ -74,7 +121,7 @@ def check_results(
         if task["modality"] not in modalities:
             _complain(source, ("tasks", i, "modality"), task["modality"])
     for i, name in enumerate(modalities):
-        if name not in stream["towers"]:
+        if name not in stream.modalities:
             _complain(source, ("modalities", i), name)
     if identified := results["modality_identification"]:
         path = ("modality_identification",)
@@ -83,14 +130,8 @@ def check_results(
     for stage in results["jitter"]:
         if not stage.isdecimal():
             _complain(source, ("jitter",), stage)
-    rows = [stage[-1] for stage in stream["stages"] if stage]
-    if sorted(sum(stream["stages"], [])) != list(range(tasks)):
-        raise DataError(f"{source}: tasks: {tasks}, which are not those of stream.json")
-    learnt = np.array(results["accuracy"]["task"]["given"], np.float64)
-    found = tuple(row for row in rows if not np.isnan(learnt[row]).all())
-    if not found:
-        raise DataError(f"{source}: accuracy: no task was scored yet")
-    return found
+    if tasks != len(stream.tasks):
+        raise DataError(f"{source}: tasks: {tasks}, which are not those of the stream")
 
 
 def _check(
@@ -114,6 +155,8 @@ def _check(
     elif not isinstance(value, expected) or isinstance(value, bool):
         _complain(source, path, value)
     elif isinstance(value, int) and abs(value) > sys.float_info.max:
+        _complain(source, path, value)
+    elif isinstance(value, float) and not math.isfinite(value):
         _complain(source, path, value)
 
 

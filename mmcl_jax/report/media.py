@@ -1,24 +1,20 @@
-"""Test samples that were taken for another class, as small media inside a page."""
+"""Samples as small media inside a page: pictures, sounds and sentences."""
 
 import base64
 import dataclasses
 import functools
 import io
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
 from PIL import Image
 
-from mmcl_jax.evaluation import metrics
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec
-from mmcl_jax.report import theme
+from mmcl_jax.report.blocks import Example
 from mmcl_jax.report.charts import shown
-from mmcl_jax.report.data import CHOSEN, RunData
 from mmcl_jax.streams.base import Record
 
-PAIRS, SAMPLES = 6, 3
 # of all media of a page, in the base-64 form
 MAX_BYTES = 1_200_000
 _SIDE, _FRAMES, _SECONDS, _LETTERS = 128, 4, 3.0, 280
@@ -26,111 +22,11 @@ _SIDE, _FRAMES, _SECONDS, _LETTERS = 128, 4, 3.0, 280
 _RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
-class Example(NamedTuple):
-    """One sample.
-
-    Attributes:
-        kind: "picture", "sound", "sentence", or "nothing" where it cannot be shown.
-        content: a data URI, a sentence, or why there is nothing.
-        name: of the sample.
-    """
-
-    kind: str
-    content: str
-    name: str
-
-
-class ClassSamples(NamedTuple):
-    """A class and some of its samples.
-
-    Attributes:
-        label: its name.
-        modality: of its samples.
-        colour: of that, a name of `theme.COLOURS`.
-        note: what is said of it.
-        examples: of its samples.
-    """
-
-    label: str
-    modality: str
-    colour: str
-    note: str
-    examples: tuple[Example, ...]
-
-
-class Confusion(NamedTuple):
-    """A class that was taken for another one.
-
-    Attributes:
-        label: its name.
-        modality: of its samples.
-        colour: of that, a name of `theme.COLOURS`.
-        chosen: name of the other one.
-        chosen_modality: of the other's samples.
-        chosen_colour: of that.
-        times: how often.
-        samples: test samples of the class.
-        examples: of those that were mistaken.
-    """
-
-    label: str
-    modality: str
-    colour: str
-    chosen: str
-    chosen_modality: str
-    chosen_colour: str
-    times: int
-    samples: int
-    examples: tuple[Example, ...]
-
-
-def confusions(run: RunData) -> tuple[Confusion, ...]:
-    """Returns the most frequent mistakes among all classes met, modality predicted."""
-    columns, slots = run.predictions or {}, run.stream["classes"]
-    label, chosen = columns["label"], columns[CHOSEN]
-    canonical = np.array([slot["canonical"] for slot in slots])
-    marks = theme.of_modalities(run.modalities)
-    room, found = MAX_BYTES, []
-    for own, other, times in metrics.most_confused(label, chosen, canonical, PAIRS):
-        mistaken = columns["id"][(label == own) & (chosen == other)]
-        examples = []
-        for number in mistaken[:SAMPLES].tolist():
-            examples.append(fitting(_example(run, number, own), room))
-            room -= len(examples[-1].content)
-        found.append(
-            Confusion(
-                shown(slots[own]["name"]),
-                slots[own]["modality"],
-                marks[slots[own]["modality"]].colour,
-                shown(slots[other]["name"]),
-                slots[other]["modality"],
-                marks[slots[other]["modality"]].colour,
-                times,
-                int((label == own).sum()),
-                tuple(examples),
-            )
-        )
-    return tuple(found)
-
-
 def fitting(example: Example, room: int) -> Example:
     """Returns an example, or why it is left out of a page with `room` bytes left."""
     if len(example.content) <= room:
         return example
     return Example("nothing", "left out, so that the page stays small", example.name)
-
-
-def _example(run: RunData, number: int, label: int) -> Example:
-    """Returns a test sample by its id, which is of a class slot."""
-    if isinstance(run.source, str):
-        return Example("nothing", run.source, f"sample {number}")
-    stream, inputs = run.source
-    for task in (task for task in stream.tasks if label in task.classes):
-        for record in task.test:
-            if record.id == number and record.label == label:
-                return example(record, task.modality, inputs)
-    reason = "the data are not those that the run was made with"
-    return Example("nothing", reason, f"sample {number}")
 
 
 @functools.lru_cache(maxsize=64)

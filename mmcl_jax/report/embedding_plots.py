@@ -1,99 +1,15 @@
-"""Sections on how a method came to its answers: of one run at a time."""
+"""The section that shows features and class texts in two dimensions: of one run."""
 
 import numpy as np
 
 from mmcl_jax.report import theme
-from mmcl_jax.report.blocks import Key, Mistakes, Panels, Section
-from mmcl_jax.report.charts import (
-    Cloud,
-    Label,
-    Lines,
-    Matrix,
-    Points,
-    Series,
-    shown,
-)
-from mmcl_jax.report.data import RunData
-from mmcl_jax.report.examples import confusions
+from mmcl_jax.report.blocks import Key, Panels, Section
+from mmcl_jax.report.charts import Cloud, Points, shown
+from mmcl_jax.report.run_data import RunData
+from mmcl_jax.workdir.predictions import StoredEmbeddings
 
 _POINTS = 600
 _RIDGE = 1e-4
-
-
-def relevance(run: RunData) -> Section:
-    """Returns how much of each modality's prompts a sample's prompt is made of."""
-    about = (
-        "Mean weight of each modality's prompts in the prompt of a sample, for the "
-        "samples of one modality a panel, after each task since that modality was met."
-    )
-    title, found = "Relevance over time", run.history.relevance
-    if not found:
-        reason = run.history.absent["relevance"]
-        return Section("relevance", title, about, absent=reason)
-    marks, charts = theme.of_modalities(run.modalities), []
-    for m, modality in enumerate(run.modalities):
-        stages = [s for s in found if modality in _met(run, s)]
-        if not stages:
-            continue
-        x = tuple(run.rows[stage] + 1 for stage in stages)
-        series = [
-            Series(other, marks[other], x, tuple(float(found[s][m, n]) for s in stages))
-            for n, other in enumerate(run.modalities)
-        ]
-        charts.append(
-            Lines(
-                f"relevance-{shown(modality)}",
-                f"Samples of {shown(modality)}",
-                "mean weight",
-                tuple(series),
-                (-0.02, 1.02),
-            )
-        )
-    legend = tuple(Key(m, marks[m]) for m in run.modalities)
-    return Section("relevance", title, about, (Panels(tuple(charts), legend),))
-
-
-def drift(run: RunData) -> Section:
-    """Returns how far prompts moved between snapshots."""
-    about = (
-        "Distance between the prompts of two snapshots, in percent of the norm of the "
-        "earlier ones; since a modality was first learnt. 0: they did not move. An old "
-        "prompt that moves is a way to forget."
-    )
-    title, found = "Prompt drift", run.history.drift
-    groups = list(dict.fromkeys(name for moved in found.values() for name in moved))
-    stages = [stage for stage in found if found[stage]]
-    if not groups or not stages:
-        return Section("drift", title, about, absent=run.history.absent["drift"])
-    marks = theme.of_modalities(run.modalities)
-    values = []
-    for name in groups:
-        modality = name in run.modalities
-        values.append(
-            tuple(
-                found[s].get(name, np.nan)
-                if not modality or name in _met(run, s - 1)
-                else np.nan
-                for s in stages
-            )
-        )
-    largest = np.nanmax([v for row in values for v in row] + [1e-9])
-    matrix = Matrix(
-        "drift",
-        "Prompt drift",
-        "prompts, after task",
-        tuple(Label(shown(n), marks[n].colour if n in marks else "") for n in groups),
-        tuple(Label(f"{run.rows[s] + 1}", "") for s in stages),
-        tuple(values),
-        tuple(tuple(v / largest for v in row) for row in values),
-    )
-    return Section("drift", title, about, (matrix,))
-
-
-def _met(run: RunData, stage: int) -> set[str]:
-    """Returns the modalities that were learnt up to a stage."""
-    done = run.stream["stages"][: stage + 1]
-    return {run.tasks[i]["modality"] for tasks in done for i in tasks}
 
 
 def embeddings(run: RunData) -> Section:
@@ -108,7 +24,7 @@ def embeddings(run: RunData) -> Section:
         reason = "the workdir has no embeddings.npz; a run writes it as it scores"
         return Section("embeddings", title, about, absent=reason)
     charts = [_samples(run, arrays)]
-    geometry, text = run.history.geometry, arrays["text"].astype(np.float64)
+    geometry, text = run.history.geometry, arrays.text.astype(np.float64)
     if {"mean", "count", "matrix"} <= geometry.keys():
         about += (
             "Then the class means of adapted features, as the newest snapshot has "
@@ -125,13 +41,13 @@ def embeddings(run: RunData) -> Section:
     return Section("embeddings", title, about, (Panels(tuple(charts), legend),))
 
 
-def _samples(run: RunData, arrays: dict[str, np.ndarray]) -> Points:
-    rows = np.arange(len(arrays["label"]))
+def _samples(run: RunData, arrays: StoredEmbeddings) -> Points:
+    rows = np.arange(len(arrays.label))
     rows = rows[:: max(1, len(rows) // _POINTS)]
-    label = arrays["label"][rows]
+    label = arrays.label[rows]
     used = np.unique(label)
-    text = arrays["text"].astype(np.float64)[used]
-    query = arrays["query"].astype(np.float64)[rows]
+    text = arrays.text.astype(np.float64)[used]
+    query = arrays.query.astype(np.float64)[rows]
     places = _plane(np.concatenate([query, text]))
     return Points(
         "embeddings-frozen",
@@ -147,7 +63,7 @@ def _means(
     mean = geometry["mean"][used].astype(np.float64)
     moved = mean @ geometry["matrix"]
     if "shift" in geometry:
-        names = [slot["modality"] for slot in run.stream["classes"]]
+        names = [slot.modality for slot in run.stream.classes]
         own = [run.modalities.index(names[c]) for c in used]
         moved = moved + geometry["shift"][own]
     root, inverse = _roots(text[used])
@@ -178,11 +94,11 @@ def _clouds(
 ) -> tuple[Cloud, ...]:
     """Returns the points of each modality: features, and texts of its classes."""
     slots, marks, clouds = (
-        run.stream["classes"],
+        run.stream.classes,
         theme.of_modalities(run.modalities),
         [],
     )
-    modality = np.array([slot["modality"] for slot in slots])
+    modality = np.array([slot.modality for slot in slots])
     for name in run.modalities:
         for labels, points, of_text in (
             (label, features, False),
@@ -195,7 +111,7 @@ def _clouds(
                         f"{shown(name)}, class text" if of_text else shown(name),
                         marks[name],
                         tuple(map(tuple, points[rows].tolist())),
-                        tuple(shown(slots[labels[r]]["name"]) for r in rows),
+                        tuple(shown(slots[labels[r]].name) for r in rows),
                         of_text,
                     )
                 )
@@ -228,20 +144,3 @@ def _centred(vectors: np.ndarray) -> np.ndarray:
 def _unit(vectors: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norm > 0, norm, 1)
-
-
-def mistakes(run: RunData) -> Section:
-    """Returns the classes that were confused most, with some of their samples."""
-    about = (
-        "The most frequent mistakes among all classes met, modality predicted, after "
-        "the newest task; below each some of the test samples that were mistaken."
-    )
-    title = "Most confused classes"
-    if run.predictions is None:
-        reason = "the workdir has no predictions of its newest stage"
-        return Section("mistakes", title, about, absent=reason)
-    pairs = confusions(run)
-    absent = "" if pairs else "no test sample was mistaken"
-    return Section(
-        "mistakes", title, about, (Mistakes(pairs),) if pairs else (), absent
-    )

@@ -1,0 +1,45 @@
+"""Who may write into a workdir."""
+
+import os
+import pathlib
+import socket
+
+import filelock
+
+from mmcl_jax.errors import WorkdirError
+from mmcl_jax.workdir.layout import LOCK
+
+
+class Lock:
+    """Lets one run at a time write into a workdir; it dies with its process."""
+
+    def __init__(self, workdir: pathlib.Path) -> None:
+        """Takes the lock.
+
+        Raises:
+            WorkdirError: another process has it, or the file system has no locks.
+        """
+        path = workdir / LOCK
+        path.touch()  # so that a folder without write access is not one without locks
+        # filelock's fallback, a file that marks a lock, would outlive its process
+        self._lock = filelock.FileLock(
+            path, blocking=False, thread_local=False, fallback_to_soft=False
+        )
+        try:
+            self._lock.acquire()
+        except filelock.Timeout as error:
+            owner = path.read_text().strip() or "another process"
+            raise WorkdirError(
+                f"--workdir: {workdir} is in use by {owner}; stop it or choose another "
+                "folder"
+            ) from error
+        except OSError as error:
+            raise WorkdirError(
+                f"--workdir: {workdir} is on a file system without locks ({error}), so "
+                "that two runs could write there at once; choose another folder"
+            ) from error
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        self._lock.release()

@@ -1,0 +1,187 @@
+"""Whether a run may use a folder, and from which of its states it resumes."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from mmcl_jax import config as configs
+from mmcl_jax.errors import ConfigError, WorkdirError
+from mmcl_jax.files import read_json, write_text
+from mmcl_jax.workdir.layout import (
+    CALIBRATION,
+    CHECKPOINTS,
+    CONFIG,
+    DAMAGED,
+    EMBEDDINGS,
+    PREDICTIONS,
+    SNAPSHOTS,
+    STREAM,
+)
+from mmcl_jax.workdir.snapshots import CUT_OFF, Snapshots
+
+BRANCH = "branch:"
+# on how many devices it goes on, how, who is told and what is drawn of it may differ
+# between the starts of a run
+_FREE = ("config.resume", "config.mesh", "config.logging", "config.report")
+# of many things that are wrong in the same way
+_NAMED = 3
+
+
+def write_config(workdir: pathlib.Path, config: configs.Config) -> None:
+    """Writes `config.json`."""
+    write_text(workdir / CONFIG, configs.to_json(config))
+
+
+def has_config(workdir: pathlib.Path, config: configs.Config) -> bool | None:
+    """Returns whether `config.json` holds exactly this config; None: there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = workdir / CONFIG
+    if not path.is_file():
+        return None
+    return read_json(path, "the config of a run") == json.loads(configs.to_json(config))
+
+
+def check(workdir: pathlib.Path, config: configs.Config) -> None:
+    """Raises `ConfigError` for a workdir of another config, or one that is a file."""
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"--workdir: {workdir} is not a folder")
+    path = workdir / CONFIG
+    if not path.exists():
+        return
+    stored, wanted = read_json(path), json.loads(configs.to_json(config))
+    if different := sorted(_differences(stored, wanted, "config")):
+        raise ConfigError(
+            f"--workdir: {workdir} was made with another config: "
+            f"{'; '.join(different)}. Choose another folder, there with "
+            f"--config.resume={BRANCH}{workdir} to go on from what was learnt here"
+        )
+
+
+def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
+    if path in _FREE:
+        return
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in there.keys() | here.keys():
+            yield from _differences(there.get(key), here.get(key), f"{path}.{key}")
+    elif there != here:
+        yield f"{path} is {there!r} there and {here!r} here"
+
+
+def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) -> None:
+    """Copies the snapshots of another run, unless this one has some of its own.
+
+    Args:
+        workdir: of this run.
+        source: of the other.
+        stream: what `stream.json` of this run holds.
+
+    Raises:
+        ConfigError: the other has no snapshot, or learns another stream.
+    """
+    if _has_states(workdir / SNAPSHOTS):
+        return
+    path = f"config.resume: {BRANCH}{source}"
+    if not _has_states(source / SNAPSHOTS):
+        raise ConfigError(f"{path}: there is no snapshot in it")
+    theirs = read_json(source / STREAM)
+    if theirs != json.loads(json.dumps(stream)):
+        raise ConfigError(f"{path}: it learns another stream")
+    shutil.copytree(source / PREDICTIONS, workdir / PREDICTIONS, dirs_exist_ok=True)
+    for name in (CALIBRATION, EMBEDDINGS):
+        if (source / name).exists():
+            shutil.copy(source / name, workdir)
+    # last, and at once: it is what says that the copy is whole
+    unfinished = f"{SNAPSHOTS}.tmp"
+    shutil.copytree(source / SNAPSHOTS, workdir / unfinished, dirs_exist_ok=True)
+    (workdir / unfinished).replace(workdir / SNAPSHOTS)
+
+
+def _has_states(folder: pathlib.Path) -> bool:
+    """Returns whether a folder of states, which may be empty or absent, holds one."""
+    return any(path.name.isdigit() for path in folder.glob("*"))
+
+
+def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
+    """Raises `WorkdirError` where states exist that were learnt from other data."""
+    path = workdir / STREAM
+    states = (SNAPSHOTS, CHECKPOINTS)
+    if not path.exists() or not any(_has_states(workdir / name) for name in states):
+        return
+    there, here = read_json(path), json.loads(json.dumps(stream))
+    if different := sorted(_differences(there, here, "stream")):
+        listed = "; ".join(line[:200] for line in different[:_NAMED])
+        raise WorkdirError(
+            f"--workdir: {workdir} was made with other data: {listed}. Restore it, or "
+            "choose another folder"
+        )
+
+
+class Position(NamedTuple):
+    """A state to go on from.
+
+    Attributes:
+        moves: done since the start of the stream.
+        store: that holds it.
+        number: of the state in its store.
+    """
+
+    moves: int
+    store: Snapshots
+    number: int
+
+
+def newest(
+    workdir: pathlib.Path, positions: list[Position]
+) -> tuple[Position | None, list[str]]:
+    """Returns the newest state that is as it was written, and what was set aside.
+
+    Damaged states newer than it are moved to `<workdir>/damaged`.
+
+    Args:
+        workdir: of the run.
+        positions: all states there are.
+
+    Returns:
+        A `Position`, or None if there are no states; and a line for each damaged one.
+
+    Raises:
+        WorkdirError: all states are damaged. Nothing is touched.
+    """
+    damaged = []
+    for position in sorted(positions, key=lambda p: p.moves, reverse=True):
+        reason = position.store.damage(position.number)
+        if reason is None:
+            return position, [_set_aside(workdir, *each) for each in damaged]
+        damaged.append((position, reason))
+    stores = [id(position.store) for position, _ in damaged]
+    first = all(reason == CUT_OFF for _, reason in damaged)
+    if damaged and not (first and len(set(stores)) == len(stores)):
+        named = damaged[:_NAMED]
+        listed = "; ".join(f"{p.store.path(p.number)}: {why}" for p, why in named)
+        more = f"; and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+        raise WorkdirError(
+            f"--workdir: no state in {workdir} can be used: {listed}{more}. Nothing "
+            "was touched; restore them from a copy, or choose another folder"
+        )
+    # a run that was killed early has nothing but the first state that it began to write
+    return None, [_set_aside(workdir, *each) for each in damaged]
+
+
+def foreign(path: pathlib.Path, error: Exception) -> WorkdirError:
+    """Returns the error of a state that is whole, but not restored for an `error`."""
+    reason = str(error).strip().splitlines() or [repr(error)]
+    return WorkdirError(
+        f"{path}: whole, but not a state of this method as this version has it "
+        f"({reason[0]}); go on with the version that wrote it, or choose another folder"
+    )
+
+
+def _set_aside(workdir: pathlib.Path, position: Position, reason: str) -> str:
+    path = position.store.path(position.number)
+    moved = position.store.set_aside(position.number, workdir / DAMAGED)
+    return f"{path} is damaged: {reason}; moved to {moved}"
