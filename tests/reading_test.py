@@ -88,13 +88,17 @@ def test_a_run_is_read_back(tmp_path) -> None:
     assert reading.config_of(run).method.name == "comm"
     results = reading.read_results(run)
     assert results is not None and results["method"] == "comm"
-    found = predictions.read_predictions(run, 2)
+    found = predictions.read_predictions(run.workdir, run.stream, 2)
     assert found.chosen.shape == (4, 2, 3)
-    kept = predictions.read_embeddings(run)
+    kept = predictions.read_embeddings(run.workdir, run.stream)
     assert kept is not None and kept.text.shape == (3, 4)
     (run.workdir / "results.json").unlink()
     (run.workdir / "embeddings.npz").unlink()
-    assert reading.read_results(run) is predictions.read_embeddings(run) is None
+    assert (
+        reading.read_results(run)
+        is predictions.read_embeddings(run.workdir, run.stream)
+        is None
+    )
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "true", "null"])
@@ -125,7 +129,7 @@ def test_embeddings_of_another_stream_are_refused(name, array, tmp_path) -> None
     with np.load(path) as stored:
         np.savez(path, **dict(stored) | {name: array})
     with pytest.raises(DataError, match=r"embeddings\.npz: .*" + name):
-        predictions.read_embeddings(run)
+        predictions.read_embeddings(run.workdir, run.stream)
 
 
 def test_no_other_room_spells_the_files_of_a_run() -> None:

@@ -162,7 +162,9 @@ def _stream_with_samples(run: StoredRun, config: Config) -> tuple[Stream | None,
 def _flips(
     run: StoredRun, stages: tuple[int, int], seen: Sequence[int], stream: Stream | None
 ) -> dict[str, Any]:
-    one, other = (read_predictions(run, stage - 1) for stage in stages)
+    one, other = (
+        read_predictions(run.workdir, run.stream, stage - 1) for stage in stages
+    )
     names = [f"snapshot {stage}" for stage in stages]
     rows = matched_samples(one, other, seen, *names)
     canonical = np.array([slot.canonical for slot in run.stream.classes])

@@ -7,38 +7,14 @@ slot that all of them share.
 
 from collections.abc import Callable
 
-import jax
 from jaxtyping import Array, Float, Int
 
-from mmcl_jax.fields import Sharing
 from mmcl_jax.methods import pool
 from mmcl_jax.methods.base import Features, LabelSpace, Method, Pass, aligned
-from mmcl_jax.methods.sharing import num_groups
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.model import Model
 from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
-
-
-def init_groups(
-    key: Key, model: Model, adapter: Adapter, sharing: Sharing, slots_of_group: int = 1
-) -> Params:
-    """Returns a stack of adapters for each tower that the stream needs.
-
-    Args:
-        key: slots are drawn independently.
-        model: which towers there are, and their shapes.
-        adapter: the kind of adapter.
-        sharing: who shares a group, see `methods.sharing`.
-        slots_of_group: adapters of a group; its slots stand side by side.
-    """
-    params = {}
-    for i, tower in enumerate(dict.fromkeys(model.towers)):
-        slots = num_groups(model, tower, sharing) * slots_of_group
-        keys = jax.random.split(jax.random.fold_in(key, i), slots)
-        spec = model.spec.tower(tower)
-        params[tower] = jax.vmap(lambda k, spec=spec: adapter.init(k, spec))(keys)
-    return params
 
 
 def adapted_pass(

@@ -21,6 +21,7 @@ from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses
+from mmcl_jax.ops.relevance import modalities_of
 from mmcl_jax.types import (
     Batch,
     Classes,
@@ -204,6 +205,11 @@ def label_space(classes: Classes, hint: Array, name: LabelSpace) -> Array:
     if name == "modality_seen":
         return classes.seen & (classes.modality == hint[:, None])
     return jnp.broadcast_to(classes.seen, rows)
+
+
+def modalities_now(model: Model, classes: Classes) -> Bool[Array, " m"]:
+    """Returns the modalities of the stage."""
+    return modalities_of(classes.of_task, classes.modality, len(model.modalities))
 
 
 def scores_from_logits(

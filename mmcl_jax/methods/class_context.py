@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.fields import Sharing
-from mmcl_jax.methods.base import Method, Pass
+from mmcl_jax.methods.base import Method, Pass, modalities_now
 from mmcl_jax.methods.sharing import SHARED
-from mmcl_jax.methods.stage_slots import modalities_now
 from mmcl_jax.models import encoder
 from mmcl_jax.models.model import Model
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree

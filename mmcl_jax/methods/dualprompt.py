@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, Int
 
 from mmcl_jax.fields import Count, NonNegative, NonNegativeInt
 from mmcl_jax.methods import pool, stage_slots
-from mmcl_jax.methods.adapted import init_groups, key_pulled
+from mmcl_jax.methods.adapted import key_pulled
 from mmcl_jax.methods.base import Common, Method
-from mmcl_jax.methods.sharing import group_weights, routed
+from mmcl_jax.methods.sharing import group_weights, init_groups, routed
 from mmcl_jax.models.adapters import Adapter, prefix
 from mmcl_jax.models.injection import Injection, Prefix
 from mmcl_jax.models.model import Model

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 from mmcl_jax.fields import Sharing
 from mmcl_jax.methods import router
 from mmcl_jax.methods.base import Features, Method
+from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
@@ -33,6 +34,27 @@ _SHRINKAGE = 0.01
 def num_groups(model: Model, tower: str, sharing: Sharing) -> int:
     """Returns the groups of a tower."""
     return 1 if sharing == SHARED else len(model.members(tower))
+
+
+def init_groups(
+    key: Key, model: Model, adapter: Adapter, sharing: Sharing, slots_of_group: int = 1
+) -> Params:
+    """Returns a stack of adapters for each tower that the stream needs.
+
+    Args:
+        key: slots are drawn independently.
+        model: which towers there are, and their shapes.
+        adapter: the kind of adapter.
+        sharing: who shares a group, see `methods.sharing`.
+        slots_of_group: adapters of a group; its slots stand side by side.
+    """
+    params = {}
+    for i, tower in enumerate(dict.fromkeys(model.towers)):
+        slots = num_groups(model, tower, sharing) * slots_of_group
+        keys = jax.random.split(jax.random.fold_in(key, i), slots)
+        spec = model.spec.tower(tower)
+        params[tower] = jax.vmap(lambda k, spec=spec: adapter.init(k, spec))(keys)
+    return params
 
 
 def group_weights(

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mmcl_jax.fields import Count, NonNegativeInt, Positive, Share, Sharing
-from mmcl_jax.methods.adapted import init_groups
 from mmcl_jax.methods.base import (
     Common,
     Features,
@@ -20,7 +19,7 @@ from mmcl_jax.methods.base import (
 from mmcl_jax.methods.base import scores_from_logits as scores
 from mmcl_jax.methods.linear_probe import head_logits, head_loss, init_head
 from mmcl_jax.methods.sequential import grouped_pass
-from mmcl_jax.methods.sharing import SHARED, restrict, routed
+from mmcl_jax.methods.sharing import SHARED, init_groups, restrict, routed
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians, losses, trees
 from mmcl_jax.ops.gaussians import Gaussians

@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.fields import Sharing
-from mmcl_jax.methods.adapted import init_groups
-from mmcl_jax.methods.sharing import SHARED, group_weights
+from mmcl_jax.methods.base import modalities_now
+from mmcl_jax.methods.sharing import SHARED, group_weights, init_groups
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.model import Model
-from mmcl_jax.ops.relevance import modalities_of
-from mmcl_jax.types import Batch, Classes, Context, Key, Params, PyTree
+from mmcl_jax.types import Batch, Context, Key, Params, PyTree
 
 Met = Bool[Array, "t m"]
 
@@ -35,11 +34,6 @@ def init(model: Model) -> Met:
 def meet(model: Model, met: Met, context: Context) -> Met:
     """Returns `met` with the modalities of the stage that begins."""
     return met.at[context.task].set(modalities_now(model, context.classes))
-
-
-def modalities_now(model: Model, classes: Classes) -> Bool[Array, " m"]:
-    """Returns the modalities of the stage."""
-    return modalities_of(classes.of_task, classes.modality, len(model.modalities))
 
 
 def of_tower_now(model: Model, tower: str, context: Context) -> Bool[Array, " t"]:

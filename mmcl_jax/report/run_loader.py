@@ -67,7 +67,7 @@ def load(
         results=results,
         rows=rows,
         history=history,
-        embeddings=read_embeddings(stored) if inside else None,
+        embeddings=read_embeddings(workdir, stored.stream) if inside else None,
         source=(source or _source(stored))
         if inside
         else "a page of several runs shows none",

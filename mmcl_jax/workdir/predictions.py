@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES, TaskPredictions
-from mmcl_jax.streams.base import Record
+from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.workdir import layout
-from mmcl_jax.workdir.reading import StoredRun
 
 # of a file that is read: some three million samples
 MAX_BYTES = 2**28
@@ -55,24 +54,27 @@ class StoredEmbeddings(NamedTuple):
     query: Float[np.ndarray, "n d"]
 
 
-def read_predictions(run: StoredRun, stage: int) -> StoredPredictions:
+def read_predictions(
+    workdir: pathlib.Path, stream: Stream, stage: int
+) -> StoredPredictions:
     """Reads the predictions after a stage.
 
     Args:
-        run: whose.
-        stage: counted from 0.
+        workdir: Of the run.
+        stream: That the run learns, with or without its samples.
+        stage: Counted from 0.
 
     Raises:
         DataError: absent, damaged, larger than 256 MiB, or of another stream.
     """
-    path = layout.predictions(run.workdir, stage)
+    path = layout.predictions(workdir, stage)
     with _columns(path, "the predictions of a run") as columns:
         task, ids, label = (columns[name] for name in ("task", "id", "label"))
         chosen = np.array(
             [[columns[f"chosen/{s}/{r}"] for r in ROUTES] for s in SPACES]
         )
-        slots = len(run.stream.classes)
-        _check_column("task", task, len(task), 0, len(run.stream.tasks))
+        slots = len(stream.classes)
+        _check_column("task", task, len(task), 0, len(stream.tasks))
         _check_column("id", ids, len(task), 0, np.inf)
         _check_column("label", label, len(task), 0, slots)
         if chosen.ndim != 3:
@@ -82,18 +84,18 @@ def read_predictions(run: StoredRun, stage: int) -> StoredPredictions:
         return StoredPredictions(task, ids, label, chosen)
 
 
-def read_embeddings(run: StoredRun) -> StoredEmbeddings | None:
+def read_embeddings(workdir: pathlib.Path, stream: Stream) -> StoredEmbeddings | None:
     """Reads `embeddings.npz` of a run; None: there is none.
 
     Raises:
         DataError: damaged, larger than 256 MiB, or of another stream.
     """
-    path = run.workdir / layout.EMBEDDINGS
+    path = workdir / layout.EMBEDDINGS
     if not path.is_file():
         return None
     with _columns(path, "the embeddings of a run") as columns:
         found = StoredEmbeddings(*(columns[n] for n in StoredEmbeddings._fields))
-        slots, samples = len(run.stream.classes), len(found.label)
+        slots, samples = len(stream.classes), len(found.label)
         _check_column("id", found.id, samples, 0, np.inf)
         _check_column("label", found.label, samples, 0, slots)
         width = found.text.shape[1:]

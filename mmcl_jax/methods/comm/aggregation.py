@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mmcl_jax.methods.class_context import CLASS_CONTEXT
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import relevance
 from mmcl_jax.types import Memory, PyTree
@@ -34,10 +33,11 @@ def by_slot(model: Model, stacks: PyTree, values: Float[Array, " m"]) -> PyTree:
 
 
 def _members(model: Model, stack: str) -> np.ndarray:
-    """Returns the modality of each slot of a stack; class names are of them all."""
-    if stack == CLASS_CONTEXT:
-        return np.arange(len(model.modalities))
-    return np.asarray(model.members(stack))
+    """Returns the modality of each slot of a stack.
+
+    A stack that belongs to no tower, the context of class names, has a slot of each.
+    """
+    return np.asarray(model.members(stack) or range(len(model.modalities)))
 
 
 def used_adapters(

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.methods import router as routers
-from mmcl_jax.methods.adapted import adapted_pass, init_groups
+from mmcl_jax.methods.adapted import adapted_pass
 from mmcl_jax.methods.base import (
     Common,
     Features,
@@ -27,6 +27,7 @@ from mmcl_jax.methods.base import (
     Pass,
     alignment,
     label_space,
+    modalities_now,
     text_logits,
 )
 from mmcl_jax.methods.class_context import CLASS_CONTEXT, init_context, with_names
@@ -45,8 +46,7 @@ from mmcl_jax.methods.comm.relevance import (
     scores,
     warm_start,
 )
-from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN
-from mmcl_jax.methods.stage_slots import modalities_now
+from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN, init_groups
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import drift, gaussians, losses, realignment
 from mmcl_jax.types import (
