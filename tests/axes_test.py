@@ -7,7 +7,7 @@ import pytest
 from mmcl_jax import config
 from mmcl_jax.analysis import array_axes
 from mmcl_jax.methods.registry import METHODS
-from mmcl_jax.training.build import build_model, build_stream
+from mmcl_jax.training.build import build_model, build_stream, method_of
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -16,7 +16,7 @@ def test_axes_are_found_for_every_method(name: str, encoder):
     model = build_model(encoder, build_stream(made))
     options = config.MethodOptions(name=name)
     made = config.Config(method=options)
-    found = array_axes.find(lambda model: METHODS[name](model, made), model)
+    found = array_axes.find(method_of(made), model)
     for axis in itertools.chain.from_iterable(found.values()):
         expected = {
             "modality": {model.modalities, ("text",), model.modalities[:1]}

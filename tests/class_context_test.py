@@ -9,7 +9,6 @@ import pytest
 
 from mmcl_jax import config
 from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.methods import LEARN_CLASS_CONTEXT
 from mmcl_jax.methods.class_context import CLASS_CONTEXT, with_names
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.modalities import MODALITIES
@@ -17,9 +16,11 @@ from mmcl_jax.modalities.text import TEXT, preprocess_name
 from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import procedural
-from mmcl_jax.training import build, learner
+from mmcl_jax.training import build, class_slots
 from mmcl_jax.types import Classes, Context
+from tests import by_hand
 from tests.contract import Bench
 
 TEMPLATE = "a photo of a {}."
@@ -76,7 +77,7 @@ def _class_tokens(encoder: Encoder, context: int | None, *templates: str):
         data_seed=0,
     )
     made = config.Config(method=options, encoder=chosen)
-    return stream, build.class_tokens(made, encoder, stream)
+    return stream, class_slots.class_tokens(made, encoder, stream)
 
 
 def test_tokens_of_a_stream(encoder: Encoder) -> None:
@@ -116,7 +117,7 @@ def test_a_sentence_may_be_cut_behind_its_end(encoder: Encoder) -> None:
 
 def _context(bench: Bench, vectors: np.ndarray, stage: int = 3) -> Context:
     classes = bench.classes(stage)
-    at = Context(bench.frozen, {}, jnp.asarray(stage), classes, True)
+    at = Context(bench.frozen, {}, jnp.asarray(stage), classes, "train")
     return with_names(bench.model, jnp.asarray(vectors, jnp.float32), at)
 
 
@@ -179,20 +180,21 @@ def test_logits_are_of_the_learnt_texts(benches) -> None:
             bench.config.method, adapter=config.AdapterOptions(length=2, rank=2)
         ),
     )
-    method = METHODS["sequential"](bench.model, plain)
+    method = build.method_of(plain)(bench.model)
     params, memory = jax.tree.map(jnp.asarray, (state.params, state.memory))
     own = {k: v for k, v in params.items() if k != CLASS_CONTEXT}
     classes: Classes = bench.classes(stage)._replace(text=texts, tokens=None)
-    at = Context(bench.frozen, memory, jnp.asarray(stage), classes, False)
-    expected = jax.jit(lambda batch: method.predict(own, at, batch).logits)(batch)
+    at = Context(bench.frozen, memory, jnp.asarray(stage), classes, "predict")
+    predict = by_hand.predict(method, bench.model)
+    expected = jax.jit(lambda batch: predict(own, at, batch).logits)(batch)
     np.testing.assert_allclose(logits[0], expected, atol=1e-4)
 
 
 def test_who_does_not_learn_a_context_is_refused() -> None:
-    for name in METHODS:
+    for name, entry in METHODS.items():
         options = config.MethodOptions(name, adapter=config.AdapterOptions(context=4))
         tree = config.to_config_dict(config.Config(method=options))
-        if name in LEARN_CLASS_CONTEXT:
+        if entry.learns_class_context:
             assert config.resolve(tree).method.adapter.context == 4
         else:
             with pytest.raises(ConfigError, match=rf"context: '{name}'"):
@@ -200,6 +202,6 @@ def test_who_does_not_learn_a_context_is_refused() -> None:
 
 
 def test_classes_have_tokens_only_where_they_are_read(encoder: Encoder) -> None:
-    mesh = build.sharding.make_mesh(jax.devices()[:1])
-    plain = learner.make_classes(np.eye(2), [0, 0], [0], [0], mesh)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    plain = class_slots.make_classes(np.eye(2), [0, 0], [0], [0], mesh)
     assert plain.tokens is None

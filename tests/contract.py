@@ -19,7 +19,7 @@ from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.l2p import Options as L2POptions
 from mmcl_jax.methods.rail import Options as RailOptions
 from mmcl_jax.methods.ranpac import Options as RanpacOptions
-from mmcl_jax.methods.registry import METHODS, find
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.methods.ridge import Options as RidgeOptions
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import encoder as encoders
@@ -28,7 +28,7 @@ from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.ops.optim import OptimizerOptions
 from mmcl_jax.parallel import sharding
-from mmcl_jax.training import build, learner
+from mmcl_jax.training import build, class_slots, learner
 from mmcl_jax.types import Batch, Classes
 
 ROWS = 8  # of a batch
@@ -183,7 +183,7 @@ class Bench:
         )
         self.mesh = sharding.make_mesh(jax.devices()[:devices], model)
         self.learner = self.make_learner()
-        self.method = find(self.config)(self.model, self.config)
+        self.method = build.method_of(self.config)(self.model)
         self.frozen = jax.tree_util.tree_map_with_path(
             lambda path, leaf: sharding.put_weight(
                 jax.tree_util.keystr(path, simple=True, separator="/"),
@@ -199,7 +199,7 @@ class Bench:
 
     def make_learner(self) -> learner.Learner:
         return learner.make_learner(
-            lambda model: find(self.config)(model, self.config),
+            build.method_of(self.config),
             self.model,
             self.config.train.optimizer,
             seed=0,
@@ -213,7 +213,9 @@ class Bench:
         if self.config.method.adapter.context is not None:
             labels = np.arange(len(self.slots))
             tokens = _inputs(self.encoder, "text", labels, seed=0)["tokens"]
-        return learner.make_classes(self.text, self.slots, seen, own, self.mesh, tokens)
+        return class_slots.make_classes(
+            self.text, self.slots, seen, own, self.mesh, tokens
+        )
 
     def at(self, stage: int) -> tuple:
         return self.frozen, self.classes(stage), np.int32(stage)

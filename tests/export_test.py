@@ -16,7 +16,7 @@ from mmcl_jax.errors import ConfigError
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.serving import from_workdir, standalone
 from mmcl_jax.types import Context
-from tests import helpers
+from tests import by_hand, helpers
 
 pytest.importorskip("flatbuffers", reason="JAX serializes programs with flatbuffers")
 pytestmark = pytest.mark.xdist_group("runs")
@@ -157,12 +157,13 @@ def test_a_modality_alone_in_its_tower_takes_any_number_of_rows(benches) -> None
     bench = benches("comm")
     stage, state = bench.last_of("text"), bench.learner.init()
     at = Context(
-        bench.frozen, state.memory, jnp.int32(stage), bench.classes(stage), train=False
+        bench.frozen, state.memory, jnp.int32(stage), bench.classes(stage), "predict"
     )
     (rows,) = export.symbolic_shape("b")
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype),
         bench.rows(stage),
     )
-    said = jax.eval_shape(lambda b: bench.method.predict(state.params, at, b), batch)
+    predict = by_hand.predict(bench.method, bench.model)
+    said = jax.eval_shape(lambda b: predict(state.params, at, b), batch)
     assert said.logits.shape == (rows, len(bench.slots))

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from mmcl_jax.methods.comm.method import Options as CommOptions
-from mmcl_jax.methods.comm.method import comm
+from mmcl_jax.methods.comm.method import make as comm
 from tests.tuned import (
-    ADAPTER,
     CASES,
     KEY,
     MODALITIES,
@@ -18,6 +17,7 @@ from tests.tuned import (
     SHARED,
     Stream,
     tuned,
+    with_options,
 )
 
 
@@ -58,7 +58,7 @@ def test_a_batch_of_padding_has_no_loss(encoder, name: str):
     stream.begin(1)
     stream.move(0.5)
     padding = dataclasses.replace(stream.batch(1), weight=jnp.zeros(ROWS))
-    value, _ = stream.method.loss(stream.params, stream.context(1), padding, KEY)
+    value, _ = stream.loss(stream.params, stream.context(1), padding, KEY)
     assert value == 0
 
 
@@ -68,10 +68,6 @@ def test_comm_predicts_before_anything_was_met(
     encoder, weighting: str, given_route: str
 ):
     options = CommOptions(weighting=weighting, given_route=given_route)
-    stream = Stream(
-        encoder, lambda model, sharing: comm(model, ADAPTER, options, "task")
-    )
+    stream = Stream(encoder, with_options(comm, options))
     for stage in (0, 3):  # pictures, sentences
-        context, batch = stream.context(stage, train=False), stream.batch(stage)
-        prediction = stream.method.predict(stream.params, context, batch)
-        assert np.isfinite(prediction.logits).all()
+        assert np.isfinite(stream.logits(stage, "predict")).all()

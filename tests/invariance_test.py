@@ -11,8 +11,8 @@ from mmcl_jax import config
 from mmcl_jax.errors import BatchDependenceError
 from mmcl_jax.evaluation import batch_independence
 from mmcl_jax.evaluation.batch_independence import Witness, differing, sample
-from mmcl_jax.methods.base import Method
-from mmcl_jax.methods.registry import METHODS
+from mmcl_jax.methods.base import Common, Features, Method
+from mmcl_jax.methods.registry import METHODS, Entry
 from mmcl_jax.methods.zero_shot import make as zero_shot
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.models.model import Model
@@ -103,12 +103,14 @@ def test_a_witness_hands_on_what_it_sees_and_keeps_its_own_rows() -> None:
 # a run
 
 
-def _vote(model: Model, options: config.Config) -> Method:
+def _vote(model: Model, options: None, common: Common) -> Method:
     """The frozen encoder, but what most of a batch resembles is likely for all."""
-    method = zero_shot(model)
+    method = zero_shot(model, options, common)
 
-    def predict(params: Params, context: Context, batch: Batch) -> Prediction:
-        prediction = method.predict(params, context, batch)
+    def predict(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Prediction:
+        prediction = method.predict(params, context, batch, features)
         votes = jnp.sum(prediction.logits * batch.weight[:, None], axis=0)
         return prediction._replace(logits=prediction.logits + votes)
 
@@ -135,7 +137,7 @@ def test_a_method_that_votes_over_its_batch_is_stopped(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(METHODS, "vote", _vote)
+    monkeypatch.setitem(METHODS, "vote", Entry(_vote))
     message = r"^method 'vote': 4 of 4 \w+ samples are predicted differently"
     with pytest.raises(BatchDependenceError, match=message):
         experiment.run(_config(encoder_folder, "vote"), tmp_path / "run")
@@ -147,7 +149,7 @@ def test_a_vote_is_counted_where_it_is_allowed(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(METHODS, "vote", _vote)
+    monkeypatch.setitem(METHODS, "vote", Entry(_vote))
     options = dataclasses.replace(
         _config(encoder_folder, "vote"), evaluation=config.EvaluationOptions("report")
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmcl_jax.methods.base import Method, aligned
+from mmcl_jax.methods.base import Method, aligned, frozen_query
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import optim
 from mmcl_jax.parallel import sharding
@@ -21,13 +21,13 @@ def _method(model: Model) -> Method:
     def init(key, model):
         return {"weight": jnp.ones(())}, {"steps": jnp.zeros(())}
 
-    def loss(params, context, batch, key):
+    def loss(params, context, batch, features, key):
         return params["weight"] * batch.query.mean(), {}
 
     def after_step(params, context, batch):
         return {"steps": context.memory["steps"] + 1}
 
-    method = aligned(model, init, lambda params, context, batch: batch.query, "task")
+    method = aligned(model, init, "task", embed=frozen_query)
     return method._replace(loss=loss, after_step=after_step)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from mmcl_jax.methods.base import Common
 from mmcl_jax.methods.cmcl import Options as CmclOptions
 from mmcl_jax.methods.cmcl import make as cmcl
 from mmcl_jax.methods.linear_probe import make as linear_probe
@@ -23,6 +24,7 @@ from mmcl_jax.models import adapters
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import TowerSpec, clip
 from mmcl_jax.types import Batch, Classes, Context
+from tests import by_hand
 
 # two towers; the first two modalities are read by one
 MODALITIES = ("image", "depth", "text")
@@ -50,14 +52,14 @@ def unit(x):
 TEXT = unit(np.random.default_rng(9).normal(size=(2 * STAGES, WIDTH)))
 
 
-def context(memory, stage: int, train: bool = True) -> Context:
+def context(memory, stage: int) -> Context:
     classes = Classes(
         jnp.asarray(TEXT, jnp.float32),
         jnp.asarray(OF <= stage),
         jnp.asarray(OF == stage),
         jnp.asarray(OF % len(MODALITIES), jnp.int32),
     )
-    return Context(None, memory, jnp.asarray(stage), classes, train)
+    return Context(None, memory, jnp.asarray(stage), classes, "train")
 
 
 def batch(stage: int, seed: int = 0, hint: int | None = None) -> Batch:
@@ -85,15 +87,19 @@ def learn(method, stages=range(STAGES)):
     for stage in stages:
         memory = method.prepare(params, context(memory, stage), batch(stage), KEY)
         params, memory = method.begin_task(params, context(memory, stage), KEY)
-        memory = method.observe(params, context(memory, stage), batch(stage), KEY)
+        observe = by_hand.observe(method, MODEL)
+        memory = observe(params, context(memory, stage), batch(stage), KEY)
         params, memory = method.end_task(params, context(memory, stage), KEY)
     return params, memory
 
 
 def logits(method, params, memory, rows, stage: int = STAGES - 1):
-    return np.asarray(
-        method.predict(params, context(memory, stage, train=False), rows).logits
-    )
+    predict = by_hand.predict(method, MODEL)
+    return np.asarray(predict(params, context(memory, stage), rows).logits)
+
+
+def common(sharing: str, label_space: str = "task") -> Common:
+    return Common(adapters.deep_prompts(2, None), sharing, label_space)
 
 
 def samples(modality: int | None = None):
@@ -118,7 +124,7 @@ def with_constant(x):
 
 
 def test_one_ridge_head_is_that_of_all_samples():
-    method = ridge(MODEL, RidgeOptions(0.1), SHARED)
+    method = ridge(MODEL, RidgeOptions(0.1), common(SHARED))
     params, memory = learn(method)
     x, y = samples()
     x = with_constant(x)
@@ -134,7 +140,7 @@ def test_one_ridge_head_is_that_of_all_samples():
 
 @pytest.mark.parametrize("sharing", [GIVEN, ROUTED])
 def test_a_ridge_head_a_modality_is_that_of_its_samples(sharing: str):
-    method = ridge(MODEL, RidgeOptions(0.1), sharing)
+    method = ridge(MODEL, RidgeOptions(0.1), common(sharing))
     params, memory = learn(method)
     for modality in range(len(MODALITIES)):
         x, y = samples(modality)
@@ -150,7 +156,7 @@ def test_a_ridge_head_a_modality_is_that_of_its_samples(sharing: str):
 
 
 def test_a_given_modality_wins_and_the_others_keep_their_order():
-    method = ridge(MODEL, RidgeOptions(0.1), GIVEN)
+    method = ridge(MODEL, RidgeOptions(0.1), common(GIVEN))
     params, memory = learn(method)
     image, depth = (
         logits(method, params, memory, batch(0, seed=1, hint=hint)) for hint in (0, 1)
@@ -171,7 +177,7 @@ def test_a_given_modality_wins_and_the_others_keep_their_order():
 @pytest.mark.parametrize("sharing", [SHARED, GIVEN])
 def test_recursion_ends_at_the_ridge_solution(sharing: str):
     options = RailOptions(width=16, regularization=0.5, ridge_share=None)
-    method = rail(MODEL, options, sharing)
+    method = rail(MODEL, options, common(sharing))
     _, memory = learn(method)
     projection = np.asarray(memory["projection"], np.float64)
     for modality in range(len(MODALITIES)):
@@ -182,20 +188,21 @@ def test_recursion_ends_at_the_ridge_solution(sharing: str):
 
 
 def test_ranpac_is_ridge_on_random_features():
-    method = ranpac(MODEL, RanpacOptions(width=16, regularization=0.1), SHARED)
+    method = ranpac(MODEL, RanpacOptions(width=16, regularization=0.1), common(SHARED))
     _, memory = learn(method)
     x, y = samples()
     x = np.maximum(x @ np.asarray(memory["projection"], np.float64), 0)
     head = solved(x, y, relative(x, 0.1))
     np.testing.assert_allclose(memory["head"], head, atol=1e-4)
-    again = ranpac(MODEL, RanpacOptions(width=16), SHARED).init(KEY, MODEL)[1]
+    again = ranpac(MODEL, RanpacOptions(width=16), common(SHARED)).init(KEY, MODEL)[1]
     np.testing.assert_array_equal(again["projection"], memory["projection"])
 
 
 def test_fusion_is_for_samples_whose_zero_shot_answer_was_seen():
     stage = 2
     fused, alone = (
-        rail(MODEL, RailOptions(16, 0.5, share), SHARED) for share in (0.8, None)
+        rail(MODEL, RailOptions(16, 0.5, share), common(SHARED))
+        for share in (0.8, None)
     )
     params, memory = learn(fused, range(stage + 1))
     rows = batch(0, seed=1)
@@ -212,7 +219,7 @@ def test_fusion_is_for_samples_whose_zero_shot_answer_was_seen():
 
 
 def test_nearest_mean_by_numpy():
-    method = ncm(MODEL, SHARED)
+    method = ncm(MODEL, None, common(SHARED))
     params, memory = learn(method)
     x, y = samples()
     means = unit((y.T @ x) / y.sum(0)[:, None])
@@ -228,10 +235,11 @@ def test_nearest_mean_by_numpy():
 
 
 def test_a_probe_of_all_classes_is_multinomial_regression():
-    method = linear_probe(MODEL, SHARED, "all_seen")
+    method = linear_probe(MODEL, None, common(SHARED, "all_seen"))
     params, memory = method.init(KEY, MODEL)
     at, rows = context(memory, 0), batch(0)
-    gradient = jax.grad(method.loss, has_aux=True)(params, at, rows, KEY)[0]
+    loss = by_hand.loss(method, MODEL)
+    gradient = jax.grad(loss, has_aux=True)(params, at, rows, KEY)[0]
     x, y = np.asarray(rows.query), np.eye(2)[np.asarray(rows.label)]
     scores = 10 * x @ np.asarray(params["weight"])[:, :2]
     p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
@@ -246,10 +254,11 @@ def _train(method, params, memory, stage: int, steps: int = 10):
         optax.scale_by_adam(), optax.add_decayed_weights(0.1), optax.scale(-0.01)
     )
     state, at = optimizer.init(params), context(memory, stage)
+    loss = by_hand.loss(method, MODEL)
 
     @jax.jit
     def step(params, state):
-        gradient = jax.grad(method.loss, has_aux=True)(params, at, batch(stage), KEY)[0]
+        gradient = jax.grad(loss, has_aux=True)(params, at, batch(stage), KEY)[0]
         updates, state = optimizer.update(gradient, state, params)
         updates = method.constrain(updates, params, at)
         return optax.apply_updates(params, updates), state
@@ -262,7 +271,7 @@ def _train(method, params, memory, stage: int, steps: int = 10):
 @pytest.mark.parametrize("project", ["update", "gradient_then_adam"])
 def test_old_pairs_see_nothing_of_projected_updates(project: str):
     options = CmclOptions(project=project, input_threshold=0.0)
-    method = cmcl(MODEL, options, SHARED, "task")
+    method = cmcl(MODEL, options, common(SHARED))
     params, memory = method.init(KEY, MODEL)
     # few samples, so that there are directions left
     old = jax.tree.map(lambda x: x[:3], batch(0))
@@ -279,7 +288,7 @@ def test_old_pairs_see_nothing_of_projected_updates(project: str):
 
 
 def test_moments_are_counted_by_group():
-    method = cmcl(MODEL, CmclOptions(), GIVEN, "task")
+    method = cmcl(MODEL, CmclOptions(), common(GIVEN))
     _, memory = learn(method)
     np.testing.assert_array_equal(memory["count"], ROWS / 2)
     for modality, (tower, group) in enumerate(
@@ -298,7 +307,7 @@ def test_moments_are_counted_by_group():
 
 
 def _slca(options: SlcaOptions, sharing: str = SHARED):
-    return slca(MODEL, adapters.deep_prompts(2, None), options, sharing, "task")
+    return slca(MODEL, options, common(sharing))
 
 
 def test_adapters_are_slow_and_the_head_is_fast():

@@ -131,19 +131,37 @@ def test_predicted_route_does_not_see_the_hint(bench: Bench) -> None:
 
 
 @cases
-def test_a_prediction_cut_at_the_tower_is_the_prediction(bench: Bench) -> None:
+def test_a_prediction_in_two_parts_is_the_prediction(bench: Bench) -> None:
     stage = STAGES - 1
     state = sharding.put(bench.history.ended[stage], bench.mesh)
-    at, modality = bench.at(stage), bench.modalities[0]
-    whole = bench.put(bench.rows(bench.last_of(modality), test=True))
-    bare = whole.replace(inputs={})
-    reason = bench.learner.uncut(state, *at, bare)
-    if bench.case in OWN and reason is not None:
-        pytest.skip(f"it is predicted as a whole: {reason}")
-    assert reason is None
-    answers = bench.learner.answer(state, *at, whole)
-    concluded, _ = bench.learner.conclude(state, *at, bare, answers)
-    assert_same(host(concluded), host(bench.learner.predict(state, *at, whole)))
+    at, kept = bench.at(stage), bench.method
+    if kept.drives_tower:
+        pytest.skip("it is predicted as a whole")
+    for modality in bench.modalities:
+        whole = bench.put(bench.rows(bench.last_of(modality), test=True))
+        bare = whole.replace(inputs={})
+        answers = bench.learner.answer(state, *at, whole)
+        concluded, asked = bench.learner.conclude(state, *at, bare, answers)
+        assert_same(host(concluded), host(bench.learner.predict(state, *at, whole)))
+        # a digest of each pass of each route
+        assert [len(passes) for passes in asked] == [
+            len(each.embeddings) for each in answers
+        ]
+
+
+@cases
+def test_who_needs_no_inputs_sends_nothing_through_the_tower(bench: Bench) -> None:
+    if bench.method.needs_inputs:
+        pytest.skip("it reads inputs")
+    assert bench.method.layer_blocks == 0 and not bench.method.drives_tower
+    assert bench.history.ended
+    placed = sharding.put(bench.history.ended[0], bench.mesh)
+    frozen, classes, task = bench.at(0)
+    batch = bench.put(bench.rows(0)).replace(inputs={})
+    for phase in ("train", "observe", "predict"):
+        context = Context(frozen, placed.memory, task, classes, phase)
+        assert bench.method.inject(placed.params, context, batch) == ()
+    assert set(bench.learner.forwards.values()) == {0}
 
 
 # 3. rows of weight 0
@@ -216,7 +234,7 @@ def test_masked_parameters_are_bitwise_unchanged(bench: Bench) -> None:
         begun, trained = history.begun[stage], history.trained[stage]
         _, classes, task = bench.at(stage)
         placed = sharding.put(begun, bench.mesh)
-        context = Context(bench.frozen, placed.memory, task, classes, train=True)
+        context = Context(bench.frozen, placed.memory, task, classes, "train")
         mask = bench.method.trainable(placed.params, context)
         pairs = zip(
             *(jax.tree.leaves(tree) for tree in (begun.params, trained.params, mask)),

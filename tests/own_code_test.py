@@ -21,7 +21,7 @@ from tests import helpers
 METHOD = """
 import dataclasses, pathlib
 from mmcl_jax.methods.zero_shot import make as zero_shot
-from mmcl_jax.options import NonNegative
+from mmcl_jax.fields import NonNegative
 
 pathlib.Path({mark!r}).write_text("it ran")
 
@@ -30,7 +30,7 @@ class Options:
     strength: NonNegative = 4.0
     kind: str = "plain"
 
-METHODS = {{"mine": lambda model, config: zero_shot(model)}}
+METHODS = {{"mine": zero_shot}}
 """
 MODALITY = """
 from mmcl_jax.modalities.base import Modality

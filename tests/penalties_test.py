@@ -11,6 +11,7 @@ from mmcl_jax.methods.wrappers import with_averaging, with_interpolation
 from mmcl_jax.methods.zscl import Options as ZsclOptions
 from mmcl_jax.methods.zscl import make as zscl
 from mmcl_jax.ops import losses
+from tests import by_hand
 from tests.tuned import CASES, KEY, ROWS, SHARED, STAGES, Stream, tuned, with_options
 
 
@@ -18,10 +19,10 @@ def test_lwf_distils_what_the_adapters_before_said(encoder):
     stream = Stream(encoder, CASES["lwf"][0], SHARED)
     stream.learn([0])
     stream.begin(1)
-    at, batch = stream.context(1), stream.batch(1)
-    before = stream.method.predict(stream.params, at, batch).logits
+    batch = stream.batch(1)
+    before = stream.logits(1)
     stream.move(0.5)
-    after = stream.method.predict(stream.params, at, batch).logits
+    after = stream.logits(1)
     old = jnp.arange(2 * STAGES) < 2
     expected = losses.distillation(before, after, 2.0, old, batch.weight)
     (value, metrics), _ = stream.gradient(1)
@@ -34,7 +35,7 @@ def test_zscl_distils_the_frozen_encoder_in_both_directions(encoder):
     stream.learn([0])
     stream.begin(1)
     at, batch = stream.context(1), stream.batch(1)
-    student = np.asarray(stream.method.predict(stream.params, at, batch).logits)[:, :2]
+    student = np.asarray(stream.logits(1))[:, :2]
     teacher = 10 * np.asarray(batch.query @ at.classes.text[:2].T)
 
     def divergence(p, q):
@@ -79,11 +80,11 @@ def test_information_is_the_mean_over_samples_of_squared_gradients(encoder):
     stream = Stream(encoder, with_options(ewc, EwcOptions(fisher="empirical")), SHARED)
     stream.begin(0)
     batch, at = stream.batch(0), stream.context(0)
-    plain = tuned(stream.model, SHARED)
+    plain = by_hand.loss(tuned(stream.model, SHARED), stream.model)
     squares = []
     for row in range(ROWS):
         alone = jax.tree.map(lambda x, row=row: x[row : row + 1], batch)
-        gradient = jax.grad(plain.loss, has_aux=True)(stream.params, at, alone, KEY)[0]
+        gradient = jax.grad(plain, has_aux=True)(stream.params, at, alone, KEY)[0]
         squares.append(jax.tree.map(jnp.square, gradient))
     expected = jax.tree.map(lambda *rows: sum(rows) / ROWS, *squares)
     stream.end(0)

@@ -13,6 +13,8 @@ from mmcl_jax.methods.dualprompt import reshaped_without_transpose
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.injection import Injection, Prefix
 from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.types import Phase
+from tests import by_hand
 from tests.prompted import (
     GIVEN,
     OF_STAGE,
@@ -75,7 +77,7 @@ def test_chosen_prompts_stand_side_by_side() -> None:
     keys = np.eye(4)[:3] + [[0, 0, 0, 0], [0, 0, 0.1, 0], [0, 0, 0, 0]]
     params["visual"]["keys"] = jnp.asarray(keys, jnp.float32)
     batch = batch_of([[3.0, 1, 0, 0], [0, 0, 1, 0]])
-    method.predict(params, context_at(memory, 0, False), batch)
+    by_hand.predict(method, model)(params, context_at(memory, 0), batch)
     prompts = np.asarray(params["visual"]["prompts"])[:, 0]
     expected = [[prompts[0], prompts[1]], [prompts[2], prompts[1]]]
     np.testing.assert_array_equal(told[0][:, 0], np.reshape(expected, (2, 4, 16)))
@@ -87,10 +89,10 @@ def test_only_a_vote_makes_predictions_depend_on_the_batch(vote: bool) -> None:
     method = make_l2p(model, SHARED, batchwise_vote=vote)
     params, memory = method.init(jax.random.key(0), model)
     params["visual"]["keys"] = jnp.eye(4)[:3]
-    context = context_at(memory, STAGES - 1, False)
+    context, predict = context_at(memory, STAGES - 1), by_hand.predict(method, model)
 
     def logits(query):
-        return method.predict(params, context, batch_of(query)).logits
+        return predict(params, context, batch_of(query)).logits
 
     rows = [[1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 1.0, 0.1, 0]]
     together = logits(rows)
@@ -112,10 +114,13 @@ def test_no_gradient_flows_into_other_modalities(make) -> None:
     stage = STAGES - 1  # of video
     batch = batch_of(queries_of(stage), "video")
     batch = batch.replace(label=jnp.full(12, 2 * stage, jnp.int32))
-    context = context_at(memory, stage, True)
+    context = context_at(memory, stage)._replace(phase="train")
     free = method.trainable(params, context)
     loss = functools.partial(
-        method.loss, context=context, batch=batch, key=jax.random.key(0)
+        by_hand.loss(method, model_of()),
+        context=context,
+        batch=batch,
+        key=jax.random.key(0),
     )
     gradient = jax.jit(jax.grad(lambda params: loss(params)[0]))(params)
     # earlier stages of the modality are held by the mask, not by the gradient
@@ -153,7 +158,8 @@ def test_only_the_reshape_bug_makes_predictions_depend_on_the_batch(bug: bool) -
     method, (params, memory) = begun(
         functools.partial(make_dualprompt, reshape_bug=bug), SHARED
     )
-    context = context_at(memory, STAGES - 1, False)
+    context = context_at(memory, STAGES - 1)
+    predict = by_hand.predict(method, model_of())
     rows = np.concatenate([queries_of(stage, 1) for stage in (0, 1, 3, 4)])
     # each query's expert by its own key
     for i, stage in enumerate((0, 1, 3, 4)):
@@ -162,7 +168,7 @@ def test_only_the_reshape_bug_makes_predictions_depend_on_the_batch(bug: bool) -
         params = params | {"expert_keys": params["expert_keys"] | {"visual": own}}
 
     def logits(order):
-        return method.predict(params, context, batch_of(rows[order])).logits
+        return predict(params, context, batch_of(rows[order])).logits
 
     plain, turned = logits([0, 1, 2, 3]), logits([3, 2, 1, 0])[::-1]
     assert np.allclose(plain, turned, atol=1e-5) != bug
@@ -255,7 +261,7 @@ def test_a_sample_sees_the_stages_of_its_group(
     sharing: str, hint: int, expected: list[int]
 ) -> None:
     _, (_, memory) = begun(make_s_prompts, sharing, stage=3)
-    context = context_at(memory, 3, False)
+    context = context_at(memory, 3)
     batch = batch_of(queries_of(0), "image", hint)
     seen = stage_slots.visible(model_of(), sharing, memory["met"], context, batch)
     assert (seen == np.array(expected, bool)).all()
@@ -273,10 +279,10 @@ def test_a_sample_takes_the_stage_that_it_resembles(make) -> None:
     )
     model = model_of(embed=lambda *inputs: _marks(inputs[-1]))
     method = make(model, SHARED)
-    context = context_at(memory, STAGES - 1, False)
+    context, predict = context_at(memory, STAGES - 1), by_hand.predict(method, model)
     for stage in (0, 1, 3):
         batch = batch_of(queries_of(stage))
-        logits = method.predict(marked, context, batch).logits
+        logits = predict(marked, context, batch).logits
         own = 10 * context.classes.text[:, stage]
         np.testing.assert_allclose(logits, np.stack([own] * 12), atol=1e-5)
 
@@ -307,17 +313,17 @@ def test_untrained_diki_is_the_frozen_encoder(encoder: Encoder) -> None:
     text = jnp.eye(2 * STAGES, spec.embedding)
     plain = 10 * embed(encoder.frozen, "image", batch.inputs, None) @ text.T
 
-    def logits(params, train: bool):
-        context = context_at(memory, 0, train, encoder.frozen)
+    def logits(params, phase: Phase):
+        context = context_at(memory, 0, encoder.frozen)
         context = context._replace(classes=context.classes._replace(text=text))
-        return method.predict(params, context, batch).logits
+        return by_hand.predict(method, model, phase)(params, context, batch).logits
 
-    for train in (False, True):
-        np.testing.assert_array_equal(logits(params, train), plain)
+    for phase in ("predict", "train"):
+        np.testing.assert_array_equal(logits(params, phase), plain)
     trained = jax.tree.map(lambda x: x + 1.0, params)
     # no stage is met yet, so nothing is familiar; in training all is
-    np.testing.assert_array_equal(logits(trained, False), plain)
-    assert np.abs(logits(trained, True) - plain).max() > 1e-2
+    np.testing.assert_array_equal(logits(trained, "predict"), plain)
+    assert np.abs(logits(trained, "train") - plain).max() > 1e-2
 
 
 def test_diki_is_as_strong_as_the_sample_is_familiar() -> None:
@@ -327,12 +333,14 @@ def test_diki_is_as_strong_as_the_sample_is_familiar() -> None:
         told.append(injection.prefixes[0].residual)
         return jnp.ones((len(told[-1]), 4)) / 2
 
-    method = make_diki(model_of(embed=embed), SHARED)
+    model = model_of(embed=embed)
+    method = make_diki(model, SHARED)
     _, (params, memory) = begun(make_diki, SHARED)
-    context = context_at(memory, STAGES - 1, False)
+    context = context_at(memory, STAGES - 1)
     near, far = queries_of(0, 1), -queries_of(0, 1)
-    method.predict(params, context, batch_of(np.concatenate([near, far])))
+    both = batch_of(np.concatenate([near, far]))
+    by_hand.predict(method, model)(params, context, both)
     assert told[0][0] > 0.5 > told[0][1]
-    training = context._replace(train=True)
-    method.loss(params, training, batch_of(near), jax.random.key(0))
+    loss = by_hand.loss(method, model)
+    loss(params, context, batch_of(near), jax.random.key(0))
     assert told[1].tolist() == [1.0]

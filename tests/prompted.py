@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.coda_prompt import Options as CodaPromptOptions
 from mmcl_jax.methods.coda_prompt import make as coda_prompt
 from mmcl_jax.methods.diki import Options as DikiOptions
@@ -63,7 +63,7 @@ def model_of(
     )
 
 
-def context_at(memory, stage: int, train: bool, frozen=None) -> Context:
+def context_at(memory, stage: int, frozen=None) -> Context:
     modality = np.repeat(OF_STAGE, 2)
     stage_of = np.repeat(np.arange(STAGES), 2)
     text = np.random.default_rng(4).normal(size=(2 * STAGES, 4))
@@ -74,7 +74,7 @@ def context_at(memory, stage: int, train: bool, frozen=None) -> Context:
         jnp.asarray(stage_of == stage),
         jnp.asarray(modality, jnp.int32),
     )
-    return Context(frozen, memory, jnp.asarray(stage), classes, train)
+    return Context(frozen, memory, jnp.asarray(stage), classes, "predict")
 
 
 def batch_of(query, modality: str = "image", hint: int | None = None) -> Batch:
@@ -103,8 +103,9 @@ def queries_of(stage: int, rows: int = 12) -> np.ndarray:
 def _compiled(method: Method):
     @jax.jit
     def begin(params, context: Context, batch: Batch, key):
-        context = context._replace(train=True)
-        context = context._replace(memory=method.prepare(params, context, batch, key))
+        context = context._replace(phase="prepare")
+        memory = method.prepare(params, context, batch, key)
+        context = context._replace(phase="begin", memory=memory)
         return method.begin_task(params, context, key)
 
     return begin
@@ -114,7 +115,7 @@ def begin(method: Method, state, stage: int):
     params, memory = state
     batch = batch_of(queries_of(stage), MODALITIES[OF_STAGE[stage]])
     batch = batch.replace(label=jnp.full(12, 2 * stage, jnp.int32))
-    context = context_at(memory, stage, True)
+    context = context_at(memory, stage)._replace(phase=None)
     return _compiled(method)(params, context, batch, jax.random.key(stage))
 
 
@@ -129,24 +130,27 @@ def begun(make, sharing: str, stage: int = STAGES - 1):
     return method, state
 
 
+def common(sharing: str) -> Common:
+    return Common(adapters.shallow_prompts(2), sharing, "task")
+
+
 def make_l2p(model: Model, sharing: str, **options) -> Method:
     options = {"pool": 3, "length": 2, "top_k": 1} | options
-    return l2p(model, L2POptions(**options), sharing, "task")
+    return l2p(model, L2POptions(**options), common(sharing))
 
 
 def make_dualprompt(model: Model, sharing: str, **options) -> Method:
-    return dualprompt(model, DualPromptOptions(**options), sharing, "task")
+    return dualprompt(model, DualPromptOptions(**options), common(sharing))
 
 
 def make_coda_prompt(model: Model, sharing: str, **options) -> Method:
-    return coda_prompt(model, CodaPromptOptions(**options), sharing, "task")
+    return coda_prompt(model, CodaPromptOptions(**options), common(sharing))
 
 
 def make_s_prompts(model: Model, sharing: str) -> Method:
     options = SPromptsOptions(centres=2, sampled_queries=8)
-    adapter = adapters.shallow_prompts(2)
-    return s_prompts(model, adapter, options, sharing, "task")
+    return s_prompts(model, options, common(sharing))
 
 
 def make_diki(model: Model, sharing: str) -> Method:
-    return diki(model, DikiOptions(), sharing, "task")
+    return diki(model, DikiOptions(), common(sharing))

@@ -16,7 +16,8 @@ from mmcl_jax.methods.replay import with_replay
 from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_averaging
 from mmcl_jax.ops import losses
-from tests.tuned import ADAPTER, KEY, ROWS, SHARED, Stream, tuned, with_options
+from tests import by_hand
+from tests.tuned import KEY, ROWS, SHARED, Stream, common, tuned, with_options
 
 
 def test_stored_logits_by_hand():
@@ -68,7 +69,7 @@ def test_samples_are_stored_as_they_are_and_with_the_logits_left_behind(encoder)
     stored = stream.memory["buffers"]["text"]
     there = np.asarray(stored.priority) >= 0
     batch = stream.batch(3)
-    logits = stream.method.predict(stream.params, stream.context(3), batch).logits
+    logits = stream.logits(3)
     tokens = np.asarray(stored.rows["inputs"]["tokens"])[there]
     for row, kept in zip(tokens, np.asarray(stored.rows["logits"])[there], strict=True):
         own = (np.asarray(batch.inputs["tokens"]) == row).all(1).argmax()
@@ -94,8 +95,9 @@ def test_replay_is_half_of_the_loss(encoder):
     expected = (metrics["alignment"] + metrics["replay"]) / 2
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     # a task's whole loss over all samples: the reservoir holds every row of the first
-    rehearsed = sequential(stream.model, ADAPTER, SHARED, "all_seen")
-    whole = rehearsed.loss(stream.params, stream.context(1), stream.batch(0), KEY)[0]
+    rehearsed = sequential(stream.model, common(SHARED, "all_seen"))
+    loss = by_hand.loss(rehearsed, stream.model)
+    whole = loss(stream.params, stream.context(1), stream.batch(0), KEY)[0]
     np.testing.assert_allclose(metrics["replay"], whole, rtol=1e-2)
 
 
@@ -103,7 +105,7 @@ def test_replay_is_half_of_the_loss(encoder):
 def test_what_lies_inside_observes_what_a_task_leaves_behind(encoder, outside: bool):
     def build(model, sharing):
         if outside:
-            replayed = derpp(model, ADAPTER, DerppOptions(), sharing, "task")
+            replayed = derpp(model, DerppOptions(), common(sharing))
             return with_averaging(replayed, 1)
         # the wrong way round: averaged parameters are unknown to what is around them
         averaged = with_averaging(tuned(model, sharing), 1)
@@ -114,8 +116,7 @@ def test_what_lies_inside_observes_what_a_task_leaves_behind(encoder, outside: b
     stream.step(0, 0.5)
     stream.end(0)
     stored = stream.memory["buffers"]["image"]
-    batch = stream.batch(0)
-    logits = stream.method.predict(stream.params, stream.context(0), batch).logits
+    logits = stream.logits(0)
     kept = np.sort(
         np.asarray(stored.rows["logits"])[np.asarray(stored.priority) >= 0, 0]
     )

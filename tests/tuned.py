@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax.methods.base import Method
+from mmcl_jax.methods.base import Common, LabelSpace, Method
 from mmcl_jax.methods.derpp import Options as DerppOptions
 from mmcl_jax.methods.derpp import make as derpp
 from mmcl_jax.methods.er import Options as ErOptions
@@ -23,7 +23,8 @@ from mmcl_jax.models import adapters
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.types import Batch, Classes, Context, Key
+from mmcl_jax.types import Batch, Classes, Context, Key, Phase
+from tests import by_hand
 
 MODALITIES = ("image", "depth", "video", "text")
 # two classes a stage, of a modality in turn
@@ -34,12 +35,15 @@ GIVEN, SHARED = "per_modality_given", "shared"
 
 
 @functools.lru_cache
-def _jit(function):
-    """Compiles a function of a method, once; that it trains is static."""
-    return jax.jit(
+def _jit(function, phase: Phase = "train"):
+    """Compiles a function of a method, once; what it is called for is static."""
+    compiled = jax.jit(
         lambda params, context, *rest: function(
-            params, context._replace(train=True), *rest
+            params, context._replace(phase=phase), *rest
         )
+    )
+    return lambda params, context, *rest: compiled(
+        params, context._replace(phase=None), *rest
     )
 
 
@@ -63,10 +67,12 @@ class Stream:
         )
         self.frozen = jax.tree.map(jnp.asarray, encoder.frozen)
         self.method: Method = build(self.model, sharing)
-        self._slope = _jit(jax.value_and_grad(self.method.loss, has_aux=True))
+        self.loss = by_hand.loss(self.method, self.model)
+        self._slope = _jit(jax.value_and_grad(self.loss, has_aux=True))
+        self._observe = _jit(by_hand.observe(self.method, self.model), "observe")
         self.params, self.memory = self.method.init(KEY, self.model)
 
-    def context(self, stage: int, train: bool = True) -> Context:
+    def context(self, stage: int) -> Context:
         of = np.repeat(np.arange(STAGES), 2)
         text = np.random.default_rng(1).normal(size=(2 * STAGES, 16))
         text /= np.linalg.norm(text, axis=1, keepdims=True)
@@ -76,7 +82,7 @@ class Stream:
             jnp.asarray(of == stage),
             jnp.asarray(of % len(MODALITIES), jnp.int32),
         )
-        return Context(self.frozen, self.memory, jnp.asarray(stage), classes, train)
+        return Context(self.frozen, self.memory, jnp.asarray(stage), classes, "train")
 
     def batch(self, stage: int, rows: int = ROWS, seed: int = 0) -> Batch:
         index = stage % len(MODALITIES)
@@ -101,10 +107,10 @@ class Stream:
 
     def begin(self, stage: int) -> None:
         batch = self.batch(stage)
-        self.memory = _jit(self.method.prepare)(
+        self.memory = _jit(self.method.prepare, "prepare")(
             self.params, self.context(stage), batch, KEY
         )
-        self.params, self.memory = _jit(self.method.begin_task)(
+        self.params, self.memory = _jit(self.method.begin_task, "begin")(
             self.params, self.context(stage), KEY
         )
 
@@ -128,10 +134,15 @@ class Stream:
         batch = self.batch(stage, seed=seed)
         return self._slope(self.params, self.context(stage), batch, key)
 
+    def logits(self, stage: int, phase: Phase = "train"):
+        """Logits of a task's samples, which in training are known to be of it."""
+        predict = by_hand.predict(self.method, self.model, phase)
+        return predict(self.params, self.context(stage), self.batch(stage)).logits
+
     def end(self, stage: int) -> None:
         at, batch = self.context(stage), self.batch(stage)
-        self.memory = _jit(self.method.observe)(self.params, at, batch, KEY)
-        self.params, self.memory = _jit(self.method.end_task)(
+        self.memory = self._observe(self.params, at, batch, KEY)
+        self.params, self.memory = _jit(self.method.end_task, "end")(
             self.params, self.context(stage), KEY
         )
 
@@ -142,12 +153,16 @@ class Stream:
             self.end(stage)
 
 
-def with_options(method, options, label_space="task"):
-    return lambda model, sharing: method(model, ADAPTER, options, sharing, label_space)
+def common(sharing: str, label_space: LabelSpace = "task") -> Common:
+    return Common(ADAPTER, sharing, label_space)
+
+
+def with_options(make, options, label_space="task"):
+    return lambda model, sharing: make(model, options, common(sharing, label_space))
 
 
 def tuned(model, sharing):
-    return sequential(model, ADAPTER, sharing, "task")
+    return sequential(model, common(sharing))
 
 
 # by name, and the metric of what is added

@@ -14,8 +14,8 @@ import pytest
 from mmcl_jax import config
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.files import write_json
-from mmcl_jax.methods.base import Method
-from mmcl_jax.methods.registry import METHODS
+from mmcl_jax.methods.base import Common, Method
+from mmcl_jax.methods.registry import METHODS, Entry
 from mmcl_jax.methods.zero_shot import make as zero_shot
 from mmcl_jax.models.model import Model
 from mmcl_jax.training import experiment
@@ -207,11 +207,12 @@ def test_a_state_of_another_version_is_named(
     )
     assert experiment.run(made, tmp_path / "run", stop_after=1) is None
 
-    def newer(model: Model, options: config.Config) -> Method:
+    def newer(model: Model, options: None, common: Common) -> Method:
         remembers = {"more": jnp.zeros(3)}
-        return zero_shot(model)._replace(init=lambda key, model: ({}, remembers))
+        method = zero_shot(model, options, common)
+        return method._replace(init=lambda key, model: ({}, remembers))
 
-    monkeypatch.setitem(METHODS, "zero_shot", newer)
+    monkeypatch.setitem(METHODS, "zero_shot", Entry(newer))
     with pytest.raises(WorkdirError, match="snapshots/000: whole, but not a"):
         experiment.run(made, tmp_path / "run")
     monkeypatch.undo()

@@ -18,12 +18,14 @@ def digest(tree: PyTree) -> UInt32[Array, " sums"]:
     are added modulo 2^32; so the order of the additions does not show.
 
     Raises:
-        TypeError: a leaf is of a type that float32 does not hold.
+        TypeError: a leaf is neither of truth values nor of a type of floating point
+            that float32 holds.
     """
     total = jnp.zeros(_SUMS, jnp.uint32)
     for i, leaf in enumerate(map(jnp.asarray, jax.tree.leaves(tree))):
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
         if jnp.promote_types(leaf.dtype, jnp.float32) != jnp.float32 or not (
-            jnp.issubdtype(leaf.dtype, jnp.floating)
+            floating or leaf.dtype == jnp.bool_
         ):
             raise TypeError(f"an injection of {leaf.dtype}, not of float32")
         bits = jax.lax.bitcast_convert_type(

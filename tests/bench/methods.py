@@ -19,7 +19,7 @@ from rich.console import Console
 from torch.nn import functional
 
 from mmcl_jax import config as configs
-from mmcl_jax.methods.registry import METHODS, ON_JOINED_STREAM
+from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.models.model import Model
 from mmcl_jax.training import build, learner
 from mmcl_jax.types import Batch
@@ -29,7 +29,7 @@ _MODALITY = "image"
 _RATE = 1e-3
 PUBLISHED = ("l2p", "coda_prompt")
 # `joint` takes the steps of `sequential`, on a stream without stages of one modality
-ALL = tuple(name for name in METHODS if name not in ON_JOINED_STREAM)
+ALL = tuple(name for name, entry in METHODS.items() if not entry.on_joined_stream)
 # rows of a batch, steps of an epoch, methods
 SIZES = {
     "full": (64, 8, ALL),
