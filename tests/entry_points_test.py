@@ -44,7 +44,7 @@ def test_a_signal_ends_a_run_of_several_processes() -> None:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     code = (
-        "import time; from mmcl_jax import distributed; "
+        "import time; from mmcl_jax.parallel import distributed; "
         f"distributed.start({address!r}, 1, 0); print('up', flush=True); time.sleep(99)"
     )
     with subprocess.Popen(
