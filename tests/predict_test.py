@@ -18,7 +18,7 @@ from mmcl_jax.streams.description import describe_tasks, stored_stream
 from mmcl_jax.training import build
 from tests import helpers
 
-runs = pytest.mark.xdist_group("runs")
+runs = pytest.mark.xdist_group("predict")
 
 
 @pytest.fixture(scope="module")
