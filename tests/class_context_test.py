@@ -121,6 +121,7 @@ def _context(bench: Bench, vectors: np.ndarray, stage: int = 3) -> Context:
     return with_names(bench.model, jnp.asarray(vectors, jnp.float32), at)
 
 
+@pytest.mark.xdist_group("sequential context")
 def test_a_class_has_the_context_of_its_modality(benches) -> None:
     bench = benches("sequential context")
     modalities = len(bench.modalities)
@@ -144,7 +145,13 @@ def _contexts(tree) -> np.ndarray:
     return np.asarray(params[CLASS_CONTEXT])
 
 
-@pytest.mark.parametrize("name", ["sequential context", "comm context"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xdist_group(name))
+        for name in ("sequential context", "comm context")
+    ],
+)
 def test_a_task_trains_the_context_of_its_modality(name: str, benches) -> None:
     bench = benches(name)
     # but the first, whose only class has nothing to be told from
@@ -155,6 +162,7 @@ def test_a_task_trains_the_context_of_its_modality(name: str, benches) -> None:
         np.testing.assert_array_equal(moved, own)
 
 
+@pytest.mark.xdist_group("comm context")
 def test_context_of_comm_is_the_mean_of_its_snapshots(benches) -> None:
     bench = benches("comm context")
     first, second = (
@@ -167,6 +175,7 @@ def test_context_of_comm_is_the_mean_of_its_snapshots(benches) -> None:
     np.testing.assert_allclose(anchor, sum(theta) / 2, atol=1e-7)
 
 
+@pytest.mark.xdist_group("sequential context")
 def test_logits_are_of_the_learnt_texts(benches) -> None:
     bench = benches("sequential context")
     stage = bench.last_of("image")

@@ -17,7 +17,7 @@ from mmcl_jax.workdir import predictions, reading, states
 from tests import helpers
 from tests.programs import run_each
 
-runs = pytest.mark.xdist_group("runs")
+runs = pytest.mark.xdist_group("compare")
 
 # real runs
 

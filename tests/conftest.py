@@ -54,19 +54,25 @@ def pytest_collection_modifyitems(
     full.skip(config, items)
 
 
+# of 65,530 that Linux gives a process
+_MANY_MAPS = 20_000
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """Frees a module's compiled programs: a process has only so many memory maps."""
+    """Frees compiled programs when there are many: each is mapped into memory."""
     yield
-    jax.clear_caches()
+    maps = pathlib.Path("/proc/self/maps")
+    if not maps.exists() or len(maps.read_bytes().splitlines()) > _MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Folder of an encoder with random weights, 16 wide and 2 blocks deep."""
-    from tests import helpers  # behind the hook
+    from tests import helpers, shared  # behind the hook
 
-    return helpers.make_encoder(tmp_path_factory.mktemp("encoder"))
+    return shared.folder(tmp_path_factory, "encoder", helpers.make_encoder)
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +85,15 @@ def encoder(encoder_folder: pathlib.Path):
 
 @pytest.fixture(scope="session")
 def whole_run(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory):
-    """A finished run of COMM over three short tasks, the third of a known modality."""
-    from tests import helpers
+    """A finished run of COMM over three short tasks, the third of a known modality.
 
-    return helpers.run(
+    Tests of all workers share it, and leave it as it is.
+    """
+    from tests import shared
+
+    return shared.run(
+        tmp_path_factory,
+        "whole",
         "--config=configs/demo.py:smoke",
         f"--config.encoder.path={encoder_folder}",
         "--config.stream.tasks=3",
@@ -93,28 +104,19 @@ def whole_run(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFac
         "--config.train.epochs=2",
         "--config.train.batch_size=4",
         "--config.train.log_every_steps=2",
-        workdir=tmp_path_factory.mktemp("runs") / "whole",
     )
 
 
-# of a module, since its end forgets the programs that were compiled for them
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def benches(encoder):
     """Returns the bench of a case of the methods' contract, made once."""
     from tests import contract
 
-    @functools.lru_cache(maxsize=4)
-    def make(case: str) -> contract.Bench:
-        # every compiled program is mapped into memory, and a process has only so many
-        # mappings; those of earlier cases are not needed any more
-        jax.clear_caches()
-        return contract.Bench(encoder, case)
-
-    return make
+    return functools.lru_cache(maxsize=4)(functools.partial(contract.Bench, encoder))
 
 
 # and not of a test, so that all tests of a case stand together
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bench(benches, request: pytest.FixtureRequest):
     """The bench of the case that `contract.over` asks for."""
     return benches(request.param)

@@ -112,8 +112,10 @@ _COMM = {
         blend="uniform", realignment="gradient", covariance="full", pseudo_samples=4
     ),
 }
+# with its defaults; "joint" is "sequential", as method_relations_test.py says
+PLAIN = [name for name in (*METHODS, *OWN) if name != "joint"]
 CASES = (
-    {name: (_options(name), ALL) for name in METHODS}
+    {name: (_options(name), ALL) for name in PLAIN if name not in OWN}
     | {name: (options, ALL) for name, options in OWN.items()}
     | {"comm low-rank": (_options("comm", "low_rank"), SIGHTS)}
     | {f"{name} context": (_options(name, context=2), ALL) for name in LEARNERS}
@@ -127,10 +129,31 @@ ALONE = {
 }
 
 
-def over(names: Iterable[str]) -> pytest.MarkDecorator:
-    """Runs a test with the bench of each case, all tests of a case in one worker."""
-    benches = [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names]
+# one of each family, by what they keep and how they are trained: COMM, the closed form
+# of its parts, a penalty and a mean of weights around an adapter, a memory of samples,
+# a slow adapter, a pool of prompts, clusters, statistics, projected steps, heads
+FAMILIES = (
+    *("comm", "comm_plus", "ewc", "zscl", "derpp", "slca", "l2p", "s_prompts"),
+    *("diki", "cmcl", "linear_probe", "rail"),
+)
+
+
+def over(names: Iterable[str], full: Sequence[str] = ()) -> pytest.MarkDecorator:
+    """Runs a test with the bench of each case, all tests of a case in one worker.
+
+    Args:
+        names: of the cases.
+        full: those of them that run with `--full` alone.
+    """
+    benches = [
+        pytest.param(n, marks=[pytest.mark.xdist_group(n), *_marks(n in full)])
+        for n in names
+    ]
     return pytest.mark.parametrize("bench", benches, indirect=True)
+
+
+def _marks(full: bool) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.full("devices")] if full else []
 
 
 cases = over(CASES)

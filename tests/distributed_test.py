@@ -184,7 +184,7 @@ def test_a_run_that_finds_no_cluster_says_so_in_one_line(
 def test_plain_variables_join_processes() -> None:
     (port,) = helpers.free_ports(1)
     program = (
-        "import jax; from mmcl_jax import distributed;"
+        "import jax; from mmcl_jax.parallel import distributed;"
         "distributed.start('auto', None, None);"
         "distributed.synchronize('here'); print(distributed.shard())"
     )

@@ -20,8 +20,6 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.training import experiment
 from tests import helpers
 
-runs = pytest.mark.xdist_group("runs")
-
 
 def test_importing_everything_loads_no_other_framework() -> None:
     heavy = ("torch", "tensorflow", "transformers", "tensorflow_datasets", "matplotlib")
@@ -44,7 +42,7 @@ def test_a_signal_ends_a_run_of_several_processes() -> None:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     code = (
-        "import time; from mmcl_jax import distributed; "
+        "import time; from mmcl_jax.parallel import distributed; "
         f"distributed.start({address!r}, 1, 0); print('up', flush=True); time.sleep(99)"
     )
     with subprocess.Popen(
@@ -66,7 +64,6 @@ def test_a_signal_ends_a_run_of_several_processes() -> None:
 # what a run writes
 
 
-@runs
 @pytest.mark.slow
 def test_a_run_speaks_to_the_point(whole_run: helpers.Finished) -> None:
     assert whole_run.code == 0
@@ -77,7 +74,6 @@ def test_a_run_speaks_to_the_point(whole_run: helpers.Finished) -> None:
     assert "comm: accuracy in percent" in whole_run.output
 
 
-@runs
 @pytest.mark.slow
 def test_a_run_leaves_what_is_promised(whole_run: helpers.Finished) -> None:
     workdir = whole_run.workdir
@@ -114,7 +110,6 @@ def test_a_run_leaves_what_is_promised(whole_run: helpers.Finished) -> None:
     assert all(np.isfinite(json.loads(line)["loss"]) for line in lines)
 
 
-@runs
 @pytest.mark.slow
 def test_a_finished_run_can_be_started_again(
     whole_run: helpers.Finished, tmp_path: pathlib.Path
@@ -133,7 +128,6 @@ def test_a_finished_run_can_be_started_again(
     assert after == before
 
 
-@runs
 @pytest.mark.slow
 def test_another_config_is_refused_with_its_differences(
     whole_run: helpers.Finished,

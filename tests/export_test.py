@@ -19,7 +19,7 @@ from mmcl_jax.types import Context
 from tests import by_hand, helpers
 
 pytest.importorskip("flatbuffers", reason="JAX serializes programs with flatbuffers")
-pytestmark = pytest.mark.xdist_group("runs")
+pytestmark = pytest.mark.xdist_group("export")
 
 FILES = (
     standalone.CARD,

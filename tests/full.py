@@ -14,6 +14,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # by the name that the mark `full` gives: files and folders that a test watches over
 PARTS = {
+    "devices": ("mmcl_jax/methods", "mmcl_jax/parallel", "tests/contract.py"),
+    # of a run of one process or several
     "interruption": (
         "mmcl_jax/main.py",
         "mmcl_jax/parallel",

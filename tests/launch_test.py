@@ -256,7 +256,7 @@ def test_the_array_gives_every_job_its_run(
 
 
 SWEEP = """
-from mmcl_jax.runs import Sweep, grid
+from mmcl_jax.sweeps.runs import Sweep, grid
 
 def get_sweep(argument):
     variants = {{"ridge": ("ridge", {{}}), "comm": ("comm", {{}})}}

@@ -22,8 +22,10 @@ from mmcl_jax.types import Batch, Context
 from mmcl_jax.workdir.snapshots import Snapshots
 from tests import helpers
 from tests.contract import (
+    FAMILIES,
     HALF,
     OWN,
+    PLAIN,
     STAGES,
     TEST,
     Bench,
@@ -282,7 +284,7 @@ def test_resumed_state_goes_on_bitwise(bench: Bench, tmp_path: pathlib.Path) -> 
 # 6. devices
 
 
-@over([*METHODS, *OWN])
+@over(PLAIN, full=[name for name in PLAIN if name not in (*FAMILIES, *OWN)])
 def test_four_devices_learn_what_one_learns(bench: Bench, encoder: Encoder) -> None:
     many = Bench(encoder, bench.case, devices=4)
     assert many.mesh.devices.size == 4

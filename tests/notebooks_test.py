@@ -63,7 +63,6 @@ def test_what_is_stored_was_executed_and_is_small(path: pathlib.Path) -> None:
 
 @pytest.mark.full("notebooks")
 @pytest.mark.slow
-@pytest.mark.xdist_group("runs")
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 def test_a_notebook_runs(
     path: pathlib.Path, whole_run: helpers.Finished, tmp_path: pathlib.Path

@@ -19,7 +19,7 @@ from mmcl_jax.training import build
 from mmcl_jax.workdir import temperatures
 from tests import helpers
 
-runs = pytest.mark.xdist_group("runs")
+runs = pytest.mark.xdist_group("predict")
 
 
 @pytest.fixture(scope="module")

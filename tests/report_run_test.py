@@ -19,8 +19,6 @@ from mmcl_jax.training import build
 from tests import fork_server, helpers
 from tests.pages import check_page, heat, values
 
-runs = pytest.mark.xdist_group("runs")
-
 
 class _Run:
     """What the reporter wants of a run."""
@@ -64,7 +62,6 @@ def test_a_run_starts_without_what_draws() -> None:
     assert done.stdout.strip() == "set()"
 
 
-@runs
 @pytest.mark.slow
 def test_page_of_a_run(whole_run: helpers.Finished) -> None:
     text = (whole_run.workdir / "report.html").read_text()
@@ -100,7 +97,6 @@ def test_page_of_a_run(whole_run: helpers.Finished) -> None:
     assert "report.html" not in (whole_run.workdir / "log.txt").read_text()
 
 
-@runs
 @pytest.mark.slow
 def test_program_makes_the_page_that_the_run_made(whole_run, tmp_path) -> None:
     done = report(f"--workdirs={whole_run.workdir}", f"--out={tmp_path / 'one.html'}")
@@ -111,7 +107,6 @@ def test_program_makes_the_page_that_the_run_made(whole_run, tmp_path) -> None:
     ).read_text()
 
 
-@runs
 @pytest.mark.slow
 @pytest.mark.parametrize("modality", helpers.WRITERS)
 def test_samples_of_every_modality_can_be_shown(whole_run, modality: str) -> None:
@@ -173,7 +168,6 @@ def probed(text: str, folder: pathlib.Path, width: int, dark: bool) -> dict[str,
     return json.loads(found[1])
 
 
-@runs
 @pytest.mark.slow
 @pytest.mark.skipif(browser() is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [1280, 500])

@@ -25,14 +25,10 @@ METRICS = {
 }
 
 
-runs = pytest.mark.xdist_group("runs")
-
-
 def _null(values) -> np.ndarray:
     return np.array(values, np.float64)
 
 
-@runs
 @pytest.mark.slow
 def test_results_have_all_their_keys(whole_run: helpers.Finished) -> None:
     results = whole_run.results()
@@ -75,7 +71,6 @@ def test_results_have_all_their_keys(whole_run: helpers.Finished) -> None:
     }
 
 
-@runs
 @pytest.mark.slow
 def test_cost_is_what_the_shapes_say(whole_run: helpers.Finished) -> None:
     cost = whole_run.results()["cost"]
@@ -105,7 +100,6 @@ def _recomputed(run: helpers.Finished, space: str, route: str) -> np.ndarray:
     return matrix
 
 
-@runs
 @pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("space", SPACES)
@@ -147,7 +141,6 @@ def test_results_follow_from_stored_predictions(
     assert (stored["forward_transfer"] is None) == (space in ("modality", "union"))
 
 
-@runs
 @pytest.mark.slow
 def test_identification_follows_from_stored_predictions(
     whole_run: helpers.Finished,
@@ -165,7 +158,6 @@ def test_identification_follows_from_stored_predictions(
     assert confusion.sum() == 36
 
 
-@runs
 @pytest.mark.slow
 def test_each_sample_is_stored_once_with_its_own_label(
     whole_run: helpers.Finished,

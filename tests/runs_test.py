@@ -12,9 +12,11 @@ from tests.contract import (
     assert_same,
 )
 
+SHARDED = ("--config.mesh.encoder=sharded",)
+NO_PAGE = "--config.report=off"  # none of it is compared
+
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("runs")
 def test_a_run_stopped_and_gone_on_with_ends_bitwise_alike(
     whole_run: helpers.Finished, tmp_path: pathlib.Path
 ) -> None:
@@ -43,18 +45,22 @@ def test_a_run_stopped_and_gone_on_with_ends_bitwise_alike(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("runs")
 def test_four_devices_report_what_one_reports(
     whole_run: helpers.Finished, tmp_path: pathlib.Path
 ) -> None:
-    cut = helpers.run(*whole_run.flags, workdir=tmp_path / "cut", devices=4)
+    flags = (*whole_run.flags, NO_PAGE)
+    cut = helpers.run(*flags, workdir=tmp_path / "cut", devices=4)
     assert_alike(cut, whole_run)
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("runs")
 @pytest.mark.parametrize(
-    ("processes", "mesh"), [(2, ()), (4, ("--config.mesh.encoder=sharded",))]
+    ("processes", "mesh"),
+    [
+        (2, SHARDED),
+        pytest.param(2, (), marks=pytest.mark.full("interruption")),
+        pytest.param(4, SHARDED, marks=pytest.mark.full("interruption")),
+    ],
 )
 def test_processes_report_what_one_reports(
     whole_run: helpers.Finished,
@@ -62,7 +68,7 @@ def test_processes_report_what_one_reports(
     processes: int,
     mesh: tuple[str, ...],
 ) -> None:
-    workdir, flags = tmp_path / "shared", (*whole_run.flags, *mesh)
+    workdir, flags = tmp_path / "shared", (*whole_run.flags, *mesh, NO_PAGE)
     started = helpers.start_together(*flags, workdir=workdir, processes=processes)
     first, *others = [process.finish() for process in started]
     assert_alike(first, whole_run)
@@ -78,13 +84,12 @@ def test_processes_report_what_one_reports(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("runs")
 def test_a_state_of_eight_devices_is_gone_on_with_by_fewer(
     whole_run: helpers.Finished, tmp_path: pathlib.Path
 ) -> None:
     begun = tmp_path / "begun"
-    many = ("--config.mesh.model=2", "--config.mesh.encoder=sharded")
-    saving = (*whole_run.flags, "--config.checkpoint.every_steps=3")
+    many = ("--config.mesh.model=2", *SHARDED)
+    saving = (*whole_run.flags, "--config.checkpoint.every_steps=3", NO_PAGE)
     first = helpers.run(*saving, *many, "--stop_after=1", workdir=begun, devices=8)
     assert first.code == 0, first.errors
 

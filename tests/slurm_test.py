@@ -88,7 +88,7 @@ def test_two_tasks_are_preempted_thrice_and_end_as_if_they_were_not(
 
 
 SWEEP = """
-from mmcl_jax.runs import Sweep, grid
+from mmcl_jax.sweeps.runs import Sweep, grid
 
 def get_sweep(argument):
     values = {{

@@ -205,7 +205,7 @@ def test_wrong_commands_are_named(
 
 
 SWEEP = """
-from mmcl_jax.runs import Sweep, grid
+from mmcl_jax.sweeps.runs import Sweep, grid
 
 def get_sweep(argument):
     variants = {{"zero_shot": ("zero_shot", {{}}), "ridge": ("ridge", {{}})}}

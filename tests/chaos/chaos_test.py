@@ -41,6 +41,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_left_alone(
     assert codes == [-signal.SIGKILL] * 8
 
 
+@pytest.mark.full("interruption")
 def test_a_run_that_is_asked_to_leave_says_run_me_again(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
