@@ -126,6 +126,7 @@ MethodOptions = dataclasses.make_dataclass(
         if entry.options is not None
     ],
     bases=(MethodChoice,),
+    namespace={"__doc__": MethodChoice.__doc__},
     frozen=True,
 )
 

@@ -6,19 +6,20 @@ from typing import Any
 
 import pytest
 
+from mmcl_jax import config
 from mmcl_jax.config import Config, resolve
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.streams import options
+from mmcl_jax.streams.registry import SOURCES
 from tests import helpers
 
 config_reference = helpers.load_tool("config_reference")
 
 STREAMS = {
     # of one modality, so that it may have one task
-    "world": options.World(modalities=("image",)),
-    "folders": options.Folders(root="DATA"),
-    "manifest": options.Manifest(path="DATA/manifest.csv"),
-    "tfds": options.Tfds(names=("mnist",)),
+    "world": config.World(modalities=("image",)),
+    "folders": config.Folders(root="DATA"),
+    "manifest": config.Manifest(path="DATA/manifest.csv"),
+    "tfds": config.Tfds(names=("mnist",)),
 }
 ROWS = [row for _, _, rows in config_reference.sections() for row in rows]
 
@@ -44,7 +45,7 @@ def resolved(row: config_reference.Row, value: Any) -> Config:
 
 
 def test_every_stream_is_tried() -> None:
-    assert STREAMS.keys() == options.STREAMS.keys()
+    assert STREAMS.keys() == SOURCES.keys()
 
 
 def test_the_page_is_up_to_date() -> None:

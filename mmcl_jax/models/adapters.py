@@ -7,6 +7,7 @@ what a tower takes. Means over snapshots are arithmetic on the pytree.
 
 import dataclasses
 from collections.abc import Callable
+from inspect import signature
 from typing import NamedTuple
 
 import jax
@@ -180,16 +181,17 @@ def low_rank(rank: int) -> Adapter:
     return Adapter(init, blend)
 
 
-# each takes the options that it reads
-ADAPTERS: dict[str, Callable[[AdapterOptions], Adapter]] = {
-    "deep_prompts": lambda options: deep_prompts(options.length, options.layers),
-    "shallow_prompts": lambda options: shallow_prompts(options.length),
-    "prefix": lambda options: prefix(options.length, options.layers),
-    "residual_prefix": lambda options: residual_prefix(options.length, options.layers),
-    "low_rank": lambda options: low_rank(options.rank),
+# the parameters of each are fields of `AdapterOptions`, those that it reads
+ADAPTERS: dict[str, Callable[..., Adapter]] = {
+    "deep_prompts": deep_prompts,
+    "shallow_prompts": shallow_prompts,
+    "prefix": prefix,
+    "residual_prefix": residual_prefix,
+    "low_rank": low_rank,
 }
 
 
 def make_adapter(options: AdapterOptions) -> Adapter:
     """Returns the adapter that the options name."""
-    return ADAPTERS[options.kind](options)
+    make = ADAPTERS[options.kind]
+    return make(**{name: getattr(options, name) for name in signature(make).parameters})
