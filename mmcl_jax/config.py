@@ -117,17 +117,23 @@ class MethodChoice:
         return getattr(self, self.name) if self.name in METHODS else self.options
 
 
+_SECTIONS = {
+    name: entry.options for name, entry in METHODS.items() if entry.options is not None
+}
 # `MethodChoice` with a section for each method of the package that has options
 MethodOptions = dataclasses.make_dataclass(
     "MethodOptions",
     [
-        (name, entry.options, dataclasses.field(default=entry.options()))
-        for name, entry in METHODS.items()
-        if entry.options is not None
+        (name, options, dataclasses.field(default=options()))
+        for name, options in _SECTIONS.items()
     ],
     bases=(MethodChoice,),
-    namespace={"__doc__": MethodChoice.__doc__},
     frozen=True,
+    namespace={
+        "__doc__": "The method; it reads the section of its own name, if it has one."
+        "\n\nAttributes:\n"
+        + "".join(f"    {name}: Options of `{name}`.\n" for name in _SECTIONS)
+    },
 )
 
 
