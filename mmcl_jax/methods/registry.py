@@ -86,5 +86,8 @@ def available(module: str) -> dict[str, Entry]:
     options = plugins.options(module)
     own = {name: Entry(make, options) for name, make in plugins.methods(module).items()}
     if taken := own.keys() & METHODS.keys():
-        raise CodeError(f"{module}: the name {min(taken)!r} is taken")
+        raise CodeError(
+            f"{module}: the name {min(taken)!r} is taken by a method of the package; "
+            "rename it"
+        )
     return METHODS | own

@@ -67,7 +67,7 @@ def own(context: Context, batch: Batch) -> Int[Array, " b"]:
 def previous(
     model: Model, tower: str, sharing: Sharing, met: Met, context: Context
 ) -> Bool[Array, " t"]:
-    """Returns a mask of earlier stages that share a group of the tower with this one."""
+    """Returns a mask of earlier stages that share a group of the tower with it."""
     now = by_group(model, tower, sharing, modalities_now(model, context.classes))
     related = (by_group(model, tower, sharing, met) & now).any(-1)
     return related & (jnp.arange(model.num_stages) < context.task)
