@@ -36,9 +36,9 @@ class Seeds:
     """Separate seeds.
 
     Attributes:
-        order: which classes form a task, and the order of tasks.
-        init: initial values and every later draw of the method.
-        data: training draws and their order.
+        order: Which classes form a task, and the order of tasks.
+        init: Initial values and every later draw of the method.
+        data: Training draws and their order.
     """
 
     order: Seed = 0
@@ -54,11 +54,11 @@ class EncoderOptions:
         path: `builtin` for the one in the package; else a folder, a file of weights or
             `org/name` of a repository; or several with `+` between them, one for each
             modality.
-        dtype: what the towers compute in; layer norms, softmax, projections and all
+        dtype: What the towers compute in; layer norms, softmax, projections and all
             that is trained stay float32.
-        remat: what the backward pass of a block computes again to save memory:
+        remat: What the backward pass of a block computes again to save memory:
             `nothing`, its `attention`, or the whole of `blocks`.
-        templates: sentences with `{}` for the name of a class, whose embeddings are
+        templates: Sentences with `{}` for the name of a class, whose embeddings are
             averaged; empty: those of each modality.
     """
 
@@ -76,7 +76,7 @@ class MeshOptions:
     another one.
 
     Attributes:
-        model: devices that cut the linear maps of the frozen towers among them and see
+        model: Devices that cut the linear maps of the frozen towers among them and see
             the same rows; all others cut the rows of a batch.
         encoder: `replicated`: each such group holds the encoder; `sharded`: all devices
             hold it together, and a block is gathered when it is computed.
@@ -142,13 +142,13 @@ class TrainOptions:
     """How each task is trained.
 
     Attributes:
-        epochs: passes over a task's samples.
-        batch_size: samples of a step over all devices.
-        label_space: classes the training loss is over: those of the `task`, those met
+        epochs: Passes over a task's samples.
+        batch_size: Samples of a step over all devices.
+        label_space: Classes the training loss is over: those of the `task`, those met
             so far in the sample's modality (`modality_seen`), or all met so far.
-        optimizer: of the trained parameters.
-        log_every_steps: steps between two lines of `metrics.jsonl`.
-        on_nonfinite: what to do about a step whose loss or gradient is not finite:
+        optimizer: Of the trained parameters.
+        log_every_steps: Steps between two lines of `metrics.jsonl`.
+        on_nonfinite: What to do about a step whose loss or gradient is not finite:
             `stop` with the state before it, or `skip_step` and count it.
     """
 
@@ -167,8 +167,8 @@ class CheckpointOptions:
     The last two checkpoints are kept, and are written while training goes on.
 
     Attributes:
-        every_minutes: between two checkpoints.
-        every_steps: as well after so many steps; None: by time alone.
+        every_minutes: Between two checkpoints.
+        every_steps: As well after so many steps; None: by time alone.
     """
 
     every_minutes: NonNegative = 10.0
@@ -180,10 +180,10 @@ class EvaluationOptions:
     """What is scored, and how predictions are checked.
 
     Attributes:
-        batch_dependence: what to do when a sample is predicted differently in another
+        batch_dependence: What to do when a sample is predicted differently in another
             batch: `stop` with an error, or `report` how many in `results.json`, for
             published code that is reproduced with this fault.
-        upcoming: tasks not yet learnt that are scored behind each stage: those of the
+        upcoming: Tasks not yet learnt that are scored behind each stage: those of the
             `next` one, or `all`, which takes longer and which `transfer_zscl` and
             `average_zscl` need.
     """
@@ -197,7 +197,7 @@ class LoggingOptions:
     """Who is told of a run besides its workdir.
 
     Attributes:
-        wandb_project: of Weights & Biases; empty: nobody is told. `WANDB_MODE=offline`
+        wandb_project: Of Weights & Biases; empty: nobody is told. `WANDB_MODE=offline`
             keeps everything in the workdir, else it is sent where that program is set
             to send.
     """
@@ -210,20 +210,20 @@ class Config:
     """One experiment.
 
     Attributes:
-        stream: what is learnt: options of a source, see `streams.registry`.
-        seeds: of everything that is drawn.
-        encoder: the frozen encoder.
-        mesh: how arrays are laid over the devices.
-        data: how samples are read.
-        method: how it is learnt.
-        train: how each task is trained.
-        evaluation: what is scored, and how predictions are checked.
-        checkpoint: how often state is saved.
-        logging: who is told of the run.
-        resume: empty: a workdir is gone on with under the config it was made with
+        stream: What is learnt: options of a source, see `streams.registry`.
+        seeds: Of everything that is drawn.
+        encoder: The frozen encoder.
+        mesh: How arrays are laid over the devices.
+        data: How samples are read.
+        method: How it is learnt.
+        train: How each task is trained.
+        evaluation: What is scored, and how predictions are checked.
+        checkpoint: How often state is saved.
+        logging: Who is told of the run.
+        resume: Empty: a workdir is gone on with under the config it was made with
             alone; `branch:DIR`: a new workdir goes on from the snapshots of another
             one, whose config may be another but for the stream.
-        report: when `report.html` is written: at the end and after `each_task`, which
+        report: When `report.html` is written: at the end and after `each_task`, which
             is left out while that has taken more than a twentieth of the time; at the
             `end` alone; never (`off`).
     """
@@ -271,8 +271,8 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
     """Returns the checked config; code of the user's own that it names has run.
 
     Args:
-        tree: a `ConfigDict`, or what `config.json` of a workdir holds.
-        stored: whether a run has stored it, so that it may run no code, see `own_code`.
+        tree: A `ConfigDict`, or what `config.json` of a workdir holds.
+        stored: Whether a run has stored it, so that it may run no code, see `own_code`.
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, a value out of range or

@@ -10,7 +10,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-# the class of a panic in a library that is written in Rust; it cannot be imported
+# the class of a panic in a library written in Rust, by name as it cannot be imported
 _PANIC = "PanicException"
 
 
@@ -19,7 +19,7 @@ class ConfigError(ValueError):
 
 
 class CodeError(ValueError):
-    """Code that is not there, not as it was, or not what it should be; names it."""
+    """User-defined code that is missing, changed or invalid; the message names it."""
 
 
 class DataError(ValueError):
@@ -31,15 +31,15 @@ class WorkdirError(ValueError):
 
 
 class ComparisonError(ValueError):
-    """A comparison that would mean nothing; the message says why."""
+    """A comparison that would be meaningless; the message says why."""
 
 
 class SaveError(RuntimeError):
-    """A state cannot be written; those before it are as they were."""
+    """A state that cannot be written; earlier ones are unchanged."""
 
 
 class DivergedError(RuntimeError):
-    """What is learnt is not finite any more; the message says since when."""
+    """Parameters or a loss that are no longer finite; the message says since when."""
 
 
 class BatchDependenceError(RuntimeError):
@@ -47,7 +47,7 @@ class BatchDependenceError(RuntimeError):
 
 
 class Preempted(Exception):
-    """The run was asked to leave; its state is saved."""
+    """The run was asked to stop; its state is saved."""
 
 
 @contextlib.contextmanager
@@ -56,14 +56,15 @@ def reading(path: str, expected: str) -> Iterator[None]:
 
     Decoding libraries raise a dozen kinds of exceptions on hostile files (Pillow alone:
     OSError, SyntaxError, ValueError, struct.error; a panic in Rust is not even an
-    `Exception`), so every one but the lack of memory is taken for damage of the file.
+    `Exception`), so every one except a lack of memory counts as a damaged file.
 
     Args:
-        path: file that is decoded inside the `with` block.
-        expected: what the file should be, for the message.
+        path: File that is decoded inside the `with` block.
+        expected: What the file should be, for the message.
 
     Raises:
-        DataError: naming the path, what is wrong and what was expected.
+        DataError: The file cannot be decoded; the message names it, what is wrong and
+            what was expected.
     """
     file = pathlib.Path(path)
     try:
@@ -77,6 +78,7 @@ def reading(path: str, expected: str) -> Iterator[None]:
     except (DataError, MemoryError):
         raise
     except BaseException as error:
+        # Ctrl-C and exits pass through
         if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
             raise
         raise DataError(

@@ -1,8 +1,8 @@
-"""Options as frozen dataclasses whose fields carry the values they may have.
+"""Options as frozen dataclasses whose types define the values that are allowed.
 
-A type such as `Positive` or `Count` says which numbers are allowed, a choice among
-names is a `typing.Literal`. `build` turns nested dicts, as users write them, into
-dataclasses and checks every field.
+A type such as `Positive` or `Count` limits a number, a choice among names is a
+`typing.Literal`. `build` turns nested dicts, as users write them, into dataclasses and
+checks every field.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ Number = float | int
 
 
 class Range(NamedTuple):
-    """The numbers from `low` to `high`; `is_open`: without these two."""
+    """The numbers from `low` to `high`, without these two if `is_open`."""
 
     low: Number
     high: Number = math.inf
@@ -33,7 +33,7 @@ class Range(NamedTuple):
         '2 is not between 0 and 1'
         """
         low, high, is_open = self
-        # NaN fails every comparison
+        # written so that NaN, which fails every comparison, is outside
         inside = low < value < high if is_open else low <= value <= high
         if inside:
             return None
@@ -50,14 +50,14 @@ Share = Annotated[float, Range(0, 1)]
 Fraction = Annotated[float, Range(0, 1, is_open=True)]
 Count = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
-# JAX takes the lower half of a larger one, so that two of them would be alike
+# JAX keeps the lower 32 bits of a seed, so two larger ones could give equal keys
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 Sharing = Literal["shared", "per_modality_given", "per_modality_routed"]
 
 
 def check_name(what: str, value: str, names: Iterable[str]) -> None:
-    """Raises `ConfigError` unless `value` is one of `names`; names the nearest."""
+    """Raises `ConfigError` with the nearest name unless `value` is one of `names`."""
     names = list(names)
     if value in names:
         return
@@ -72,16 +72,17 @@ def build(
     path: str,
     chosen: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Any:
-    """Returns a dataclass of nested dicts that have its fields, all and no others.
+    """Returns a dataclass from nested dicts that must have exactly its fields.
 
     Args:
-        kind: the dataclass.
-        tree: nested dicts.
-        path: of the tree, that messages begin with.
-        chosen: types of the fields that may be of several, by their paths.
+        kind: Dataclass to build.
+        tree: Nested dicts.
+        path: Path of the tree, with which messages begin.
+        chosen: Types of the fields that may have one of several, by path.
 
     Raises:
-        ConfigError: an unknown or missing key, a wrong type or a value out of range.
+        ConfigError: There is an unknown or missing key, a wrong type or a value out of
+            range.
     """
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: {tree!r} is not a section")
@@ -102,15 +103,15 @@ def build(
 
 
 def checked(value: Any, hint: Any, path: str) -> Any:
-    """Returns a value as its type has it: lists as tuples, whole numbers as floats.
+    """Returns a value converted to its type: lists to tuples, whole numbers to floats.
 
     Args:
-        value: as a user has written it.
-        hint: its type.
-        path: of the field, that messages begin with.
+        value: Value as a user has written it.
+        hint: Type of the field.
+        path: Path of the field, with which messages begin.
 
     Raises:
-        ConfigError: it is of another type, or out of range.
+        ConfigError: The value is of another type, or out of range.
     """
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         if value is None:
@@ -130,9 +131,10 @@ def checked(value: Any, hint: Any, path: str) -> Any:
         if isinstance(value, (list, tuple)):
             return tuple(checked(v, item, f"{path}[{i}]") for i, v in enumerate(value))
     elif hint is float and type(value) in (int, float):
-        if not abs(value) <= sys.float_info.max:  # so is NaN
+        if not abs(value) <= sys.float_info.max:  # true for NaN, too
             raise ConfigError(f"{path}: {value} is not a finite number")
         return float(value)
+    # a bool is an int for Python, but `epochs=True` is a mistake
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     wanted = getattr(hint, "__name__", str(hint))

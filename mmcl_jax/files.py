@@ -1,4 +1,4 @@
-"""Small files that a run, a user or another program has written."""
+"""Small files written by a run, a user or another program."""
 
 import json
 import pathlib
@@ -7,17 +7,17 @@ from typing import Any
 
 from mmcl_jax.errors import DataError, check_bytes, reading
 
-# of such text some thirty times as much memory is needed at worst
+# an untrusted file: parsed JSON takes up to some thirty times its size in memory
 MAX_JSON_BYTES = 16 * 2**20
 
-# in a clone, a link to the folder of the repository
+# in a clone of the repository, a link to its folder `configs`
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
 def shipped(path: str | pathlib.Path) -> pathlib.Path:
     """Returns `configs/...` of the package where there is no such file, else `path`.
 
-    So that a command reads in a folder of one's own as it does in a clone.
+    So a command works in any folder as it does in a clone of the repository.
     """
     given = pathlib.Path(path)
     if given.is_file() or given.parts[:1] != ("configs",):
@@ -30,12 +30,12 @@ def read_json(path: pathlib.Path, expected: str = "a JSON object") -> dict[str, 
     """Reads a JSON file whose outermost value is an object.
 
     Args:
-        path: of the file.
-        expected: what the file should be, for the message.
+        path: Path of the file.
+        expected: What the file should be, for the message.
 
     Raises:
-        DataError: absent, unreadable, damaged, larger than 16 MiB, or of another kind;
-            the message names the file.
+        DataError: The file is absent, unreadable, damaged, larger than 16 MiB, or of
+            another kind; the message names it.
     """
     with reading(str(path), expected):
         check_bytes(path, MAX_JSON_BYTES)
@@ -46,10 +46,11 @@ def read_json(path: pathlib.Path, expected: str = "a JSON object") -> dict[str, 
 
 
 def raised_in(path: str | pathlib.Path, error: BaseException) -> str | None:
-    """Says on which line of a user's Python file an error was raised; None: outside."""
+    """Returns the line of a user's file that raised an error; None: outside of it."""
     file = pathlib.Path(path).resolve()
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f.lineno for f in frames if pathlib.Path(f.filename).resolve() == file]
+    # a syntax error in the file itself has no frame there
     if isinstance(error, SyntaxError) and error.filename:
         if pathlib.Path(error.filename).resolve() == file:
             lines = [error.lineno]
@@ -60,12 +61,13 @@ def raised_in(path: str | pathlib.Path, error: BaseException) -> str | None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file at once; what is not finite raises `ValueError`."""
+    """Writes a JSON file atomically; a number that is not finite is a `ValueError`."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file at once, so that a reader never finds half of it."""
+    """Writes a file atomically, so that a reader never finds half of it."""
+    # beside the file, since a rename is atomic within one file system only
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

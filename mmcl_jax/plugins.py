@@ -106,8 +106,8 @@ def find(name: str, stored: bool) -> str:
     """Returns the reference of what a config names, and has run it.
 
     Args:
-        name: a path, or a reference.
-        stored: whether the config was stored by a run, so that a path in it is not the
+        name: A path, or a reference.
+        stored: Whether the config was stored by a run, so that a path in it is not the
             user's word.
 
     Raises:
@@ -223,8 +223,8 @@ def resolve(tree: dict, stored: bool) -> tuple[dict, Any]:
     """Runs the code that a config names.
 
     Args:
-        tree: of the whole config, unchecked.
-        stored: whether a run has stored it, so that it may run no code.
+        tree: Of the whole config, unchecked.
+        stored: Whether a run has stored it, so that it may run no code.
 
     Returns:
         The config, in which hashes stand behind the names of files, and the type of

@@ -1,8 +1,8 @@
-"""The arrays that travel between the rooms of the house.
+"""The arrays that the parts of the package exchange.
 
-Three kinds of arrays exist: `params` are trained, `memory` is remembered, `frozen` is
-never written. Shape letters: `b` batch, `f` frames, `n` tokens, `w` width, `d`
-embedding, `l` layers, `p` prompt length, `m` modalities, `C` classes of the stream.
+There are three kinds: `params` are trained, `memory` is remembered, `frozen` is never
+written. Shape letters: `b` batch, `f` frames, `n` tokens, `w` width, `d` embedding,
+`l` layers, `p` prompt length, `m` modalities, `C` classes of the stream.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -16,23 +16,23 @@ Params = PyTree
 Memory = PyTree
 Key = jax.Array
 Metrics = dict[str, Float[Array, ""]]
-# what a method's function is called for
+# the step of a task that a method's function is called in
 Phase = Literal["prepare", "begin", "train", "observe", "end", "predict"]
 
 
 class Classes(NamedTuple):
-    """Every class slot of the stream; masks say what has been met.
+    """Every class slot of the stream; masks tell which have been met.
 
     A slot is one class name in one modality of one data set, so two data sets with an
     equal class name hold two slots.
 
     Attributes:
-        text: unit-norm embedding of the class name, one row a slot.
-        seen: slots of this task and of all earlier ones.
-        of_task: slots of this task.
-        modality: index of the slot's modality in `Model.modalities`.
-        tokens: the class name behind words that a method replaces by what it learns,
-            see `methods.class_context`; None: none does.
+        text: Unit-norm embedding of the class name of each slot.
+        seen: Mask of the slots of this task and of all earlier ones.
+        of_task: Mask of the slots of this task.
+        modality: Index of each slot's modality in `Model.modalities`.
+        tokens: Class names after words that the method tunes, as token ids, see
+            `methods.class_context`; None if the method tunes none.
     """
 
     text: Float[Array, "C d"]
@@ -46,11 +46,12 @@ class Context(NamedTuple):
     """What a method may read in a step; no gradient flows into it.
 
     Attributes:
-        frozen: pretrained weights, an argument of the compiled program.
-        memory: the method's own state, of fixed structure for the whole stream.
-        task: index of the task, traced.
-        classes: the class slots.
-        phase: what the method is asked for, set by the learner alone; static.
+        frozen: Pretrained weights, an argument of the compiled program.
+        memory: The method's state, of fixed structure for the whole stream.
+        task: Index of the task, traced, so that a new task does not recompile.
+        classes: Class slots of the stream.
+        phase: Step of the task that the method is called in, set by the learner alone;
+            static.
     """
 
     frozen: PyTree
@@ -61,7 +62,7 @@ class Context(NamedTuple):
 
     @property
     def train(self) -> bool:
-        """Returns whether the task may be known: it must not be in a prediction."""
+        """Returns whether the task may be read, which a prediction must not do."""
         return self.phase != "predict"
 
 
@@ -70,13 +71,14 @@ class Batch:
     """Samples of one modality.
 
     Attributes:
-        inputs: what the tower takes: `pixels [b, f, h, w, 3]` or `tokens [b, n]`.
-        query: cached un-prompted unit-norm feature.
-        label: class slot.
-        weight: 0 for padding, else 1; every mean is the weighted one.
-        id: sample id, unique in the stream; -1 for padding.
-        hint: modality index for routing; -1 = not given.
-        modality: static; decides the input pipeline and the tower, nothing else.
+        inputs: Inputs of the tower: `pixels [b, f, h, w, 3]` or `tokens [b, n]`.
+        query: Cached un-prompted unit-norm feature.
+        label: Index of the class slot.
+        weight: Weight, 0 for padding, else 1; every mean over a batch is weighted.
+        id: Sample id, unique in the stream; -1 for padding.
+        hint: Modality index for routing; -1 = not given.
+        modality: Name of the modality, static; it decides the input pipeline and the
+            tower, nothing else.
     """
 
     inputs: PyTree
@@ -89,11 +91,11 @@ class Batch:
 
 
 class Prediction(NamedTuple):
-    """What a method says of each sample.
+    """A method's prediction for each sample.
 
     Attributes:
-        logits: over all class slots of the stream, unmasked.
-        modality: scores over modalities, unmasked.
+        logits: Unmasked logits over all class slots of the stream.
+        modality: Unmasked scores over modalities.
     """
 
     logits: Float[Array, "b C"]

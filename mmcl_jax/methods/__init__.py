@@ -1,1 +1,1 @@
-"""Methods: a file each, in the table of `registry`, and the parts they share."""
+"""Methods: one file each, listed in `registry`, and the parts that they share."""

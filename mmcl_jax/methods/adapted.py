@@ -29,8 +29,8 @@ def adapted_pass(
     Args:
         model: The frozen encoder.
         adapter: The kind of adapter in `stacks`.
-        stacks: One stack of adapters a tower.
-        weights: Of each slot of the stack of the batch's tower.
+        stacks: One stack of adapters per tower.
+        weights: Weights of the slots in the stack of the batch's tower.
         batch: Samples of one modality.
     """
     return Pass(adapter.blend(stacks[model.tower_of(batch.modality)], weights))
@@ -49,12 +49,13 @@ def key_pulled(
     `loss = CE - key_pull mean_b sum_(chosen k) cos(q_b, key_k)`.
 
     Args:
-        model: the frozen encoder.
-        init: of the method.
-        choose: `(params, context, batch)` -> cosines with all keys, chosen slots.
-        injection: `(params, context, batch, chosen)` -> what the tower gets.
-        key_pull: weight of the second term.
-        train_label_space: of the first.
+        model: The frozen encoder.
+        init: Field `init` of the method.
+        choose: Function `(params, context, batch)` -> cosines with all keys, and the
+            chosen slots.
+        injection: Function `(params, context, batch, chosen)` -> injection.
+        key_pull: Weight of the second term.
+        train_label_space: Classes that the cross-entropy is over.
     """
 
     def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:

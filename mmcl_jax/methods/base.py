@@ -4,9 +4,10 @@ In the order of a task: `prepare` passes over its frozen queries, `begin_task` f
 `loss` trains, `observe` passes over its samples, `end_task` closes it.
 
 A method never calls the tower. `inject` says what goes into it, and `loss`, `observe`
-and `predict` take what came out, so the learner can count passes, keep what the tower
-answered for test samples, and show embeddings, and no method knows. None of the
-functions does I/O or compiles; the learner does. Wrappers replace fields of the tuple.
+and `predict` take what came out. So the learner can count passes, cache the tower's
+outputs for test samples, and show embeddings, without any change to a method. None of
+the functions does I/O or compiles; the learner does. Wrappers replace fields of the
+tuple.
 """
 
 from collections.abc import Callable
@@ -42,9 +43,9 @@ class Common(NamedTuple):
 
     Attributes:
         adapter: What is trained inside the towers.
-        sharing: Which modalities have it in common, see `methods.sharing`.
+        sharing: Which modalities share it, see `methods.sharing`.
         label_space: Classes that the training loss is over, see `label_space`.
-        class_context: Learnt vectors in front of class names; None: there are none.
+        class_context: Number of learnt vectors in front of class names; None: none.
     """
 
     adapter: Adapter
@@ -58,8 +59,8 @@ class Pass(NamedTuple):
 
     Attributes:
         injection: What the adapter adds, per sample.
-        when: Whether the pass is needed, traced; where it is not, its embedding is
-            zero and costs nothing. None: it always is.
+        when: Whether the pass is needed, traced; otherwise its embedding is zero and
+            costs nothing. None: it always is.
     """
 
     injection: Injection
@@ -70,9 +71,9 @@ class Features(NamedTuple):
     """What came out of the tower.
 
     Attributes:
-        embeddings: The unit embedding of each pass, in the order of `inject`.
-        layers: What the last frozen blocks before the final one say of the samples;
-            None unless the method has `layer_blocks`.
+        embeddings: Unit embeddings of each pass, in the order of `inject`.
+        layers: Features of the last frozen blocks before the final one; None unless the
+            method has `layer_blocks`.
     """
 
     embeddings: tuple[Float[Array, "b d"], ...] = ()
@@ -92,16 +93,16 @@ def _unconstrained(updates: PyTree, params: Params, context: Context) -> PyTree:
 class Method(NamedTuple):
     """A way to learn a stream.
 
-    If `begin_task` or `end_task` had to add something to the diagonal of a matrix to
-    solve it, they leave how much in the memory, in entries of the name `jitter`, which
-    are reported.
+    If `begin_task` or `end_task` had to add a number to the diagonal of a matrix to
+    solve it, they store that number in entries of the memory named `jitter`, which are
+    reported.
 
     Attributes:
         init: Returns params and memory, of fixed structure for the whole stream.
         loss: The scalar that is minimised, and metrics to log.
         predict: Logits over all class slots, and modality scores.
         trainable: Tree like params of 0/1 arrays that broadcast to them; where it is
-            0 a parameter is left bitwise as it is.
+            0 a parameter stays bitwise the same.
         prepare: Memory after one more batch of the task's queries; `batch.inputs` is
             empty. Called over the whole task before it is trained.
         begin_task: Params and memory with which training starts.
@@ -109,23 +110,23 @@ class Method(NamedTuple):
         end_task: Params and memory that the task leaves behind.
         inject: Passes through the tower whose embeddings `loss`, `observe` and
             `predict` get, in `context.phase` "train", "observe" and "predict". It reads
-            no inputs, so that those of a prediction are known before a sample is
-            decoded: while they stay the same, bit by bit, what the tower answered for
-            a test sample serves the next stages as well. `()`: frozen views suffice.
-        layer_blocks: Last frozen blocks whose layer features come with each batch; 0:
-            none do.
-        constrain: The optimizer's updates (before the step size), as they may be
-            applied; what is projected here is what the parameters move along.
-        after_step: Memory after the parameters have moved; None: as it was.
+            no inputs, so the passes of a prediction are known before a sample is
+            decoded: while they stay bitwise the same, the tower's outputs for a test
+            sample are reused after the next stages. `()`: frozen views suffice.
+        layer_blocks: Number of last frozen blocks whose layer features come with each
+            batch.
+        constrain: The optimizer's updates (before the step size) as they may be
+            applied: a projection here is exact, whatever the optimizer does.
+        after_step: Memory after the parameters have moved; None: it stays as it was.
         uses_hint: Whether a prediction depends on the modality hint.
         hint_matters: Rows whose prediction the hint may change `[b]`; None: any. Where
             it changes none of a batch, one pass serves both routes.
-        needs_inputs: Whether anything but the cached queries is read; otherwise
-            nothing is decoded twice.
+        needs_inputs: Whether anything but the cached queries is read; otherwise inputs
+            are not decoded again.
         drives_tower: Whether `loss`, `observe` or `predict` call `model.embed` with
             `context.frozen` and `batch.inputs` themselves, which only a user-defined
             method needs to (prompts in pixels, a tower that is tuned). Its predictions
-            are computed anew after every stage.
+            are recomputed after every stage.
         trains: Whether there is anything to minimise.
         observes: Whether `observe` does anything.
     """
@@ -155,16 +156,16 @@ class Method(NamedTuple):
 def forward(
     method: Method, model: Model, params: Params, context: Context, batch: Batch
 ) -> Features:
-    """Returns what the tower gives for the passes that a method asks for.
+    """Returns the tower's outputs for the passes that a method asks for.
 
-    The learner calls it. So do wrappers whose functions need the tower for samples of
-    their own, such as remembered ones.
+    The learner calls it. So do wrappers whose functions need the tower for other
+    samples, such as remembered ones.
 
     Args:
-        method: Says what goes into the tower.
+        method: Method whose `inject` says what goes into the tower.
         model: The frozen encoder.
-        params: Of the method.
-        context: Holds the frozen weights; its phase decides which passes there are.
+        params: Parameters of the method.
+        context: Context with the frozen weights; its phase decides on the passes.
         batch: Samples of one modality, with their inputs.
     """
 
@@ -176,6 +177,7 @@ def forward(
 
         if each.when is None:
             return run()
+        # a branch, not a select: a pass that is not needed is not computed
         rows = batch.label.shape[0]
         return jax.lax.cond(
             each.when, run, lambda: jnp.zeros((rows, model.spec.embedding))
@@ -194,8 +196,8 @@ def label_space(classes: Classes, hint: Array, name: LabelSpace) -> Array:
     """Returns which class slots `[b C]` the training loss of each row is over.
 
     Args:
-        classes: the class slots.
-        hint: modality index of each row.
+        classes: Class slots of the stream.
+        hint: Modality index of each row.
         name: `task`: those of the task; `modality_seen`: all met so far in the row's
             modality; `all_seen`: all met so far.
     """
@@ -217,7 +219,7 @@ def scores_from_logits(
 ) -> Float[Array, "b m"]:
     """Returns the largest logit of a seen class of each modality.
 
-    It is how a method without a router says which modality it took a sample for.
+    By these scores a method without a router predicts the modality of a sample.
     """
     of = classes.modality[:, None] == jnp.arange(num_modalities)
     masked = jnp.where(
@@ -249,7 +251,7 @@ def alignment(
     return value, {"alignment": value, "accuracy": accuracy}
 
 
-# `(features, context, batch) -> what is added to the loss, and metrics`
+# `(features, context, batch) -> term of the loss, and metrics`
 Penalty = Callable[[Features, Context, Batch], tuple[Float[Array, ""], Metrics]]
 Embed = Callable[[Params, Context, Batch, Features], Float[Array, "b d"]]
 
@@ -257,7 +259,7 @@ Embed = Callable[[Params, Context, Batch, Features], Float[Array, "b d"]]
 def first_embedding(
     params: Params, context: Context, batch: Batch, features: Features
 ) -> Float[Array, "b d"]:
-    """Returns what the tower gives in the first pass."""
+    """Returns the embeddings of the first pass."""
     del params, context, batch
     return features.embeddings[0]
 
@@ -282,11 +284,11 @@ def aligned(
 
     Args:
         model: The encoder's static facts.
-        init: Of the method.
-        train_label_space: See `label_space`.
-        inject: Of the method.
-        embed: Unit embeddings of a batch that follow from the tower's.
-        penalty: Is added to the loss.
+        init: Field `init` of the method.
+        train_label_space: Classes that the loss is over, see `label_space`.
+        inject: Field `inject` of the method.
+        embed: Function from the tower's outputs to unit embeddings of a batch.
+        penalty: Term added to the loss; None: there is none.
     """
 
     def loss(

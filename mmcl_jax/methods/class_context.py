@@ -1,7 +1,7 @@
-"""Words in front of class names that are learnt, of a modality each.
+"""Learnt words in front of class names, for each modality.
 
-The text embeddings of classes then depend on what is trained: they are computed anew
-from `Classes.tokens` in every step, and the frozen ones of `Classes.text` are not used.
+The text embeddings of classes then depend on what is trained: they are recomputed from
+`Classes.tokens` in every step, and the frozen ones of `Classes.text` are not used.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from mmcl_jax.models import encoder
 from mmcl_jax.models.model import Model
 from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
 
-# its key among what is trained
+# the key of the context in params
 CLASS_CONTEXT = "class_context"
 
 
@@ -31,9 +31,9 @@ def with_names(
     """Returns `context` with the class texts that learnt vectors give.
 
     Args:
-        model: the frozen encoder.
-        vectors: of each modality, or of all alike; see `encoder.embed_names`.
-        context: holds the tokens of the class names.
+        model: The frozen encoder.
+        vectors: Context of each modality, or one of all; see `encoder.embed_names`.
+        context: Context with the tokens of the class names.
     """
     classes = context.classes
     assert classes.tokens is not None
@@ -53,10 +53,10 @@ def with_class_context(
     Params gain the entry `CLASS_CONTEXT`; no other wrapper or penalty knows of it.
 
     Args:
-        method: compares features with class texts.
-        model: the frozen encoder.
-        length: learnt vectors of a context.
-        sharing: whether all modalities have one, see `methods.sharing`.
+        method: Method that compares features with class texts.
+        model: The frozen encoder.
+        length: Number of learnt vectors of a context.
+        sharing: Whether all modalities share one, see `methods.sharing`.
 
     References:
         Zhou et al., Learning to Prompt for Vision-Language Models (CoOp), 2022.
@@ -68,7 +68,7 @@ def with_class_context(
         return params | {CLASS_CONTEXT: init_context(model, length, slots)}, memory
 
     def inside(function: Callable) -> Callable:
-        """Hands on the method's own parameters, and the texts of the learnt words."""
+        """Calls `function` with the method's own parameters and the learnt texts."""
 
         def called(params: Params, context: Context, *args):
             named = with_names(model, params[CLASS_CONTEXT], context)
@@ -77,7 +77,7 @@ def with_class_context(
         return called
 
     def around(function: Callable) -> Callable:
-        """As `inside`, of a function that returns parameters and memory."""
+        """As `inside`, for a function that returns parameters and memory."""
 
         def called(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
             changed, memory = inside(function)(params, context, key)

@@ -1,4 +1,4 @@
-"""CMCL-DNS: linear maps of frozen features that keep what old pairs were told."""
+"""CMCL-DNS: linear maps of frozen features that keep the similarities of old pairs."""
 
 import dataclasses
 from typing import Literal
@@ -30,13 +30,13 @@ class Options:
     """Options of CMCL-DNS.
 
     Attributes:
-        project: `update`: what the optimizer makes of the gradient is projected, the
-            shift too, so that old pairs keep their similarities; `gradient_then_adam`:
-            the gradient of the matrix alone, as in the published code, where Adam and
-            weight decay then undo it.
-        input_threshold: directions of the old queries count whose share of the second
-            moment is above this.
-        partner_threshold: the same of their class texts; 0: all directions.
+        project: What is projected: the optimizer's `update`, of the shift too, so that
+            old pairs keep their similarities; or the gradient of the matrix alone
+            (`gradient_then_adam`), as in the published code, where Adam and weight
+            decay then undo it.
+        input_threshold: Eigenvalue of the second moment above which a direction of the
+            old queries is protected.
+        partner_threshold: The same threshold for class texts; 0: all directions.
     """
 
     project: Literal["update", "gradient_then_adam"] = "update"
@@ -45,7 +45,7 @@ class Options:
 
 
 def make(model: Model, options: Options, common: Common) -> Method:
-    """Returns one map `A q + b` a group, aligned to the class texts.
+    """Returns one map `A q + b` per group, aligned to the class texts.
 
     With P the span of a group's old queries and P' that of their class texts, the
     matrix moves by `G - P' G P` and the shift by `g - P' g`, so that `u · (A q + b)`
@@ -97,7 +97,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     ) -> tuple[Float[Array, ""], Metrics]:
         if options.project == "gradient_then_adam":
             fixed = jax.lax.stop_gradient(params["matrix"])
-            # worth zero, and its gradient is the projected one
+            # its value is zero, and its gradient the projected one
             moved = jax.tree.map(jnp.subtract, params["matrix"], fixed)
             moved = _outside(moved, context.memory)
             params = params | {"matrix": jax.tree.map(jnp.add, fixed, moved)}

@@ -23,10 +23,11 @@ class Options:
     """Options of CODA-Prompt; the defaults are the paper's.
 
     Attributes:
-        components: of a tower, divided over the stages; each has at least one.
-        length: keys, and as many values, of a component; the paper's 8 counts both.
-        layers: blocks with a prefix, from the first.
-        orthogonality: weight of the penalty; the published code's default is 0.
+        components: Components of a tower, divided over the stages, at least one each.
+        length: Number of keys, and of values, of a component; the paper's 8 counts
+            both.
+        layers: Number of blocks with a prefix, from the first.
+        orthogonality: Weight of the penalty; the published code's default is 0.
     """
 
     components: Count = 100
@@ -49,8 +50,8 @@ def make(model: Model, options: Options, common: Common) -> Method:
     components of all stages that it may use.
 
     Deviation: vectors that cannot be orthogonal, because earlier ones span the space,
-    start as unit vectors as they were drawn. The head is the class texts, embedded
-    once, frozen; prompts are on the side of the samples alone.
+    start as unit vectors in their drawn direction. The head is the class texts,
+    embedded once, frozen; only samples have prompts.
 
     References:
         Smith et al., CODA-Prompt: COntinual Decomposed Attention-based Prompting for
@@ -98,7 +99,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             jax.vmap(orthogonality_penalty, (1, None))(x, used).sum()
             for x in vectors.values()
         )
-        # as a mean over samples: a batch without any asks for nothing
+        # as a mean over samples, so that a batch of padding has no penalty
         penalty = losses.weighted_mean(
             jnp.broadcast_to(jnp.asarray(penalty), batch.weight.shape), batch.weight
         )
@@ -144,20 +145,20 @@ def gram_schmidt(
 ) -> Float[Array, "s n"]:
     """Returns the rows with the new ones orthonormal, and orthogonal to the old ones.
 
-    The old ones may stand at any angle; those that are neither stay as they are. A new
+    The old ones may stand at any angle; rows that are neither stay as they are. A new
     row within the span of those before it is scaled to length 1.
 
     Args:
-        rows: old ones in front of new ones.
-        old: which rows are to be orthogonal to.
-        new: which rows are changed.
+        rows: Rows, old ones before new ones.
+        old: Mask of the rows that new ones become orthogonal to.
+        new: Mask of the rows that are changed.
     """
 
     def add(basis: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         index, taken = inputs
         unit = losses.unit_norm(rows[index])
         rest = unit
-        # once more, for what the first time leaves in rounding
+        # twice, since the first pass leaves rounding errors along the basis
         for _ in range(2):
             along = jnp.matmul(basis, rest, precision="highest")
             rest = rest - jnp.matmul(along, basis, precision="highest")

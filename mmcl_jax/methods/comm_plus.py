@@ -1,13 +1,13 @@
-"""COMM+: what was left of COMM when only what paid was kept, and then improved.
+"""COMM+: the parts of COMM that improved its results, improved further.
 
 Statistics of frozen features never drift, so nothing that is trained inside the tower
-has to be remembered. What COMM's parts became:
+has to be remembered. The parts of COMM became:
 
 - across modalities: the router's probability of a modality, as a factor;
-- within a modality: a discriminant of its classes with a covariance of its own;
-- re-alignment: that discriminant, of two views of a sample: the final embedding, and
-  the means of the tokens in the blocks before, which know more where the encoder's
-  pre-training was far from the stream.
+- within a modality: a discriminant of its classes with its own covariance;
+- re-alignment: that discriminant on two views of a sample: the final embedding, and the
+  means of the tokens in the blocks before, which are more informative where the
+  encoder's pre-training was far from the stream.
 """
 
 import dataclasses
@@ -40,10 +40,11 @@ class Options:
     """Options of COMM+.
 
     Attributes:
-        blocks: of the tower that the second view is of, the last ones before the final.
-        layer_share: weight of the log-probabilities by the blocks' means; the rest is
+        blocks: Number of blocks in the second view, the last ones before the final.
+        layer_share: Weight of the log-probabilities from the blocks' means; the rest is
             that of the final embedding. 0: the final embedding alone.
-        shrinkage: of each modality's covariance towards a multiple of the identity.
+        shrinkage: Shrinkage of each modality's covariance towards a multiple of the
+            identity.
     """
 
     blocks: Count = 4
@@ -57,15 +58,15 @@ def make(model: Model, options: Options, common: Common) -> Method:
         log p(c | x) = log p(m | q) + (1 - a) log p_m(c | q) + a log p_m(c | h),
 
     with `m` the modality of class `c`, `q` the frozen query, `h` the layer features,
-    and `p_m` the discriminant of the classes of `m` under the covariance of `m`. Where
-    the modality is given it counts as certain. A class not met yet has the probability
-    of its text among all classes.
+    and `p_m` the discriminant of the classes of `m` under the covariance of `m`. A
+    given modality counts as certain. A class not met yet has the probability of its
+    text among all classes.
     """
     del common
     num_modalities = len(model.modalities)
     towers = [model.spec.tower(name) for name in dict.fromkeys(model.towers)]
     widths = [layer_blocks(t, options.blocks) * t.width for t in towers]
-    # classes of a narrower tower leave the last columns empty
+    # one shape for all towers: features of a narrower one are padded with zeros
     width = max(widths)
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
@@ -125,7 +126,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             (options.layer_share, padded(features), "layer_precision"),
         )
         stats = memory["router"]["queries"], memory["layers"]
-        # a class not met yet
+        # classes not met yet keep these logits
         text = text_logits(batch.query, known, model.logit_scale)
         logits = jax.nn.log_softmax(text)
         met = known.seen & (stats[0].count > 0)
@@ -136,7 +137,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
                 for (share, x, name), stat in zip(views, stats, strict=True)
             )
             logits = jnp.where(own, within + modality[:, m][:, None], logits)
-        # the other tower reads no sample of this one
+        # classes of other towers cannot be the answer
         strange = met & ~_same_tower(model, batch.modality)[known.modality]
         return Prediction(losses.mask_logits(logits, ~strange), scores)
 
@@ -157,7 +158,7 @@ def precisions(
 ) -> tuple[Float[Array, "m d d"], Float[Array, ""]]:
     """Returns the inverse of each modality's shrunk within-class covariance.
 
-    And the largest jitter of them, see `gaussians.cholesky_with_jitter`.
+    Their largest jitter is returned too, see `gaussians.cholesky_with_jitter`.
     """
     identity = jnp.eye(stats.mean.shape[1])
 
@@ -166,6 +167,7 @@ def precisions(
         return cho_solve((factor, True), identity), jitter
 
     matrices = gaussians.group_covariances(stats, shrinkage, class_modality)
+    # one after another, which bounds the memory of the wide layer features
     inverses, jitters = jax.lax.map(inverse, matrices)
     return inverses, jitters.max()
 
@@ -178,8 +180,8 @@ def log_probabilities(
 ) -> Float[Array, "b C"]:
     """Returns `log p(c | x)` among the classes `own`, by a linear discriminant.
 
-    Products are of distances from the mean of the classes: a common shift changes no
-    probability, but costs digits.
+    Features are centred on the mean of the classes: a common shift changes no
+    probability, but its size would cost digits.
     """
     centre = own @ stats.mean / jnp.maximum(own.sum(), 1)
     offset = jnp.where(own[:, None], stats.mean - centre, 0)

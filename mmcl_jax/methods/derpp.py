@@ -20,10 +20,10 @@ class Options:
     """Options of dark experience replay.
 
     Attributes:
-        buffer_bytes: of the remembered samples of all modalities together.
-        logit_weight: α, of the distance to the stored logits.
-        label_weight: β, of the cross-entropy of remembered samples.
-        label_space: classes that this cross-entropy is over: those met so far in the
+        buffer_bytes: Bytes of the remembered samples of all modalities together.
+        logit_weight: Weight α of the distance to the stored logits.
+        label_weight: Weight β of the cross-entropy of remembered samples.
+        label_space: Classes that this cross-entropy is over: those met so far in the
             sample's modality (`modality_seen`), or all met so far.
     """
 
@@ -38,13 +38,14 @@ def logit_distance(
     stored: Float[Array, "b C"],
     weight: Float[Array, " b"],
 ) -> Float[Array, ""]:
-    """Returns the mean square of `logits - stored`, over classes that were stored.
+    """Returns the mean square of `logits - stored` over classes with stored logits.
 
     >>> logits, stored = jnp.array([[1.0, 2, 9]]), jnp.array([[0.0, 4, 0]])
     >>> stored = losses.mask_logits(stored, jnp.array([True, True, False]))
     >>> float(logit_distance(logits, stored, jnp.ones(1)))
     2.5
     """
+    # masked logits mark classes not seen yet, in half precision its lowest number
     valid = stored > max(losses.MASKED, float(jnp.finfo(stored.dtype).min))
     error = jnp.where(valid, logits - stored.astype(logits.dtype), 0)
     number = jnp.maximum(valid.sum(-1), 1)
@@ -56,8 +57,8 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     `loss = CE + α MSE(o(x'), o') + β CE(x'', y'')` with separate draws `'` and `''`.
 
-    Deviation: a sample's logits are those after its task, and not of the step in which
-    it was met, and only of the classes that were seen by then.
+    Deviation: a sample's logits are those after its task, not of the step in which it
+    was met, and only of the classes that were seen by then.
 
     References:
         P. Buzzega et al., "Dark Experience for General Continual Learning: a Strong,

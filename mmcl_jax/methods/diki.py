@@ -1,4 +1,4 @@
-"""DIKI: a residual prefix for each stage, as strong as the sample is familiar."""
+"""DIKI: a residual prefix for each stage, weighted by the familiarity of a sample."""
 
 import dataclasses
 
@@ -21,9 +21,9 @@ class Options:
     """Options of DIKI; length and layers are the paper's.
 
     Attributes:
-        length: keys and values of a block.
-        layers: blocks with a residual prefix, from the first.
-        shrinkage: of a stage's covariance towards a multiple of the identity.
+        length: Number of keys and values of a block.
+        layers: Number of blocks with a residual prefix, from the first.
+        shrinkage: Shrinkage of a stage's covariance towards a multiple of the identity.
     """
 
     length: Count = 8
@@ -34,20 +34,20 @@ class Options:
 def make(model: Model, options: Options, common: Common) -> Method:
     """Returns DIKI.
 
-    In the first blocks, a stage's keys and values, `P_v` of 0 at the start, are added
-    to what the frozen attention gives, `Attn(q, K, V) + w Attn(q, P_k, P_v)`. The
-    frozen queries of a stage have a Gaussian with density p of their own. Training has
-    w = 1; a prediction takes the stage of the largest density and
+    In the first blocks, attention to a stage's keys and values, with `P_v` zero at the
+    start, is added to the frozen attention: `Attn(q, K, V) + w Attn(q, P_k, P_v)`. Each
+    stage has a Gaussian of its frozen queries, with density p. Training has w = 1; a
+    prediction takes the stage of the largest density and
 
         w = sigmoid(log p / d - 1)
 
-    of the sample, so that the frozen encoder is left to what no stage resembles.
+    of the sample, so that samples which no stage resembles get the frozen encoder.
 
     Deviation: the covariance is shrunk, where the published code adds 1e-7 to its
-    diagonal, which leaves it all but singular with less samples than dimensions. Each
+    diagonal, which leaves it almost singular with fewer samples than dimensions. Each
     sample has its own stage; the code's vote over the batch and its label space, the
     classes of the test task, are left out. So are prompts for the class texts, whose w
-    would be that of a batch: they are embedded once, frozen.
+    would be that of a batch: class texts are embedded once, frozen.
 
     References:
         Tang et al., Mind the Interference: Retaining Pre-trained Knowledge in
@@ -59,7 +59,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         return stage_slots.init_slots(key, model, adapter), {
             "met": stage_slots.init(model),
-            # of the stage, until its density is known
+            # statistics of the stage that begins, until its density is solved
             "queries": gaussians.init(1, 1, width),
             "densities": gaussians.no_densities(model.num_stages, width),
             "jitter": jnp.zeros(()),

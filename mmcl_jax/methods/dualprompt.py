@@ -1,4 +1,4 @@
-"""DualPrompt: general prefixes in the first blocks, an expert of each stage behind."""
+"""DualPrompt: general prefixes in the first blocks, then an expert of each stage."""
 
 import dataclasses
 
@@ -23,16 +23,16 @@ class Options:
     """Options of DualPrompt; the defaults are the paper's for CIFAR-100.
 
     Attributes:
-        general_length: keys and values of the general prefix of a block.
-        general_layers: blocks with it, from the first; one less than all at most.
-        expert_length: keys and values of an expert's prefix of a block; 20 for
-            ImageNet-R in the paper.
-        expert_layers: the blocks with it, behind those of the general prefix.
-        key_pull: weight of the cosine of queries and their expert's key in the loss.
-        reshape_bug: whether the experts' prefixes of a batch are handed out as in
+        general_length: Number of keys and values of the general prefix of a block.
+        general_layers: Number of blocks with it, from the first; at most all but one.
+        expert_length: Number of keys and values of an expert's prefix of a block; 20
+            for ImageNet-R in the paper.
+        expert_layers: Number of blocks with it, after those of the general prefix.
+        key_pull: Weight of the cosine of queries and their expert's key in the loss.
+        reshape_bug: Whether the experts' prefixes are distributed over a batch as in
             PyTorch ports, which reshape (2, batch) to (batch, 2) without a transpose:
             a sample gets keys or values of two others. Published numbers of the ports
-            depend on it; a prediction then depends on the samples beside it.
+            depend on it; a prediction then depends on the rest of the batch.
     """
 
     general_length: Count = 5
@@ -44,7 +44,7 @@ class Options:
 
 
 def make(model: Model, options: Options, common: Common) -> Method:
-    """Returns DualPrompt with a general prefix a group and an expert a stage.
+    """Returns DualPrompt with one general prefix per group and one expert per stage.
 
     A stage trains its own expert; a prediction takes, among the experts of the stages
     that the sample may use, the one whose key has the largest cosine with the frozen
@@ -52,9 +52,9 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
         loss = CE(s z · u_c) - key_pull cos(q, key_stage)
 
-    Deviation: a tower with fewer blocks than asked for keeps at least one for the
-    experts. The head is the class texts, embedded once, frozen; prompts are on the
-    side of the samples alone.
+    Deviation: a tower with fewer blocks than configured keeps at least one for the
+    experts. The head is the class texts, embedded once, frozen; only samples have
+    prompts.
 
     References:
         Wang et al., DualPrompt: Complementary Prompting for Rehearsal-free Continual

@@ -15,8 +15,8 @@ class Options:
     """Options of experience replay.
 
     Attributes:
-        buffer_bytes: of the remembered samples of all modalities together.
-        label_space: classes that the loss of remembered samples is over: those met so
+        buffer_bytes: Bytes of the remembered samples of all modalities together.
+        label_space: Classes that the loss of remembered samples is over: those met so
             far in the sample's modality (`modality_seen`), or all met so far.
     """
 
@@ -27,7 +27,7 @@ class Options:
 def make(model: Model, options: Options, common: Common) -> Method:
     """Returns sequential tuning on the task's samples and as many remembered ones.
 
-    Deviation: the classes of the loss are chosen apart for both halves; with
+    Deviation: the classes of the loss are chosen separately for both halves; with
     `train.label_space` "all_seen" it is one cross-entropy of both, as published.
 
     References:

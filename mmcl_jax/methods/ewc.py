@@ -21,11 +21,12 @@ class Options:
     """Options of elastic weight consolidation.
 
     Attributes:
-        weight: λ of the penalty.
-        decay: γ, of the Fisher information with each task.
-        fisher: `true`: of labels drawn from the model; `empirical`: of the given
-            labels; `batch`: the square of each batch's mean gradient, as a widely used
-            library has it, which is smaller by about the size of the batch.
+        weight: Weight λ of the penalty.
+        decay: Factor γ of the old Fisher information with each task.
+        fisher: Estimate of the Fisher information: `true`, with labels drawn from the
+            model; `empirical`, with the given labels; `batch`, the square of each
+            batch's mean gradient, as in a widely used library, which is smaller by
+            about the size of the batch.
     """
 
     weight: NonNegative = 100.0
@@ -78,7 +79,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         drawn = labels(params, context, batch, features, key)
         batch = dataclasses.replace(batch, label=drawn)
 
-        # gradients reach the adapters through the tower, so each loss has its own pass
+        # gradients reach the adapters through the tower, so `features` cannot be reused
         def of_batch(params: Params, batch: Batch) -> Array:
             features = forward(method, model, params, context, batch)
             return method.loss(params, context, batch, features, key)[0]
@@ -93,7 +94,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             )
         else:
             squares = fisher.squared_gradients(of_row, params, batch, batch.weight)
-        # the first batch of the task lets what was known decay
+        # the first batch that is not all padding decays the old information, once
         there = jnp.any(batch.weight > 0)
         decay = jnp.where(there, memory["decay"], 1.0)
         samples = jnp.maximum(memory["samples"], 1)
@@ -127,7 +128,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
 
 def _draw_labels(logits: Array, id: Int[Array, " b"], key: Key) -> Int[Array, " b"]:
-    """Draws by the sample's id, so that its place in the batch does not matter."""
+    """Draws labels keyed by sample id, whatever the sample's place in the batch."""
     draw = jax.vmap(
         lambda i, row: jax.random.categorical(jax.random.fold_in(key, i), row)
     )

@@ -1,8 +1,8 @@
 """Linear heads on frozen queries, one for all modalities or one for each.
 
-A column of a head belongs to a class, and a class to a modality. So a head for each
-modality has no more columns than one head; it differs in the samples that count for a
-column, and in `sharing.restrict`: the classes of the chosen modality win.
+A column of a head belongs to a class, and a class to a modality. So heads per modality
+have no more columns than one head; they differ in the samples that a column is fitted
+to, and in `sharing.restrict`: the classes of the chosen modality win.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.ops import least_squares as statistics
 from mmcl_jax.types import Batch, Classes, Context, Key, Memory, Params, Prediction
 
-# `(memory, batch) -> what a head is linear in`
+# `(memory, batch) -> inputs of a linear head`
 HeadFeatures = Callable[[Memory, Batch], Float[Array, "b width"]]
 
 
 def num_heads(model: Model, sharing: Sharing) -> int:
-    """Returns how many heads there are."""
+    """Returns the number of heads."""
     return 1 if sharing == SHARED else len(model.modalities)
 
 
@@ -56,11 +56,11 @@ def head_method(
     Nothing is trained unless `functions` has a `loss`.
 
     Args:
-        model: the encoder's static facts.
-        sharing: who shares a head.
-        init: of the method.
-        logits: of the head or heads, over all classes.
-        **functions: other fields of the method.
+        model: The encoder's static facts.
+        sharing: Whether modalities share a head.
+        init: Field `init` of the method.
+        logits: Function that returns the logits of the head or heads over all classes.
+        **functions: Other fields of the method.
     """
 
     def predict(
@@ -91,16 +91,16 @@ def closed_form(
 ) -> Method:
     """Returns one-hot ridge regression on fixed features of the frozen queries.
 
-    The Gram matrix of each head and the class sums are all that is remembered, so the
-    heads after any order of tasks are those fitted to all data at once.
+    Only the Gram matrix of each head and the class sums are remembered, so the heads
+    after any order of tasks are those fitted to all data at once.
 
     Args:
-        model: the encoder's static facts.
-        sharing: who shares a head.
-        width: of the features.
-        features: what the head is linear in.
-        regularization: of the normal equations, relative to their mean diagonal.
-        init_features: the part of the memory that `features` reads.
+        model: The encoder's static facts.
+        sharing: Whether modalities share a head.
+        width: Width of the features.
+        features: Function that returns the inputs of the head.
+        regularization: Ridge of the normal equations, relative to their mean diagonal.
+        init_features: Function that returns the part of the memory `features` reads.
     """
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
@@ -141,7 +141,7 @@ def closed_form(
         def renew(head: Array, part: tuple) -> tuple[Array, Array]:
             gram, i, stale, before = part
             mine = columns(sharing, context.classes, i)
-            # heads that learnt nothing are spared the solve
+            # heads without new samples skip the solve
             solved, jitter = jax.lax.cond(
                 stale, lambda: solve(gram, mine), lambda: (head, before)
             )
@@ -169,7 +169,7 @@ def closed_form(
 
 
 def random_features(width: int) -> tuple[Callable[[Key, Model], Memory], HeadFeatures]:
-    """Returns `relu(q W)` of a fixed W of normal draws: the draw, and the features.
+    """Returns the draw of a fixed normal W, and the features `relu(q W)`.
 
     References:
         McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for

@@ -1,4 +1,4 @@
-"""Sequential tuning on all tasks at once: an upper bound."""
+"""Joint tuning on all tasks at once: an upper bound."""
 
 from mmcl_jax.methods import sequential
 

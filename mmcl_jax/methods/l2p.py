@@ -1,4 +1,4 @@
-"""Learning to Prompt: each sample takes the prompts of a pool whose keys it is near."""
+"""Learning to Prompt: each sample takes the prompts of a pool with the nearest keys."""
 
 import dataclasses
 
@@ -23,14 +23,14 @@ class Options:
     """Options of L2P; the defaults are the paper's for CIFAR-100.
 
     Attributes:
-        pool: prompts of a group.
-        length: tokens of a prompt.
-        top_k: prompts that a sample takes; at most `pool`.
-        key_pull: weight of the cosines of queries and chosen keys in the loss.
-        batchwise_vote: whether the whole batch takes the prompts that most of its
+        pool: Number of prompts of a group.
+        length: Number of tokens of a prompt.
+        top_k: Number of prompts that a sample takes, at most `pool`.
+        key_pull: Weight of the cosines of queries and chosen keys in the loss.
+        batchwise_vote: Whether the whole batch takes the prompts that most of its
             samples choose, in training and in prediction, as the published code does.
-            A prediction then depends on the samples beside it, and batches of one task
-            tell which task they are of.
+            A prediction then depends on the rest of the batch, and batches of one task
+            reveal their task.
     """
 
     pool: Count = 10
@@ -53,13 +53,13 @@ def make(model: Model, options: Options, common: Common) -> Method:
     class texts, which are the head, was pre-trained for that token alone. Keys are
     drawn in all directions, where the official ones, from U[0, 0.01), all lie near one
     diagonal. The paper's penalty on often chosen prompts is left out, as in its code.
-    Prompts are on the side of the samples: class texts are embedded once, frozen.
+    Only samples have prompts; class texts are embedded once, frozen.
 
     References:
         Wang et al., Learning to Prompt for Continual Learning, CVPR 2022.
 
     Raises:
-        ValueError: more prompts are to be taken than a pool has.
+        ValueError: A sample would take more prompts than a pool has.
     """
     if options.top_k > options.pool:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A softmax head on frozen features, trained on task after task."""
+"""A softmax head on frozen features, trained on one task after another."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
 
 
 def init_head(key: Key, model: Model) -> Params:
-    """Returns a head over all classes that says next to nothing yet."""
+    """Returns a head over all classes with small random weights."""
     shape = (model.spec.embedding, model.num_classes)
     return {
         "weight": 0.01 * jax.random.normal(key, shape),
@@ -63,7 +63,7 @@ def head_loss(
 
 
 def make(model: Model, options: None, common: Common) -> Method:
-    """Returns a linear classifier of queries that is trained by gradients.
+    """Returns a linear classifier of queries that is trained by gradient descent.
 
     References:
         G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier

@@ -1,4 +1,4 @@
-"""Learning without forgetting: what the adapters said of old classes is kept."""
+"""Learning without forgetting: the old adapters' answers for old classes are kept."""
 
 import dataclasses
 from typing import Literal
@@ -19,9 +19,10 @@ class Options:
     """Options of learning without forgetting.
 
     Attributes:
-        weight: of the distillation.
-        temperature: divisor of the logits that are distilled.
-        form: `kl`, or `cross_entropy`, which adds the teacher's entropy to the value.
+        weight: Weight of the distillation.
+        temperature: Divisor of the logits that are distilled.
+        form: Either `kl` or `cross_entropy`, which adds the teacher's entropy to the
+            value.
     """
 
     weight: NonNegative = 1.0
@@ -62,7 +63,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             return own
         before = context.memory["before"]
         (teacher,) = method.inject(before, context, batch)
-        # the first task has no teacher, and is spared the second pass
+        # the first task has no teacher, and skips the second pass
         return (*own, teacher._replace(when=_old(context.classes).any()))
 
     return with_anchor(method._replace(inject=inject))

@@ -14,7 +14,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Params
 def make(model: Model, options: None, common: Common) -> Method:
     """Returns scaled cosines of queries and class means.
 
-    A class's sum has the direction of its mean, so the sums are all that is remembered.
+    A class's sum has the direction of its mean, so only the sums are remembered.
 
     References:
         D.-W. Zhou et al., "Revisiting Class-Incremental Learning with Pre-Trained

@@ -1,7 +1,7 @@
-"""What of a pool a sample uses, by its frozen query; each row decides for itself.
+"""The slots of a pool that a sample uses, chosen by its frozen query, row by row.
 
 Slots that a row may not use are masked. A row that may use none gets the first slots,
-as they were drawn: finite, and not told apart from training too little.
+as they were drawn: its prediction is finite, as if they had been trained too little.
 """
 
 import jax
@@ -26,7 +26,7 @@ def cosines(
 def top_k(
     scores: Float[Array, "b s"], visible: Bool[Array, "b s"], number: int
 ) -> Int[Array, "b k"]:
-    """Returns the `number` visible slots of the largest scores, best first."""
+    """Returns the `number` visible slots with the largest scores, best first."""
     return jax.lax.top_k(mask_logits(scores, visible), number)[1]
 
 
@@ -35,7 +35,7 @@ def majority(
 ) -> Int[Array, "b k"]:
     """Returns for every row the k slots that most rows of the batch have chosen.
 
-    A prediction then depends on the samples beside it.
+    A prediction then depends on the rest of the batch.
     """
     votes = (jax.nn.one_hot(chosen, slots) * weight[:, None, None]).sum((0, 1))
     return jnp.broadcast_to(jax.lax.top_k(votes, chosen.shape[1])[1], chosen.shape)
@@ -82,16 +82,17 @@ def nearest(
     """Returns the visible slot that holds the nearest centre.
 
     Args:
-        query: [b, d].
-        centres: k of each slot [s, k, d].
-        visible: which slots a row may use [b, s].
-        order: of the norm, 1 or 2.
+        query: Frozen queries [b, d].
+        centres: The k centres of each slot [s, k, d].
+        visible: Mask of the slots that a row may use [b, s].
+        order: Order of the norm, 1 or 2.
     """
 
     def to_slot(own: Float[Array, "k d"]) -> Float[Array, " b"]:
         distance = jnp.abs(query[:, None, :] - own[None, :, :]) ** order
         return distance.sum(-1).min(-1)
 
+    # slot by slot, so that no array [b, s, k, d] is formed
     distances = jax.lax.map(to_slot, centres).T
     return mask_logits(-distances, visible).argmax(-1)
 
@@ -99,7 +100,7 @@ def nearest(
 def most_likely(
     log_density: Float[Array, "b s"], visible: Bool[Array, "b s"]
 ) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
-    """Returns the visible slot of the largest density, and its logarithm.
+    """Returns the visible slot of the largest density, and the log of that density.
 
     A row that may use none has a density of (almost) 0.
     """
@@ -108,7 +109,7 @@ def most_likely(
 
 
 def residual_weight(log_density: Float[Array, " b"], width: int) -> Float[Array, " b"]:
-    """Returns `sigmoid(log p / d - 1)`: how far a sample is taken for a known one.
+    """Returns `sigmoid(log p / d - 1)`: how familiar a sample is.
 
     References:
         Tang et al., Mind the Interference (DIKI), 2024, section 3.3.

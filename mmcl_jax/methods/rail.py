@@ -25,9 +25,9 @@ class Options:
     """Options of RAIL.
 
     Attributes:
-        width: random features.
-        regularization: of the normal equations; it is fixed before anything is seen.
-        ridge_share: share of the ridge head in the fusion with the zero-shot
+        width: Number of random features.
+        regularization: Ridge of the normal equations, fixed before any sample is seen.
+        ridge_share: Share of the ridge head in the fusion with the zero-shot
             probabilities, for samples whose zero-shot answer is a class that was seen;
             the others keep the zero-shot answer. None: the head alone.
     """
@@ -40,8 +40,8 @@ class Options:
 def make(model: Model, options: Options, common: Common) -> Method:
     """Returns recursive least squares on `relu(q W)`, in the primal form.
 
-    Deviation: 2000 features for the paper's 15,000. As published, the fusion asks for
-    the zero-shot answer among all classes of the stream, those to come included.
+    Deviation: 2000 features for the paper's 15,000. As published, the zero-shot answer
+    of the fusion is one of all classes of the stream, including those to come.
 
     References:
         Y. Xu et al., "Advancing Cross-domain Discriminability in Continual Learning of
@@ -59,6 +59,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
         memory, own = context.memory, head_of(model, common.sharing, batch)
+        # the update moves every column; those of other heads must stay as they are
         mine = columns(common.sharing, context.classes, own)
         inverse, head = statistics.recursive_update(
             memory["inverse"][own],

@@ -13,8 +13,8 @@ class Options:
     """Options of RanPAC.
 
     Attributes:
-        width: random features.
-        regularization: of the normal equations, relative to their mean diagonal.
+        width: Number of random features.
+        regularization: Ridge of the normal equations, relative to their mean diagonal.
     """
 
     width: Count = 2000

@@ -1,6 +1,6 @@
-"""Every method by its name: the literal table, and what a file of a method gives.
+"""Every method by its name: the literal table, and what the file of a method defines.
 
-A method is a file of this room, or a package, that has
+A method is a module or a package in this folder that has
 
 - `make(model, options, common) -> Method`,
 - `Options`, a frozen dataclass with a default for each field, if it has any,
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
     """A method as its file describes it.
 
     Attributes:
-        make: `(model, options, common) -> Method`.
+        make: Function `(model, options, common) -> Method`.
         options: The dataclass of its options; None: it has none.
         on_joined_stream: Whether it learns all tasks at once.
         learns_class_context: Whether it can learn words in front of class names.
@@ -76,7 +76,7 @@ def available(module: str) -> dict[str, Entry]:
     """Returns the methods of the package, and those of a user-defined module.
 
     Args:
-        module: `config.method.module`; empty: there is none.
+        module: Reference in `config.method.module`; empty: there is none.
 
     Raises:
         CodeError: The module has no methods, or one whose name is taken.
@@ -86,5 +86,8 @@ def available(module: str) -> dict[str, Entry]:
     options = plugins.options(module)
     own = {name: Entry(make, options) for name, make in plugins.methods(module).items()}
     if taken := own.keys() & METHODS.keys():
-        raise CodeError(f"{module}: the name {min(taken)!r} is taken")
+        raise CodeError(
+            f"{module}: the name {min(taken)!r} is taken by a method of the package; "
+            "rename it"
+        )
     return METHODS | own

@@ -1,4 +1,4 @@
-"""Rehearsal of samples that are remembered within a budget of bytes."""
+"""Rehearsal of samples that are stored within a budget of bytes."""
 
 from collections.abc import Callable, Mapping
 
@@ -27,23 +27,23 @@ def with_replay(
     mix: Mix,
     stores_logits: bool = False,
 ) -> Method:
-    """Adds terms of remembered samples to the loss, each on a draw of its own.
+    """Adds terms of remembered samples to the loss, each on its own draw.
 
     There is one reservoir for each shape of inputs, with equal bytes for each modality
-    of it; one holds a sample at least. A draw is as large as the batch, and from one
-    that is chosen by its share of all samples met, kept or not: a sentence takes much
-    less room than a clip, and would else be most of what is rehearsed. Reservoirs
-    are filled after a task's training, with inputs, queries and logits in half
-    precision.
+    of that shape and room for one sample at least. A draw is as large as the batch, and
+    from one reservoir, chosen by its share of all samples met, stored or not: a
+    sentence takes much less room than a clip, and would otherwise dominate rehearsal.
+    Reservoirs are filled after a task's training, with inputs, queries and logits in
+    half precision.
 
     Args:
-        method: what is wrapped.
-        model: the shapes of inputs.
-        buffer_bytes: of all reservoirs together.
-        terms: by the name under which each is logged.
-        mix: puts the loss together; it is not called on before anything is stored.
-        stores_logits: whether the logits that `method` predicts are stored; those of
-            classes not seen at the time are `losses.mask_logits`'s.
+        method: Method that is wrapped.
+        model: Static facts, such as the shapes of inputs.
+        buffer_bytes: Bytes of all reservoirs together.
+        terms: Terms of the loss by the name under which each is logged.
+        mix: Function that combines the losses; unused before anything is stored.
+        stores_logits: Whether the logits that `method` predicts are stored; those of
+            classes not seen at the time are masked by `losses.mask_logits`.
     """
     by_shape = _modalities_by_shape(model)
     shapes = {name: _row_shapes(model, name, stores_logits) for name in by_shape}
@@ -77,8 +77,8 @@ def with_replay(
 
             return jax.value_and_grad(value)
 
-        # no other reservoir's samples pass through the tower; each branch takes its own
-        # gradient, since what it kept for a later one would be zeros in all others
+        # Only the chosen reservoir's samples pass through the tower. Each branch takes
+        # its own gradient: residuals for a gradient outside would be kept for them all.
         at = jax.lax.stop_gradient(params)
         value, gradient = jax.lax.switch(chosen, [of(name) for name in buffers], at)
         return trees.tangent(value, gradient, params)
@@ -88,7 +88,7 @@ def with_replay(
     ) -> tuple[Float[Array, ""], Metrics]:
         value, metrics = method.loss(params, context, batch, features, key)
         offered = sum(context.memory["offered"].values())
-        # a batch of nothing but padding moves nothing
+        # a batch of padding alone must leave the parameters unchanged
         there = (offered > 0) & jnp.any(batch.weight > 0)
         replayed = {
             name: jnp.where(
@@ -172,7 +172,7 @@ def _modalities_by_shape(model: Model) -> tuple[str, ...]:
 
 def _row_shapes(model: Model, modality: str, stores_logits: bool) -> PyTree:
     def stored(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        # no vocabulary in use has more than 65536 entries
+        # token ids fit, since no supported vocabulary has more than 65536 entries
         whole = jnp.issubdtype(x.dtype, jnp.integer)
         return jax.ShapeDtypeStruct(x.shape, jnp.uint16 if whole else jnp.float16)
 

@@ -1,4 +1,4 @@
-"""Frozen features and a closed-form head: the linear rival that cannot forget."""
+"""Frozen features and a closed-form head: the linear baseline that cannot forget."""
 
 import dataclasses
 
@@ -17,14 +17,14 @@ class Options:
     """Options of the ridge head.
 
     Attributes:
-        regularization: of the normal equations, relative to their mean diagonal.
+        regularization: Ridge of the normal equations, relative to their mean diagonal.
     """
 
     regularization: NonNegative = 1e-3
 
 
 def make(model: Model, options: Options, common: Common) -> Method:
-    """Returns one-hot ridge regression on un-prompted features and a constant.
+    """Returns one-hot ridge regression on un-prompted features, with an intercept.
 
     References:
         McDonnell et al., RanPAC: Random Projections and Pre-trained Models for

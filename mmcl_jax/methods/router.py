@@ -1,9 +1,9 @@
-"""The relevance function: which modality a frozen query belongs to, three ways.
+"""The relevance function: which modality a frozen query belongs to, in three ways.
 
-`discriminant`: linear discriminant of all classes from the Gaussians of their queries,
-closed form, independent of the order of tasks. `two_stage`: a linear classifier of
-modalities, fitted before a task is trained, to draws from the same Gaussians. `joint`:
-that classifier, trained by every step of the main training.
+`discriminant`: a linear discriminant of all classes from the Gaussians of their
+queries, in closed form, independent of the order of tasks. `two_stage`: a linear
+classifier of modalities, fitted to draws from the same Gaussians before a task is
+trained. `joint`: that classifier, trained in every step of the main training.
 """
 
 from typing import Literal
@@ -20,12 +20,12 @@ from mmcl_jax.types import Classes, PyTree
 RelevanceKind = Literal["discriminant", "two_stage", "joint"]
 
 _STEPS, _LEARNING_RATE = 300, 1e-2
-# rows, whose scores are over all classes: without a bound the fit would be quadratic
+# bounds the rows, each scored over all classes: else the cost is quadratic in classes
 _PSEUDO_QUERIES = 4096
 
 
 def init(kind: RelevanceKind, num_classes: int, num_modalities: int, dim: int) -> dict:
-    """Returns the router that knows nothing: rows of classes, or of modalities."""
+    """Returns an unfitted router, with a row per class, or per modality."""
     rows = num_classes if kind == "discriminant" else num_modalities
     offset = losses.MASKED if kind == "discriminant" else 0.0
     return {
@@ -41,7 +41,7 @@ def scores(
     classes: Classes,
     num_modalities: int,
 ) -> Float[Array, "b m"]:
-    """Returns a score in log space; `losses.MASKED` for modalities without a class."""
+    """Returns log-space scores; `losses.MASKED` for modalities without a seen class."""
     direction, offset = router["direction"], router["offset"]
     if kind == "discriminant":
         return relevance.modality_scores(
@@ -59,10 +59,7 @@ def met(classes: Classes, num_modalities: int) -> Bool[Array, " m"]:
 def fit_discriminant(
     stats: Gaussians, classes: Classes, num_modalities: int, shrinkage: float
 ) -> dict:
-    """Returns the discriminant in which every modality has the same prior.
-
-    Its jitter with it.
-    """
+    """Returns the discriminant with equal priors of modalities, and its jitter."""
     prior = relevance.balanced_prior(classes.seen, classes.modality, num_modalities)
     direction, offset, jitter = relevance.discriminant(
         stats, classes.seen, prior, shrinkage
@@ -78,7 +75,7 @@ def loss(
     classes: Classes,
     num_modalities: int,
 ) -> Float[Array, ""]:
-    """Returns the cross-entropy of modalities, every modality of the same weight."""
+    """Returns the cross-entropy of modalities, all with the same total weight."""
     own = jax.nn.one_hot(modality, num_modalities) * weight[:, None]
     total = own.sum(0)
     balanced = (own / jnp.where(total > 0, total, 1)).sum(-1)
@@ -95,7 +92,7 @@ def fit_two_stage(
     classes: Classes,
     num_modalities: int,
 ) -> PyTree:
-    """Returns the router after Adam steps over all of `query`, from where it stood."""
+    """Returns `router` after more steps of Adam over all of `query`."""
     return descend(
         lambda at: loss(at, query, modality, weight, classes, num_modalities),
         router,
@@ -107,10 +104,10 @@ def fit_two_stage(
 def pseudo_queries(
     key: Array, stats: Gaussians, classes: Classes, draws: int, shrinkage: float
 ) -> tuple[Float[Array, "n d"], Array, Float[Array, " n"], Float[Array, ""]]:
-    """Returns draws from the Gaussian of every class, their modality and weight.
+    """Returns draws from each class's Gaussian, their modalities and weights.
 
-    And the largest jitter of a covariance. Of more classes there are fewer draws each,
-    so that all together are some 4,000; one of each class at least.
+    The largest jitter of a covariance is returned too. The more classes there are, the
+    fewer draws each has: some 4,000 in all, but at least one per class.
     """
     num_classes = len(classes.modality)
     draws = max(1, min(draws, _PSEUDO_QUERIES // num_classes))

@@ -21,11 +21,11 @@ class Options:
     """Options of S-Prompts.
 
     Attributes:
-        centres: of the frozen queries of a stage.
-        sampled_queries: at most so many of a stage's queries, drawn uniformly, are
-            kept while it begins, for k-means.
-        distance: to the centres; the paper has `l2`, the published code sums absolute
-            differences, `l1`.
+        centres: Number of k-means centres of a stage's frozen queries.
+        sampled_queries: Largest number of a stage's queries, drawn uniformly, that are
+            stored until k-means has run at its start.
+        distance: Distance to the centres: `l2` in the paper, `l1` (the sum of absolute
+            differences) in the published code.
     """
 
     centres: Count = 5
@@ -36,9 +36,9 @@ class Options:
 def make(model: Model, options: Options, common: Common) -> Method:
     """Returns S-Prompts with any kind of adapter.
 
-    A stage trains its own adapter alone, so nothing is forgotten but the way to it: a
-    prediction takes the adapter of the stage whose k-means centres of frozen queries
-    hold the one nearest to the sample's query.
+    A stage trains its own adapter alone, so only the choice of an adapter can get
+    worse: a prediction takes the adapter of the stage that has the k-means centre of
+    frozen queries nearest to the sample's query.
 
     Deviation: S-liPrompts also learns a context for the class texts of each stage, and
     S-iPrompts a linear head. Here the class texts are the head, embedded once, frozen,

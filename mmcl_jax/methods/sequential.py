@@ -1,4 +1,4 @@
-"""Adapters that are tuned on task after task: what forgets."""
+"""Adapters tuned on one task after another, with nothing against forgetting."""
 
 from mmcl_jax.methods.adapted import adapted_pass
 from mmcl_jax.methods.base import Common, Method, Pass, Penalty, aligned
@@ -14,17 +14,17 @@ LEARNS_CLASS_CONTEXT = True
 def grouped_pass(
     model: Model, common: Common, stacks: PyTree, context: Context, batch: Batch
 ) -> Pass:
-    """Returns the pass under one adapter a group, that of each sample's group."""
+    """Returns the pass in which each sample has the adapter of its group."""
     weights = group_weights(model, common.sharing, context, batch)
     return adapted_pass(model, common.adapter, stacks, weights, batch)
 
 
 def sequential(model: Model, common: Common, penalty: Penalty | None = None) -> Method:
-    """Returns sequential tuning of one adapter a group.
+    """Returns sequential tuning of one adapter per group.
 
     Modalities of different towers cannot share, since the widths differ. On the
-    joined stream this is the joint upper bound. `methods.wrappers` makes rivals of it;
-    `penalty` is a term of their loss that reads what the tower gives.
+    joined stream this is the joint upper bound. `methods.wrappers` builds other methods
+    on it; `penalty` is a term of their loss that reads the tower's outputs.
     """
     method = aligned(
         model,
@@ -38,7 +38,7 @@ def sequential(model: Model, common: Common, penalty: Penalty | None = None) -> 
         ),
         penalty=penalty,
     )
-    # weight decay, too, leaves the groups of other modalities alone
+    # without this mask weight decay would change the groups of other modalities
     method = method._replace(
         trainable=lambda params, context: trainable_groups(
             model, common.sharing, context, params
@@ -48,7 +48,7 @@ def sequential(model: Model, common: Common, penalty: Penalty | None = None) -> 
 
 
 def make(model: Model, options: None, common: Common) -> Method:
-    """Returns `sequential`, with learnt words in front of class names if asked for."""
+    """Returns `sequential`, with learnt words in front of class names if configured."""
     del options
     method = sequential(model, common)
     if common.class_context is None:

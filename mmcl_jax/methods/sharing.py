@@ -1,9 +1,9 @@
-"""Who shares what is trained: all modalities of a tower, or each has its own group.
+"""Which modalities share trained parameters: all those of a tower, or none.
 
-`shared`: one group a tower. `per_modality_given`: one group a modality, chosen by the
-modality where it is given and by a router where it is not. `per_modality_routed`: the
-router chooses always. In training the modality is known. So no method is starved of
-modality information, and each can be compared in every variant.
+`shared`: one group per tower. `per_modality_given`: one group per modality, chosen by
+the modality where it is given and by a router where it is not. `per_modality_routed`:
+the router always chooses. In training the modality is known. So every method has the
+same modality information, and each can be compared in every variant.
 
 The router is a linear discriminant over all classes met, from the Gaussians of their
 frozen queries, which never drift.
@@ -27,12 +27,12 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
 
 SHARED, PER_MODALITY_GIVEN, _ = get_args(Sharing)
 
-# of the router's covariance
+# shrinkage of the router's covariance
 _SHRINKAGE = 0.01
 
 
 def num_groups(model: Model, tower: str, sharing: Sharing) -> int:
-    """Returns the groups of a tower."""
+    """Returns the number of groups of a tower."""
     return 1 if sharing == SHARED else len(model.members(tower))
 
 
@@ -42,11 +42,11 @@ def init_groups(
     """Returns a stack of adapters for each tower that the stream needs.
 
     Args:
-        key: slots are drawn independently.
-        model: which towers there are, and their shapes.
-        adapter: the kind of adapter.
-        sharing: who shares a group, see `methods.sharing`.
-        slots_of_group: adapters of a group; its slots stand side by side.
+        key: Random key; slots are drawn independently.
+        model: Static facts, such as the towers and their shapes.
+        adapter: Kind of adapter.
+        sharing: Which modalities share a group.
+        slots_of_group: Number of adapters of a group, in adjacent slots.
     """
     params = {}
     for i, tower in enumerate(dict.fromkeys(model.towers)):
@@ -63,11 +63,11 @@ def group_weights(
     """Returns the one-hot choice of a group of the batch's tower for each sample.
 
     Args:
-        model: which modalities the tower has.
-        sharing: who shares.
-        context: its memory holds the router of `routed`.
-        batch: in training each row's hint is its modality; rows that are replayed may
-            be of several that share a shape.
+        model: Static facts, such as the modalities of a tower.
+        sharing: Which modalities share a group.
+        context: Context whose memory holds the router of `routed`.
+        batch: Samples whose hint, in training, is their modality; replayed rows may be
+            of several modalities that share a shape.
     """
     rows = batch.label.shape[0]
     if sharing == SHARED:
@@ -104,10 +104,10 @@ def restrict(
     batch: Batch,
     logits: Float[Array, "b C"],
 ) -> Float[Array, "b C"]:
-    """Returns logits of a head a modality: the classes of the chosen one win.
+    """Returns logits in which the classes of the chosen modality win.
 
-    Those of the others are lowered by as much as it takes, in their own order, so that
-    an answer among them alone is still the best one. `shared`: nothing is changed.
+    The logits of the others are lowered by just enough, and keep their order, so that
+    the best answer among them stays the best. `shared`: nothing is changed.
     """
     if sharing == SHARED:
         return logits
@@ -121,10 +121,10 @@ def restrict(
 
 
 def routed(method: Method, model: Model, sharing: Sharing) -> Method:
-    """Returns `method` with the router in its memory, as `sharing` needs it.
+    """Returns `method` with a router in its memory, unless all modalities share.
 
-    The wrapped functions must hand on the memory's entry "router" as they find it, by
-    returning `context.memory | {...}`, and read the hint in `group_weights` alone.
+    The wrapped functions must keep the memory's entry "router", by returning
+    `context.memory | {...}`, and read the hint in `group_weights` alone.
     """
     if sharing == SHARED:
         return method
@@ -168,6 +168,7 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
     def hint_matters(
         params: Params, context: Context, batch: Batch
     ) -> Bool[Array, " b"]:
+        # the hint only chooses a group, so it matters where the router chooses another
         del params
         unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
         given, predicted = (

@@ -41,18 +41,19 @@ class Options:
     """Options of SLCA.
 
     Attributes:
-        slow_rate: of the adapters' updates, relative to those of the head.
-        covariance: whether each class has its own, as published, or all classes of a
-            modality share one, which takes as many times less memory.
-        shrinkage: of the covariances towards a multiple of the identity.
-        samples_per_class: pseudo-features that are drawn for each class.
-        alignment_steps: steps of Adam on all of them after each task; 0: off.
-        alignment_rate: step size of these.
-        logit_norm: temperature of logits that are divided by the mean over tasks of
-            their norm; None: they are not.
-        scale_means: whether means are scaled by `0.9 + 0.1 (t_c + 1) / (t + 1)`, with
-            t_c the task of the class and t the present one, as the published code does
-            and the paper does not say.
+        slow_rate: Step size of the adapters relative to that of the head.
+        covariance: Whether each `class` has its own covariance, as published, or all
+            classes of a `modality` share one, which takes much less memory.
+        shrinkage: Shrinkage of the covariances towards a multiple of the identity.
+        samples_per_class: Number of pseudo-features that are drawn for each class.
+        alignment_steps: Steps of Adam on all pseudo-features after each task; 0 turns
+            the alignment off.
+        alignment_rate: Step size of the alignment.
+        logit_norm: Temperature of logits that are divided by the mean over tasks of
+            their norm; None: they are not divided.
+        scale_means: Whether means are scaled by `0.9 + 0.1 (t_c + 1) / (t + 1)`, with
+            t_c the task of the class and t the present one, as in the published code
+            but not in the paper.
     """
 
     slow_rate: Share = 0.1
@@ -66,13 +67,13 @@ class Options:
 
 
 def make(model: Model, options: Options, common: Common) -> Method:
-    """Returns a linear head that is trained fast on adapters that are trained slowly.
+    """Returns a linear head, trained fast, on adapters, trained slowly.
 
     After each task but the first, the head is trained on draws from the Gaussians that
     the adapted features of each class had at the end of its own task.
 
     Deviation: adapters are tuned in place of the whole encoder, all methods have the
-    same optimizer, and features have unit norm, so pseudo-features are given it too.
+    same optimizer, and features have unit norm, so pseudo-features are normalised too.
 
     References:
         G. Zhang et al., "SLCA: Slow Learner with Classifier Alignment for Continual
@@ -170,7 +171,7 @@ def _align(
 ) -> tuple[Params, Array]:
     """Returns the head after steps of Adam on pseudo-features of all seen classes.
 
-    And the largest jitter of their covariances.
+    The largest jitter of their covariances is returned too.
     """
     classes, task = context.classes, context.memory["task"]
     stats: Gaussians = context.memory["features"]
@@ -202,7 +203,7 @@ def mean_norm(
     task: Int[Array, " C"],
     num_stages: int,
 ) -> Float[Array, "n 1"]:
-    """Returns the norm of each task's logits, meaned over the tasks that were seen."""
+    """Returns the mean over seen tasks of the norm of each task's logits."""
     of = jax.nn.one_hot(task, num_stages) * classes.seen[:, None]
     # the derivative of a root at 0 is infinite
     norms = jnp.sqrt(jnp.square(logits) @ of + 1e-12)

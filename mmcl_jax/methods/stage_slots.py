@@ -1,7 +1,7 @@
-"""One slot a stage: which one is trained, and which ones a sample may use.
+"""One slot per stage: which one is trained, and which ones a sample may use.
 
-Who shares decides about the second: with groups, a sample sees the stages that had the
-modality of its group; without, all stages that its tower has met.
+Sharing decides the second: with a group per modality, a sample may use the stages that
+had its group's modality; else all stages that had a modality of its tower.
 """
 
 import jax
@@ -22,22 +22,22 @@ Met = Bool[Array, "t m"]
 def init_slots(
     key: Key, model: Model, adapter: Adapter, slots_of_stage: int = 1
 ) -> Params:
-    """Returns a stack of adapters for each tower; slots of a stage stand together."""
+    """Returns a stack of adapters for each tower; slots of a stage are adjacent."""
     return init_groups(key, model, adapter, SHARED, model.num_stages * slots_of_stage)
 
 
 def init(model: Model) -> Met:
-    """Returns which modalities each stage had, before the first one."""
+    """Returns the table of modalities that each stage had, empty before the first."""
     return jnp.zeros((model.num_stages, len(model.modalities)), bool)
 
 
 def meet(model: Model, met: Met, context: Context) -> Met:
-    """Returns `met` with the modalities of the stage that begins."""
+    """Returns `met` with the modalities of the current stage."""
     return met.at[context.task].set(modalities_now(model, context.classes))
 
 
 def of_tower_now(model: Model, tower: str, context: Context) -> Bool[Array, " t"]:
-    """Returns the stage that begins, if it has a modality of the tower; else none."""
+    """Returns a mask of the current stage, empty if it does not use the tower."""
     used = modalities_now(model, context.classes)[np.asarray(model.members(tower))]
     return (jnp.arange(model.num_stages) == context.task) & used.any()
 
@@ -45,7 +45,7 @@ def of_tower_now(model: Model, tower: str, context: Context) -> Bool[Array, " t"
 def by_group(
     model: Model, tower: str, sharing: Sharing, modalities: Bool[Array, "*t m"]
 ) -> Bool[Array, "*t g"]:
-    """Returns which groups of a tower the given modalities belong to."""
+    """Returns a mask of the groups of a tower that the given modalities belong to."""
     own = modalities[..., np.asarray(model.members(tower))]
     return own.any(-1, keepdims=True) if sharing == SHARED else own
 
@@ -53,21 +53,21 @@ def by_group(
 def visible(
     model: Model, sharing: Sharing, met: Met, context: Context, batch: Batch
 ) -> Bool[Array, "b t"]:
-    """Returns the stages whose slots each sample may use."""
+    """Returns a mask of the stages whose slots each sample may use."""
     groups = group_weights(model, sharing, context, batch)
     of_group = by_group(model, model.tower_of(batch.modality), sharing, met)
     return groups @ of_group.T.astype(groups.dtype) > 0
 
 
 def own(context: Context, batch: Batch) -> Int[Array, " b"]:
-    """Returns the stage that is being trained, for each sample."""
+    """Returns the index of the current stage for each sample."""
     return jnp.broadcast_to(context.task, batch.label.shape)
 
 
 def previous(
     model: Model, tower: str, sharing: Sharing, met: Met, context: Context
 ) -> Bool[Array, " t"]:
-    """Returns the earlier stages that share a group of the tower with this one."""
+    """Returns a mask of earlier stages that share a group of the tower with it."""
     now = by_group(model, tower, sharing, modalities_now(model, context.classes))
     related = (by_group(model, tower, sharing, met) & now).any(-1)
     return related & (jnp.arange(model.num_stages) < context.task)
@@ -76,14 +76,15 @@ def previous(
 def copy_previous(
     model: Model, stacks: PyTree, sharing: Sharing, met: Met, context: Context
 ) -> PyTree:
-    """Returns stacks whose slot of the stage starts as the last of `previous`.
+    """Returns stacks in which the stage's slot starts as a copy of the last `previous`.
 
-    With none before it, the slot stays as it was drawn.
+    Without a previous stage, the slot stays as it was drawn.
     """
 
     def of_tower(tower: str) -> PyTree:
         earlier = previous(model, tower, sharing, met, context)
         last = jnp.where(earlier, jnp.arange(model.num_stages), -1).max()
+        # a traced choice: without a previous stage the slot is copied onto itself
         source = jnp.where(last < 0, context.task, last)
         return jax.tree.map(lambda x: x.at[context.task].set(x[source]), stacks[tower])
 

@@ -1,14 +1,15 @@
-"""Wrappers that make a method of another one.
+"""Wrappers that build one method from another.
 
-Each hands on the memory that it finds. Their order has a meaning; from the inside:
+Each keeps the entries of the memory that it finds. Their order matters; from the
+inside:
 
 1. `with_penalty` and penalties of features (`base.aligned`) add to the loss of the
    task's samples.
 2. `replay.with_replay` adds the loss of remembered samples, which no penalty sees.
 3. `with_interpolation` and, around it, `with_averaging`: the outer one acts first on
-   the trained parameters and hands on what it makes of them, so it is their mean that
-   is interpolated. All that lies inside observes what the task leaves behind; around
-   them it would observe the last step.
+   the trained parameters and passes on its result, so it is their mean that is
+   interpolated. Everything inside observes the parameters that the task leaves;
+   outside it would observe those of the last step.
 
 `with_anchor` may stand anywhere outside what reads the anchor.
 """
@@ -26,7 +27,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
 
 
 def with_anchor(method: Method) -> Method:
-    """Remembers in "before" the parameters with which the task's training starts."""
+    """Stores the parameters with which the task's training starts, as "before"."""
 
     def init(key: Key, model: Model) -> tuple[Params, Memory]:
         params, memory = method.init(key, model)
@@ -34,6 +35,7 @@ def with_anchor(method: Method) -> Method:
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         params, memory = method.begin_task(params, context, key)
+        # a copy, since the buffers of params are donated in every step
         return params, memory | {"before": trees.copy(params)}
 
     return method._replace(init=init, begin_task=begin_task)
@@ -50,7 +52,7 @@ def with_penalty(
         params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         value, metrics = method.loss(params, context, batch, features, key)
-        # a batch of nothing but padding moves nothing
+        # a batch of padding alone must leave the parameters unchanged
         added = jnp.where(jnp.any(batch.weight > 0), penalty(params, context), 0.0)
         return value + weight * added, metrics | {"penalty": added}
 
@@ -58,7 +60,7 @@ def with_penalty(
 
 
 def with_averaging(method: Method, interval: int) -> Method:
-    """Leaves the running mean of the parameters behind, over the steps of a task.
+    """Ends a task with the running mean of the parameters over its steps.
 
     The mean is of the parameters at the start of the task, after every `interval`
     steps and after the last one; without the last, a task of fewer steps would leave
@@ -98,7 +100,7 @@ def with_averaging(method: Method, interval: int) -> Method:
 
 
 def with_interpolation(method: Method, share: float) -> Method:
-    """Leaves `(1 - share) before + share after` of each task's training behind.
+    """Ends each task with `(1 - share) before + share after` its training.
 
     References:
         M. Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT), CVPR
@@ -115,7 +117,7 @@ def with_interpolation(method: Method, share: float) -> Method:
 
 
 def _leaving(method: Method, final: Callable[[Params, Context], Params]) -> Method:
-    """Returns `method` as it observes and ends a task with `final` parameters."""
+    """Returns `method`, which observes and ends a task with `final` parameters."""
 
     def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
         if context.phase == "observe":

@@ -1,4 +1,4 @@
-"""ZSCL on adapters: held to the frozen encoder, and averaged over the steps."""
+"""ZSCL on adapters: distilled from the frozen encoder, and averaged over the steps."""
 
 import dataclasses
 
@@ -19,12 +19,12 @@ class Options:
     """Options of ZSCL.
 
     Attributes:
-        weight: of the distillation in each direction; 0: off.
-        temperature: divisor of the logits that are distilled.
-        averaging_interval: steps between two parameters that enter the running mean;
-            None: off.
-        wise: share of the adapters after the task in what it leaves behind; the rest
-            is that of the adapters before; 1: off.
+        weight: Weight of the distillation in each direction; 0 turns it off.
+        temperature: Divisor of the logits that are distilled.
+        averaging_interval: Steps between two parameters that enter the running mean;
+            None turns it off.
+        wise: Share of the trained adapters in those that a task leaves; the rest is
+            that of the adapters before the task; 1 turns it off.
     """
 
     weight: NonNegative = 1.0
@@ -44,10 +44,10 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     the softmax over texts first, then over the samples of the batch.
 
-    Deviation: the paper tunes all weights and distils on a foreign set of pictures and
-    captions. Here the reference is at hand in every step, and names no class that is
-    to come; the classes of the task are left to the labels. The paper's cross-entropy
-    has another value, and the same gradient.
+    Deviation: the paper tunes all weights and distils on a separate set of pictures and
+    captions. Here the reference is the task's own samples and the classes met before,
+    so no class to come is named; those of the task are left to the labels. The paper's
+    cross-entropy has another value, and the same gradient.
 
     References:
         Z. Zheng et al., "Preventing Zero-Shot Transfer Degradation in Continual

@@ -2,7 +2,7 @@
 
 An adapter is a pytree with a fixed structure. Adapters of several modalities are
 stacked on a leading axis; `blend` turns the stack and per-sample weights over it into
-what a tower takes. Means over snapshots are arithmetic on the pytree.
+an injection into a tower. Means over snapshots are arithmetic on the pytree.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ class AdapterOptions:
 
     Attributes:
         kind: Kind of adapter; each reads some of the other keys.
-        length: Prompt tokens of a layer, or keys and values of a prefix.
-        layers: Layers with prompts or a prefix, from the first; None: all.
+        length: Number of prompt tokens of a layer, or of keys and values of a prefix.
+        layers: Number of layers with prompts or a prefix, from the first; None: all.
         rank: Rank of low-rank updates.
-        context: Learnt vectors in front of class names, see `methods.class_context`;
-            None: names stand in templates and are embedded once.
+        context: Number of learnt vectors in front of class names, see
+            `methods.class_context`; None: names stand in templates, embedded once.
     """
 
     kind: str = "deep_prompts"
@@ -44,8 +44,8 @@ class Adapter(NamedTuple):
     """One kind of adapter.
 
     Attributes:
-        init: `(key, spec) -> pytree` of one modality.
-        blend: `(stack [m ...], weights [b m]) -> Injection`.
+        init: Function `(key, spec) -> pytree` of one modality.
+        blend: Function `(stack [m ...], weights [b m]) -> Injection`.
     """
 
     init: Callable[[Key, TowerSpec], PyTree]
@@ -55,8 +55,8 @@ class Adapter(NamedTuple):
 def deep_prompts(length: int, layers: int | None) -> Adapter:
     """Returns prompts for the first `layers` blocks (None: for all).
 
-    Parameters of one modality: `[l, p, w]`, drawn from N(0, 0.02²). The blend is
-    equation `P(x) = sum_m w_m(x) P_m`.
+    The parameters of one modality are `[l, p, w]`, drawn from N(0, 0.02²); the blend is
+    `P(x) = sum_m w_m(x) P_m`.
 
     References:
         Jia et al., Visual Prompt Tuning, 2022 (the deep variant).
@@ -86,9 +86,9 @@ def shallow_prompts(length: int) -> Adapter:
 def prefix(length: int, layers: int | None) -> Adapter:
     """Returns keys and values in front of those of the first `layers` blocks.
 
-    Parameters of one modality: twice `[l, p, w]` (None: for all blocks), drawn from
-    N(0, 0.02²). They are what the attention reads, behind its projections, and are
-    blended as prompts are.
+    The parameters of one modality are twice `[l, p, w]` (None: for all blocks), drawn
+    from N(0, 0.02²). They enter the attention after its projections, and are blended
+    like prompts.
 
     References:
         Li & Liang, Prefix-Tuning, 2021. Wang et al., DualPrompt, 2022, equation (5).
@@ -107,11 +107,11 @@ def prefix(length: int, layers: int | None) -> Adapter:
 
 
 def residual_prefix(length: int, layers: int | None) -> Adapter:
-    """Returns keys and values that the first `layers` blocks attend to apart.
+    """Returns keys and values that the first `layers` blocks attend to separately.
 
-    `out = Attn(q, K, V) + w Attn(q, P_k, P_v)` with w = 1; a method may give each
-    sample its own w in place of it. `P_k` is drawn from U(-1, 1) and `P_v` starts at
-    zero, so a new adapter leaves the tower as it is.
+    `out = Attn(q, K, V) + w Attn(q, P_k, P_v)` with w = 1, which a method may replace
+    by a weight per sample. `P_k` is drawn from U(-1, 1) and `P_v` starts at zero, so a
+    new adapter leaves the tower unchanged.
 
     References:
         Tang et al., Mind the Interference: Retaining Pre-trained Knowledge in
@@ -144,9 +144,9 @@ def _blended_prefix(stack: PyTree, weights: Float[Array, "b m"]) -> Prefix:
 def low_rank(rank: int) -> Adapter:
     """Returns low-rank updates of the attention's qkv map and the MLP's first map.
 
-    `up` starts at zero, so a new adapter leaves the tower as it is. The blend of
+    `up` starts at zero, so a new adapter leaves the tower unchanged. The blend of
     updates `sum_m w_m(x) D_m U_m` is one product: the stack lies along the rank axis
-    and the weights gate its coordinates, so no weight matrix is made per sample.
+    and the weights gate its coordinates, so no weight matrix is formed per sample.
 
     References:
         Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021.

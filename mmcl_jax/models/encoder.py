@@ -11,6 +11,7 @@ from mmcl_jax.models.specs import EncoderSpec, TextSpec, layer_blocks
 from mmcl_jax.models.tower import trunk_with_summaries
 from mmcl_jax.types import Key, PyTree
 
+# parts of names of weights that stay float32 in any encoder
 _FLOAT32 = ("norm", "projection", "head", "scale")
 
 
@@ -24,11 +25,11 @@ def embed(
     """Returns unit embeddings by the tower that reads `modality`.
 
     Args:
-        spec: shape of the encoder.
-        frozen: its weights.
-        modality: of the inputs.
-        inputs: `{"pixels": float [b f h w c]}` or `{"tokens": int [b n]}`.
-        injection: what an adapter adds, or None for the frozen encoder.
+        spec: Shape of the encoder.
+        frozen: Weights of the encoder.
+        modality: Modality of the inputs.
+        inputs: Either `{"pixels": float [b f h w c]}` or `{"tokens": int [b n]}`.
+        injection: What an adapter adds, or None for the frozen encoder.
     """
     name = spec.tower_of(modality)
     reader = spec.reader(name)
@@ -43,17 +44,17 @@ def embed_names(
     ids: Int[Array, "C n"],
     context: Float[Array, "C p w"],
 ) -> Float[Array, "C d"]:
-    """Returns unit embeddings of class names behind words that are learnt.
+    """Returns unit embeddings of class names after learnt words.
 
     With `v_i` the embedding of the i-th word of a sentence and `c_i` its context, the
     tower reads `start, v_1 + c_1, ..., v_p + c_p, name, end`. So the learnt vectors are
-    kept as their distance from the words that they start at.
+    stored as offsets from the words that they start at.
 
     Args:
-        spec: shape of the encoder.
-        frozen: its weights.
-        ids: of the sentences; the first `p` words of each stand in front of the name.
-        context: of each sentence.
+        spec: Shape of the encoder.
+        frozen: Weights of the encoder.
+        ids: Token ids of the sentences; the first `p` words precede the name.
+        context: Learnt offsets of the words of each sentence.
 
     References:
         Zhou et al., Learning to Prompt for Vision-Language Models (CoOp), 2022,
@@ -65,12 +66,12 @@ def embed_names(
 def layer_features(
     spec: EncoderSpec, frozen: PyTree, modality: str, inputs: PyTree, blocks: int
 ) -> Float[Array, "b features"]:
-    """Returns what the last `blocks` frozen blocks before the final one say.
+    """Returns features of the last `blocks` frozen blocks before the final one.
 
-    Of every block the mean of its tokens, each brought to mean 0 and variance 1: what
-    a final embedding has dropped because its pre-training had no use for it. The class
-    or start token and what stands behind a sentence's end have no part in it.
-    `features` is the width of the tower times `layer_blocks` of it.
+    For every block they are the mean of its tokens, each normalised to mean 0 and
+    variance 1: information that the final embedding dropped because pre-training had no
+    use for it. The class or start token and everything after a sentence's end are left
+    out. `features` is the width of the tower times `layer_blocks` of it.
 
     References:
         K. Ahrens et al., "Read Between the Layers: Leveraging Multi-Layer
@@ -97,6 +98,7 @@ def layer_features(
     _, kept = trunk_with_summaries(
         tower, weights["blocks"], x, None, causal, reader.native_first, summarize
     )
+    # without the final block, whose tokens the embedding already reads
     kept = kept[:-1][-layer_blocks(tower, blocks) :]
     kept = kept.reshape(len(kept), -1, frames, tower.width).mean(2)
     return jnp.moveaxis(kept, 0, 1).reshape(kept.shape[1], -1)
@@ -115,13 +117,13 @@ def init(key: Key, spec: EncoderSpec) -> PyTree:
 
 
 def leaf_dtype(path: str, dtype: str) -> str:
-    """Returns the type of a weight in an encoder that computes in `dtype`.
+    """Returns the data type of a weight in an encoder that computes in `dtype`.
 
-    Layer norms, pooling heads and projections compute in float32 all the same, as every
+    Layer norms, pooling heads and projections always compute in float32, as every
     softmax does.
 
     Args:
-        path: of the leaf, with `/` between names.
-        dtype: "float32" or "bfloat16".
+        path: Path of the leaf, with `/` between names.
+        dtype: Either "float32" or "bfloat16".
     """
     return "float32" if any(name in path for name in _FLOAT32) else dtype

@@ -1,4 +1,4 @@
-"""What an adapter puts into a frozen tower."""
+"""What an adapter injects into a frozen tower."""
 
 from typing import NamedTuple
 
@@ -8,22 +8,22 @@ from jaxtyping import Array, Float
 
 
 class LowRank(NamedTuple):
-    """A low-rank update of one linear map, `x @ down * gate @ up`, stacked by layer."""
+    """Low-rank updates of one linear map, `x @ down * gate @ up`, stacked by layer."""
 
     down: Float[Array, "l fan_in r"]
     up: Float[Array, "l r fan_out"]
 
 
 class Prefix(NamedTuple):
-    """Keys and values that the attention of a run of blocks is given, per sample.
+    """Keys and values added to the attention of a run of blocks, per sample.
 
     They have no position, and every token sees them.
 
     Attributes:
-        keys: behind the projection, as `values`.
-        values: one for each key.
-        residual: None: they stand in front of the tokens' own in one softmax; else
-            they are attended to by themselves and the result, times this, is added.
+        keys: Keys as they enter the attention, after the projection.
+        values: Values, likewise, one for each key.
+        residual: Weight of a separate attention to the prefix, whose result is added;
+            None: the prefix precedes the tokens' own keys in one softmax.
     """
 
     keys: Float[Array, "b l p w"]
@@ -32,13 +32,13 @@ class Prefix(NamedTuple):
 
 
 class Injection(NamedTuple):
-    """What an adapter puts into a tower, per sample.
+    """What an adapter injects into a tower, per sample.
 
     Attributes:
-        prompts: tokens that replace the prompt rows before each of the first layers.
-        prefixes: of runs of blocks that follow each other, from the first block on.
-        low_rank: updates of the linear maps, by the names `qkv` and `mlp_in`.
-        gate: weight of each rank coordinate of `low_rank`.
+        prompts: Tokens that replace the prompt rows before each of the first layers.
+        prefixes: Prefixes of consecutive runs of blocks, from the first block on.
+        low_rank: Updates of the linear maps `qkv` and `mlp_in`, by name.
+        gate: Weight of each rank coordinate of `low_rank`.
     """
 
     prompts: Float[Array, "b l p w"] | None = None

@@ -1,11 +1,10 @@
-"""Layers of a transformer, and what of them is stored for the backward pass.
+"""Layers of a transformer, and what they store for the backward pass.
 
-Left to itself, automatic differentiation stores every intermediate array of an
-activation, a layer norm and a softmax, each as large as the tokens or larger. Writing
-and reading them costs a narrow tower more than its products. Here an activation and a
-layer norm store what they were given, and attention its probabilities and what it was
-given; the rest is computed again, within the loop that needs it. Without a gradient
-nothing changes.
+By default, automatic differentiation stores every intermediate array of an activation,
+a layer norm and a softmax, each at least as large as the tokens. In a narrow tower,
+writing and reading them costs more than the matrix products. Here an activation and a
+layer norm store their inputs, and attention its inputs and probabilities; the rest is
+recomputed within the loop that needs it. Without a gradient nothing changes.
 """
 
 import functools
@@ -17,7 +16,8 @@ from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.types import PyTree
 
-# Blocks are the body of a scan, across which XLA shares no common subexpressions.
+# Blocks are the body of a scan, across which XLA cannot undo the recomputation by
+# sharing common subexpressions; so the barriers that would prevent it are not needed.
 _storing_inputs = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
@@ -35,7 +35,7 @@ def gelu(x: Array) -> Array:
 
 @_storing_inputs
 def gelu_tanh(x: Array) -> Array:
-    """Returns the GELU by its approximation with tanh, that of SigLIP."""
+    """Returns the tanh approximation of the GELU, the activation of SigLIP."""
     return jax.nn.gelu(x, approximate=True)
 
 
@@ -48,7 +48,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @functools.partial(_storing_inputs, static_argnums=2)
 def layer_norm(x: Array, norm: PyTree, epsilon: float) -> Array:
-    """Returns the layer norm over the last axis, statistics in float32."""
+    """Returns the layer norm over the last axis, with statistics in float32."""
     x32 = x.astype(jnp.float32)
     mean = x32.mean(-1, keepdims=True)
     variance = jnp.square(x32 - mean).mean(-1, keepdims=True)
@@ -63,7 +63,7 @@ def attend(
     v: Float[Array, "b m h k"],
     mask: Bool[Array, "n m"] | None,
 ) -> Float[Array, "b n h k"]:
-    """Returns the attention of queries over keys, softmax in float32.
+    """Returns the attention of queries over keys, with the softmax in float32.
 
     With `P = softmax(s q kᵀ)`, the output `P v` and its gradient g, the gradients are
 
@@ -71,10 +71,10 @@ def attend(
         dq = dS k,  dk = dSᵀ q.
 
     Args:
-        q: queries.
-        k: keys.
-        v: values.
-        mask: which keys a query sees, at least one; None: all.
+        q: Queries.
+        k: Keys.
+        v: Values.
+        mask: Keys that each query sees, at least one; None: all.
 
     References:
         Dao et al., FlashAttention, 2022, appendix B.2.
@@ -86,6 +86,7 @@ def _attend_storing(q: Array, k: Array, v: Array, mask: Array | None):
     scores = jnp.einsum("bnhk,bmhk->bhnm", q, k).astype(jnp.float32)
     scores = scores * q.shape[-1] ** -0.5
     if mask is not None:
+        # the lowest finite number, since a row of -inf would become NaN
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     attention = jax.nn.softmax(scores, -1).astype(q.dtype)
     mixed = jnp.einsum("bhnm,bmhk->bnhk", attention, v)
@@ -96,6 +97,7 @@ def _attend_backward(stored: tuple[Array, ...], gradient: Array):
     q, k, v, attention = stored
     of_values = jnp.einsum("bhnm,bnhk->bmhk", attention, gradient)
     of_attention = jnp.einsum("bnhk,bmhk->bhnm", gradient, v).astype(jnp.float32)
+    # masked scores need no mask here: their probability, and so their gradient, is 0
     share = attention.astype(jnp.float32)
     mean = (share * of_attention).sum(-1, keepdims=True)
     of_scores = share * (of_attention - mean) * q.shape[-1] ** -0.5

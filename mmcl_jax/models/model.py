@@ -11,18 +11,18 @@ from mmcl_jax.types import PyTree
 
 
 class Model(NamedTuple):
-    """Static facts of the encoder and the stream, and the way to embed.
+    """Static facts of the encoder and the stream, and the functions that embed.
 
     Attributes:
-        spec: shape of the encoder.
-        modalities: of the stream; a modality's index is its place.
-        num_classes: class slots of the stream.
-        num_stages: stages of the stream.
-        logit_scale: cosines are multiplied by it.
-        input_shapes: of one sample of each modality, a tree of `ShapeDtypeStruct`.
-        embed: `(frozen, modality, inputs, injection or None) -> unit [b d]`.
-        layer_features: `(frozen, modality, inputs, blocks) -> [b features]`, see
-            `encoder.layer_features`.
+        spec: Shape of the encoder.
+        modalities: Modalities of the stream; the position of one is its index.
+        num_classes: Number of class slots of the stream.
+        num_stages: Number of stages of the stream.
+        logit_scale: Factor of cosines in logits.
+        input_shapes: Tree of `ShapeDtypeStruct` of one sample of each modality.
+        embed: Function `(frozen, modality, inputs, injection or None) -> unit [b d]`.
+        layer_features: Function `(frozen, modality, inputs, blocks) -> [b features]`,
+            see `encoder.layer_features`.
     """
 
     spec: EncoderSpec

@@ -1,4 +1,4 @@
-"""Shapes of encoders: towers, what they read, and the families they are made like."""
+"""Shapes of encoders: towers, the modalities they read, and families of encoders."""
 
 import dataclasses
 from collections.abc import Collection
@@ -12,18 +12,18 @@ class TowerSpec:
     """Shape of one tower.
 
     Attributes:
-        width: token width.
-        layers: number of blocks.
-        heads: attention heads; divides `width`.
-        mlp_width: width of the hidden layer of the MLP.
-        activation: a key of `layers.ACTIVATIONS`.
-        norm_epsilon: epsilon of every layer norm.
-        frames: above 1: every block attends over as many frames first, a position of
-            the picture at a time (LanguageBind's video tower).
-        learned_key: every attention has one more key and value, which are weights
-            (ImageBind's audio and depth towers).
-        remat: what the backward pass computes again, a key of `REMAT`.
-        sharded: whether the weights of a block are gathered when it is computed, see
+        width: Width of a token.
+        layers: Number of blocks.
+        heads: Number of attention heads, which divides `width`.
+        mlp_width: Width of the hidden layer of the MLP.
+        activation: A key of `layers.ACTIVATIONS`.
+        norm_epsilon: Epsilon of every layer norm.
+        frames: Number of frames that every block attends over first, one position of
+            the picture at a time (LanguageBind's video tower); 1 turns it off.
+        learned_key: Whether every attention has one more key and value, which are
+            weights (ImageBind's audio and depth towers).
+        remat: What the backward pass recomputes, a key of `tower.REMAT`.
+        sharded: Whether the weights of a block are gathered when it is computed, see
             `sharding.gathered`.
     """
 
@@ -44,20 +44,20 @@ class VisualSpec:
     """Shape of a visual tower.
 
     Attributes:
-        trunk: its transformer.
-        image_size: height and width of a picture, pixels.
-        patch_size: side of a patch, pixels.
-        stride: pixels between two patches.
-        channels: of a picture.
-        tube: frames that a patch is deep. A still is repeated as often.
-        class_token: whether a learned token stands in front of the patches.
-        class_frames: frames that have class tokens of their own, else 1.
-        patch_bias: whether patches are shifted when they become tokens.
-        patch_norm: whether patches are normalised, before positions are added.
-        pre_norm: whether tokens are normalised, after that.
-        pool: what stands for a picture: its class token, or what a learned query
-            attends to among its tokens (SigLIP).
-        unit_frames: whether the embedding of a clip is the mean of unit vectors.
+        trunk: Transformer of the tower.
+        image_size: Height and width of a picture in pixels.
+        patch_size: Side of a patch in pixels.
+        stride: Distance of neighbouring patches in pixels.
+        channels: Channels of a picture.
+        tube: Depth of a patch in frames; a still is repeated as often.
+        class_token: Whether a learned token precedes the patches.
+        class_frames: Number of frames with a class token each; 1: all frames share one.
+        patch_bias: Whether the patch embedding has a bias.
+        patch_norm: Whether patch embeddings are normalised before positions are added.
+        pre_norm: Whether tokens are normalised after positions are added.
+        pool: What represents a picture: its class token, or attention of a learned
+            query to its tokens (SigLIP).
+        unit_frames: Whether the embedding of a clip is the mean of unit vectors.
     """
 
     trunk: TowerSpec
@@ -76,7 +76,7 @@ class VisualSpec:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches in a column and in a row of a picture; a rest of pixels is left."""
+        """Patches in a column and in a row of a picture; excess pixels are dropped."""
         rows, columns = (
             (s - self.patch_size) // self.stride + 1 for s in self.image_size
         )
@@ -84,12 +84,12 @@ class VisualSpec:
 
     @property
     def patches(self) -> int:
-        """Patches of one picture."""
+        """Number of patches of one picture."""
         return self.grid[0] * self.grid[1]
 
     @property
     def native_first(self) -> int:
-        """Tokens that stand in front of the patches."""
+        """Number of tokens that precede the patches."""
         return int(self.class_token)
 
 
@@ -98,16 +98,16 @@ class TextSpec:
     """Shape of a text tower.
 
     Attributes:
-        trunk: its transformer.
-        vocabulary: number of token ids.
-        context_length: positions.
-        end_token: id of the token that ends a sentence.
-        causal: whether a token sees earlier ones only. Such a tower begins with a start
-            token, behind which prompts stand; else they stand in front of all.
-        pool: the token that stands for a sentence: the first `end_token`, that of the
+        trunk: Transformer of the tower.
+        vocabulary: Number of token ids.
+        context_length: Number of positions.
+        end_token: Id of the token that ends a sentence.
+        causal: Whether a token sees earlier ones only. Sentences of such a tower begin
+            with a start token, which prompts follow; else prompts come first.
+        pool: The token that represents a sentence: the first `end_token`, that of the
             highest id (the rule of OpenAI's first code, which encoders whose config
             names a wrong end token rely on), or the last position, padding or not.
-        projection_bias: whether the projection shifts.
+        projection_bias: Whether the projection has a bias.
     """
 
     trunk: TowerSpec
@@ -120,7 +120,7 @@ class TextSpec:
 
     @property
     def native_first(self) -> int:
-        """Tokens that stand in front of the prompts."""
+        """Number of tokens that precede the prompts."""
         return int(self.causal)
 
 
@@ -132,9 +132,9 @@ class EncoderSpec:
     """Shape of an encoder.
 
     Attributes:
-        towers: each tower's name and shape.
-        readers: each modality and the name of the tower that reads it.
-        embedding: width of the joint space.
+        towers: Name and shape of each tower.
+        readers: Modalities, each with the name of the tower that reads it.
+        embedding: Width of the joint space.
     """
 
     towers: tuple[tuple[str, ReaderSpec], ...]
@@ -142,11 +142,11 @@ class EncoderSpec:
     embedding: int
 
     def reader(self, name: str) -> ReaderSpec:
-        """Returns the tower of a name."""
+        """Returns the shape of the tower called `name`."""
         return dict(self.towers)[name]
 
     def tower(self, name: str) -> TowerSpec:
-        """Returns the transformer of a tower."""
+        """Returns the shape of the transformer of the tower called `name`."""
         return self.reader(name).trunk
 
     def tower_of(self, modality: str) -> str:
@@ -162,7 +162,7 @@ class EncoderSpec:
 
 
 def two_towers(visual: VisualSpec, text: TextSpec, embedding: int) -> EncoderSpec:
-    """Returns an encoder that takes everything but text for pictures."""
+    """Returns an encoder that reads everything but text with one visual tower."""
     readers = (*((name, "visual") for name in PICTURES), ("text", "text"))
     return EncoderSpec((("visual", visual), ("text", text)), readers, embedding)
 
@@ -177,17 +177,17 @@ def clip(
     context_length: int,
     end_token: int,
 ) -> EncoderSpec:
-    """Returns an encoder as CLIP is made.
+    """Returns the shape of an encoder of the CLIP family.
 
     Args:
-        visual: transformer of the visual tower.
-        text: transformer of the text tower.
-        embedding: width of the joint space.
-        image_size: side of a picture, pixels.
-        patch_size: side of a patch, pixels.
-        vocabulary: number of token ids.
-        context_length: positions of the text tower.
-        end_token: id of the token whose output is the sentence's embedding.
+        visual: Transformer of the visual tower.
+        text: Transformer of the text tower.
+        embedding: Width of the joint space.
+        image_size: Side of a picture in pixels.
+        patch_size: Side of a patch in pixels.
+        vocabulary: Number of token ids.
+        context_length: Number of positions of the text tower.
+        end_token: Id of the token whose output is the sentence's embedding.
 
     References:
         Radford et al., Learning Transferable Visual Models From Natural Language
@@ -208,7 +208,7 @@ def siglip(
     vocabulary: int,
     context_length: int,
 ) -> EncoderSpec:
-    """Returns an encoder as SigLIP is made.
+    """Returns the shape of an encoder of the SigLIP family.
 
     References:
         Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023.
@@ -238,14 +238,14 @@ def siglip(
 
 
 def layer_blocks(tower: TowerSpec, blocks: int) -> int:
-    """Returns how many of `blocks` blocks a tower has before its final one."""
+    """Returns the number of blocks before the final one, `blocks` at most."""
     return min(blocks, tower.layers - 1)
 
 
 def with_trunks(
     spec: EncoderSpec, names: Collection[str] | None = None, **changes: Any
 ) -> EncoderSpec:
-    """Returns the shape with fields of some towers' transformers changed; None: all."""
+    """Returns `spec` with changed transformers of the towers `names`, or of all."""
 
     def changed(reader: ReaderSpec) -> ReaderSpec:
         trunk = dataclasses.replace(reader.trunk, **changes)

@@ -22,12 +22,12 @@ def embed(
     """Returns the unit embedding at each sentence's pooled token.
 
     Args:
-        spec: shape of the tower.
-        weights: of the tower.
-        ids: of each sentence's tokens.
-        injection: what an adapter adds, or None.
-        context: is added to the embeddings of the first `p` words, those behind the
-            start token if there is one; or None.
+        spec: Shape of the tower.
+        weights: Weights of the tower.
+        ids: Token ids of each sentence.
+        injection: What an adapter adds, or None.
+        context: Offsets added to the embeddings of the first `p` words, after the start
+            token if there is one; or None.
     """
     x = tokens(weights, ids)
     length, first = x.shape[1], spec.native_first
@@ -35,7 +35,7 @@ def embed(
         words = slice(first, first + context.shape[1])
         x = x.at[:, words].add(context.astype(x.dtype))
     x = trunk(spec.trunk, weights["blocks"], x, injection, spec.causal, first)
-    # prompts shift every later position
+    # prompts, inserted before the pooled token, shift its position
     end = _pooled_position(spec, ids) + (x.shape[1] - length)
     x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
     x = layer_norm(x, weights["final_norm"], spec.trunk.norm_epsilon)
@@ -51,10 +51,11 @@ def tokens(weights: PyTree, ids: Int[Array, "b n"]) -> Float[Array, "b n width"]
 
 
 def words(spec: TextSpec, ids: Int[Array, "b n"]) -> Bool[Array, "b n"]:
-    """Returns where the sentence is: neither its start token nor behind its end."""
+    """Returns a mask of the sentence, without its start token and padding."""
     place = jnp.arange(ids.shape[1])[None, :]
     end = _pooled_position(spec, ids)
     if spec.pool == "last":
+        # the pooled position may be padding, so the end is looked for
         is_end = ids == spec.end_token
         end = jnp.where(is_end.any(1), jnp.argmax(is_end, axis=1), end)
     return (place >= spec.native_first) & (place <= end[:, None])

@@ -7,20 +7,20 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 
-# the end token has id 1: CLIP readers take id 2 for a known mistake in old configs
+# The end token has id 1: readers of CLIP configs treat id 2 as a known old mistake.
 SPECIAL_TOKENS = ("<pad>", "<end>", "<start>")
 _WORDS = pathlib.Path(__file__).parent / "words.txt"
 
 
 def common_words() -> list[str]:
-    """Returns common English words, so that ordinary text does not fall to bytes."""
+    """Returns common English words, so that ordinary text is not split into bytes."""
     return _WORDS.read_text().split()
 
 
 def train(sentences: Iterable[str], vocabulary: int) -> tokenizers.Tokenizer:
     """Returns a byte-pair tokenizer fitted to `sentences` and the common words.
 
-    It is byte level, so every string has ids; text is lower-cased; ids are
+    It works on bytes, so every string has ids; text is lower-cased and enclosed in
     `<start> ... <end>`.
 
     References:

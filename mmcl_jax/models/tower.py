@@ -17,9 +17,8 @@ from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.parallel import sharding
 from mmcl_jax.types import Key, PyTree
 
-# What the backward pass of a block finds stored: all it needs (but weights that were
-# gathered), what its linear maps gave (attention is computed again), or nothing but
-# what the block was given.
+# What is stored for the backward pass of a block: all it needs (except gathered
+# weights), the outputs of its linear maps (attention is recomputed), or its inputs.
 REMAT: dict[str, Callable[..., bool]] = {
     "nothing": sharding.all_but_gathered,
     "attention": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -33,7 +32,7 @@ def linear(
     update: LowRank | None = None,
     gate: Array | None = None,
 ) -> Array:
-    """Returns a linear map of the last axis, with its update if there is one."""
+    """Returns a linear map of the last axis, with its low-rank update if any."""
     y = x @ weights["kernel"] + weights["bias"]
     if update is not None and gate is not None:
         down, up, gate = (part.astype(x.dtype) for part in (*update, gate))
@@ -48,7 +47,7 @@ def _attend_with(
     mask: Bool[Array, "n m"] | None,
     prefix: Prefix,
 ) -> Float[Array, "b n h k"]:
-    """Attention with a prefix of one block, its keys and values `[b p w]`."""
+    """Returns attention with the prefix of one block, its keys and values `[b p w]`."""
     rows, tokens, *heads = q.shape
     length = prefix.keys.shape[1]
     shape = (rows, length, *heads)
@@ -57,11 +56,13 @@ def _attend_with(
     )
     if prefix.residual is None:
         if mask is not None:
+            # a prefix has no position: a causal mask must not hide it
             free = jnp.ones((tokens, length), bool)
             mask = jnp.concatenate([free, mask], axis=1)
         k, v = jnp.concatenate([keys, k], 1), jnp.concatenate([values, v], 1)
         return attend(q, k, v, mask)
     mixed = attend(q, k, v, mask)
+    # a softmax over no keys is NaN
     if length == 0:
         return mixed
     share = prefix.residual[:, None, None, None].astype(q.dtype)
@@ -78,9 +79,10 @@ def split_heads(spec: TowerSpec, qkv: Float[Array, "b n w3"]) -> list[Array]:
 def _attend_over_frames(
     spec: TowerSpec, x: Float[Array, "b n w"], block: PyTree, prompts: slice
 ) -> Float[Array, "b n w"]:
-    """Lets each position of a picture read the same one of the clip's other frames.
+    """Lets each position of a frame attend to the same position of all frames.
 
-    Rows are the frames of one clip after another. Prompts are of one frame alone.
+    Rows are the frames of one clip after another. Prompts belong to one frame each and
+    take no part.
     """
     native = jnp.concatenate([x[:, : prompts.start], x[:, prompts.stop :]], axis=1)
     rows, tokens, width = native.shape
@@ -139,7 +141,7 @@ def trunk(
     causal: bool = False,
     prompts_at: int = 1,
 ) -> Float[Array, "b n_out w"]:
-    """Returns the last tokens of `trunk_with_summaries`."""
+    """Returns the tokens of `trunk_with_summaries` after the last block."""
     return trunk_with_summaries(
         spec, blocks, x, injection, causal, prompts_at, summarize=lambda tokens: None
     )[0]
@@ -157,21 +159,21 @@ def trunk_with_summaries(
     """Runs all blocks.
 
     Prompt rows are inserted before the first layer and replaced before each of the
-    next ones for which prompts are given (VPT-deep); behind the last of them their
-    outputs stay as ordinary tokens. One scan runs the blocks between two places where
-    what is injected changes, so that un-prompted blocks compute nothing for prompts.
+    next ones for which prompts are given (VPT-deep); after the last of them their
+    outputs stay as ordinary tokens. The blocks between two changes of what is injected
+    are one scan, so that blocks without a prefix or prompts compute nothing for them.
 
     Args:
-        spec: shape of the tower.
-        blocks: weights, stacked by layer.
-        x: tokens; the frames of a clip are rows that follow each other.
-        injection: what an adapter adds, or None for the frozen tower.
-        causal: whether a token sees earlier ones only.
-        prompts_at: native tokens that stand in front of the prompts.
-        summarize: what is kept of the tokens behind each block.
+        spec: Shape of the tower.
+        blocks: Weights of the blocks, stacked by layer.
+        x: Tokens; the frames of a clip are consecutive rows.
+        injection: What an adapter adds, or None for the frozen tower.
+        causal: Whether a token sees earlier ones only.
+        prompts_at: Number of native tokens that precede the prompts.
+        summarize: Function of the tokens after each block, whose results are kept.
 
     Returns:
-        Tokens of the last layer, `n_out = n + p`, and the summaries, layers in front.
+        Tokens of the last layer, `n_out = n + p`, and the summaries, stacked by layer.
 
     References:
         Jia et al., Visual Prompt Tuning, 2022. Hu et al., LoRA, 2021. Li & Liang,
@@ -191,6 +193,7 @@ def trunk_with_summaries(
     def step(x, layer):
         block, low_rank, prompt, prefix = layer
         if spec.sharded:
+            # inside the step, so that one block's whole weights exist at a time
             block = sharding.gathered(block)
         prefix = None if prefix is None else Prefix(*prefix)
         if prompt is not None:
@@ -208,6 +211,7 @@ def trunk_with_summaries(
     def between(tree: PyTree, first: int, last: int) -> PyTree:
         return jax.tree.map(lambda leaf: leaf[first:last], tree)
 
+    # a scan needs the same tree for every layer, so it is cut where the injection ends
     prefixes, ends = _by_layer(injection.prefixes)
     cuts = sorted({0, prompted, *ends, spec.layers})
     summaries = []
@@ -227,7 +231,7 @@ def trunk_with_summaries(
 
 
 def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:
-    """Returns prefixes with their layers in front, and the layer behind each run."""
+    """Returns prefixes stacked by layer, and the first layer after each run."""
     layered = []
     for prefix in prefixes:
         layers, residual = prefix.keys.shape[1], prefix.residual
@@ -240,7 +244,7 @@ def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:
 
 
 def block_linears(spec: TowerSpec) -> dict[str, tuple[int, int]]:
-    """Returns width in and out of the linear maps of a block, but those over frames."""
+    """Returns input and output widths of a block's linear maps, but for frames."""
     width, inner = spec.width, spec.mlp_width
     return {
         "qkv": (width, 3 * width),
@@ -280,11 +284,11 @@ def init_blocks(key: Key, spec: TowerSpec) -> PyTree:
 
 
 def init_linear(key: Key, shape: tuple[int, ...], std: float) -> PyTree:
-    """Returns a random linear map, `shape` that of its kernel, without a shift."""
+    """Returns random linear maps with kernels of `shape` and biases of zero."""
     kernel = std * jax.random.normal(key, shape)
     return {"kernel": kernel, "bias": jnp.zeros((*shape[:-2], shape[-1]))}
 
 
 def init_norm(shape: tuple[int, ...]) -> PyTree:
-    """Returns a layer norm that scales by 1 and shifts by 0."""
+    """Returns layer norms with scales of 1 and biases of 0."""
     return {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}

@@ -25,9 +25,9 @@ _PATCH_NORM_EPSILON = 1e-5
 def tokens(
     spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
 ) -> tuple[Float[Array, "rows n width"], int]:
-    """Returns the tokens that enter the blocks, frames as rows, and the frames.
+    """Returns tokens for the blocks, a row per frame, and the frames of a sample.
 
-    Frames may come in clips, `[b clips f h w c]`, which lie behind each other then.
+    Frames may come in clips, `[b clips f h w c]`, which are then concatenated.
     """
     rows = pixels.shape[0]
     pixels = pixels.reshape(rows, -1, *pixels.shape[-3:])
@@ -42,6 +42,7 @@ def tokens(
     if spec.patch_norm:
         x = layer_norm(x, weights["patch_norm"], _PATCH_NORM_EPSILON)
     if spec.class_token:
+        # one class token for all frames, or one for each frame of a clip
         first = weights["class"].reshape(-1, 1, x.shape[2])
         first = jnp.tile(first, (x.shape[0] // len(first), 1, 1))
         x = jnp.concatenate([first, x], axis=1)
@@ -57,10 +58,10 @@ def embed(
     pixels: Float[Array, "b *frames h w c"],
     injection: Injection | None = None,
 ) -> Float[Array, "b d"]:
-    """Returns unit embeddings: the mean over frames, then normalised.
+    """Returns unit embeddings: the mean over frames, normalised.
 
     A still is a clip of one frame: repeating it changes nothing, so the number of
-    frames tells a method nothing about the modality.
+    frames does not reveal the modality to a method.
     """
     x, frames = tokens(spec, weights, pixels)
     if injection is not None:
@@ -83,7 +84,7 @@ def embed(
 def _attention_pool(
     spec: TowerSpec, weights: PyTree, x: Float[Array, "b n w"]
 ) -> Float[Array, "b w"]:
-    """The pooling head of SigLIP, in float32; only the query is learned."""
+    """Returns SigLIP's pooled tokens in float32; a learned probe is the query."""
     head, epsilon = weights["head"], spec.norm_epsilon
     x = layer_norm(x.astype(jnp.float32), weights["post_norm"], epsilon)
     probe = jnp.broadcast_to(head["probe"], (len(x), 1, spec.width))
@@ -102,6 +103,7 @@ def _patchify(
     """Cuts patches; their values are in the order of a PyTorch convolution's kernel."""
     patch, (rows, columns) = spec.patch_size, spec.grid
     batch, tube, _, _, channels = pictures.shape
+    # overlapping patches: a convolution by the identity, exact at this precision
     if spec.stride != patch:
         flat = jnp.moveaxis(pictures, 1, -1).reshape(
             batch, *pictures.shape[2:4], channels * tube

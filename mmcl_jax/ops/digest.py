@@ -1,4 +1,4 @@
-"""A digest of arrays that is computed where the arrays are."""
+"""A digest of arrays that is computed on the devices that hold them."""
 
 import jax
 import jax.numpy as jnp
@@ -6,16 +6,16 @@ from jaxtyping import Array, UInt32
 
 from mmcl_jax.types import PyTree
 
-# independent sums, each of 32 bits
+# independent 32-bit sums: one alone would collide by chance too often
 _SUMS = 4
 
 
 def digest(tree: PyTree) -> UInt32[Array, " sums"]:
-    """Returns 128 bits that differ where two trees of a structure differ in any bit.
+    """Returns 128 bits that differ where two trees of one structure differ in any bit.
 
-    Two trees have the same digest by chance alone, as two files have the same hash.
+    Different trees have equal digests by chance alone, like files with equal hashes.
     Each word is mixed with its place, by the finalizer of MurmurHash3, and the results
-    are added modulo 2^32; so the order of the additions does not show.
+    are added modulo 2^32; so the order of the additions does not matter.
 
     Raises:
         TypeError: a leaf is neither of truth values nor of a type of floating point

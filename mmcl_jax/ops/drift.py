@@ -1,4 +1,4 @@
-"""Stored class means that follow the drift of the features they are of."""
+"""Stored class means that follow the drift of their features."""
 
 from functools import partial
 from typing import NamedTuple
@@ -16,8 +16,8 @@ class Drift(NamedTuple):
     """How far features have moved near each class mean.
 
     Attributes:
-        total: sum of kernel-weighted displacements.
-        weight: sum of the kernel weights.
+        total: Sum of kernel-weighted displacements.
+        weight: Sum of the kernel weights.
     """
 
     total: Float[Array, "C d"]
@@ -25,7 +25,7 @@ class Drift(NamedTuple):
 
 
 def init(num_classes: int, dim: int) -> Drift:
-    """Returns the drift of nothing: zeros."""
+    """Returns the drift before any batch: zeros."""
     return Drift(jnp.zeros((num_classes, dim)), jnp.zeros(num_classes))
 
 
@@ -38,7 +38,7 @@ def update(
     followers: Bool[Array, " C"],
     shrinkage: float | Float[Array, ""],
 ) -> Drift:
-    """Adds the displacements of a batch, each to the class means that it was near.
+    """Adds the displacements of a batch, each to the class means nearby.
 
     `total_c += sum_b k_bc (after_b - before_b)` and `weight_c += sum_b k_bc` with
     `k_bc = exp(-(|before_b - mean_c|^2 - |before_b - nearest mean|^2) / 2 s^2)`, where
@@ -50,13 +50,13 @@ def update(
     its nearest mean, since the samples of a new task are far from all of them.
 
     Args:
-        drift: displacements so far.
-        stats: means as they were before.
-        before: features [b, d] of the time that `stats` are of.
-        after: features [b, d] of the same rows now.
-        weight: [b]; rows of weight 0 change nothing, whatever they hold.
-        followers: classes [C] whose means follow.
-        shrinkage: of the covariance.
+        drift: Displacements so far.
+        stats: Stored means and scatter, from before the task.
+        before: Features [b, d] from before the task.
+        after: Features [b, d] of the same rows now.
+        weight: Weights [b]; rows of weight 0 change nothing, whatever they hold.
+        followers: Classes [C] whose means follow the drift.
+        shrinkage: Shrinkage of the covariance.
 
     Returns:
         Drift of the same shapes.
@@ -71,6 +71,7 @@ def update(
     offset = before[:, None, :] - stats.mean[None, :, :]
     square = jnp.sum(jnp.square(offset), axis=-1)
     nearest = jnp.min(jnp.where(near, square, jnp.inf), axis=-1, keepdims=True)
+    # without a mean nearby `nearest` is inf, which must not reach the exponential
     excess = jnp.where(near, square - nearest, 0)
     width = jnp.trace(covariance(stats, shrinkage))
     kernel = jnp.where(near, jnp.exp(-excess / (2 * width)), 0)

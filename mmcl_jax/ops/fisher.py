@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from mmcl_jax.types import Params, PyTree
 
-# gradients that are held at a time
+# gradients of single samples that are in memory at a time
 _CHUNK = 8
 
 
@@ -26,15 +26,16 @@ def squared_gradients(
     `p(. | x_i)`. The square of a batch's mean gradient is neither: it is smaller.
 
     Args:
-        loss: of one row.
-        params: θ.
-        rows: tree of arrays with the rows in front.
-        weight: of each row; rows of weight 0 must have a finite gradient.
+        loss: Loss of one row.
+        params: Parameters θ.
+        rows: Tree of arrays with the rows on the leading axis.
+        weight: Weight of each row; rows of weight 0 must have a finite gradient.
 
     References:
         F. Kunstner, L. Balles, P. Hennig, "Limitations of the Empirical Fisher
         Approximation for Natural Gradient Descent", NeurIPS 2019.
     """
+    # divides the batch, so that no rows have to be padded
     chunk = math.gcd(weight.shape[0], _CHUNK)
     chunked = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), (rows, weight))
     gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0))

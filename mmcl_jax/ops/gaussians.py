@@ -1,7 +1,7 @@
 """Streaming Gaussian statistics: a mean per class, a scatter per group of classes.
 
-A group ties the covariance of its classes: one group a modality or a task is the usual
-choice, `class_group = arange(C)` gives each class its own covariance. The memory is
+A group ties the covariance of its classes: usually there is one group per modality or
+per task; `class_group = arange(C)` gives each class its own covariance. The memory is
 fixed for the whole stream.
 """
 
@@ -27,9 +27,10 @@ class Gaussians(NamedTuple):
     """Sufficient statistics of Gaussian classes with tied covariances.
 
     Attributes:
-        count: sum of the weights of each class.
-        mean: mean of each class, 0 where nothing was seen.
-        scatter: `sum_c sum_i (x_i - mean_c)(x_i - mean_c)^T` of each group's classes.
+        count: Sum of the weights of each class.
+        mean: Mean of each class, 0 for a class without samples.
+        scatter: Sum over each group's classes and their samples of
+            `(x_i - mean_c)(x_i - mean_c)^T`.
     """
 
     count: Float[Array, " C"]  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -43,13 +44,13 @@ ClassGroup = Int[Array, " C"] | Int[Array, ""] | int
 def init(
     num_classes: int, num_groups: int, dim: int, dtype: DTypeLike = jnp.float32
 ) -> Gaussians:
-    """Statistics of nothing.
+    """Returns empty statistics.
 
     Args:
-        num_classes: class slots C of the whole stream.
-        num_groups: groups G that tie a covariance.
-        dim: width d of the features.
-        dtype: of all three arrays.
+        num_classes: Class slots C of the whole stream.
+        num_groups: Number G of groups, each with one covariance.
+        dim: Width d of the features.
+        dtype: Data type of all three arrays.
     """
     return Gaussians(
         jnp.zeros(num_classes, dtype),
@@ -72,11 +73,11 @@ def update(
     `S = S_a + S_b + delta delta^T n_a n_b / n`.
 
     Args:
-        stats: what is known so far.
-        features: [b, d].
-        label: class [b]; a label outside 0..C-1 is ignored.
-        weight: [b]; rows of weight 0 change nothing, whatever they hold.
-        class_group: group of each class [C], or one group for the whole batch. When a
+        stats: Statistics so far.
+        features: Features [b, d].
+        label: Class [b]; a label outside 0..C-1 is ignored.
+        weight: Weights [b]; rows of weight 0 change nothing, whatever they hold.
+        class_group: Group of each class [C], or one group for the whole batch. When a
             class changes its group, only the sum over groups stays exact.
 
     >>> x = jnp.array([[1.0, 2], [3, 4], [5, 9]])
@@ -112,15 +113,15 @@ def update(
 
 
 def coarsen(stats: Gaussians, group: Int[Array, " C"], num_groups: int) -> Gaussians:
-    """Replaces class means by the means of larger groups: one Gaussian a group.
+    """Replaces class means by the means of larger groups: one Gaussian per group.
 
-    Every class takes the mean of its group, and what it lay apart from it goes into the
-    scatter. `count` stays that of each class.
+    Every class takes the mean of its group, and its distance from that mean is added to
+    the scatter. `count` stays that of each class.
 
     Args:
-        stats: statistics whose scatter has one group, or these groups.
-        group: group of each class [C].
-        num_groups: how many there are.
+        stats: Statistics whose scatter has one group, or these groups.
+        group: Group of each class [C].
+        num_groups: Number of groups.
 
     Returns:
         Statistics of the same shapes.
@@ -135,13 +136,13 @@ def coarsen(stats: Gaussians, group: Int[Array, " C"], num_groups: int) -> Gauss
 
 
 def structured(matrix: Float[Array, "d d"], form: str, rank: int) -> Array:
-    """Returns a covariance of fewer numbers, with the diagonal or trace of `matrix`.
+    """Returns a structured covariance with the diagonal or the trace of `matrix`.
 
     Args:
-        matrix: symmetric [d, d].
-        form: `diagonal`; `isotropic`: a multiple of the identity; `low_rank`: its
+        matrix: Symmetric matrix [d, d].
+        form: `diagonal`; `isotropic`: a multiple of the identity; `low_rank`: the
             `rank` largest eigenvalues, and the diagonal of the rest.
-        rank: of `low_rank`.
+        rank: Rank of the form `low_rank`.
 
     >>> structured(jnp.array([[3.0, 1.0], [1.0, 1.0]]), "isotropic", 1).tolist()
     [[2.0, 0.0], [0.0, 2.0]]
@@ -165,12 +166,12 @@ def covariance(stats: Gaussians, shrinkage: Scalar) -> Float[Array, "d d"]:
     `(1 - shrinkage) S + shrinkage (tr S / d) I`, which has the trace of S.
 
     Args:
-        stats: statistics; `select` the groups to pool first.
-        shrinkage: between 0 and 1; 1 gives an isotropic covariance.
+        stats: Statistics, all of whose groups are pooled.
+        shrinkage: Shrinkage between 0 and 1; 1 gives an isotropic covariance.
 
     Returns:
-        Symmetric matrix [d, d]; `I / d` while nothing is known of the spread (no
-        sample, one a class, or copies): trace 1, the most unit-norm features can have.
+        Symmetric matrix [d, d]; `I / d` while the spread is unknown (no sample, one per
+        class, or copies): trace 1, the largest that unit-norm features can have.
 
     References:
         O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional
@@ -183,7 +184,7 @@ def covariance(stats: Gaussians, shrinkage: Scalar) -> Float[Array, "d d"]:
 def group_covariances(
     stats: Gaussians, shrinkage: Scalar, class_group: ClassGroup
 ) -> Float[Array, "G d d"]:
-    """As `covariance`, each group by itself: matrices [G, d, d]."""
+    """Returns the `covariance` of each group by itself: matrices [G, d, d]."""
     class_group = jnp.broadcast_to(class_group, stats.count.shape)
     freedom = jax.ops.segment_sum(
         jnp.maximum(stats.count - 1, 0), class_group, stats.scatter.shape[0]
@@ -195,13 +196,13 @@ def group_covariances(
 def cholesky_with_jitter(
     matrix: Float[Array, "d d"],
 ) -> tuple[Float[Array, "d d"], Float[Array, ""]]:
-    """Cholesky factor of a matrix that may be singular.
+    """Returns the Cholesky factor of a matrix that may be singular.
 
     Adds 0, then 1e-6 up to 1e-2 times the mean of the diagonal to the diagonal, until
     the factor is finite and no pivot is lost in rounding.
 
     Args:
-        matrix: symmetric, positive semi-definite [d, d].
+        matrix: Symmetric, positive semi-definite matrix [d, d].
 
     Returns:
         The lower factor L, and the jitter j: `L L^T = matrix + j I`; NaN if the matrix
@@ -220,6 +221,7 @@ def cholesky_with_jitter(
 
     def failed(state):
         level, factor = state
+        # `good` is False for NaN, and for pivots so small that the inverse is noise
         good = jnp.all(jnp.square(jnp.diagonal(factor)) > lowest)
         return ~good & (level < len(jitters) - 1)
 
@@ -227,6 +229,7 @@ def cholesky_with_jitter(
         level = state[0] + 1
         return level, jnp.linalg.cholesky(matrix + jitters[level] * identity)
 
+    # a loop, since nearly every matrix is solved at the first level, without jitter
     start = jnp.asarray(-1), jnp.full_like(matrix, jnp.nan)
     level, factor = jax.lax.while_loop(failed, escalate, start)
     return factor, jitters[level]
@@ -244,16 +247,16 @@ def sample(
     """Draws pseudo-features `mean_c + L_g eps` with `L_g L_g^T` the group's covariance.
 
     Args:
-        key: random key.
-        stats: statistics.
-        label: class [n] of each draw; repeat a class for more draws of it.
-        class_group: group of each class [C].
-        shrinkage: of the covariance, between 0 and 1.
-        normalize: scale the draws to unit norm, as real features are.
-        structure: what is done to each covariance first, such as `structured`.
+        key: Random key.
+        stats: Statistics of all classes.
+        label: Class [n] of each draw; repeat a class for more draws of it.
+        class_group: Group of each class [C].
+        shrinkage: Shrinkage of the covariances, between 0 and 1.
+        normalize: Whether draws are scaled to unit norm, as features are.
+        structure: Function applied to each covariance first, such as `structured`.
 
     Returns:
-        Features [n, d], weights [n]: 0 where the class has no sample, else 1, and the
+        Features [n, d]; weights [n], 0 where the class has no sample, else 1; and the
         largest jitter of a covariance.
     """
     class_group = jnp.broadcast_to(class_group, stats.count.shape)
@@ -261,6 +264,7 @@ def sample(
     factors, jitters = jax.vmap(cholesky_with_jitter)(matrices)
     mean = stats.mean[label]
     noise = jax.random.normal(key, mean.shape, mean.dtype)
+    # a one-hot sum over groups, where a gather would make factors [n, d, d]
     group = jax.nn.one_hot(class_group[label], len(factors), dtype=mean.dtype)
     spread = _einsum("nge,gde->nd", group[:, :, None] * noise[:, None, :], factors)
     features = unit_norm(mean + spread) if normalize else mean + spread
@@ -268,12 +272,12 @@ def sample(
 
 
 class Densities(NamedTuple):
-    """Gaussians with a covariance each, solved once to be asked often.
+    """Gaussians with a covariance each, factorised once and evaluated often.
 
     Attributes:
-        mean: of each class.
-        whitening: inverse of the lower Cholesky factor of its covariance.
-        peak: log density at the mean; `losses.MASKED` of a class without samples.
+        mean: Mean of each class.
+        whitening: Inverse of the lower Cholesky factor of each covariance.
+        peak: Log density at the mean; `losses.MASKED` for a class without samples.
     """
 
     mean: Float[Array, "C d"]
@@ -282,11 +286,11 @@ class Densities(NamedTuple):
 
 
 def no_densities(num_classes: int, dim: int) -> Densities:
-    """Returns the densities of nothing."""
+    """Returns the densities of classes without samples."""
     return Densities(
         jnp.zeros((num_classes, dim)),
         jnp.zeros((num_classes, dim, dim)),
-        # a type of its own: one that follows others would be lost in a snapshot
+        # an explicit type: JAX's weak one would not survive a snapshot
         jnp.full(num_classes, MASKED, jnp.float32),
     )
 
@@ -294,15 +298,12 @@ def no_densities(num_classes: int, dim: int) -> Densities:
 def densities(
     stats: Gaussians, class_group: ClassGroup, shrinkage: Scalar
 ) -> tuple[Densities, Float[Array, ""]]:
-    """Solves for the densities of Gaussians.
+    """Returns the densities of Gaussians, and the largest jitter of a covariance.
 
     Args:
-        stats: statistics.
-        class_group: group of each class [C].
-        shrinkage: of the covariances, between 0 and 1.
-
-    Returns:
-        Densities of the classes; the largest jitter of a covariance.
+        stats: Statistics of all classes.
+        class_group: Group of each class [C].
+        shrinkage: Shrinkage of the covariances, between 0 and 1.
     """
     class_group = jnp.broadcast_to(class_group, stats.count.shape)
     matrices = group_covariances(stats, shrinkage, class_group)
@@ -319,16 +320,16 @@ def densities(
 def log_density(
     densities: Densities, features: Float[Array, "b d"]
 ) -> Float[Array, "b C"]:
-    """Log density of each feature under each class.
+    """Returns the log density of each feature under each class.
 
     `-(d log 2 pi + log|S_c| + (x - mean_c)^T S_c^-1 (x - mean_c)) / 2`.
 
     Args:
-        densities: of the classes.
-        features: [b, d].
+        densities: Densities of the classes.
+        features: Features [b, d].
 
     Returns:
-        [b, C]; `losses.MASKED` for classes without samples.
+        Log densities [b, C]; `losses.MASKED` for classes without samples.
     """
     known = densities.peak > MASKED
     x = features.astype(densities.mean.dtype)
@@ -339,6 +340,7 @@ def log_density(
 
 
 def _divide(a, b):
+    """Returns `a / b`, with a finite value and gradient where b is 0."""
     return a / jnp.where(b > 0, b, 1)
 
 

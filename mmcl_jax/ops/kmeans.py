@@ -1,4 +1,4 @@
-"""Centres of a set of rows."""
+"""K-means on a masked set of rows."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ def fit(
 ) -> Float[Array, "k d"]:
     """Returns the centres that k-means finds among the used rows.
 
-    They start by k-means++, each a row drawn in proportion to its squared distance from
-    the nearest centre so far, and are moved 25 times to the mean of their rows. With
-    fewer rows than centres, some centres are equal; without any, all are 0.
+    They are seeded by k-means++: each is a row drawn in proportion to its squared
+    distance from the nearest centre so far. 25 Lloyd iterations follow. With fewer rows
+    than centres, some centres are equal; without any row, all are 0.
 
     References:
         Arthur & Vassilvitskii, k-means++: The Advantages of Careful Seeding, 2007.
@@ -27,7 +27,7 @@ def fit(
         return jnp.square(rows[:, None, :] - centres[None, :, :]).sum(-1)
 
     def draw(key: Key, weight: Float[Array, " n"]) -> Float[Array, " d"]:
-        # a tiny chance for all used rows, for when every one of them is a centre
+        # keeps a valid distribution when every used row is a centre already
         chance = jnp.where(used, jnp.log(weight + 1e-12), MASKED)
         return jnp.where(used.any(), rows[jax.random.categorical(key, chance)], 0.0)
 
@@ -35,7 +35,7 @@ def fit(
     first = draw(keys[0], jnp.ones(len(rows)))
     centres = jnp.broadcast_to(first, (number, rows.shape[1]))
     for i in range(1, number):
-        # places not drawn yet hold the first centre, which changes no minimum
+        # centres not drawn yet equal the first one, which changes no minimum
         centres = centres.at[i].set(draw(keys[i], square_distances(centres).min(-1)))
 
     def move(_: Int[Array, ""], centres: Float[Array, "k d"]) -> Float[Array, "k d"]:
@@ -43,6 +43,7 @@ def fit(
         member = jax.nn.one_hot(own, number) * used[:, None]
         count = member.sum(0)[:, None]
         mean = member.T @ rows / jnp.maximum(count, 1)
+        # an empty cluster keeps its centre
         return jnp.where(count > 0, mean, centres)
 
     return jax.lax.fori_loop(0, _ITERATIONS, move, centres)

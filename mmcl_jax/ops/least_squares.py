@@ -1,8 +1,8 @@
 """Ridge regression from streaming sums, in one solve or recursively.
 
 Nothing is approximated: after any number of batches, in any order, the weights are
-those of all samples together. That makes a linear head on frozen features a baseline
-that forgets nothing.
+those of a fit to all samples at once. That makes a linear head on frozen features a
+baseline that forgets nothing.
 """
 
 from typing import NamedTuple
@@ -20,9 +20,9 @@ class Ridge(NamedTuple):
     """Sufficient statistics of a linear regression.
 
     Attributes:
-        gram: `sum_i w_i x_i x_i^T`.
-        cross: `sum_i w_i x_i y_i^T`; classes not met have a column of zeros.
-        count: `sum_i w_i`.
+        gram: Gram matrix `sum_i w_i x_i x_i^T`.
+        cross: Products `sum_i w_i x_i y_i^T`; zero columns for classes not met.
+        count: Total weight `sum_i w_i`.
     """
 
     gram: Float[Array, "d d"]
@@ -31,15 +31,12 @@ class Ridge(NamedTuple):
 
 
 def init(dim: int, num_classes: int, dtype: DTypeLike = jnp.float32) -> Ridge:
-    """Statistics of nothing.
+    """Returns empty statistics.
 
     Args:
-        dim: width d of the features.
-        num_classes: targets C of the whole stream; fixed, so nothing has to grow.
-        dtype: of all arrays.
-
-    Returns:
-        Zeros.
+        dim: Width d of the features.
+        num_classes: Targets C of the whole stream; fixed, so nothing has to grow.
+        dtype: Data type of all arrays.
     """
     return Ridge(
         gram=jnp.zeros((dim, dim), dtype),
@@ -57,10 +54,10 @@ def update(
     """Adds a batch: `gram += X^T D X`, `cross += X^T D Y` with `D = diag(weight)`.
 
     Args:
-        stats: what is known so far.
-        x: features [b, d].
-        y: targets [b, C], for classes one-hot.
-        weight: [b]; rows of weight 0 change nothing, whatever they hold.
+        stats: Statistics so far.
+        x: Features [b, d].
+        y: Targets [b, C], one-hot for classes.
+        weight: Weights [b]; rows of weight 0 change nothing, whatever they hold.
 
     Returns:
         Statistics of the same shapes and dtypes.
@@ -79,12 +76,12 @@ def solve(
     """Ridge solution `W = (gram + r I)^-1 cross` with `r = regularization`.
 
     Args:
-        stats: statistics.
-        regularization: at least 0, in units of the gram matrix. Where it is too small
-            for the precision the least sufficient jitter is added.
+        stats: Statistics of all samples.
+        regularization: Ridge r, at least 0, in units of the Gram matrix. Where it is
+            too small for the precision, the smallest sufficient jitter is added.
 
     Returns:
-        W [d, C]: predictions are `x W`. Zero columns for classes not met. And the
+        W [d, C], with predictions `x W` and zero columns for classes not met; and the
         jitter, see `gaussians.cholesky_with_jitter`.
 
     >>> stats = init(2, 2)
@@ -108,13 +105,13 @@ def recursive_init(
     regularization: float,
     dtype: DTypeLike = jnp.float32,
 ) -> tuple[Float[Array, "d d"], Float[Array, "d C"]]:
-    """Start of `recursive_update`: `R = I / regularization` and `W = 0`.
+    """Returns the start of `recursive_update`: `R = I / regularization` and `W = 0`.
 
     Args:
-        dim: width d of the features.
-        num_classes: targets C of the whole stream.
-        regularization: above 0; fixed from here on.
-        dtype: of both arrays.
+        dim: Width d of the features.
+        num_classes: Targets C of the whole stream.
+        regularization: Ridge r, above 0; it is fixed from here on.
+        dtype: Data type of both arrays.
 
     Returns:
         R [d, d] and W [d, C].
@@ -141,14 +138,14 @@ def recursive_update(
     inverse R' in the second equation; the old one gives other weights.
 
     Args:
-        inverse: R [d, d], `(gram + r I)^-1` of the samples so far.
-        weights: W [d, C].
-        x: features [b, d].
-        y: targets [b, C].
-        weight: [b]; rows of weight 0 change nothing, whatever they hold.
+        inverse: Inverse R = `(gram + r I)^-1` [d, d] of the samples so far.
+        weights: Solution W [d, C] of the samples so far.
+        x: Features [b, d].
+        y: Targets [b, C].
+        weight: Weights [b]; rows of weight 0 change nothing, whatever they hold.
 
     Returns:
-        R' and W'. R' is made symmetric, which rounding would undo step by step.
+        R' and W'.
 
     References:
         Y. Xu et al., "Advancing Cross-domain Discriminability in Continual Learning of
@@ -161,13 +158,15 @@ def recursive_update(
     inner = jnp.eye(x.shape[0], dtype=x.dtype) + _matmul(projected, x.T)
     gain = cho_solve(cho_factor(inner, lower=True), projected)
     inverse = inverse - _matmul(projected.T, gain)
+    # rounding would make R a little less symmetric with every update
     inverse = (inverse + inverse.T) / 2
     error = y - _matmul(x, weights)
     return inverse, weights + _matmul(inverse, _matmul(x.T, error))
 
 
 def _weighted_rows(x, y, weight, dtype):
-    """Rows times the root of their weight: every sum of products is then weighted."""
+    """Returns rows times the root of their weight, which weights every product."""
+    # padding may hold NaN, which a weight of 0 would not remove
     used = (weight > 0)[:, None]
     root = jnp.sqrt(jnp.where(weight > 0, weight, 0)).astype(dtype)[:, None]
     x = jnp.where(used, x, 0).astype(dtype) * root
@@ -175,4 +174,5 @@ def _weighted_rows(x, y, weight, dtype):
 
 
 def _matmul(a, b):
+    # sums of squares do not survive the shortened float32 of accelerators
     return jnp.matmul(a, b, precision="highest")

@@ -1,8 +1,8 @@
 """Losses over a batch of weighted rows and masked classes.
 
-Every mean is weighted, rows of weight 0 may hold anything (NaN too), and what is
-masked receives a gradient of exactly zero. Inputs of low precision are raised to
-float32; float64 stays float64.
+Every mean is weighted, rows of weight 0 may hold anything (NaN too), and masked entries
+receive a gradient of exactly zero. Inputs of low precision are raised to float32;
+float64 stays float64.
 """
 
 from typing import Literal
@@ -21,7 +21,7 @@ def unit_norm(z: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     """Scales each vector to length 1: `z / max(|z|, 1e-6)`.
 
     Args:
-        z: vectors [..., d]; a zero vector stays zero and has a finite gradient.
+        z: Vectors [..., d]; a zero vector stays zero and has a finite gradient.
 
     Returns:
         Vectors [..., d] of the same direction.
@@ -39,8 +39,8 @@ def mask_logits(
     """Replaces the logits of classes that are not allowed by a finite, low value.
 
     Args:
-        logits: scores [..., C].
-        allowed: classes that may win, [C] or a shape that broadcasts to `logits`.
+        logits: Scores [..., C].
+        allowed: Mask of allowed classes, [C] or a shape that broadcasts to `logits`.
 
     Returns:
         Logits [..., C] of the same dtype: `MASKED`, or the lowest finite number of
@@ -60,12 +60,12 @@ def weighted_mean(
     """Weighted mean `sum_b weight_b values_b / sum_b weight_b`.
 
     Rows of weight 0 add nothing and receive gradient 0. A value that is itself
-    computed from NaN must be made safe before it arrives here: zero times the NaN of
-    an earlier derivative is NaN.
+    computed from NaN must be replaced before it is passed: zero times the NaN of an
+    earlier derivative is NaN.
 
     Args:
-        values: one value a row, [b]; integers and booleans become numbers.
-        weight: at least 0, [b].
+        values: One value a row, [b]; integers and booleans become numbers.
+        weight: Weight of each row, at least 0, [b].
 
     Returns:
         The mean, or 0 when no row has a weight.
@@ -94,15 +94,15 @@ def cross_entropy(
     With `p = softmax` of `logits` over the allowed classes A and `e` the smoothing:
     `-(1 - e) log p[label] - e / |A| sum_(c in A) log p[c]`.
 
-    A row whose own label is not allowed cannot be right and counts for nothing. So
-    does a row with every class masked, and a label outside 0..C-1.
+    A row whose own label is not allowed cannot be right and is ignored. So is a row
+    with every class masked, or with a label outside 0..C-1.
 
     Args:
-        logits: scores [b, C].
-        label: class index [b].
-        weight: at least 0, [b].
-        allowed: classes of the softmax, [C] or [b, C].
-        label_smoothing: share of the target that is spread over the allowed classes.
+        logits: Scores [b, C].
+        label: Class index [b].
+        weight: Weight of each row, at least 0, [b].
+        allowed: Classes of the softmax, [C] or [b, C].
+        label_smoothing: Share of the target that is spread over the allowed classes.
 
     Returns:
         The loss, 0 when no row counts.
@@ -135,9 +135,9 @@ def cosine_distance(
     """Weighted mean of `1 - cos(z, z_reference)`, with the reference held fixed.
 
     Args:
-        z: features [b, d], need not be of unit norm.
-        z_reference: features [b, d] that no gradient flows into.
-        weight: at least 0, [b].
+        z: Features [b, d], need not be of unit norm.
+        z_reference: Features [b, d] that no gradient flows into.
+        weight: Weight of each row, at least 0, [b].
 
     Returns:
         A loss between 0 and 2.
@@ -166,13 +166,13 @@ def distillation(
     is `T (q - p)`, so that it keeps its order of magnitude when T changes.
 
     Args:
-        teacher_logits: [b, C]; no gradient flows into them.
-        student_logits: [b, C].
-        temperature: divisor of both logits.
-        allowed: classes of the softmax, [C] or [b, C].
-        weight: at least 0, [b].
-        form: `cross_entropy` adds the teacher's entropy: equal gradient, but the loss
-            of a perfect student is not 0.
+        teacher_logits: Scores [b, C]; no gradient flows into them.
+        student_logits: Scores [b, C].
+        temperature: Divisor of both logits.
+        allowed: Classes of the softmax, [C] or [b, C].
+        weight: Weight of each row, at least 0, [b].
+        form: Either `kl` or `cross_entropy`, which adds the teacher's entropy: the
+            gradient is the same, but the loss of a perfect student is not 0.
 
     Returns:
         The loss, 0 when no row counts.
@@ -194,7 +194,7 @@ def distillation(
     log_p = _log_softmax(teacher_logits, weight, allowed, temperature)
     log_q = _log_softmax(student_logits, weight, allowed, temperature)
     surprise = (log_p - log_q) if form == "kl" else -log_q
-    # exp of a masked entry is exactly 0, but 0 times a huge number is worth avoiding.
+    # The exponential of a masked entry is exactly 0, but its surprise may be huge.
     terms = jnp.where(allowed, jnp.exp(log_p) * surprise, 0)
     square = jnp.asarray(temperature, terms.dtype) ** 2
     return weighted_mean(square * jnp.sum(terms, axis=-1), weight)
@@ -212,6 +212,6 @@ def _log_softmax(
 
 
 def _rows(x: Float[Array, "b n"], weight: Float[Array, " b"]) -> Float[Array, "b n"]:
-    """Rows of a weight, zeros in place of the others, in float32 at least."""
+    """Returns rows with zeros where the weight is 0, in float32 at least."""
     dtype = jnp.float32 if jnp.finfo(x.dtype).bits < 32 else x.dtype
     return jnp.where((weight > 0)[:, None], x, 0).astype(dtype)

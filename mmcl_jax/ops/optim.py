@@ -1,4 +1,4 @@
-"""The optimizer of every method that trains: Adam with a cosine over each task."""
+"""The optimizer of every method that trains: AdamW, a cosine schedule for each task."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,9 +17,9 @@ class OptimizerOptions:
     """Options of AdamW.
 
     Attributes:
-        learning_rate: at the start of a task; a cosine takes it to 0.
-        weight_decay: decoupled.
-        clip_norm: global norm that gradients are clipped to; None: off.
+        learning_rate: Step size at the start of a task; a cosine takes it to 0.
+        weight_decay: Decoupled weight decay.
+        clip_norm: Global norm that gradients are clipped to; None turns it off.
     """
 
     learning_rate: Positive = 3e-3
@@ -28,7 +28,7 @@ class OptimizerOptions:
 
 
 def make(options: OptimizerOptions) -> optax.GradientTransformation:
-    """Returns everything but the learning rate, which `step_size` gives."""
+    """Returns the optimizer without its learning rate, which `step_size` gives."""
     clip = (
         optax.identity()
         if options.clip_norm is None
@@ -42,7 +42,7 @@ def make(options: OptimizerOptions) -> optax.GradientTransformation:
 def step_size(
     options: OptimizerOptions, step: Int[Array, ""], steps: Int[Array, ""]
 ) -> Float[Array, ""]:
-    """Returns `η (1 + cos(π step / steps)) / 2`; both are traced.
+    """Returns `η (1 + cos(π step / steps)) / 2` of two traced numbers.
 
     Tasks differ in their number of steps, and a new task must not recompile.
     """
@@ -59,10 +59,10 @@ def descend(
     """Returns where `steps` of plain Adam lead from `start`, for small side problems.
 
     Args:
-        loss: of the tree; every step sees all of its data.
-        start: tree of arrays.
-        steps: of Adam, one compiled loop.
-        learning_rate: constant.
+        loss: Loss of a tree; every step sees all of its data.
+        start: Tree of arrays.
+        steps: Number of Adam steps, run as one compiled loop.
+        learning_rate: Constant step size.
     """
     optimizer = optax.adam(learning_rate)
 
@@ -76,13 +76,14 @@ def descend(
 
 def masked(tree: PyTree, mask: PyTree) -> PyTree:
     """Returns `tree` with zeros where the 0/1 `mask` is 0."""
+    # a select, since 0 times a gradient that is not finite is NaN
     return jax.tree.map(lambda x, m: jnp.where(m > 0, x, 0), tree, mask)
 
 
 def apply(
     params: Params, updates: PyTree, mask: PyTree, size: Float[Array, ""]
 ) -> Params:
-    """Returns stepped params; where `mask` is 0 they are bitwise the old ones."""
+    """Returns the params after a step; where `mask` is 0 they are bitwise the same."""
     return jax.tree.map(
         lambda p, u, m: jnp.where(m > 0, p - size * u, p), params, updates, mask
     )

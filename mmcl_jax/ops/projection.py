@@ -1,4 +1,4 @@
-"""Updates that leave a linear map as it is on what it has seen."""
+"""Projections of updates that leave a linear map unchanged on what it has seen."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ def span(moment: Float[Array, "d d"], threshold: Scalar) -> Float[Array, "d d"]:
     """Returns the projector `P = U Uᵀ` on the strong directions of a second moment.
 
     Args:
-        moment: uncentred second moment `E x xᵀ`, symmetric.
-        threshold: eigenvectors U of eigenvalues above it count; 0: all that are not
-            lost in rounding.
+        moment: Uncentred second moment `E x xᵀ`, symmetric.
+        threshold: Eigenvalue above which an eigenvector is part of U; 0 keeps all that
+            are not lost in rounding.
 
     Returns:
-        A symmetric, idempotent matrix; zeros for a moment of nothing.
+        A symmetric, idempotent matrix; zeros for a moment of zeros.
 
     >>> span(jnp.diag(jnp.array([0.5, 0.0])), 0.1).tolist()
     [[1.0, 0.0], [0.0, 0.0]]
@@ -33,8 +33,8 @@ def spans(moments: PyTree, thresholds: PyTree) -> PyTree:
     """Returns `span` of every matrix in a tree of stacks `[g d d]`.
 
     Args:
-        moments: the stacks.
-        thresholds: one for each stack.
+        moments: Stacks of second moments.
+        thresholds: Threshold of each stack.
 
     Returns:
         A tree of stacks of projectors.
@@ -44,8 +44,8 @@ def spans(moments: PyTree, thresholds: PyTree) -> PyTree:
         jnp.full(len(stack), threshold)
         for stack, threshold in zip(stacks, jax.tree.leaves(thresholds), strict=True)
     ]
-    # one after another: on CPUs each batched decomposition waits inside the pool of
-    # threads that it needs, and two at a time can wait for ever
+    # one after another: on CPUs a batched decomposition waits inside the thread pool
+    # that it needs itself, so two at a time can deadlock
     projectors = jax.lax.map(
         lambda part: span(*part), (jnp.concatenate(stacks), jnp.concatenate(limits))
     )
@@ -63,9 +63,9 @@ def outside(
     For x in the span of P and y in that of P', `yᵀ (G - P' G P) x = 0`.
 
     Args:
-        update: G, of a map that takes x to `A x`.
-        outputs: projector P'.
-        inputs: projector P.
+        update: Update G of a map that takes x to `A x`.
+        outputs: Projector P' on the span of old outputs.
+        inputs: Projector P on the span of old inputs.
 
     References:
         X. Liu et al., "Continual Multimodal Contrastive Learning", NeurIPS 2025: the

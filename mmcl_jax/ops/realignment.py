@@ -1,9 +1,9 @@
 """Closed-form re-alignment of features with the text embeddings of the classes.
 
-After a task, features of different modalities and times lie in different places around
-the text they belong to. A matrix W, solved from stored Gaussian statistics without any
-gradient step, moves them: `z' = z W`. A class never trained on still has a logit,
-through its text embedding.
+After a task, features of different modalities and tasks lie in different places around
+the text embeddings of their classes. A matrix W, solved from stored Gaussian statistics
+without any gradient step, moves them: `z' = z W`. A class that was never trained still
+has a logit, through its text embedding.
 """
 
 from typing import NamedTuple
@@ -20,15 +20,15 @@ from mmcl_jax.ops.relevance import linear_discriminant
 
 
 class Realignment(NamedTuple):
-    """How logits follow from a feature; see `apply`.
+    """How logits are computed from a feature; see `apply`.
 
     Attributes:
-        matrix: W, acts on row vectors.
-        bias: added to the logits.
-        residual: what W cannot express of each class, 0 where off.
-        scale: factor of the products with the text embeddings.
-        cosine: whether moved features are brought to unit norm.
-        jitter: added to the diagonal of a matrix that could not be solved with else.
+        matrix: Matrix W, which acts on row vectors.
+        bias: Bias added to the logits.
+        residual: Part of each class's direction that W cannot express; 0 where off.
+        scale: Factor of the products with the text embeddings.
+        cosine: Whether moved features are scaled to unit norm.
+        jitter: Largest number added to the diagonal of a matrix to solve it.
     """
 
     matrix: Float[Array, "d d"]
@@ -42,13 +42,13 @@ class Realignment(NamedTuple):
 def identity(
     num_classes: int, dim: int, scale: Scalar = 100.0, dtype: DTypeLike = jnp.float32
 ) -> Realignment:
-    """The re-alignment that changes nothing: logits are `scale` times the cosine.
+    """Returns the re-alignment that changes nothing, with logits `scale` times cosines.
 
     Args:
-        num_classes: class slots C.
-        dim: width d.
-        scale: the encoder's logit scale; a factor, not a temperature.
-        dtype: of the arrays.
+        num_classes: Class slots C.
+        dim: Width d of the features.
+        scale: The encoder's logit scale; a factor, not a temperature.
+        dtype: Data type of the arrays.
 
     Returns:
         A `Realignment` of the same structure as any other.
@@ -66,15 +66,15 @@ def identity(
 def apply(
     realignment: Realignment, z: Float[Array, "b d"], text: Float[Array, "C d"]
 ) -> Float[Array, "b C"]:
-    """Logits `scale * z' U^T + z residual + bias` with `z' = z W`.
+    """Returns logits `scale * z' U^T + z residual + bias` with `z' = z W`.
 
-    With `cosine` set, z' is brought to unit norm first, so that the logits are `scale`
-    times a cosine. Otherwise (`discriminant`) they are log odds, and of scale 1.
+    With `cosine` set, z' is scaled to unit norm first, so that the logits are `scale`
+    times a cosine. Otherwise (`discriminant`) they are log odds, with scale 1.
 
     Args:
-        realignment: of `identity`, `regression` or `discriminant`.
-        z: unit-norm features [b, d].
-        text: unit-norm text embeddings U [C, d].
+        realignment: Result of `identity`, `regression`, `discriminant` or `gradient`.
+        z: Unit-norm features [b, d].
+        text: Unit-norm text embeddings U [C, d].
 
     Returns:
         Unmasked logits [b, C].
@@ -101,21 +101,21 @@ def gradient(
     steps: int = 100,
     learning_rate: float = 1e-3,
 ) -> Realignment:
-    """Descends `CE(scale z' u) + r |W - I|^2` with z' = z W, brought to unit norm.
+    """Minimises `CE(scale z' u) + r |W - I|^2` with z' = z W, scaled to unit norm.
 
-    Adam from W = I, every step over all features: the iterative rival of the closed
-    forms, as classifiers are aligned on draws from stored Gaussians.
+    Adam from W = I, every step over all features: the iterative alternative to the
+    closed forms, as SLCA aligns classifiers on draws from stored Gaussians.
 
     Args:
-        features: draws [n, d].
-        label: their classes [n].
-        weight: at least 0, [n].
-        text: text embeddings [C, d].
-        allowed: classes of the softmax [C].
-        regularization: r.
-        scale: the encoder's logit scale.
-        steps: of Adam.
-        learning_rate: of Adam.
+        features: Draws [n, d].
+        label: Class of each draw [n].
+        weight: Weight of each draw, at least 0, [n].
+        text: Text embeddings [C, d].
+        allowed: Classes of the softmax [C].
+        regularization: Weight r of the distance from the identity.
+        scale: The encoder's logit scale.
+        steps: Number of Adam steps.
+        learning_rate: Step size of Adam.
 
     References:
         G. Zhang et al., "SLCA: Slow Learner with Classifier Alignment", ICCV 2023.
@@ -139,10 +139,10 @@ def mean_shifts(
     class_modality: Int[Array, " C"],
     num_modalities: int,
 ) -> Float[Array, "m d"]:
-    """What moves the features of each modality onto the texts of its classes.
+    """Returns the shift of each modality's features onto the texts of its classes.
 
-    `mean_c text_c - mean_c mean_c` over the used classes of a modality: the modality
-    gap, as d numbers. 0 for a modality without a class.
+    It is the mean of `text_c - mean_c` over the used classes of a modality: the
+    modality gap, as a vector. 0 for a modality without a class.
 
     References:
         V. W. Liang et al., "Mind the Gap: Understanding the Modality Gap in Multi-modal
@@ -162,7 +162,7 @@ def regression(
     regularization: Scalar = 1e-2,
     scale: Scalar = 100.0,
 ) -> Realignment:
-    """Least squares from features to the text embedding of their class.
+    """Solves least squares from features to the text embedding of their class.
 
     `W = (G + r I)^-1 (Q + r I)` with `r = regularization`,
     `G = S + sum_c prior_c mean_c mean_c^T` and `Q = sum_c prior_c mean_c text_c^T`:
@@ -170,12 +170,12 @@ def regression(
     class mean `mean_c` and covariance S. Large r gives W = I.
 
     Args:
-        mean: class means [C, d].
-        covariance: shared within-class covariance S [d, d].
-        text: text embeddings [C, d].
-        prior: class weights [C], scaled here to sum 1; 0 = takes no part.
-        regularization: at least 0; unit-norm features have `tr G = 1`.
-        scale: the encoder's logit scale.
+        mean: Class means [C, d].
+        covariance: Shared within-class covariance S [d, d].
+        text: Text embeddings [C, d].
+        prior: Class weights [C], scaled here to sum 1; 0 = takes no part.
+        regularization: Ridge r, at least 0; unit-norm features have `tr G = 1`.
+        scale: The encoder's logit scale.
 
     Returns:
         A `Realignment` with cosine logits, no bias and no residual; the identity when
@@ -196,6 +196,7 @@ def regression(
     gram = covariance + _matmul((share * mean).T, mean)
     factor, jitter = cholesky_with_jitter(gram + ridge)
     matrix = cho_solve((factor, True), _matmul((share * mean).T, text) + ridge)
+    # without a class the solve would shrink features, not leave them as they are
     unchanged = identity(num_classes, dim, scale, mean.dtype)
     return unchanged._replace(
         matrix=jnp.where(jnp.any(used), matrix, unchanged.matrix), jitter=jitter
@@ -210,7 +211,7 @@ def discriminant(
     regularization: Scalar = 1e-4,
     residual: bool = False,
 ) -> Realignment:
-    """The linear discriminant of the classes, expressed through their text embeddings.
+    """Expresses the linear discriminant of the classes through their text embeddings.
 
     With A, bias of `relevance.linear_discriminant` and U the text embeddings of the
     classes that take part: `W = A^T U (U^T U + r I)^-1`, the minimiser of
@@ -223,14 +224,14 @@ def discriminant(
     within-class covariance, which text embeddings, strongly correlated, need most.
 
     Args:
-        mean: class means [C, d].
-        covariance: shared within-class covariance [d, d].
-        text: text embeddings [C, d].
-        prior: class probabilities [C] up to a factor; 0 = takes no part.
-        regularization: r relative to the mean non-zero eigenvalue of `U^T U`, which is
-            1 for up to d unit-norm text embeddings.
-        residual: keep `A^T - W U^T` for the classes that take part, which makes their
-            logits the discriminant's for any number of classes.
+        mean: Class means [C, d].
+        covariance: Shared within-class covariance [d, d].
+        text: Text embeddings [C, d].
+        prior: Class probabilities [C] up to a factor; 0 = takes no part.
+        regularization: Ridge r relative to the mean non-zero eigenvalue of `U^T U`,
+            which is 1 for up to d unit-norm text embeddings.
+        residual: Whether `A^T - W U^T` is kept for the classes that take part, which
+            makes their logits the discriminant's for any number of classes.
 
     Returns:
         A `Realignment` with log odds as logits. A class that takes no part gets the
@@ -238,9 +239,9 @@ def discriminant(
         identity when no class takes part.
 
     References:
-        S.-A. Rebuffi et al., "iCaRL", CVPR 2017, for the nearest-mean rule that this
-        is with whitening; A. Panos et al., "First Session Adaptation", ICCV 2023, for
-        a discriminant head on features of a pre-trained network.
+        S.-A. Rebuffi et al., "iCaRL", CVPR 2017, for the nearest-mean rule, which this
+        extends by whitening; A. Panos et al., "First Session Adaptation", ICCV 2023,
+        for a discriminant head on features of a pre-trained network.
     """
     num_classes, dim = mean.shape
     used = prior > 0
@@ -254,8 +255,8 @@ def discriminant(
     gram = gram + ridge * jnp.eye(dim, dtype=mean.dtype)
     factor, of_text = cholesky_with_jitter(gram)
     matrix = jnp.zeros((dim, dim), mean.dtype)
-    # U^T U squares the condition number of U; a second pass, on the true residual, wins
-    # back digits that float32 lost.
+    # U^T U squares the condition number of U; a second pass, on the true residual,
+    # recovers digits that float32 lost.
     for _ in range(2):
         missing = direction.T - _matmul(matrix, text.T)
         gradient = _matmul(missing, text) - ridge * matrix
@@ -273,6 +274,7 @@ def discriminant(
         cosine=jnp.asarray(False),
         jitter=jnp.maximum(jitter, of_text),
     )
+    # a select per leaf, since the number of classes is traced
     return Realignment(
         *(jnp.where(number > 0, a, b) for a, b in zip(solved, unchanged, strict=True))
     )

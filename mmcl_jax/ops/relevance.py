@@ -1,8 +1,9 @@
-"""Which modality a sample belongs to, and the blend of prompts that follows from it.
+"""The modality that a sample belongs to, and the blend of prompts that results.
 
 A router scores the frozen, un-prompted feature of a sample (its query): a linear
-discriminant over all classes, reduced to one score a modality. As queries never drift,
-the router needs no gradient, no replay, and does not depend on the order of tasks.
+discriminant over all classes, reduced to one score per modality. As queries never
+drift, the router needs neither gradients nor replay, and is independent of the order of
+tasks.
 """
 
 import jax
@@ -20,12 +21,12 @@ _BISECTIONS = 50
 def modalities_of(
     classes: Bool[Array, " C"], class_modality: Int[Array, " C"], num_modalities: int
 ) -> Bool[Array, " m"]:
-    """Modalities that have at least one of the given classes.
+    """Returns the modalities that have at least one of the given classes.
 
     Args:
-        classes: mask over class slots [C].
-        class_modality: modality of each slot [C].
-        num_modalities: m.
+        classes: Mask over class slots [C].
+        class_modality: Modality of each slot [C].
+        num_modalities: Number m of modalities.
     """
     return jnp.any(_member(classes, class_modality, num_modalities), axis=0)
 
@@ -33,15 +34,15 @@ def modalities_of(
 def balanced_prior(
     classes: Bool[Array, " C"], class_modality: Int[Array, " C"], num_modalities: int
 ) -> Float[Array, " C"]:
-    """Class weights that give every modality the same weight, whatever its size.
+    """Returns class weights that give every modality the same weight.
 
     `prior_c = 1 / (number of modalities * number of classes of c's modality)`, counted
     among `classes`.
 
     Args:
-        classes: mask over class slots [C].
-        class_modality: modality of each slot [C].
-        num_modalities: m.
+        classes: Mask over class slots [C].
+        class_modality: Modality of each slot [C].
+        num_modalities: Number m of modalities.
 
     Returns:
         Weights [C] of sum 1, 0 outside `classes`; all 0 when there is no class.
@@ -61,22 +62,22 @@ def linear_discriminant(
     covariance: Float[Array, "d d"],
     prior: Float[Array, " C"],
 ) -> tuple[Float[Array, "C d"], Float[Array, " C"], Float[Array, ""]]:
-    """Linear discriminant of classes with one covariance: `logits = x A^T + b`.
+    """Returns the discriminant `logits = x A^T + b` of classes with one covariance.
 
     With m the mean of the class means under `prior`, `A_c = S^-1 (mean_c - m)` and
     `b_c = -(mean_c - m)^T S^-1 (mean_c + m) / 2 + log prior_c`.
 
     Deviation: the textbook has m = 0. A common m adds the same number to all logits of
-    a sample, which the softmax ignores, but keeps A small where all classes share a
-    large mean (the cone of one modality), and with it the rounding of float32.
+    a sample, which the softmax ignores. It keeps A, and with it the rounding errors of
+    float32, small where all classes share a large mean (the cone of one modality).
 
     Args:
-        mean: class means [C, d].
-        covariance: shared within-class covariance S [d, d].
-        prior: class probabilities [C] up to a factor; 0 = takes no part.
+        mean: Class means [C, d].
+        covariance: Shared within-class covariance S [d, d].
+        prior: Class probabilities [C] up to a factor; 0 = takes no part.
 
     Returns:
-        A [C, d] and b [C]; 0 and `losses.MASKED` where the prior is 0. And the jitter,
+        A [C, d] and b [C], 0 and `losses.MASKED` where the prior is 0; and the jitter,
         see `gaussians.cholesky_with_jitter`.
 
     >>> mean, prior = jnp.array([[0.0, 0], [2, 0]]), jnp.full(2, 0.5)
@@ -109,16 +110,16 @@ def discriminant(
     priors: Float[Array, " C"],
     shrinkage: Scalar,
 ) -> tuple[Float[Array, "C d"], Float[Array, " C"], Float[Array, ""]]:
-    """The `linear_discriminant` of stored statistics, with their pooled covariance.
+    """Returns the `linear_discriminant` of stored statistics, covariance pooled.
 
     Args:
-        stats: statistics of queries.
-        class_seen: classes that may win [C]; those without samples are left out too.
-        priors: class probabilities [C] up to a factor, such as `balanced_prior`.
-        shrinkage: of the covariance, between 0 and 1.
+        stats: Statistics of queries.
+        class_seen: Classes that may win [C]; those without samples are left out too.
+        priors: Class probabilities [C] up to a factor, such as `balanced_prior`.
+        shrinkage: Shrinkage of the covariance, between 0 and 1.
 
     Returns:
-        A [C, d] and b [C]: `logits = query A^T + b`. And the jitter.
+        A [C, d] and b [C], with `logits = query A^T + b`; and the jitter.
     """
     prior = jnp.where(class_seen & (stats.count > 0), priors, 0)
     return linear_discriminant(stats.mean, covariance(stats, shrinkage), prior)
@@ -132,17 +133,17 @@ def modality_scores(
     class_seen: Bool[Array, " C"],
     num_modalities: int,
 ) -> Float[Array, "b m"]:
-    """Score of each modality: log-sum-exp of its classes' logits.
+    """Returns the score of each modality: log-sum-exp of its classes' logits.
 
     This is the Bayes rule for the modality: it sums the class probabilities.
 
     Args:
-        query: frozen features [b, d].
-        A: class directions [C, d] of `discriminant`.
-        b: class offsets [C].
-        class_modality: modality of each class [C].
-        class_seen: classes that take part [C].
-        num_modalities: m.
+        query: Frozen features [b, d].
+        A: Class directions [C, d] of `discriminant`.
+        b: Class offsets [C].
+        class_modality: Modality of each class [C].
+        class_seen: Classes that take part [C].
+        num_modalities: Number m of modalities.
 
     Returns:
         Scores [b, m] in log space; `losses.MASKED` for modalities without a class.
@@ -159,12 +160,12 @@ def relevance(
     seen_modalities: Bool[Array, "... m"],
     temperature: Scalar,
 ) -> Float[Array, "b m"]:
-    """Blend weights `softmax(scores / temperature)` over the seen modalities.
+    """Returns blend weights `softmax(scores / temperature)` over seen modalities.
 
     Args:
-        scores: [b, m].
-        seen_modalities: mask [m] or [b, m].
-        temperature: divisor of the scores; large = uniform, small = one-hot.
+        scores: Scores [b, m] of the router.
+        seen_modalities: Mask [m] or [b, m].
+        temperature: Divisor of the scores; large = uniform, small = one-hot.
 
     Returns:
         Weights [b, m] of sum 1; exactly 0 where unseen, all 0 if none was seen.
@@ -186,17 +187,19 @@ def residual_relevance(
     temperature: Scalar,
     share: Scalar,
 ) -> Float[Array, "b m"]:
-    """Blend weights that keep the own prompt whole: 1 + `share` of the others.
+    """Returns blend weights of 1 for the own prompt and `share` for the others.
 
     With these weights `blend` gives `P_own + share * sum_(n != own) w_n P_n`, where w
-    is the softmax over the other seen modalities: something even of a certain router.
+    is the softmax over the other seen modalities, so that they take part even where the
+    router is certain.
 
     Args:
-        scores: [b, m].
-        own_modality: modality [b] whose prompt stays whole, known or the best score.
-        seen_modalities: mask [m] or [b, m].
-        temperature: divisor of the scores.
-        share: weight of the others together.
+        scores: Scores [b, m] of the router.
+        own_modality: Modality [b] whose prompt has weight 1: the given one, or that of
+            the best score.
+        seen_modalities: Mask [m] or [b, m].
+        temperature: Divisor of the scores.
+        share: Total weight of the others.
 
     Returns:
         Weights [b, m].
@@ -216,7 +219,7 @@ def calibrate_temperature(
     low: Scalar = 1e-2,
     high: Scalar = 1e2,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Temperature at which a sample's own modality has weight `target` on average.
+    """Finds the temperature at which the own modality has mean weight `target`.
 
     Modalities are so easy to tell apart that a plain softmax is one-hot and nothing is
     shared. The mean own weight falls with the temperature as long as the own modality
@@ -227,18 +230,18 @@ def calibrate_temperature(
     and with 1 / shrinkage, to hundreds and more, where an absolute bound would clamp.
 
     Args:
-        scores: [b, m].
-        own_modality: true modality [b].
-        seen_modalities: mask [m] or [b, m].
-        weight: at least 0, [b].
-        target: wanted mean weight of the own modality.
-        low: lower bound in units of the mean range.
-        high: upper bound in units of the mean range.
+        scores: Scores [b, m] of the router.
+        own_modality: True modality [b].
+        seen_modalities: Mask [m] or [b, m].
+        weight: Weight of each row, at least 0, [b].
+        target: Wanted mean weight of the own modality.
+        low: Lower bound in units of the mean range.
+        high: Upper bound in units of the mean range.
 
     Returns:
         The temperature for `relevance`, and the mean own weight it achieves. If the
         target cannot be reached the temperature is a bound: `high` if even that leaves
-        too much (one modality: always 1), `low` if the router is right too seldom.
+        too much (one modality: always 1), `low` if the router errs too often.
     """
     used = weight > 0
     scores = jnp.where(used[:, None], scores, 0)
@@ -268,11 +271,11 @@ def calibrate_temperature(
 
 
 def blend(weights: Float[Array, "b m"], prompts: PyTree) -> PyTree:
-    """A prompt for each sample: `P_b = sum_m weights_bm prompts_m`, leaf by leaf.
+    """Returns `P_b = sum_m weights_bm prompts_m`, the prompt of each sample.
 
     Args:
-        weights: [b, m].
-        prompts: pytree of arrays [m, ...].
+        weights: Blend weights [b, m].
+        prompts: Pytree of arrays [m, ...], blended leaf by leaf.
 
     Returns:
         The same pytree of arrays [b, ...]; a one-hot row returns that prompt exactly.

@@ -1,6 +1,6 @@
 """A fixed number of samples of a stream, each kept with the same probability.
 
-Each sample draws a number, and the samples of the largest numbers stay. So the buffer
+Each sample draws a number, and the samples with the largest numbers stay. So the buffer
 does not depend on how the stream is cut into batches, needs no counter, and an empty
 slot is one with a negative number.
 
@@ -25,8 +25,8 @@ class Reservoir(NamedTuple):
     """The samples that are kept.
 
     Attributes:
-        rows: tree of arrays with the k slots in front; zeros in empty ones.
-        priority: uniform draw of each sample; -1 in empty slots.
+        rows: Tree of arrays with the k slots on the leading axis; empty ones are zero.
+        priority: Uniform draw of each sample; -1 in empty slots.
     """
 
     rows: PyTree
@@ -34,7 +34,7 @@ class Reservoir(NamedTuple):
 
 
 def row_bytes(shapes: PyTree) -> int:
-    """Returns what a slot takes; `shapes`: a `ShapeDtypeStruct` of each column.
+    """Returns the bytes of a slot, with a `ShapeDtypeStruct` for each column.
 
     >>> row_bytes({"label": jax.ShapeDtypeStruct((), jnp.int32)})
     8
@@ -59,15 +59,16 @@ def add(
     """Offers a batch; of n samples in all, each is kept with probability `min(1, k/n)`.
 
     Args:
-        reservoir: k slots.
-        rows: tree as `reservoir.rows`; its dtypes are taken on.
-        weight: rows of weight 0 are not offered.
-        id: of each sample, unique among those offered under this key.
-        key: random key; with `id` it decides, and a row's place in the batch does not.
+        reservoir: Reservoir of k slots.
+        rows: Tree like `reservoir.rows`, to whose dtypes it is cast.
+        weight: Weights; rows of weight 0 are not offered.
+        id: Id of each sample, unique among those offered under this key.
+        key: Random key; it decides together with `id`, not with a row's place.
     """
+    # keyed by id, so that a sample draws the same number in any batch or resumed run
     draw = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(id)
     offered = jnp.where(weight > 0, draw, _EMPTY)
-    # among equals the first wins, so padding never takes an empty slot
+    # top_k is stable: of equal priorities the stored slot wins over padding
     priority, kept = jax.lax.top_k(
         jnp.concatenate([reservoir.priority, offered]), len(reservoir.priority)
     )
@@ -85,7 +86,7 @@ def draw(
     """Draws samples without replacement.
 
     Returns:
-        `min(number, k)` rows, and their weights: 0 where fewer samples are there.
+        `min(number, k)` rows, and their weights: 0 for those from empty slots.
     """
     size = min(number, len(reservoir.priority))
     lots = jax.random.uniform(key, reservoir.priority.shape)

@@ -1,6 +1,6 @@
 """Randomness by name: keys come from a seed, a purpose and indices, never from state.
 
-Nothing random is stored, so a resumed run draws what an unbroken one would have drawn.
+No random state is stored, so a resumed run draws what an uninterrupted one would have.
 """
 
 import zlib
@@ -13,6 +13,7 @@ from mmcl_jax.types import Key
 
 def key(seed: int, purpose: str, *indices: int | jax.Array) -> Key:
     """Returns the key of `purpose` at `indices`, for instance a task and a step."""
+    # a checksum, since `hash` of a text differs between processes
     k = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
     for index in indices:
         k = jax.random.fold_in(k, index)

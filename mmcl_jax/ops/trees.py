@@ -9,7 +9,7 @@ from mmcl_jax.types import PyTree
 
 
 def copy(tree: PyTree) -> PyTree:
-    """Returns the tree in buffers of its own, which may be donated by themselves."""
+    """Returns the tree in new buffers, which may be donated apart from the old ones."""
     return jax.tree.map(jnp.copy, tree)
 
 
@@ -30,7 +30,7 @@ def interpolate(start: PyTree, end: PyTree, share: Scalar) -> PyTree:
     """
     share = jnp.asarray(share)
     between = jax.tree.map(lambda a, b: a + share * (b - a), start, end)
-    # `a + 1 (b - a)` rounds
+    # `a + 1 (b - a)` is rounded, and need not be b
     return select(share == 1, end, between)
 
 
@@ -50,9 +50,9 @@ def quadratic_penalty(
     """Returns `1/2 sum_i F_i (θ_i - θ*_i)²` over all entries of all leaves.
 
     Args:
-        tree: θ.
-        centre: θ*, of the same structure; no gradient flows into it.
-        importance: F, of the same structure, at least 0; no gradient either.
+        tree: Parameters θ.
+        centre: Anchor θ* of the same structure; no gradient flows into it.
+        importance: Weights F of the same structure, at least 0; no gradient either.
 
     >>> tree, centre = jnp.array([1.0, -1.0]), jnp.array([0.0, 1.0])
     >>> float(3 * quadratic_penalty(tree, centre, jnp.array([2.0, 0.5])))
@@ -81,5 +81,5 @@ def tangent(
 
 
 def nbytes(tree: PyTree) -> int:
-    """Returns the bytes that the arrays of `tree` take."""
+    """Returns the total size of the arrays of `tree` in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,4 +1,4 @@
-"""COMM, as we read it: its method, and the parts that it is made of."""
+"""COMM, as we read it: the method and its parts."""
 
 from mmcl_jax.methods.comm.method import make
 from mmcl_jax.methods.comm.options import Options

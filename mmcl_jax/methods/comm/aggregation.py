@@ -1,7 +1,7 @@
 """How COMM combines adapters: snapshots within a modality, blends across modalities.
 
-Arithmetic on stacks of adapters `{tower: [s ...]}` with one slot a modality, so it is
-the same for every kind of adapter, and for the context of class names.
+It is arithmetic on stacks of adapters `{tower: [s ...]}` with one slot per modality, so
+it is the same for every kind of adapter, and for the context of class names.
 """
 
 from typing import Literal
@@ -45,16 +45,16 @@ def used_adapters(
 ) -> PyTree:
     """Returns the adapters in use: anchors `A`, with the active ones mixed in.
 
-    `A + share (Θ - A)` where share is `1 / k` in the k-th task of a modality
+    They are `A + share (Θ - A)` where share is `1 / k` in the k-th task of a modality
     (`running_mean` of its snapshots and the current adapter), `rate` (`exponential`
     mean) or 1 (`latest`). A modality's first adapter is used as it is.
 
     Args:
-        model: which modalities each tower has.
-        kind: one of the three.
-        rate: of the exponential mean.
-        stacks: trained adapters Θ.
-        memory: `anchor`, `snapshots [m]` counted, `active [m]`.
+        model: Static facts, such as the modalities of each tower.
+        kind: One of the three aggregations.
+        rate: Share of the current adapter in the exponential mean.
+        stacks: Trained adapters Θ.
+        memory: Memory with `anchor`, the number `snapshots [m]`, and `active [m]`.
     """
     active = memory["active"].astype(jnp.float32)
     snapshots = memory["snapshots"].astype(jnp.float32)
@@ -67,7 +67,7 @@ def used_adapters(
     share = by_slot(model, stacks, jnp.where(snapshots > 0, share, 1.0))
 
     def mix(anchor: Array, new: Array, s: Array) -> Array:
-        # exact at both ends, where the sum would round
+        # exact at both ends, where the sum would be rounded
         between = anchor + s * (new - anchor)
         return jnp.where(s == 0, anchor, jnp.where(s == 1, new, between))
 
@@ -103,14 +103,14 @@ def blend_weights(
     """Returns the weight of each modality's adapter.
 
     Args:
-        scores: of the router.
-        own: modality `[b]` whose adapter a sample would have alone.
-        allowed: modalities that may take part.
-        kind: `soft`: `softmax(scores / T)`; `residual`: the own adapter whole and
-            `residual_share` of the softmax over the others; `uniform`: all alike;
-            `hard`, `none`: `own` alone.
-        temperature: T.
-        residual_share: of `residual`.
+        scores: Scores of the router.
+        own: Modality `[b]` whose adapter a sample would have alone.
+        allowed: Mask of the modalities that may take part.
+        kind: `soft`: `softmax(scores / T)`; `residual`: weight 1 for the own adapter
+            and `residual_share` of the softmax over the others; `uniform`: equal
+            weights; `hard`, `none`: `own` alone.
+        temperature: Temperature T of the softmax.
+        residual_share: Total weight of the others in the residual blend.
     """
     if kind in ("hard", "none"):
         return jax.nn.one_hot(own, scores.shape[1])
@@ -133,14 +133,14 @@ def warm_started(
     """Starts each new modality at the blend of those that it resembles.
 
     Args:
-        model: which modalities each tower has.
-        stacks: trained adapters.
-        anchor: adapters in use of the modalities met.
-        mixing: weights over the anchors for each modality; a row of zeros: no relative.
-        new: modalities that are met for the first time.
+        model: Static facts, such as the modalities of each tower.
+        stacks: Trained adapters.
+        anchor: Adapters in use of the modalities met.
+        mixing: Weights over the anchors for each modality; zeros if it resembles none.
+        new: Mask of the modalities that are met for the first time.
 
     Returns:
-        Stacks; a modality without a relative keeps its draw.
+        Stacks; a modality that resembles none keeps its random start.
     """
     stacked = {}
     for tower, stack in stacks.items():

@@ -1,10 +1,10 @@
 """COMM, as we read it: aggregation within and across modalities, and re-alignment.
 
-The paper's text was not at hand: each uncertain part is an option, described in
+The paper's text was not available: each uncertain part is an option, described in
 `Options`, and nothing here claims the paper's numbers.
 
-The functions stand in the order in which a task calls them, each with the `Setup` in
-front that `make` binds.
+The functions stand in the order in which a task calls them; `make` binds the first
+argument of each, the `Setup`.
 
 References:
     Jin & Kim, Continual Learning for Multiple Modalities, arXiv 2503.08064, 2025.
@@ -60,16 +60,16 @@ from mmcl_jax.types import (
     PyTree,
 )
 
-# of the softened probabilities that are distilled
+# temperature of the probabilities that are distilled
 _TEMPERATURE = 2.0
 
 
 class Setup(NamedTuple):
-    """What stays as it is for the whole stream.
+    """What is fixed for the whole stream.
 
     Attributes:
-        model: The frozen encoder's static facts.
-        options: The switches of COMM.
+        model: Static facts of the encoder and the stream.
+        options: Switches of COMM.
         common: What a run chooses for every method; `sharing` is not read, since each
             modality has its own adapter.
     """
@@ -96,7 +96,7 @@ class Setup(NamedTuple):
 def make(model: Model, options: Options, common: Common) -> Method:
     """Returns our reading of COMM.
 
-    Of each modality `m` it keeps the trained adapter `Θ_m` and the anchor, the mean of
+    For each modality `m` it keeps the trained adapter `Θ_m` and the anchor, the mean of
     its snapshots. While the k-th task of `m` is learnt,
 
         P̄_m = ((k - 1) anchor_m + Θ_m) / k                          within a modality
@@ -125,7 +125,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         observe=bound(_observe),
         end_task=bound(_end_task),
         predict=bound(_predict),
-        # equal weights of all that were met know nothing of the sample
+        # equal weights of all modalities met do not depend on the sample
         uses_hint=(options.blend, options.mix_support) != ("uniform", "seen_now"),
         observes=options.realignment != "off",
     )
@@ -216,10 +216,10 @@ def _has_anchor(setup: Setup, memory: Memory, batch: Batch) -> Bool[Array, ""]:
 def _inject(
     setup: Setup, params: Params, context: Context, batch: Batch
 ) -> tuple[Pass, ...]:
-    """Returns the pass under `P(x)` and, where it is compared, that under the anchors.
+    """Returns the pass with `P(x)` and, where it is compared, that with the anchors.
 
-    Both have the same weights. The first task of a modality has no anchor, and is
-    spared the second pass.
+    Both have the same weights. The first task of a modality has no anchor, and skips
+    the second pass.
     """
     model, options, common = setup
     memory, tower = context.memory, model.tower_of(batch.modality)
@@ -270,7 +270,7 @@ def _loss(
 def _embedding_distance(
     setup: Setup, params: Params, context: Context, batch: Batch, features: Features
 ) -> Float[Array, ""]:
-    """Returns how far embeddings, or what they say, are from those of the anchors."""
+    """Returns the distance of embeddings, or of their logits, from the anchors'."""
     z, reference = features.embeddings
     if setup.options.self_regularization_form == "cosine":
         distance = losses.cosine_distance(z, reference, batch.weight)
@@ -305,12 +305,12 @@ def _parameter_distance(
         share,
     )
     distance = jax.tree.reduce(jnp.add, moved)
-    # a batch of nothing but padding moves nothing
+    # a batch of padding alone must leave the parameters unchanged
     return jnp.where(jnp.any(batch.weight > 0), distance, 0.0)
 
 
 def _named(setup: Setup, stacks: PyTree, context: Context) -> Context:
-    """Returns the context with the class texts that learnt words in `stacks` give."""
+    """Returns the context with the class texts under the learnt words in `stacks`."""
     if setup.common.class_context is None:
         return context
     return with_names(setup.model, stacks[CLASS_CONTEXT], context)
@@ -332,7 +332,7 @@ def _observe(
     features: Features,
     key: Key,
 ) -> Memory:
-    """Adds adapted features to their Gaussians, and notes how old ones would drift."""
+    """Adds adapted features to their Gaussians, and estimates the drift of old ones."""
     del params, key
     options, memory, classes = setup.options, context.memory, context.classes
     z = features.embeddings[0]
@@ -344,7 +344,7 @@ def _observe(
     }
     if options.drift_compensation:
         own = setup.model.modalities.index(batch.modality)
-        # the first task of a modality moves nothing that is stored
+        # no anchor, no drift: the first task of a modality leaves stored means alone
         before = jnp.where(_has_anchor(setup, memory, batch), features.embeddings[1], z)
         updated["drift"] = drift.update(
             memory["drift"],
@@ -361,7 +361,7 @@ def _observe(
 def _end_task(
     setup: Setup, params: Params, context: Context, key: Key
 ) -> tuple[Params, Memory]:
-    """Moves the anchors to the adapters in use, and solves the re-alignment."""
+    """Sets the anchors to the adapters in use, and solves the re-alignment."""
     model, options, _ = setup
     memory = context.memory
     memory = memory | {
@@ -371,7 +371,7 @@ def _end_task(
     anchor = _used(setup, params, memory)
     context = _named(setup, anchor, context._replace(memory=memory))
     if setup.joint:
-        # the router was trained since it was fitted: its scores have another size
+        # training rescaled the router's scores, so the temperature is calibrated again
         fitted = fit_router(model, options, params, context, key)
         memory = memory | {"router": fitted}
     return params, memory | {

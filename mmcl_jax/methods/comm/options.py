@@ -10,47 +10,49 @@ from mmcl_jax.methods.router import RelevanceKind
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is uncertain in our reading, each a switch.
+    """Switches for the parts of the method that our reading leaves uncertain.
 
     Attributes:
-        aggregation: which adapter of a modality is used: the `running_mean` of its
+        aggregation: Adapter of a modality that is used: the `running_mean` of its
             snapshots and the current one, their `exponential` mean, or the `latest`.
-        aggregation_rate: share of the current adapter in the exponential mean.
-        self_regularization: weight of the distance to the modality's adapter before
-            the task; None: off.
-        self_regularization_form: that distance: `cosine` of features, `distillation`
+        aggregation_rate: Share of the current adapter in the exponential mean.
+        self_regularization: Weight of the distance to the modality's adapter before
+            the task; None turns it off.
+        self_regularization_form: That distance: `cosine` of features, `distillation`
             of the probabilities of the modality's classes, or squared distance of
-            the `parameters` in use, which needs no second forward.
-        relevance: how the router is fitted: in closed form (`discriminant`), by
+            the `parameters` in use, which needs no second forward pass.
+        relevance: How the router is fitted: in closed form (`discriminant`), by
             gradient before each task (`two_stage`), or in every step (`joint`).
-        blend: `soft`: adapters of the seen modalities weighted by relevance;
-            `residual`: the modality's own whole, the others added; `hard`: the most
-            relevant alone; `uniform`: all alike; `none`: its own.
-        residual_share: weight of the others together in the residual blend.
-        weighting: weights of each `instance`, or their mean over its modality (`task`).
-        mix_support: modalities that take part: all `seen_now`, or those that were
+        blend: Adapters of a sample: those of the seen modalities weighted by relevance
+            (`soft`); that of its modality, with the others added (`residual`); the most
+            relevant one (`hard`); all with equal weights (`uniform`); or that of its
+            modality (`none`).
+        residual_share: Total weight of the others in the residual blend.
+        weighting: Weights of each `instance`, or their mean over its modality (`task`).
+        mix_support: Modalities that take part: all `seen_now`, or those that were
             `seen_when_last_trained`, so that a new modality leaves old blends alone.
-        self_weight: mean relevance of a sample's own modality that the temperature is
+        self_weight: Mean relevance of a sample's own modality that the temperature is
             calibrated to; without it relevance is one-hot and nothing is shared.
             None: temperature 1.
-        given_route: when the modality is given: `raised`: its score is raised to the
-            largest, then blended as usual; `one_hot`: its adapter alone.
-        warm_start: whether a new modality starts from those that its queries resemble.
-        realignment: `discriminant` analysis mapped to the text space, `regression` on
-            the class texts, `gradient` descent on draws from the Gaussians,
-            `mean_shift` of each modality, or `off`.
-        realignment_regularization: ridge of its solve, see `docs/method.md`.
-        realignment_residual: whether the part of the discriminant that the class texts
-            cannot express is kept beside it, for classes that were learnt.
-        granularity: whether a class, a task or a modality has a Gaussian of its own.
-        covariance: of each Gaussian: its own in `full`, `diagonal`, `low_rank` plus
-            diagonal, `isotropic`; or one `tied` over all.
-        covariance_rank: of `low_rank`.
-        drift_compensation: whether stored class means follow the drift that a task
+        given_route: What a given modality does: its score is raised to the largest,
+            then blended as usual (`raised`), or its adapter is used alone (`one_hot`).
+        warm_start: Whether a new modality starts from those that its queries resemble.
+        realignment: Form of the re-alignment: `discriminant` analysis mapped to the
+            text space, `regression` on the class texts, `gradient` descent on draws
+            from the Gaussians, `mean_shift` of each modality, or `off`.
+        realignment_regularization: Ridge of its solve, see `docs/method.md`.
+        realignment_residual: Whether the part of the discriminant that the class texts
+            cannot express is kept separately, for classes that were learnt.
+        granularity: Whether each class, task or modality has its own Gaussian.
+        covariance: Covariance of each Gaussian: its own in `full`, `diagonal`,
+            `low_rank` plus diagonal, `isotropic`; or one `tied` over all.
+        covariance_rank: Rank of `low_rank`.
+        drift_compensation: Whether stored class means follow the drift that a task
             causes in the features of its modality, estimated on the task's samples.
-        shrinkage: of the covariances towards a multiple of the identity.
-        pseudo_samples: draws from each stored Gaussian, to calibrate or fit on; the
-            router takes fewer of more than 128 classes, see `router.pseudo_queries`.
+        shrinkage: Shrinkage of the covariances towards a multiple of the identity.
+        pseudo_samples: Number of draws from each stored Gaussian, to calibrate or fit
+            on; the router takes fewer from each of more than 128 classes, see
+            `router.pseudo_queries`.
     """
 
     aggregation: Aggregation = "running_mean"

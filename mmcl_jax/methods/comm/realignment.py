@@ -1,4 +1,4 @@
-"""Re-alignment in COMM: which Gaussians there are, and what is solved from them."""
+"""Re-alignment in COMM: its Gaussians, and the solve from them."""
 
 import functools
 from typing import Any
@@ -14,7 +14,7 @@ from mmcl_jax.types import Context, Key, Memory
 
 
 def num_groups(model: Model, options: Options) -> int:
-    """Returns how many Gaussians there are."""
+    """Returns the number of Gaussians."""
     return {
         "class": model.num_classes,
         "task": model.num_stages,
@@ -23,12 +23,12 @@ def num_groups(model: Model, options: Options) -> int:
 
 
 def covariance_group(options: Options, group: Array) -> Array:
-    """Returns which covariance each class has `[C]`; one if it is tied."""
+    """Returns the index of each class's covariance `[C]`, 0 for all if it is tied."""
     return jnp.zeros_like(group) if options.covariance == "tied" else group
 
 
 def group_of(options: Options, memory: Memory, context: Context) -> Array:
-    """Returns which Gaussian each class belongs to `[C]`."""
+    """Returns the index of the Gaussian that each class belongs to `[C]`."""
     classes = context.classes
     return {
         "class": jnp.arange(len(classes.modality)),
@@ -40,7 +40,7 @@ def group_of(options: Options, memory: Memory, context: Context) -> Array:
 def realigned(
     model: Model, options: Options, context: Context, key: Key
 ) -> dict[str, Any]:
-    """Returns the re-alignment and the shifts that follow from the Gaussians."""
+    """Returns the re-alignment or the shifts solved from the Gaussians."""
     memory, classes = context.memory, context.classes
     kind, strength = options.realignment, options.realignment_regularization
     if kind == "off":
@@ -49,6 +49,7 @@ def realigned(
     stats = memory["features"]
     if options.granularity != "class":
         stats = gaussians.coarsen(stats, group, num_groups(model, options))
+    # classes in the table may still have no samples: their mean says nothing
     seen = classes.seen & (stats.count > 0)
     if kind == "mean_shift":
         shift = realignment.mean_shifts(

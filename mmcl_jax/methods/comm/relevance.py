@@ -1,4 +1,4 @@
-"""Relevance in COMM: the router, and the weights of adapters that follow from it."""
+"""Relevance in COMM: the router, and the weights of adapters computed from it."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians, losses, relevance
 from mmcl_jax.types import Batch, Context, Key, Params, PyTree
 
-# rows of stored queries in a step of joint training
+# rows drawn from the Gaussians of queries in each step of joint training
 _REHEARSED = 64
 
 
@@ -40,13 +40,13 @@ def relevance_weights(
     if context.train and options.blend == "none":
         return (batch.hint[:, None] == jnp.arange(len(own_tower))) * 1.0
     known = ((memory["snapshots"] > 0) | memory["active"]) & own_tower
-    # before any modality of this tower was met, its untrained adapters serve
+    # before any modality of this tower was met, its untrained adapters are used
     known = jnp.where(known.any(), known, own_tower)
     evidence = scores(model, options, params, context, batch.query)
     evidence = losses.mask_logits(evidence, known)
     own = evidence.argmax(-1)
     allowed = jnp.broadcast_to(known, evidence.shape)
-    # soft weights are trained as they are used when no modality is given
+    # in training soft weights ignore the hint, as in a prediction without one
     if not context.train or options.blend in ("residual", "none"):
         given = (batch.hint[:, None] == jnp.arange(evidence.shape[1])) & known
         evidence = jnp.where(given, evidence.max(-1, keepdims=True), evidence)
@@ -59,7 +59,7 @@ def relevance_weights(
     if options.weighting == "task":
         mean = memory["router"]["mean_relevance"][own]
         kept = jnp.where(allowed, mean, 0.0)
-        # before anything was met, nobody may take part
+        # before any modality was met none takes part, and 0 / 0 must not arise
         total = jnp.where(kept.any(-1), kept.sum(-1), 1.0)
         return kept * (mean.sum(-1) / total)[:, None]
     return blend_weights(
@@ -98,7 +98,7 @@ def router_loss(
             (drawn, classes.modality[label], weight),
         )
     )
-    # a batch of nothing but padding moves nothing
+    # a batch of padding alone must leave the parameters unchanged
     return jnp.where(jnp.any(batch.weight > 0), of_batch + of_draws, 0.0)
 
 
@@ -111,7 +111,7 @@ def warm_start(
 ) -> Params:
     """Starts each new modality at the blend of those that its queries resemble.
 
-    The router of the tasks before scores the new classes' mean queries; the mean of
+    The router fitted before this task scores the new classes' mean queries; the mean of
     its weights blends the anchors.
     """
     memory, classes = context.memory, context.classes
@@ -134,11 +134,11 @@ def warm_start(
 def fit_router(
     model: Model, options: Options, params: Params, context: Context, key: Key
 ) -> PyTree:
-    """Fits relevance to all queries so far, by their Gaussians alone.
+    """Fits relevance to all queries so far, from their Gaussians alone.
 
     The temperature is calibrated on draws from the Gaussians: scores grow with every
-    class that the router knows, so that an old temperature would make the weight of the
-    own modality smaller with each task.
+    class that the router knows, so with an old temperature the weight of the own
+    modality would shrink with each task.
     """
     memory, classes = context.memory, context.classes
     stats, num_modalities = memory["queries"], len(model.modalities)
