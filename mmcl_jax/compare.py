@@ -1,4 +1,8 @@
-"""`python -m mmcl_jax.compare --workdirs=A,B [--snapshots=I,J] [--json]`."""
+"""Compares runs over one stream, or two snapshots of one run.
+
+`python -m mmcl_jax.compare --workdirs=A,B [--snapshots=I] [--json]` compares runs;
+`python -m mmcl_jax.compare --workdirs=A --snapshots=I,J` compares snapshots.
+"""
 
 import json
 import sys
@@ -18,33 +22,36 @@ from mmcl_jax.errors import ComparisonError
 _WORKDIRS = flags.DEFINE_multi_string(
     "workdirs",
     [],
-    "Runs over one stream, with commas: all are compared to the first. Given several "
-    "times: pairs of runs, over whose differences there is an interval.",
+    "Folders of runs over one stream, separated by commas: all are compared with the "
+    "first. If the flag is repeated, each list is a repetition, for instance another "
+    "seed, and intervals are over the differences of the repetitions.",
 )
 _SNAPSHOTS = flags.DEFINE_list(
-    "snapshots", [], "Of one run: I,J; of several: I. Counted from 1."
+    "snapshots",
+    [],
+    "Snapshots to compare, counted from 1: I,J of one run, or I of several runs.",
 )
-_JSON = flags.DEFINE_bool("json", False, "All that was found, as one JSON object.")
+_JSON = flags.DEFINE_bool("json", False, "Print everything as one JSON object.")
 _NO_EMBEDDINGS = flags.DEFINE_bool(
-    "no-embeddings", False, "Do not embed samples again, which needs the data."
+    "no-embeddings", False, "Skip the embeddings of samples, which need the data."
 )
 _SAMPLES = flags.DEFINE_integer(
-    "samples", SAMPLES, "Samples of a modality that are embedded, at most.", 4
+    "samples", SAMPLES, "Maximum of samples of a modality that are embedded.", 4
 )
 
-# of samples in the tables; JSON has all
+# Samples in the tables; JSON has all.
 _SHOWN = 10
 
 
 def main(argv: list[str]) -> None:
-    """Compares and shows what was found; bad input ends with exit code 2."""
+    """Prints a comparison; bad input ends with exit code 2."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
         command_line.refuse_arguments(argv)
         groups = [[w for w in text.split(",") if w] for text in _WORKDIRS.value]
         found = compare(groups, _stages(_SNAPSHOTS.value))
-    except (ValueError, OSError) as error:  # ours name what is wrong
+    except (ValueError, OSError) as error:  # our errors name the culprit
         sys.exit(command_line.complain(error))
     if _JSON.value:
         print(json.dumps(found, indent=1, allow_nan=False))
@@ -53,15 +60,15 @@ def main(argv: list[str]) -> None:
 
 
 def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
-    """Returns what the flags ask for.
+    """Returns the comparison that the flags ask for.
 
     Args:
-        groups: workdirs, a list for each `--workdirs`.
-        stages: of `--snapshots`.
+        groups: Workdirs, a list for each `--workdirs`.
+        stages: Stages of `--snapshots`.
 
     Raises:
-        ComparisonError: they do not fit together.
-        ValueError: a workdir cannot be read.
+        ComparisonError: The flags contradict each other.
+        ValueError: A workdir cannot be read.
     """
     sizes = {len(group) for group in groups}
     if sizes == {1} and len(groups) == 1:
@@ -81,8 +88,8 @@ def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
         raise ComparisonError("--snapshots: several runs are compared at one stage")
     if len(sizes) != 1 or sizes <= {0, 1}:
         raise ComparisonError(
-            "--workdirs: give one run, or two and more with commas between them, and "
-            f"each time as many; given were {', '.join(map(str, groups)) or 'none'}"
+            "--workdirs: give one run, or two or more separated by commas, and equally "
+            f"many each time; given were {', '.join(map(str, groups)) or 'none'}"
         )
     stage = stages[0] if stages else None
     (size,) = sizes
@@ -102,7 +109,7 @@ def _stages(values: list[str]) -> list[int]:
 
 
 def show(found: dict[str, Any], console: Console) -> None:
-    """Shows what was found, of all runs or of one."""
+    """Prints a comparison as tables."""
     if found["kind"] == "several":
         for each in found["comparisons"]:
             show(each, console)
@@ -119,7 +126,7 @@ def show(found: dict[str, Any], console: Console) -> None:
 def _runs_table(found: dict[str, Any]) -> Table:
     first, second = found["first"], found["second"]
     table = Table(
-        title=f"{_name(second)} less {_name(first)}: accuracy in percent among all "
+        title=f"{_name(second)} minus {_name(first)}: accuracy in percent among all "
         "classes met, modality predicted",
         caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact",
     )
@@ -149,7 +156,7 @@ def _runs_cells(row: dict[str, Any]) -> list[Any]:
 def _pairs_table(found: dict[str, Any]) -> Table:
     pair = found["pairs"][0]
     table = Table(
-        title=f"{pair['second']['method']} less {pair['first']['method']}: mean "
+        title=f"{pair['second']['method']} minus {pair['first']['method']}: mean "
         "accuracy over tasks, in percent",
         caption=f"[95 % interval] {found['intervals']}; they differ in "
         f"{', '.join(found['over'])}",
@@ -224,7 +231,7 @@ def _drift_cells(entry: dict[str, Any]) -> list[str]:
 
 
 def _name(run: dict[str, Any]) -> str:
-    # brackets in the name of a folder are no markup
+    # Brackets in the name of a folder must not be read as markup.
     return f"{run['method']} ({run['workdir']})".replace("[", "\\[")
 
 

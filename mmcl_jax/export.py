@@ -1,6 +1,7 @@
-"""`python -m mmcl_jax.export --workdir=DIR --out=DIR [flags]`.
+"""Exports the classifier of a run for use without this package.
 
-Writes what a run has learnt for use without this package.
+`python -m mmcl_jax.export --workdir=DIR --out=DIR [flags]` writes a StableHLO program
+with all weights, the learnt arrays, a description and a model card.
 """
 
 import pathlib
@@ -14,17 +15,19 @@ from mmcl_jax.parallel import host_memory
 from mmcl_jax.serving import from_workdir, standalone
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write; made, or empty.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write to, new or empty.")
 _SNAPSHOT = flags.DEFINE_integer(
-    "snapshot", None, "Which, counted from 1; without it the newest.", 1
+    "snapshot", None, "Snapshot of the run, counted from 1; by default the newest.", 1
 )
 _MODALITY = flags.DEFINE_string(
-    "modality", None, "Of the classifier; without it the first that the run has met."
+    "modality",
+    None,
+    "Modality that the classifier reads; by default the first that the run has met.",
 )
 
 
 def main(argv: list[str]) -> None:
-    """Writes the files and names them; what is wrong ends with exit code 2."""
+    """Writes the files and prints their paths; errors end with exit code 2."""
     host_memory.bound()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
@@ -32,7 +35,8 @@ def main(argv: list[str]) -> None:
         command_line.refuse_arguments(argv)
         if not _WORKDIR.value or not _OUT.value:
             raise ConfigError(
-                "--workdir, --out: missing; give the folder of a run and one to write"
+                "--workdir, --out: missing; give the folder of a run and an output "
+                "folder"
             )
         folder = pathlib.Path(_OUT.value)
         classifier = from_workdir.load(_WORKDIR.value, _SNAPSHOT.value)
@@ -40,7 +44,7 @@ def main(argv: list[str]) -> None:
             print(f"note: {note}", file=sys.stderr)
         modality = _MODALITY.value or classifier.modalities[0]
         standalone.write(classifier, folder, modality)
-    except (ValueError, OSError) as error:  # so are those of config, data and workdir
+    except (ValueError, OSError) as error:  # includes errors of config, data, workdir
         sys.exit(command_line.complain(error))
     for path in sorted(folder.iterdir()):
         print(path)

@@ -1,6 +1,8 @@
-"""`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`.
+"""Trains a method on a stream of tasks, and evaluates it after each of them.
 
-Instead of a file, `--config` may name one that comes with the package: `demo`.
+`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`. Instead of
+a file, `--config` may name a config that comes with the package, such as `demo`. Any
+key of the config can be set by a flag after it: `--config.train.epochs=4`.
 """
 
 import errno
@@ -30,28 +32,34 @@ from mmcl_jax.training.preemption import RUN_AGAIN, Interrupt
 from mmcl_jax.workdir.layout import CONFIG
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment; without it the workdir's own is gone on with."
+    "config", None, "Config of the run; without it the run in the workdir resumes."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder to which the run writes everything."
+)
 _STOP_AFTER = flags.DEFINE_integer(
-    "stop_after", None, "Stop after this many stages; run again to go on.", 1
+    "stop_after", None, "Stop after this many stages; the same command resumes.", 1
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, or 'auto' on a known cluster."
 )
-_PROCESSES = flags.DEFINE_integer("processes", None, "Processes of the run.", 1)
-_PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", 0)
+_PROCESSES = flags.DEFINE_integer(
+    "processes", None, "Number of processes of the run, with --coordinator.", 1
+)
+_PROCESS = flags.DEFINE_integer(
+    "process", None, "Index of this process, from 0, with --coordinator.", 0
+)
 
-# of a disk that is full, a quota, a limit of a file's size
+# A full disk, a quota, a limit of the file size.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: list[str]) -> None:
     """Resolves the config and runs it.
 
-    Bad input ends with exit code 2; a method that breaks the rules or diverges, a disk
-    that is full, with 1; a run that was asked to leave and should be started again,
-    with `RUN_AGAIN`.
+    The exit code is 2 for bad input; 1 for a method that breaks the rules or diverges,
+    and for a full disk; `RUN_AGAIN` for a run that was preempted and should be started
+    again.
     """
     host_memory.bound()
     interrupt = Interrupt()
@@ -74,14 +82,14 @@ def main(argv: list[str]) -> None:
     except (BatchDependenceError, DivergedError) as error:
         sys.exit(f"error: {error}")
     except Preempted:
-        print("asked to leave: saved; the same command goes on", file=sys.stderr)
+        print("preempted: saved; the same command resumes", file=sys.stderr)
         sys.exit(RUN_AGAIN)
     except (SaveError, OSError) as error:
         if not isinstance(error, SaveError) and error.errno not in NO_ROOM:
             sys.exit(f"error: {error}")
         sys.exit(
-            f"error: {error}. What was saved before is as it was; once this is mended, "
-            "the same command goes on"
+            f"error: {error}. What was saved before is intact; once this is repaired, "
+            "the same command resumes"
         )
 
 
@@ -103,9 +111,9 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
     if given:
         return configs.resolve(given)
     path = pathlib.Path(workdir) / CONFIG
-    if not os.path.isfile(path):  # one that cannot be looked at is none, either
+    if not os.path.isfile(path):  # also false for a file that may not be accessed
         raise ConfigError(
-            f"--config: missing, and {path} is not there to go on with; give a file, "
+            f"--config: missing, and there is no {path} to resume from; give a file, "
             "for instance --config=configs/demo.py"
         )
     return configs.load(path)

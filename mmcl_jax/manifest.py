@@ -1,7 +1,7 @@
-"""`python -m mmcl_jax.manifest --layout=NAME --root=DIR`.
+"""Lists the files of a published data set in a table.
 
-Writes `DIR/manifest.csv` for a data set that was downloaded and unpacked by hand, as
-`configs/manifest.py` reads it.
+`python -m mmcl_jax.manifest --layout=NAME --root=DIR` writes `DIR/manifest.csv`, which
+`configs/manifest.py` reads, for a data set that was downloaded and unpacked by hand.
 """
 
 import pathlib
@@ -14,10 +14,10 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.streams import layouts, manifest
 
 _LAYOUT = flags.DEFINE_enum(
-    "layout", None, ["esc50", "nyu_depth"], "How the data set is laid out."
+    "layout", None, ["esc50", "nyu_depth"], "Name of the data set's layout."
 )
-_ROOT = flags.DEFINE_string("root", None, "Folder that it was unpacked to.")
-_FOLD = flags.DEFINE_integer("test_fold", 5, "Fold of ESC-50 that tests.", 1, 5)
+_ROOT = flags.DEFINE_string("root", None, "Folder of the unpacked data set.")
+_FOLD = flags.DEFINE_integer("test_fold", 5, "Fold of ESC-50 for testing.", 1, 5)
 NAME = "manifest.csv"
 
 

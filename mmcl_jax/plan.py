@@ -1,8 +1,9 @@
-"""What a run needs: `python -m mmcl_jax.plan --config=FILE.py --devices=1,8`.
+"""Estimates the memory and time that a run needs on accelerators.
 
-Compiles the training step and the prediction of a config for a mesh of simulated
-devices, without weights and without running them, and reports memory, exchanges and the
-time to expect on a chip. `docs/clusters.md` says what the figures mean.
+`python -m mmcl_jax.plan --config=FILE.py --devices=1,8` compiles the training step and
+the prediction of a config for a mesh of simulated devices, without weights and without
+running them, and reports memory, communication and the expected time on a chip.
+`docs/clusters.md` explains the figures.
 """
 
 import math
@@ -30,29 +31,35 @@ from mmcl_jax.planning.program_cost import Program
 from mmcl_jax.training import build, class_slots, learner
 from mmcl_jax.types import Batch, Classes, PyTree
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
-_DEVICES = flags.DEFINE_list("devices", ["8"], "Chips; several with commas between.")
-_CHIP = flags.DEFINE_enum("chip", "h100", list(roofline.CHIPS), "What they are.")
-_MODEL = flags.DEFINE_integer("model", None, "Sets --config.mesh.model.", 1)
-_ROWS = flags.DEFINE_integer(
-    "rows", None, "Rows of a batch for each chip; else config.train.batch_size.", 1
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config of the run.")
+_DEVICES = flags.DEFINE_list(
+    "devices", ["8"], "Number of chips; a plan is made for each of several."
 )
-_MODALITY = flags.DEFINE_string("modality", None, "Of the batch; else the first.")
+_CHIP = flags.DEFINE_enum("chip", "h100", list(roofline.CHIPS), "Kind of the chips.")
+_MODEL = flags.DEFINE_integer(
+    "model", None, "Chips that a tower is divided over; sets config.mesh.model.", 1
+)
+_ROWS = flags.DEFINE_integer(
+    "rows", None, "Rows of a batch on each chip, in place of train.batch_size.", 1
+)
+_MODALITY = flags.DEFINE_string(
+    "modality", None, "Modality of the batch; by default the first of the stream."
+)
 
 
 class Plan(NamedTuple):
     """What a run needs on each device of a mesh.
 
     Attributes:
-        devices: of the mesh.
-        rows: of a batch, over all of them.
-        modality: of the batch.
-        train_step: None where nothing is trained.
-        predict: of a batch of as many rows, by both routes.
-        fixed: bytes of the larger of both, whatever the batch.
-        per_row: bytes of it for each row of a device's share.
-        useful: FLOP over all devices of taking each row of a training step through its
-            tower and back, once; 0 where training does not.
+        devices: Number of devices of the mesh.
+        rows: Rows of a batch, over all devices.
+        modality: Modality of the batch.
+        train_step: Cost of a training step; None if nothing is trained.
+        predict: Cost of the prediction of a batch of as many rows, by both routes.
+        fixed: Bytes of the larger of both that do not depend on the batch.
+        per_row: Bytes of the larger of both for each row of a device's share.
+        useful: FLOP over all devices of one forward and backward pass of each row of a
+            training step through its tower; 0 if training does not use the tower.
     """
 
     devices: int
@@ -74,23 +81,24 @@ def plan(
     """Compiles the functions of a run for a mesh.
 
     Args:
-        config: the experiment.
-        mesh: simulated devices.
-        rows: of a batch for each device; None: as the config says.
-        modality: of the batch; None: the first of the stream.
+        config: Config of the run.
+        mesh: Mesh of simulated devices.
+        rows: Rows of a batch for each device; None: as in the config.
+        modality: Modality of the batch; None: the first of the stream.
 
     Raises:
-        ValueError: they do not fit together.
+        ValueError: The batch cannot be divided over the mesh, or the modality is
+            unknown.
     """
     devices, groups = mesh.devices.size, mesh.shape["data"]
     total = rows * devices if rows else config.train.batch_size
     if total % groups:
         raise ConfigError(
             f"config.train.batch_size: {total} rows cannot be cut evenly over {groups} "
-            "groups of devices; --rows gives those of one device"
+            "groups of devices; give the rows of one device by --rows"
         )
     encoder = abstract_encoder(config, mesh)
-    # the scale of logits is a weight, and no shape depends on it
+    # The scale of logits is a weight whose value is read; no shape depends on it.
     known = encoder._replace(frozen={"log_scale": 0.0})
     stream = build.build_stream(config)
     model = build.build_model(known, stream)
@@ -100,7 +108,7 @@ def plan(
     train_step, predict, forwards = _programs(
         config, mesh, model, encoder.frozen, tokens, modality, total
     )
-    # of twice the rows, since some bytes do not depend on them
+    # Again with twice the rows: the difference separates bytes of rows from fixed ones.
     *twice, _ = _programs(
         config, mesh, model, encoder.frozen, tokens, modality, 2 * total
     )
@@ -124,9 +132,10 @@ def plan(
 
 
 def abstract_encoder(config: configs.Config, mesh: Mesh) -> pretrained.Encoder:
-    """Returns the encoder of a config, of which all weights are shapes.
+    """Returns the encoder of a config, with shapes in place of its weights.
 
-    Files are read a weight at a time and forgotten; random weights are never drawn.
+    Files are read one weight at a time, and none is kept; random weights are never
+    drawn.
     """
     options, layout = config.encoder, config.mesh.encoder
     if options.path.startswith(random_weights.PREFIX):
@@ -149,7 +158,7 @@ def abstract_encoder(config: configs.Config, mesh: Mesh) -> pretrained.Encoder:
 
 
 def _forgotten(path: str, leaf: np.ndarray) -> np.ndarray:
-    """Returns a weight's shape, as an array of one number."""
+    """Returns an array of a weight's shape that takes the memory of one number."""
     del path
     return np.broadcast_to(np.float32(0), leaf.shape)
 
@@ -175,7 +184,7 @@ def _programs(
     state = _on(mesh, P(), jax.eval_shape(run.init))
     classes = _on(mesh, P(), _classes(model, tokens))
     batch = _on(mesh, P("data"), _batch(model, modality, rows))
-    # a program is not given what it does not use, and the device holds it all the same
+    # XLA drops unused arguments from a program, but the device holds them all the same.
     held = _held((state, frozen, classes, batch))
 
     def compiled(function: Any, *more: Any) -> Program:
@@ -190,7 +199,7 @@ def _programs(
 
 
 def _held(tree: PyTree) -> int:
-    """Returns the bytes that a device holds of a tree."""
+    """Returns the bytes of a device's share of a tree."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -289,7 +298,7 @@ def _row(
 
 
 def exchanges(each: Plan) -> list[str]:
-    """Returns a line for each kind of exchange of a step, else of a prediction."""
+    """Returns a line for each kind of exchange of a step, or else of a prediction."""
     name, program = "train_step", each.train_step
     if program is None:
         name, program = "predict", each.predict
@@ -328,18 +337,18 @@ def main(argv: list[str]) -> None:
 
 
 def assumptions(config: configs.Config) -> list[str]:
-    """Returns what the figures rest on."""
+    """Returns the assumptions of the figures."""
     lines = [
         f"Assumed: products reach {roofline.EFFICIENCY:.0%} of the peak in bfloat16, "
         "elementwise work is fused into them, exchanges are not hidden, latency is 0; "
         f"{roofline.USABLE:.0%} of a chip's memory can be used.",
-        "Memory is what XLA's backend for CPUs lays out on as many simulated devices; "
-        "it holds what is computed in bfloat16 in float32, up to twice the size.",
+        "Memory is what XLA's CPU backend allocates on as many simulated devices; it "
+        "keeps bfloat16 results in float32, up to twice the size.",
     ]
     if config.encoder.dtype == "float32":
         lines.append(
-            "The towers compute in float32, which is slower than the peak that is "
-            "reckoned with; --config.encoder.dtype=bfloat16 is not."
+            "The towers compute in float32, which is slower than the assumed peak in "
+            "bfloat16; use --config.encoder.dtype=bfloat16."
         )
     return lines
 

@@ -1,6 +1,7 @@
-"""`python -m mmcl_jax.predict --workdir=DIR [flags] FILE|FOLDER|- ...`.
+"""Labels ordinary files, or sentences, with the classes that a run has learnt.
 
-Labels ordinary files, or sentences, by what a run has learnt.
+`python -m mmcl_jax.predict --workdir=DIR [flags] FILE|FOLDER|- ...` prints the
+likeliest classes of each file; `-` reads a list of files from standard input.
 """
 
 import json
@@ -23,27 +24,27 @@ from mmcl_jax.workdir.progress import Bar
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _SNAPSHOT = flags.DEFINE_integer(
-    "snapshot", None, "Which, counted from 1; without it the newest.", 1
+    "snapshot", None, "Snapshot of the run, counted from 1; by default the newest.", 1
 )
 _MODALITY = flags.DEFINE_string(
     "modality",
     None,
-    "What all files are: read as this, told to the model, and its classes alone win. "
-    "Without it each file is read as what it is, and the model is told nothing.",
+    "Modality of all files, which restricts the prediction to its classes. By default "
+    "a file is recognized by its content, and the model predicts the modality.",
 )
-_TOP = flags.DEFINE_integer("top", 5, "Classes shown of each file.", 1)
-_JSON = flags.DEFINE_bool("json", False, "One JSON object a line.")
-_TEXT = flags.DEFINE_multi_string("text", [], "A sentence; may be given several times.")
+_TOP = flags.DEFINE_integer("top", 5, "Number of classes shown for each file.", 1)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a line.")
+_TEXT = flags.DEFINE_multi_string("text", [], "A sentence to label.")
 
-# shorter lists are done before a bar is of use
+# Shorter lists are finished before a progress bar is of use.
 _LONG = 64
 
 
 def main(argv: list[str]) -> None:
-    """Labels what is named.
+    """Labels the files and sentences of the command line.
 
-    A file that cannot be read is a line on standard error and ends with exit code 1,
-    when all others are labelled; a run that cannot be used, with 2.
+    The exit code is 1 if some files cannot be read, which are named on standard error
+    while all others are labelled; it is 2 if the run cannot be used.
     """
     host_memory.bound()
     if not flags.FLAGS["verbosity"].present:
@@ -60,20 +61,21 @@ def main(argv: list[str]) -> None:
         compilation_cache.keep_compiled_programs()
         sys.exit(_label(_WORKDIR.value, samples))
     except BrokenPipeError:
-        # whoever reads has seen enough; what is left in the buffer goes nowhere
+        # The reader has closed the pipe. Standard output is redirected, since Python
+        # would fail again when it flushes the buffer at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (ValueError, OSError) as error:  # so are those of config, data and workdir
+    except (ValueError, OSError) as error:  # includes errors of config, data, workdir
         sys.exit(command_line.complain(error))
 
 
 def _label(workdir: str, samples: Sequence[Sample]) -> int:
-    """Prints what is said of each sample; returns the exit code."""
+    """Prints the prediction of each sample; returns the exit code."""
     classifier = from_workdir.load(workdir, _SNAPSHOT.value)
     for note in classifier.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     console = Console(stderr=True, quiet=len(samples) < _LONG)
-    # a bar takes hold of standard output, which is right on a terminal alone
+    # A bar redirects standard output, which must happen only on a terminal.
     output, failed = sys.stdout, False
     with Bar(console, "labelling", len(samples)) as bar:
         for source, said in classifier.predict_each(
@@ -102,7 +104,7 @@ def _samples(names: Sequence[str]) -> list[Sample]:
 
 
 def _files(path: str) -> Iterator[str]:
-    """Yields a file, or all files below a folder but hidden ones, sorted."""
+    """Yields a file, or all files below a folder except hidden ones, sorted."""
     if not os.path.isdir(path):
         yield path
         return

@@ -1,8 +1,8 @@
-"""`python -m mmcl_jax.prepare --config=FILE.py[:variant,key=value] [flags]`.
+"""Checks the data of an experiment before training.
 
-Checks the data of an experiment before it is trained: counts, damaged files, samples
-that are there twice, and some of them to look at. The config and its flags are those of
-`mmcl_jax.main`.
+`python -m mmcl_jax.prepare --config=FILE.py[:variant,key=value] [flags]` counts
+samples, finds damaged files and duplicates, and shows some samples on a page. The
+config and its flags are those of `mmcl_jax.main`.
 """
 
 import json
@@ -40,20 +40,22 @@ from mmcl_jax.training import build
 from mmcl_jax.workdir.progress import Bar
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Names stream and encoder; the method is left alone."
+    "config", None, "Config with stream and encoder; its method is not used."
 )
-_OUT = flags.DEFINE_string("out", None, "An .html file with counts and samples.")
-_JSON = flags.DEFINE_bool("json", False, "Prints JSON instead of lines.")
+_OUT = flags.DEFINE_string(
+    "out", None, "An .html file to write, with counts and samples."
+)
+_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of lines.")
 _SAMPLES = 3  # of a class
-_CLASSES = 100  # of which samples are shown
-_LINES = 50  # of a page, of one kind
+_CLASSES = 100  # whose samples are shown
+_LINES = 50  # of remarks on a page
 
 
 def main(argv: list[str]) -> None:
-    """Prints what was found.
+    """Prints the findings.
 
     The exit code is 1 if samples are damaged, are training and test samples at once, or
-    have two classes; 2 if there is no stream to look at.
+    have two classes; 2 if the stream cannot be built.
     """
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -94,13 +96,13 @@ def _lines(stream: Stream, findings: Findings) -> Iterator[str]:
         )
     yield from findings.remarks
     if findings.repeated:
-        yield f"{len(findings.repeated)} samples are there twice in one class"
+        yield f"{len(findings.repeated)} samples are duplicates within one class"
     yield from _wrong(findings)
-    yield f"{findings.wrong} things are wrong" if findings.wrong else "nothing is wrong"
+    yield f"{findings.wrong} faults found" if findings.wrong else "no faults found"
 
 
 def _wrong(findings: Findings) -> Iterator[str]:
-    """Yields a line for each thing that should be mended."""
+    """Yields a line for each fault that should be repaired."""
     for failure in findings.damaged:
         yield f"damaged: {failure}"
     for train, test in findings.leaks:
@@ -111,17 +113,17 @@ def _wrong(findings: Findings) -> Iterator[str]:
     for first, second in findings.contradictions:
         yield (
             f"contradiction: {first.reference.describe()} and "
-            f"{second.reference.describe()} are the same, but not of the same class"
+            f"{second.reference.describe()} have the same content but different classes"
         )
 
 
 def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
-    """Returns a page of what was found, with some training samples of each class.
+    """Returns a page of the findings, with some training samples of each class.
 
     Args:
-        stream: of which.
-        findings: on it.
-        inputs: bounds what is decoded.
+        stream: Stream that was inspected.
+        findings: Findings of the inspection.
+        inputs: Input of the encoder, which bounds the size of decoded samples.
     """
     train, test = (
         sum(getattr(c, p) for c in findings.counts) for p in ("train", "test")
@@ -130,7 +132,7 @@ def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
         (
             Card("training samples", f"{train:,}", f"in {len(stream.tasks)} tasks"),
             Card("test samples", f"{test:,}", f"{len(stream.classes)} classes"),
-            Card("wrong", f"{findings.wrong:,}", "to mend before training"),
+            Card("faults", f"{findings.wrong:,}", "to repair before training"),
         )
     )
     lines = list(_wrong(findings)) + list(findings.remarks)
@@ -154,14 +156,14 @@ def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
     )
     warnings = Section(
         "warnings",
-        "What is wrong or uneven",
+        "Faults and imbalances",
         "Damaged files, samples of the same content, classes with few samples.",
-        (Remarks(remarks) if remarks else Text("Nothing was found."),),
+        (Remarks(remarks) if remarks else Text("None found."),),
     )
     samples = Section(
         "samples",
         "Samples",
-        f"The first training samples of each class, of {_CLASSES} classes at most.",
+        f"The first training samples of each class, for at most {_CLASSES} classes.",
         (Samples(tuple(_samples(stream, findings, inputs))),),
     )
     counts = Section("counts", "Counts", "Click a title to sort.", (table,))

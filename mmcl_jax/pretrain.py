@@ -1,9 +1,8 @@
 """Trains the built-in encoder on base concepts of the procedural world.
 
-`python -m mmcl_jax.pretrain --config=configs/pretrain.py --output=DIR` writes an
-encoder folder: `config.json`, `tokenizer.json`, `model.safetensors`, and
-`training.json` with the curve. The concepts that streams are made of are never
-rendered here.
+`python -m mmcl_jax.pretrain --config=configs/pretrain.py --output=DIR` writes
+`config.json`, `tokenizer.json`, `model.safetensors` and, with the training curve,
+`training.json`. The concepts of streams are never rendered here.
 """
 
 import concurrent.futures
@@ -36,11 +35,13 @@ from mmcl_jax.streams.world.concepts import BASE, DEVELOPMENT, MANNERS, SHAPES, 
 from mmcl_jax.streams.world.render import render
 from mmcl_jax.types import Key, PyTree
 
-_CONFIG = config_flags.DEFINE_config_file("config")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config of the encoder and of its training."
+)
 _OUTPUT = flags.DEFINE_string("output", "runs/encoder", "Folder of the encoder.")
 
 VISUAL = ("image", "video", "audio", "depth")
-# seeds of rendered samples: apart from those that streams draw from
+# Seeds of rendered samples, disjoint from those of streams.
 _TRAIN_SEED, _PROBE_SEED = 2_000_000_000, 2_100_000_000
 
 
@@ -73,7 +74,7 @@ def _render_pixels(
         media = render(concept, modality, seed)
         kind = modality
         if modality == "video":
-            # the tower sees single frames
+            # The tower reads single frames.
             media, kind = media[seed % len(media)], "image"
         pixels = MODALITIES[kind].preprocess(media, spec)["pixels"]
         rows.append(pixels[0].astype(np.float16))
@@ -97,7 +98,7 @@ def render_pool(
     seeds = first_seed + np.tile(np.arange(per_concept), len(concepts))
     samples = [(concepts[c], int(s)) for c, s in zip(labels, seeds, strict=True)]
     chunks = [samples[i : i + 500] for i in range(0, len(samples), 500)]
-    # a fork of a process that runs JAX's threads may hang
+    # A fork of a process in which JAX has started threads may hang.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
         done = pool.map(
@@ -112,7 +113,7 @@ def batches(
     steps: int,
     seed: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields pixels and labels; modalities stand in the order of `counts`."""
+    """Yields pixels and labels of batches, with modalities in the order of `counts`."""
     for step in range(steps):
         rng = np.random.default_rng(rngs.host_seed(seed, "pretrain", step))
         picks = {
@@ -127,10 +128,9 @@ def batches(
 def augment(
     key: Key, pixels: Float[Array, "b s s 3"], counts: dict[str, int], shift: int
 ) -> Float[Array, "b s s 3"]:
-    """Shifts all, mirrors all but sounds, and permutes the colours of pictures.
+    """Shifts all samples, mirrors all but sounds, and permutes colours of pictures.
 
-    A shift wraps around. Nothing of it changes which concept is seen: spectrograms
-    move in time only.
+    Shifts wrap around. The concept never changes: spectrograms move in time only.
     """
     rows = len(pixels)
     keys = jax.random.split(key, 3)
@@ -178,8 +178,8 @@ def make_step(
     """Returns the jitted training step.
 
     Samples are classified among one caption of each concept, among the shapes and among
-    the manners; captions are classified among other captions. All are cosines times the
-    learnt scale, so it is CLIP's loss with every class in the batch.
+    the manners; captions are classified among other captions. All logits are cosines
+    times the learnt scale, so this is CLIP's loss with every class in the batch.
     """
     shape_of = jnp.array([c.shape for c in BASE])
     manner_of = jnp.array([c.manner for c in BASE])
@@ -259,7 +259,7 @@ def _spec(config) -> EncoderSpec:
 
 
 def _pools(config, inputs: InputSpec) -> tuple[dict, dict, dict]:
-    """Returns samples to train on, and to probe base and development concepts with."""
+    """Returns training samples, and probes of base and of development concepts."""
     pools, base_probes, development_probes = {}, {}, {}
     for name in VISUAL:
         render_of = functools.partial(
@@ -353,7 +353,7 @@ def train(config, output: pathlib.Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Trains; what is wrong with the flags ends with exit code 2."""
+    """Trains the encoder; errors in the flags end with exit code 2."""
     try:
         command_line.refuse_arguments(argv)
         config = command_line.required(_CONFIG.value, "configs/pretrain.py")

@@ -1,10 +1,10 @@
-"""`python launch/sweep.py --sweep=FILE.py[:variant] --out=DIR --workers=1`.
+"""Runs a sweep: many runs of methods, orders and seeds, and tables that compare them.
 
-Runs what is missing of a sweep, each run in a process of its own, then compares all
-that have finished. A run that fails is named at the end and does not stop the others;
-the same command goes on where it was stopped. With `--engine=slurm` or
-`--engine=jobset` it writes what a cluster is to run instead, and `--gather` compares
-what has ended there.
+`python launch/sweep.py --sweep=FILE.py[:variant] --out=DIR --workers=1` starts the runs
+that are missing, each in a process of its own, then compares all that have finished. A
+run that fails is named at the end and does not stop the others; the same command
+resumes a sweep that was stopped. With `--engine=slurm` or `--engine=jobset` the jobs of
+a cluster are written instead, and `--gather` compares runs that have finished there.
 """
 
 import os
@@ -22,26 +22,40 @@ from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.sweeps import aggregate, jobset, local, runs, slurm
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
-_OUT = flags.DEFINE_string("out", None, "Where everything is written.")
+_OUT = flags.DEFINE_string("out", None, "Folder of all runs and of the tables.")
 _WORKERS = flags.DEFINE_integer(
-    "workers", None, "Runs at the same time; 1 here, all of them with SLURM.", 1
+    "workers",
+    None,
+    "Number of simultaneous runs; by default 1 on this machine, all with SLURM.",
+    1,
 )
 _CHOOSE = flags.DEFINE_string(
-    "choose", None, "JSON file to write the best values of each method to."
+    "choose", None, "JSON file to write, with the best values of each method."
 )
 _ENGINE = flags.DEFINE_enum(
-    "engine", "local", ["local", "slurm", "jobset"], "What starts the runs."
+    "engine",
+    "local",
+    ["local", "slurm", "jobset"],
+    "What starts the runs: this machine, SLURM, or a JobSet of Kubernetes.",
 )
-_SUBMIT = flags.DEFINE_bool("submit", False, "Hand what is written to the cluster.")
-_GATHER = flags.DEFINE_bool("gather", False, "Start nothing, compare what has ended.")
+_SUBMIT = flags.DEFINE_bool("submit", False, "Submit the written jobs to the cluster.")
+_GATHER = flags.DEFINE_bool(
+    "gather", False, "Start nothing, but compare the runs that have finished."
+)
 _MANIFEST = flags.DEFINE_string(
-    "manifest", str(jobset.MANIFEST), "Job set that says what a run may use."
+    "manifest",
+    str(jobset.MANIFEST),
+    "JobSet with the resources of a run, for --engine=jobset.",
 )
 _PODS_OUT = flags.DEFINE_string(
-    "pods_out", None, "Path of --out in the pods, if another."
+    "pods_out",
+    None,
+    "Path of --out inside the pods, if it differs, for --engine=jobset.",
 )
 _SLURM = {
-    name: flags.DEFINE_string(name, None, "The flag of sbatch, for --engine=slurm.")
+    name: flags.DEFINE_string(
+        name, None, "Passed to sbatch as its flag, for --engine=slurm."
+    )
     for name in slurm.OPTIONS
 }
 
@@ -51,15 +65,15 @@ FAILED = 1
 def prepare(
     sweep: runs.Sweep, folder: pathlib.Path, console: Console
 ) -> tuple[list[runs.Run], dict[str, str]]:
-    """Writes the configs of the runs that are left.
+    """Writes the configs of the runs that are not finished.
 
     Args:
-        sweep: the runs.
-        folder: of all runs.
-        console: for a line.
+        sweep: The runs.
+        folder: Folder of all runs.
+        console: Console for one line.
 
     Returns:
-        The runs that are left, and why those cannot be run that cannot, by their name.
+        The runs to start, and the errors of runs that cannot be started, by name.
     """
     runs.check(sweep)
     todo, failures = [], {}
@@ -77,16 +91,16 @@ def prepare(
 def run(
     sweep: runs.Sweep, out: str | pathlib.Path, workers: int, console: Console
 ) -> dict[str, str]:
-    """Runs what is missing of a sweep on this machine.
+    """Starts the missing runs of a sweep on this machine.
 
     Args:
-        sweep: the runs.
-        out: their folders are made in `<out>/runs`.
-        workers: runs at the same time.
-        console: for a line a run.
+        sweep: The runs.
+        out: Folder of the sweep; the runs are in `<out>/runs`.
+        workers: Number of simultaneous runs.
+        console: Console for one line a run.
 
     Returns:
-        The last line of every run that failed, by its name.
+        The last line of every run that failed, by name.
     """
     folder = pathlib.Path(out) / "runs"
     todo, failures = prepare(sweep, folder, console)
@@ -94,13 +108,13 @@ def run(
 
 
 def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[str, str]:
-    """Writes what the cluster of `--engine` is to run, and submits it with `--submit`.
+    """Writes the jobs for the cluster of `--engine`, and submits them with `--submit`.
 
     Returns:
-        Why those runs failed that did not come so far, by their name.
+        The errors of runs whose jobs cannot be written, by name.
 
     Raises:
-        ConfigError: what was written cannot be submitted.
+        ConfigError: The jobs cannot be submitted.
     """
     todo, failures = prepare(sweep, out / "runs", console)
     if not todo:
@@ -125,19 +139,19 @@ def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[st
 
 
 def left(ended: list, sweep: runs.Sweep, out: pathlib.Path, console: Console) -> None:
-    """Names the runs that have not ended, with the last line that each has said."""
+    """Prints the runs that have not finished, with the last line of each one's log."""
     names = {each.name for each, _ in ended}
-    console.print(f"{len(sweep.runs)} runs, {len(names)} of them ended")
+    console.print(f"{len(sweep.runs)} runs, {len(names)} of them finished")
     for each in sweep.runs:
         if each.name not in names:
-            last = runs.last_line(out / "runs" / each.name) or "has said nothing"
+            last = runs.last_line(out / "runs" / each.name) or "no output yet"
             console.print(f"{each.name}: {last}", markup=False, highlight=False)
 
 
 def main(argv: list[str]) -> None:
     """Runs, compares, and ends with exit code 1 if a run has failed."""
     console = Console()
-    # so that the processes of the runs end with this one
+    # So that the processes of the runs end with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     failures: dict[str, str] = {}
     try:
@@ -170,7 +184,7 @@ def _check_flags(argv: list[str]) -> tuple[str, pathlib.Path]:
     """Returns the sweep and its folder."""
     if len(argv) > 1 or not _SWEEP.value or not _OUT.value:
         raise ConfigError(
-            "give --sweep and --out and nothing but flags, for instance "
+            "give --sweep and --out and no arguments but flags, for instance "
             "--sweep=configs/sweeps/world.py --out=runs/sweep"
         )
     engines = {name: "slurm" for name in slurm.OPTIONS}
@@ -184,8 +198,8 @@ def _check_flags(argv: list[str]) -> tuple[str, pathlib.Path]:
 
 
 def start() -> None:
-    """Is what `launch/sweep.py` calls."""
-    # what this process imported, the processes of the runs find too
+    """Runs the program; the entry point of `launch/sweep.py`."""
+    # The processes of the runs must import the same package as this one.
     root = str(pathlib.Path(__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)

@@ -1,7 +1,7 @@
-"""`python -m mmcl_jax.zeroshot --config=FILE.py[:variant,key=value]`.
+"""Evaluates a frozen encoder on a stream before anything is learnt.
 
-How well a frozen encoder does on a stream before anything is learnt: what shows whether
-its weights were read right.
+`python -m mmcl_jax.zeroshot --config=FILE.py[:variant,key=value]` prints zero-shot
+accuracies, which show whether the weights of an encoder were read correctly.
 """
 
 import json
@@ -23,9 +23,9 @@ from mmcl_jax.training.evaluator import frozen_accuracy
 from mmcl_jax.workdir.results import plain
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Names encoder and stream; the method is left alone."
+    "config", None, "Config with encoder and stream; its method is not used."
 )
-_JSON = flags.DEFINE_bool("json", False, "Prints JSON instead of a table.")
+_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
 def _table(found: dict[str, Any]) -> Table:
@@ -35,7 +35,7 @@ def _table(found: dict[str, Any]) -> Table:
     for title in ("classes", "samples", "own", "its modality's", "all classes"):
         table.add_column(title, justify="right")
     for row in found["tasks"]:
-        # the name of a folder is not to be taken for markup
+        # The name of a folder must not be read as markup.
         table.add_row(
             Text(row["name"]),
             row["modality"],

@@ -59,12 +59,13 @@ def test_fewer_words_are_the_last_and_more_are_repeated(encoder: Encoder) -> Non
 
 
 def test_there_must_be_words_and_room(encoder: Encoder) -> None:
-    with pytest.raises(DataError, match="'{} of a star': no word in front"):
+    with pytest.raises(DataError, match="'{} of a star': no word before"):
         preprocess_name("star", "{} of a star", 2, encoder.inputs)
     room = encoder.inputs.context_length - 3
     last = preprocess_name("star", TEMPLATE, room, encoder.inputs)
     assert last[-1] == load_tokenizer(encoder.inputs.tokenizer).end
-    with pytest.raises(DataError, match=f"which with a name are {room} at most"):
+    message = f"which leaves {room} at most before a name; lower its length"
+    with pytest.raises(DataError, match=message):
         preprocess_name("star", TEMPLATE, room + 1, encoder.inputs)
 
 

@@ -236,7 +236,13 @@ def test_share_of_validation(root: pathlib.Path) -> None:
 def test_a_class_of_one_sample_has_none_for_validation(root: pathlib.Path) -> None:
     _touch(root, "image/pets/train/f_x/0.jpg", "image/pets/test/f_x/0.jpg")
     _build(root)
-    _fails(root, "image/pets", "'f_x'", "one sample only", evaluate_on="validation")
+    _fails(
+        root,
+        "image/pets",
+        "'f_x'",
+        "only one training sample",
+        evaluate_on="validation",
+    )
 
 
 def test_first_tasks(root: pathlib.Path) -> None:
@@ -284,7 +290,7 @@ def test_bad_classes(root: pathlib.Path) -> None:
 
 def test_single_sample(root: pathlib.Path) -> None:
     _touch(root, "audio/calls/train/roar/0.wav")
-    _fails(root, "audio/calls", "'roar'", "one sample only")
+    _fails(root, "audio/calls", "'roar'", "only one training sample")
 
 
 def test_links(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -297,7 +303,7 @@ def test_links(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     _fails(root, str(link), "leads out of")
     link.unlink()
     link.symlink_to(root / "image/none.jpg")
-    _fails(root, str(link), "link to nowhere")
+    _fails(root, str(link), "a broken link")
     link.unlink()
     os.symlink(tmp_path, root / "video")
     _fails(root, "video", "leads out of")
@@ -338,7 +344,7 @@ def test_bad_arguments(root: pathlib.Path) -> None:
 def test_links_in_a_circle(root: pathlib.Path) -> None:
     link = root / "image/pets/train/c_x/link.jpg"
     link.symlink_to(link)
-    _fails(root, str(link), "link to nowhere")
+    _fails(root, str(link), "a broken link")
 
 
 @pytest.mark.parametrize("name", ["image", "image/pets/train", "image/pets/train/a_x"])

@@ -353,9 +353,9 @@ def test_gathering_names_what_has_not_ended(
     output.write_text("one\nerror: no room\n")
     done = start(gather="true")
     assert (done.code, done.errors) == (0, "")
-    assert "2 runs, 0 of them ended" in done.output
+    assert "2 runs, 0 of them finished" in done.output
     assert "comm/random/0: error: no room" in done.output
-    assert "ridge/random/0: has said nothing" in done.output
+    assert "ridge/random/0: no output yet" in done.output
 
 
 # TPU pods

@@ -217,5 +217,5 @@ def test_the_command(tmp_path: pathlib.Path) -> None:
     made.write_text("my own\n")
     done = fork_server.run(command, folder, helpers.environment())
     assert done.returncode == 2
-    assert f"{made} is there already, with other rows" in done.stderr
+    assert f"{made} exists with other rows" in done.stderr
     assert made.read_text() == "my own\n"

@@ -50,7 +50,7 @@ def test_a_config_that_comes_with_the_package_is_known_by_name(
 ) -> None:
     done = helpers.run("--config=demmo:smoke", workdir=tmp_path / "run")
     assert done.code == 2
-    assert "no file 'demmo', and none of clip, demo" in done.errors
+    assert "no file 'demmo'; give one, or one of clip, demo" in done.errors
     done = helpers.run("--config=demo:smok", workdir=tmp_path / "run")
     assert done.code == 2
     assert "'smok' is not one of smoke" in done.errors

@@ -37,7 +37,7 @@ def test_sound_data_pass(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     done = _run(root, f"--out={page}")
     assert done.returncode == 0, done.stderr
     assert "image/pets/0: 2 classes, 6 training and 6 test samples" in done.stdout
-    assert done.stdout.endswith("nothing is wrong\n")
+    assert done.stdout.endswith("no faults found\n")
     text = page.read_text()
     assert text.count("<img src") == 6 and text.count("data:image/webp") == 6
     assert "http" not in text.replace("http://www.w3.org", "")
@@ -71,7 +71,7 @@ def test_everything_wrong_is_found(root: pathlib.Path, tmp_path: pathlib.Path) -
     assert any("1 of 2 classes have fewer than 5" in line for line in found["remarks"])
     lines = _run(root).stdout
     assert "damaged: " in lines and "leak: " in lines and "contradiction: " in lines
-    assert lines.endswith("4 things are wrong\n")
+    assert lines.endswith("4 faults found\n")
     assert "damaged.png" in (tmp_path / "page.html").read_text()
 
 

@@ -82,7 +82,7 @@ def test_two_tasks_are_preempted_thrice_and_end_as_if_they_were_not(
     said = (cluster.folder / f"job-{job}.txt").read_text()
     assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "3"), said
     # every time by itself, before it would have been killed
-    assert said.count("asked to leave: saved") == 3 * 2
+    assert said.count("preempted: saved") == 3 * 2
     assert json.loads((workdir / "results.json").read_text())["restarts"] == 3
     assert harness.differences(alone, workdir, TASKS) == []
 
@@ -124,7 +124,7 @@ def test_a_sweep_is_an_array_whose_jobs_are_requeued_one_by_one(
     assert [job["JobState"] for job in ended] == ["COMPLETED"] * 2, cluster.logs()
     assert [job["Restarts"] for job in ended] == ["0", "1"]
     said = cluster.command(*sweep, "--gather")
-    assert "2 runs, 2 of them ended" in said
+    assert "2 runs, 2 of them finished" in said
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["summaries"]["random"]) == {"ridge", "zero_shot"}
 

@@ -197,11 +197,11 @@ def test_several_in_one_stream_and_a_test_part_split_off(
 @pytest.mark.parametrize(
     ("name", "more", "words"),
     [
-        ("none", {}, "nothing is downloaded"),
+        ("none", {}, "Nothing is downloaded"),
         ("../data/pets", {}, "expected the name"),
         ("/etc", {}, "expected the name"),
         ("pets", {"train": "dev"}, "no split 'dev'"),
-        ("pets", {"test": "train"}, "split 'train' would be trained on and score"),
+        ("pets", {"test": "train"}, "split 'train' is given for training and for"),
         ("nothing", {}, "expected one picture"),
     ],
 )
@@ -274,7 +274,7 @@ def test_the_old_form_of_features_is_refused(prepared, tmp_path, monkeypatch) ->
     monkeypatch.syspath_prepend(str(tmp_path))
     path = _copy(prepared, tmp_path, "pets") / "features.json"
     path.write_text(json.dumps(EVIL))
-    with pytest.raises(DataError, match="no longer written"):
+    with pytest.raises(DataError, match="obsolete format"):
         _build(tmp_path, "pets")
     assert "evil" not in sys.modules
 

@@ -332,8 +332,9 @@ def test_damaged_tables(
     assert "expected a tokenizer" in _error(_clip(path))
     monkeypatch.setattr("mmcl_jax.modalities.tokenization._MAX_BYTES", 10_000)
     path.write_bytes(gzip.compress(b"a" * 1_000_000))
-    assert "unpacked more than the limit of 10000 bytes" in _error(_clip(path))
-    with pytest.raises(DataError, match="none of tokenizer.json, vocab.json"):
+    assert "more than the limit of 10000 bytes unpacked" in _error(_clip(path))
+    expected = "no tokenizer in it; expected one of tokenizer.json, vocab.json"
+    with pytest.raises(DataError, match=expected):
         find_tokenizer(tmp_path / "nowhere")
 
 

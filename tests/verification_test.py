@@ -130,7 +130,7 @@ def test_leaks_name_both_samples() -> None:
     ]
     many = describe_leaks(leaks(_stream(range(20), range(50, 70))))
     assert len(many) == 11
-    assert many[-1] == "warning: 10 more test samples are training samples, too"
+    assert many[-1] == "warning: 10 more test samples are training samples too"
     assert describe_leaks([]) == []
 
 

@@ -187,7 +187,7 @@ def test_the_first_signal_saves_and_the_second_leaves_at_once(encoder_folder, tm
     run.process.send_signal(signal.SIGINT)
     done = run.finish()
     assert done.code == RUN_AGAIN
-    assert "asked to leave: saved" in done.errors
+    assert "preempted: saved" in done.errors
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 

@@ -130,7 +130,7 @@ WRONG = {
         (["--workdirs=a"], "--snapshots: one run"),
         (["--workdirs=a", "--snapshots=1,last"], "'1,last' are not numbers"),
         (["--workdirs=a,b", "--snapshots=1,2"], "at one stage"),
-        (["--workdirs=a,b", "--workdirs=a,b,c"], "each time as many"),
+        (["--workdirs=a,b", "--workdirs=a,b,c"], "equally many each time"),
         (["--workdirs=/no/a,/no/b"], "/no/a: no run in it, config.json is not there"),
         (["--workdirs=a,b", "c"], "unexpected argument 'c'"),
         (["--workdirs=a,b", "--samples=1"], "--samples=1"),

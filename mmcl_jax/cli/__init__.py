@@ -1,1 +1,1 @@
-"""What all programs share: flags, shorthands of configs, messages."""
+"""Code that all programs share: flags, shorthands of configs, messages."""

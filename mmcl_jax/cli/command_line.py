@@ -1,4 +1,4 @@
-"""Flags of all programs: what is wrong with them is one message and exit code 2."""
+"""Flags of all programs: an error in them is one message and exit code 2."""
 
 import ast
 import re
@@ -20,9 +20,9 @@ class ListParser(tuple_parser.TupleParser):
     """Parses the flag of a field that is a list."""
 
     def parse(self, argument: Any) -> tuple[Any, ...]:
-        """Returns a list as Python has it, or else what stands between commas.
+        """Returns the items of a Python list, or else of a comma-separated text.
 
-        Commas inside brackets are left alone.
+        Commas inside brackets do not separate.
 
         >>> ListParser().parse("image,audio")
         ('image', 'audio')
@@ -38,7 +38,7 @@ class ListParser(tuple_parser.TupleParser):
         return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
-# there is no other way to it
+# The library has no public way to register a parser.
 config_flags._FIELD_TYPE_TO_PARSER[tuple] = ListParser()  # pyright: ignore[reportPrivateUsage]
 
 
@@ -54,7 +54,7 @@ def _between_commas(text: str) -> list[str]:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags, which may stand anywhere; returns the program and what is none."""
+    """Parses flags at any position; returns the program and its other arguments."""
     flags.FLAGS.set_gnu_getopt()
     try:
         return flags.FLAGS(argv)
@@ -63,10 +63,10 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def parse_with_config(argv: list[str]) -> list[str]:
-    """Parses flags; a config may go by the name of one that comes with the package.
+    """Parses flags; `--config` may name a config that comes with the package.
 
-    `configs/demo.py` is the one that comes with it, too, where there is no such file:
-    in a folder of one's own a command reads as it does in a clone.
+    `configs/demo.py` also means that config if there is no such file, so that the
+    commands of the documentation work in any folder.
     """
     argv, path = list(argv), ""
     for i, flag in enumerate(argv):
@@ -79,7 +79,7 @@ def parse_with_config(argv: list[str]) -> list[str]:
         found = shipped(f"configs/{path}.py" if path in _names() else path)
         if not found.is_file():
             names = ", ".join(_names())
-            message = f"--config: no file {path!r}, and none of {names}"
+            message = f"--config: no file {path!r}; give one, or one of {names}"
             sys.exit(complain(ConfigError(message)))
         path = str(found)
         argv[at] = f"{start}{path}{colon}{argument}"
@@ -90,27 +90,27 @@ def parse_with_config(argv: list[str]) -> list[str]:
 
 
 def refuse_arguments(argv: list[str]) -> None:
-    """Raises `ConfigError` for what is no flag, where nothing else is taken."""
+    """Raises `ConfigError` if there is an argument that is not a flag."""
     if len(argv) > 1:
-        raise ConfigError(f"unexpected argument {argv[1]!r}")
+        raise ConfigError(f"unexpected argument {argv[1]!r}; flags begin with --")
 
 
 def required(config: ConfigDict | None, example: str) -> ConfigDict:
-    """Returns what `--config` gives; raises `ConfigError` where it is missing."""
+    """Returns the value of `--config`; raises `ConfigError` if it is missing."""
     if not config:
         raise ConfigError(f"--config: missing; for instance --config={example}")
     return config
 
 
 def _of_config(error: Exception, argv: list[str], path: str) -> str:
-    """Says what is wrong with flags or with the config file that they name."""
+    """Returns the message for an error in flags or in the config file they name."""
     if "no attribute 'get_config'" in str(error):
-        return f"{path}: no function 'get_config' in it"
+        return f"{path}: no function 'get_config' in it; define one, as configs/demo.py"
     if where := raised_in(path, error):
         return where
     if isinstance(error, (KeyError, AttributeError)):
         return _unknown_field(error, argv)
-    # most of what a config file raises arrives as a traceback inside a message
+    # ml_collections wraps most errors of a config file, as a traceback in a message.
     text = str(error).strip()
     _, ours, message = text.rpartition(f"{ConfigError.__name__}: ")
     if ours or "Traceback" not in text:
@@ -124,7 +124,7 @@ def _names() -> list[str]:
 
 
 def _unknown_field(error: Exception, argv: list[str]) -> str:
-    """Puts the flag into the message of ConfigDict, which names the field alone."""
+    """Adds the flag to the message of ConfigDict, which names only the field."""
     text = str(error.args[0]) if error.args else ""
     name, *nearest = re.findall(r"[\w-]+", re.sub(r"\\n|Did you mean", " ", text))
     flag = next(
@@ -143,14 +143,14 @@ def _unknown_field(error: Exception, argv: list[str]) -> str:
 
 
 def complain(error: Exception) -> int:
-    """Prints what is wrong, and returns the exit code."""
+    """Prints an error and returns the exit code."""
     lines = (printable(line) for line in str(error).strip().splitlines())
     print("error:", "\n".join(lines) or repr(error), file=sys.stderr)
     return USAGE_ERROR
 
 
 def printable(text: str) -> str:
-    r"""Returns text that does nothing to a terminal: control characters are escaped.
+    r"""Returns text that is harmless in a terminal: control characters are escaped.
 
     >>> printable("a\x1b[2Jb")
     'a\\x1b[2Jb'

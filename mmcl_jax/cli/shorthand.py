@@ -1,4 +1,4 @@
-"""What changes a config by name: the short arguments of config files, tuned values."""
+"""Changes of a config by name: short arguments of config files, and tuned values."""
 
 import dataclasses
 import pathlib
@@ -21,13 +21,13 @@ SHORT_KEYS = {
 def parse_argument(
     argument: str, variants: Iterable[str] = ("smoke",)
 ) -> tuple[str, dict[str, str]]:
-    """Splits what stands behind the colon of `--config=FILE.py:variant,key=value`.
+    """Splits the argument after the colon of `--config=FILE.py:variant,key=value`.
 
     Returns:
-        The variant, "" if none is named, and the pairs.
+        The variant, "" if there is none, and the pairs.
 
     Raises:
-        ConfigError: the variant is unknown, or a key stands twice.
+        ConfigError: The variant is unknown, or a key is given twice.
 
     >>> parse_argument("smoke,method=ridge")
     ('smoke', {'method': 'ridge'})
@@ -46,14 +46,14 @@ def parse_argument(
 
 
 def with_arguments(config: Config, pairs: dict[str, str]) -> Config:
-    """Returns `config` with `method=`, `stream=`, `adapter=` and so on put in.
+    """Returns `config` with the values of `method=`, `stream=`, `adapter=` and so on.
 
-    They are those of `SHORT_KEYS`, of which `stream=` and `order=` are the same, and
-    `seed=`, which sets all three seeds.
+    The keys are those of `SHORT_KEYS`, of which `stream=` and `order=` mean the same,
+    and `seed=`, which sets all three seeds.
 
     Raises:
-        ConfigError: a key that is not one of these, both of two that are the same, or
-            a seed that is no number.
+        ConfigError: A key is unknown, two keys mean the same, or the seed is not a
+            number.
     """
     if {"stream", "order"} <= pairs.keys():
         raise ConfigError("config arguments stream= and order= are the same; give one")
@@ -72,14 +72,14 @@ def with_tuned(config: Config, path: pathlib.Path) -> Config:
     """Returns `config` with the values that were chosen for its method.
 
     Args:
-        config: names the method.
-        path: what `launch/sweep.py --choose` has written; its entry "chosen" maps a
-            method to values by their path, such as `train.optimizer.learning_rate`. A
+        config: Config of an experiment, which names the method.
+        path: File that `launch/sweep.py --choose` has written; its entry "chosen" maps
+            a method to values by path, such as `train.optimizer.learning_rate`. A
             method that is not in it keeps its defaults.
 
     Raises:
-        ConfigError: a path that is not a field of the config.
-        DataError: the file cannot be read.
+        ConfigError: A path is not a field of the config.
+        DataError: The file cannot be read.
     """
     chosen = read_json(path, "values that a sweep has chosen").get("chosen", {})
     for field, value in chosen.get(config.method.name, {}).items():
@@ -91,12 +91,12 @@ def replace_at(config: Any, path: str, value: Any) -> Any:
     """Returns a config with one field changed; `resolve` checks the value.
 
     Args:
-        config: a dataclass of dataclasses.
-        path: names of fields, with dots between them.
-        value: of the last one.
+        config: A dataclass of dataclasses.
+        path: Names of fields, separated by dots.
+        value: Value of the last field.
 
     Raises:
-        ConfigError: no such field; names the nearest.
+        ConfigError: There is no such field; the message names the nearest one.
 
     >>> replace_at(Config(), "train.epochs", 3).train.epochs
     3

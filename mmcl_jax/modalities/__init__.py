@@ -1,4 +1,4 @@
-"""The kinds of raw input that towers can be fed with."""
+"""The kinds of raw input that towers can read."""
 
 from mmcl_jax.modalities.audio import AUDIO
 from mmcl_jax.modalities.base import Modality
@@ -14,5 +14,5 @@ MODALITIES: dict[str, Modality] = {
     "depth": DEPTH,
     "text": TEXT,
 }
-# what `own_code.add_modalities` adds is none of them
+# Fixed before `plugins.add_modalities` can extend the table.
 BUILT_IN = tuple(MODALITIES)

@@ -21,29 +21,29 @@ from mmcl_jax.modalities.filters import log_mel, resample
 EXPECTED = "a WAV, OGG or FLAC file of samples in [-1, 1]"
 # Beyond this a kaldi filter at the low end is narrower than a Fourier bin and empty.
 _MAX_MELS = 128
-# Lossy codecs and float files overshoot 1 a little; integers in float files by far.
+# Lossy codecs and float files overshoot 1 a little; unscaled integers by far.
 _MAX_PEAK = 16.0
 _MAX_RATE = 768_000
 _MAX_CHANNELS = 32
-_MAX_SAMPLES = 2**27  # of a channel: 600 s at 220 kHz
+_MAX_SAMPLES = 2**27  # a channel: 600 s at 220 kHz
 _BLOCK = 2**20
 _MAGIC = (b"RIFF", b"RF64", b"OggS", b"fLaC")
-_STREAMED = (0, 0xFFFFFFFF)  # sizes written by a program that did not know the end
+_STREAMED = (0, 0xFFFFFFFF)  # sizes written by a program that streamed its output
 
 
 def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
-    """Reads a sound as the mean of its channels; other styles take the first alone.
+    """Reads a sound as the mean of its channels; other styles use only the first.
 
     Args:
-        path: a WAV, OGG or FLAC file.
-        spec: bounds the length, gives the style.
+        path: A WAV, OGG or FLAC file.
+        spec: Input of the encoder: its `max_seconds` and `style` are used.
 
     Returns:
         float32 `[n]` in [-1, 1], n at least 1, and the sample rate in hertz.
 
     Raises:
-        DataError: not a sound, damaged, truncated, without samples, with samples that
-            are not finite or far outside [-1, 1], or too long.
+        DataError: The file is not a sound, is damaged, truncated, empty or too long, or
+            has samples that are not finite or far outside [-1, 1].
     """
     with reading(path, EXPECTED):
         _check_head(path)
@@ -62,7 +62,7 @@ def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
                     f"{path}: {count} samples a channel, more than the limit of "
                     f"{_MAX_SAMPLES}; cut it or lower its rate"
                 )
-            # Memory grows by what is there, not by what the header says.
+            # Read in blocks: a header may claim far more samples than the file holds.
             blocks = file.blocks(_BLOCK, dtype="float32", always_2d=True)
             mean = spec.style == "clip"
             samples = np.concatenate([_mono(path, block, mean) for block in blocks])
@@ -86,10 +86,10 @@ def _mono(path: str, samples: np.ndarray, mean: bool) -> np.ndarray:
 def _check_head(path: str) -> None:
     with open(path, "rb") as file:
         head = file.read(12)
-    # Left to itself libsndfile takes almost any bytes for MP3.
+    # Without this check libsndfile takes almost any bytes for MP3.
     if head[:4] not in _MAGIC:
         raise DataError(f"{path}: begins with {head[:4]!r}; expected {EXPECTED}")
-    # It reads a truncated WAV without a word.
+    # libsndfile reads a truncated WAV without an error.
     stated, actual = int.from_bytes(head[4:8], "little"), os.path.getsize(path)
     if head[:4] == b"RIFF" and stated not in _STREAMED and stated + 8 > actual + 1:
         raise DataError(
@@ -99,25 +99,25 @@ def _check_head(path: str) -> None:
 
 
 def preprocess(media: tuple[np.ndarray, int], spec: InputSpec) -> Inputs:
-    """Draws a sound as its log-mel spectrogram.
+    """Renders a sound as its log-mel spectrogram.
 
-    A clip longer than `audio_seconds` gives three windows, at its front, middle and
-    back, as the three channels. A shorter one gives three equal channels; it is placed
-    at the start of the window, the rest is silence.
+    A clip longer than `audio_seconds` gives three windows, at its start, middle and
+    end, as the three channels. A shorter one gives three equal channels; it is placed
+    at the start of the window, and the rest is silence.
 
     Deviation: LanguageBind draws the three windows at random and repeats short clips;
     fixed windows are deterministic, and repetition would invent a rhythm.
 
     Args:
         media: float32 `[n]` mono, n at least 1, and its rate in hertz.
-        spec: gives size, rate, window, mean and standard deviation.
+        spec: Size, rate, window, mean and standard deviation of the input.
 
     Returns:
         `{"pixels": float32 [1, s, s, 3]}`: rows are mel bands, the lowest at the
         bottom; columns are time; channels are windows.
 
     Raises:
-        DataError: no samples.
+        DataError: The sound has no samples.
     """
     samples, rate = media
     if not len(samples):

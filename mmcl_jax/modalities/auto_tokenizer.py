@@ -1,4 +1,4 @@
-"""The one door to transformers, for tokenizers that the tokenizers library lacks."""
+"""The only use of transformers: tokenizers that the tokenizers library cannot read."""
 
 import pathlib
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Loaded(NamedTuple):
-    """What is needed of a tokenizer, whichever library it is from.
+    """A tokenizer, whichever library has read it.
 
     Attributes:
-        encode: a sentence -> the ids of its words, nothing around them.
-        vocabulary: ids by token.
-        special: ids of special tokens.
+        encode: Maps a sentence to the ids of its words, without special tokens.
+        vocabulary: Id of each token.
+        special: Ids of special tokens.
     """
 
     encode: Callable[[str], list[int]]
@@ -20,17 +20,17 @@ class Loaded(NamedTuple):
 
 
 def load(folder: pathlib.Path) -> Loaded:
-    """Reads a tokenizer of a model's folder with `AutoTokenizer`.
+    """Reads the tokenizer in a model's folder with `AutoTokenizer`.
 
     Nothing is downloaded, and no code of the folder is run. Importing transformers
-    takes seconds where torch is installed, so it is done here and nowhere else.
+    takes seconds where torch is installed, so it is imported here and nowhere else.
 
     Raises:
-        ImportError: sentencepiece is not installed; says how it is.
+        ImportError: sentencepiece is not installed; the message says how to install it.
     """
     try:
         import sentencepiece  # noqa: F401 # pyright: ignore[reportMissingImports]
-    except ImportError as error:  # of which transformers says no extra
+    except ImportError as error:  # transformers names no extra to install
         raise ImportError(
             f"{error}: pip install 'mmcl_jax[sentencepiece]', or put the tokenizer.json"
             " of the same model beside it"

@@ -1,4 +1,4 @@
-"""What a modality is: how a raw file becomes the tensor a tower takes."""
+"""What a modality is: how a raw file becomes the tensor that a tower reads."""
 
 import dataclasses
 import functools
@@ -18,16 +18,17 @@ Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSpec:
-    """The tokenizer of a text tower, and what it puts around a sentence.
+    """The tokenizer of a text tower, and the special tokens around a sentence.
 
-    Tokens are given by their names; what their ids are, the file says.
+    Tokens are given by name; their ids are read from the file.
 
     Attributes:
-        path: the file that holds it, see `tokenization.load_tokenizer`.
-        start: token in front of a sentence; None: there is none.
-        end: token behind it.
-        pad: token that fills the rest. CLIP's own code fills with `!`, whose id is 0.
-        cleaning: what is done to a sentence first, see `tokenization.clean`.
+        path: File of the tokenizer, see `tokenization.load_tokenizer`.
+        start: Token before a sentence; None if there is none.
+        end: Token after a sentence.
+        pad: Token that fills the rest. CLIP's own code fills with `!`, whose id is 0.
+        cleaning: Normalization of a sentence before it is encoded, see
+            `tokenization.clean`.
     """
 
     path: str
@@ -39,32 +40,33 @@ class TokenizerSpec:
 
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """What the encoder wants to be fed; read from the files of the encoder.
+    """The input that an encoder expects, read from the encoder's files.
 
     Attributes:
-        image_size: side of the square input, pixels.
-        frames: frames sampled from a video clip.
-        mean: per-channel mean, in [0, 1] units.
-        std: per-channel standard deviation, in [0, 1] units.
-        sample_rate: rate that audio is resampled to, hertz.
-        audio_seconds: length of one audio window, seconds.
-        audio_mean: mean of the log-mel values.
-        audio_std: standard deviation of the log-mel values.
-        max_depth: depth that is mapped to 1, metres; larger ones are cut to it.
-        context_length: tokens of a sentence, start and end included.
-        tokenizer: of the text tower.
-        max_pixels: largest decoded picture or frame, pixels.
-        max_seconds: longest decoded clip, seconds.
-        style: whose preprocessing it is, a key of `Modality.styles`.
-        resize: pictures and frames of the style "clip" lose what stands out of a
-            square, or are squashed into it.
-        antialias: whether the other styles, where they shrink, look at every pixel;
-            torchvision did not before 0.17.
-        mel_bands: bands of a spectrogram of the other styles.
-        mel_frames: its length, frames of 10 ms.
-        disparity_scale: disparity times depth for the style "imagebind": the baseline
+        image_size: Side of the square input, pixels.
+        frames: Frames sampled from a video clip.
+        mean: Per-channel mean, in [0, 1] units.
+        std: Per-channel standard deviation, in [0, 1] units.
+        sample_rate: Rate that audio is resampled to, hertz.
+        audio_seconds: Length of one audio window, seconds.
+        audio_mean: Mean of the log-mel values.
+        audio_std: Standard deviation of the log-mel values.
+        max_depth: Depth that is mapped to 1, metres; larger depths are clipped to it.
+        context_length: Tokens of a sentence, start and end included.
+        tokenizer: Tokenizer of the text tower.
+        max_pixels: Largest decoded picture or frame, pixels.
+        max_seconds: Longest decoded clip, seconds.
+        style: Family of encoders whose preprocessing is used, a key of
+            `Modality.styles`.
+        resize: Whether pictures and frames of the style "clip" are cropped to their
+            central square or squashed into a square.
+        antialias: Whether the other styles average over all pixels when they shrink a
+            picture; torchvision did not before 0.17.
+        mel_bands: Bands of a spectrogram of the other styles.
+        mel_frames: Length of such a spectrogram, frames of 10 ms.
+        disparity_scale: Disparity times depth for the style "imagebind": the baseline
             of the depth camera, metres, times its focal length, pixels. The default is
-            the first Kinect's, with which NYU Depth v2 was taken.
+            that of the first Kinect, which recorded NYU Depth v2.
     """
 
     image_size: int
@@ -89,14 +91,14 @@ class InputSpec:
 
 
 class Style(NamedTuple):
-    """How the encoders of one family want a modality to be prepared.
+    """The preprocessing of a modality for one family of encoders.
 
     Attributes:
         preprocess: `(media, spec) -> inputs` of one sample, deterministic;
             `{"pixels": float32 [..., f, h, w, c]}` or `{"tokens": int32 [n]}`.
-        shapes: `spec -> {name: (shape, dtype)}` of what `preprocess` gives.
-        version: changes whenever the numbers that `preprocess` gives change.
-        choices: fields of `InputSpec` that choose between definitions of them.
+        shapes: `spec -> {name: (shape, dtype)}` of what `preprocess` returns.
+        version: Name that changes whenever the output of `preprocess` changes.
+        choices: Fields of `InputSpec` that select between definitions of the output.
     """
 
     preprocess: Callable[[Media, InputSpec], Inputs]
@@ -109,14 +111,15 @@ class Modality(NamedTuple):
     """One kind of raw input.
 
     Attributes:
-        name: its name in streams, configs and results.
-        tower: "visual" or "text": which frozen tower reads it.
-        suffixes: lower-case file suffixes, with the dot.
+        name: Name in streams, configs and results.
+        tower: The frozen tower that reads it, "visual" or "text".
+        suffixes: Lower-case file suffixes, with the dot.
         decode: `(path, spec) -> media`; raises `DataError` naming the path.
-        templates: sentences with one `{}` for the class name.
-        styles: how to prepare it, for each `InputSpec.style`.
-        recognizes: whether a file of these first 64 KiB is of this modality, and so of
-            none that is built in; None: such files are not told by their content.
+        templates: Sentences with one `{}` for the class name.
+        styles: Preprocessing for each `InputSpec.style`.
+        recognizes: Whether a file that begins with these bytes, at most 64 KiB, is of
+            this modality and not of a built-in one; None if files cannot be recognized
+            by their content.
     """
 
     name: str
@@ -132,13 +135,14 @@ class Modality(NamedTuple):
         return self.styles[spec.style].preprocess(media, spec)
 
     def shapes(self, spec: InputSpec) -> Shapes:
-        """Returns `{name: (shape, dtype)}` of what `preprocess` gives."""
+        """Returns `{name: (shape, dtype)}` of what `preprocess` returns."""
         return self.styles[spec.style].shapes(spec)
 
     def version(self, spec: InputSpec) -> str:
-        """Returns what changes whenever the numbers of `preprocess` do.
+        """Returns a name that changes whenever the output of `preprocess` does.
 
-        It is the version of the style, and the choices that are not the default.
+        It consists of the version of the style and of the choices that differ from the
+        default.
         """
         style = self.styles[spec.style]
         changed = [
@@ -155,18 +159,18 @@ def still_shapes(spec: InputSpec, frames: int = 1) -> Shapes:
 
 
 class Reference(Protocol):
-    """Where one sample comes from; small and picklable, holds no decoded data."""
+    """The origin of one sample; small and picklable, without decoded data."""
 
     def load(self, modality: Modality, spec: InputSpec) -> Media:
         """Returns the decoded media; raises `DataError` naming the source."""
         ...
 
     def describe(self) -> str:
-        """Returns a path or a phrase that a person can find the sample by."""
+        """Returns a path or a phrase by which a person can find the sample."""
         ...
 
     def identity(self) -> str:
-        """Returns what changes whenever the content of the sample does."""
+        """Returns a text that changes whenever the content of the sample does."""
         ...
 
 
@@ -175,9 +179,9 @@ class FileReference:
     """A sample that is one file.
 
     Attributes:
-        path: where the file is, absolute or relative to the working directory.
-        name: the same place relative to the root of its data set, so that a
-            description does not depend on where the data lie; empty = use the path.
+        path: Path of the file, absolute or relative to the working directory.
+        name: Path relative to the root of its data set, so that a description does not
+            depend on where the data are stored; empty: the path is used.
     """
 
     path: str
@@ -188,14 +192,14 @@ class FileReference:
         return modality.decode(self.path, spec)
 
     def describe(self) -> str:
-        """Returns the name, or the path where there is none."""
+        """Returns the name, or the path if there is no name."""
         return self.name or self.path
 
     def identity(self) -> str:
-        """Returns a hash of the file's content, wherever the file lies.
+        """Returns a hash of the file's content, which does not depend on its path.
 
         Raises:
-            DataError: the file cannot be read.
+            DataError: The file cannot be read.
         """
         with reading(self.path, "a file that can be read"):
             status = os.stat(self.path)
@@ -207,9 +211,9 @@ class TextReference:
     """A sample that is one row of a table of sentences.
 
     Attributes:
-        text: the sentence.
-        path: path of the table, relative to the root of its data set.
-        row: line of the table that the row begins on, counted from 1, header included.
+        text: The sentence.
+        path: Path of the table, relative to the root of its data set.
+        row: Line of the table on which the row begins, counted from 1, header included.
     """
 
     text: str
@@ -232,7 +236,7 @@ class TextReference:
 
 @functools.cache
 def _content_hash(path: str, size: int, modified: int) -> str:
-    del size, modified  # a file of other ones is read again
+    del size, modified  # keys of the cache only: a file that changes is read again
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -19,8 +19,8 @@ from mmcl_jax.modalities.resizing import crop_box, fitted_shape, trim
 EXPECTED = "a 16-bit grey PNG of depth in millimetres, 0 = no reading"
 _MIN_DEPTH = 0.01
 _PERCENTILES = (2.0, 98.0)
-# A flat wall is a calm grey: nearest and farthest reading are taken to differ by this
-# part of the nearest's disparity at least, else sensor noise would fill the scale.
+# The scale spans at least this share of the nearest reading's disparity: otherwise the
+# sensor noise of a flat wall would fill it.
 _MIN_SPREAD = 0.1
 
 
@@ -28,15 +28,15 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
     """Reads a depth map with all its bits.
 
     Args:
-        path: a 16-bit grey PNG file.
-        spec: bounds the size.
+        path: A 16-bit grey PNG file.
+        spec: Input of the encoder: its `max_pixels` is used.
 
     Returns:
         uint16 `[h, w]`, millimetres, 0 where there is no reading.
 
     Raises:
-        DataError: not a PNG, damaged, of another kind than 16-bit grey, too large, or
-            without a single reading.
+        DataError: The file is not a 16-bit grey PNG, is damaged or too large, or has
+            not a single reading.
     """
     with (
         reading(path, EXPECTED),
@@ -60,17 +60,17 @@ def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
     With depth $z$ in metres, clipped to 0.01 and `max_depth`, and its disparity
     $1 / z$, a pixel is $(1 / z - q_2) / (q_{98} - q_2)$ clipped to 0 and 1, where
     $q_p$ is the p-th percentile over the map's readings: near is bright, and the
-    scale does not depend on how far away the object stands. Values are resampled over
-    readings alone, so a hole does not darken its rim; a pixel that is more hole than
-    reading is a hole, which is 0, as the farthest readings are: most holes of a depth
-    camera are shadows beside an object, or lie beyond its range.
+    scale does not depend on the distance of the object. Only readings are averaged
+    when the map is resampled, so a hole does not darken its rim. A pixel that is more
+    hole than reading is a hole; holes are 0, as the farthest readings are, since most
+    holes of a depth camera are shadows beside an object or lie beyond its range.
 
     Deviation: LanguageBind divides depth by a fixed 10 m, which leaves objects at arm's
     length between 0.05 and 0.1, nearly black and nearly flat.
 
     Args:
         media: uint16 `[h, w]`, millimetres.
-        spec: gives size, mean, std and `max_depth`.
+        spec: Size, mean, std and `max_depth` of the input.
 
     Returns:
         `{"pixels": float32 [1, s, s, 3]}`, three equal channels before mean and std.
@@ -97,7 +97,7 @@ def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
 
 
 def _fit(values: np.ndarray, size: int) -> np.ndarray:
-    # Bilinear: its weights are positive, so a quotient of two results is an average.
+    # Bilinear weights are positive, so the quotient of two results is an average.
     height, width = values.shape
     height, width = fitted_shape(height, width, size)
     image = Image.fromarray(values)

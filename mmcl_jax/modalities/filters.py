@@ -22,8 +22,8 @@ def resample(samples: np.ndarray, source: int, target: int) -> np.ndarray:
 
     Args:
         samples: float32 `[n]`.
-        source: rate of `samples`, hertz.
-        target: rate of the result, hertz.
+        source: Sample rate of `samples`, hertz.
+        target: Sample rate of the result, hertz.
 
     Returns:
         float32 `[ceil(n target / source)]`.
@@ -54,8 +54,8 @@ def resample(samples: np.ndarray, source: int, target: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _kernels(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
-    # One row a phase: output j is phase j % target. Only taps inside the window of the
-    # kernel are held, so rates without a common divisor stay cheap.
+    # A row for each phase; output j has phase j % target. Only taps inside the kernel's
+    # window are stored, so rates without a common divisor stay cheap.
     cutoff = min(source, target) * _ROLLOFF / source
     reach = math.ceil(_WIDTH / cutoff)
     times = np.arange(target) * source / target
@@ -77,8 +77,8 @@ def log_mel(samples: np.ndarray, rate: int, bands: int) -> np.ndarray:
     Args:
         samples: float32 `[n]` in [-1, 1], whole-clip mean removed; clips shorter than
             a frame are padded with zeros.
-        rate: hertz.
-        bands: number of mel bands.
+        rate: Sample rate, hertz.
+        bands: Number of mel bands.
 
     Returns:
         float32 `[frames, bands]`, the lowest band first.
@@ -101,8 +101,8 @@ def log_mel(samples: np.ndarray, rate: int, bands: int) -> np.ndarray:
 def _product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Returns `rows @ matrix`, a few rows at a time.
 
-    A library of linear algebra gives a larger product to all cores, whose threads wait
-    for each other longer than they compute while other samples are decoded.
+    BLAS would spread a larger product over all cores, whose threads then wait for each
+    other longer than they compute while other samples are decoded.
     """
     blocks = -(-len(rows) // _ROWS)
     padded = np.pad(rows, ((0, blocks * _ROWS - len(rows)), (0, 0)))

@@ -34,17 +34,18 @@ _TURNS = {
 
 
 def decode(path: str, spec: InputSpec) -> np.ndarray:
-    """Reads a picture the way up that its EXIF orientation says.
+    """Reads a picture and turns it upright by its EXIF orientation.
 
     Args:
-        path: a JPEG or PNG file.
-        spec: bounds the size.
+        path: A JPEG or PNG file.
+        spec: Input of the encoder: its `max_pixels` is used.
 
     Returns:
         uint8 `[h, w, 3]`, RGB. Transparency is dropped, grey is repeated.
 
     Raises:
-        DataError: not a picture, damaged, truncated, of 16 bits, or too large.
+        DataError: The file is not a picture, is damaged or truncated, has 16 bits a
+            channel, or is too large.
     """
     with (
         reading(path, EXPECTED),
@@ -65,17 +66,20 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
 
 
 def in_memory(path: str) -> io.BytesIO:
-    """Returns the bytes of a file; a chunk that claims 4 GiB is not given that room.
+    """Returns the bytes of a file.
+
+    A chunk that claims to have 4 GiB cannot make Pillow allocate them: a read from
+    memory returns no more than the file holds.
 
     Raises:
-        DataError: the file is larger than 512 MiB.
+        DataError: The file is larger than 512 MiB.
     """
     check_bytes(path, _MAX_BYTES)
     return io.BytesIO(pathlib.Path(path).read_bytes())
 
 
 def _orientation(image: Image.Image) -> int | None:
-    # Photos with a damaged EXIF block but sound pixels are common; they stay as stored.
+    # Photos with damaged EXIF data but intact pixels are common; they stay as stored.
     with contextlib.suppress(Exception):
         return image.getexif().get(_ORIENTATION)
     return None
@@ -84,15 +88,15 @@ def _orientation(image: Image.Image) -> int | None:
 def fit(picture: np.ndarray, spec: InputSpec) -> np.ndarray:
     """Scales a picture to a square of `image_size` pixels (bicubic, antialiased).
 
-    With `resize` "crop" the short side is scaled and the centre is kept, as CLIP's own
-    Pillow transform does; with "squash" both sides are, as SigLIP's does.
+    With `resize` "crop" the short side is scaled and the centre is kept, as in CLIP's
+    own Pillow transform; with "squash" both sides are scaled, as in SigLIP's.
 
     Args:
         picture: uint8 `[h, w, 3]`.
-        spec: gives size and `resize`.
+        spec: Size and `resize` of the input.
 
     Returns:
-        uint8 `[s, s, 3]`; equal to what these transforms give.
+        uint8 `[s, s, 3]`; equal to the output of these transforms.
     """
     size = spec.image_size
     if spec.resize == "squash":
@@ -118,7 +122,7 @@ def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
     return {"pixels": normalize(fit(media, spec)[None], spec)}
 
 
-# ImageBind prepares pictures as CLIP does
+# ImageBind preprocesses pictures as CLIP does.
 _CLIP = Style(preprocess, still_shapes, "image-1", ("resize",))
 
 IMAGE = Modality(

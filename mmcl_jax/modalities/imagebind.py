@@ -1,6 +1,6 @@
-"""What ImageBind's own loaders make of decoded media.
+"""Preprocessing as in ImageBind's own loaders.
 
-Pictures are prepared as CLIP's are, see `image.preprocess`.
+Pictures are preprocessed as for CLIP, see `image.preprocess`.
 
 References:
     Girdhar et al., ImageBind: One Embedding Space To Bind Them All, 2023; its code,
@@ -34,10 +34,10 @@ _DISPARITY_MEAN, _DISPARITY_STD = np.float32(0.0418), np.float32(0.0295)
 
 
 def clip_starts(seconds: float, clips: int) -> Iterator[Fraction]:
-    """Yields when clips of two seconds begin, from the first to the last possible one.
+    """Yields the start of each clip of two seconds, evenly over the possible ones.
 
-    In fractions, as pytorchvideo's `ConstantClipsPerVideoSampler`: what they are
-    rounded to chooses a frame or a sample.
+    The starts are fractions, as in pytorchvideo's `ConstantClipsPerVideoSampler`: how
+    they are rounded decides which frame or sample is taken.
 
     >>> [float(start) for start in clip_starts(5.0, 3)]
     [0.0, 1.5, 3.0]
@@ -51,8 +51,8 @@ def frame_indices(count: int, rate: float) -> np.ndarray:
     """Chooses the first and last frame of five clips of two seconds each.
 
     Args:
-        count: frames of the video, at least 1.
-        rate: average frames a second.
+        count: Number of frames of the video, at least 1.
+        rate: Average frames a second.
 
     Returns:
         int `[10]`, clip by clip.
@@ -62,7 +62,7 @@ def frame_indices(count: int, rate: float) -> np.ndarray:
     """
     indices = []
     for start in clip_starts(count / rate, _VIDEO_CLIPS):
-        # a clip of no frame, at less than one in two seconds, takes the next one
+        # Below one frame in two seconds a clip may hold none; it takes the next one.
         first = min(math.ceil(rate * float(start)), count - 1)
         stop = min(math.ceil(rate * float(start + _CLIP_SECONDS)), count)
         indices += [first, max(stop - 1, first)]
@@ -70,16 +70,16 @@ def frame_indices(count: int, rate: float) -> np.ndarray:
 
 
 def video(media: np.ndarray, spec: InputSpec) -> Inputs:
-    """Resizes frames as floats, bilinear without antialiasing; three crops of each.
+    """Resizes frames as floats, bilinear without antialiasing, and crops each thrice.
 
     Args:
         media: uint8 `[10, h, w, 3]`, the frames of `frame_indices`; another number of
             frames is sampled evenly.
-        spec: gives size, mean and std.
+        spec: Size, mean and std of the input.
 
     Returns:
-        `{"pixels": float32 [15, 2, s, s, 3]}`: of each clip the left, the central and
-        the right square, or those from top to bottom of an upright clip.
+        `{"pixels": float32 [15, 2, s, s, 3]}`: the left, the central and the right
+        square of each clip, or the top, the central and the bottom one of a tall clip.
     """
     size = spec.image_size
     chosen = np.linspace(0, len(media) - 1, FRAMES, dtype=int)
@@ -111,18 +111,18 @@ def video_shapes(spec: InputSpec) -> Shapes:
 def audio(media: tuple[np.ndarray, int], spec: InputSpec) -> Inputs:
     """Computes the log-mel spectrograms of three clips of two seconds.
 
-    What a spectrogram lacks of `mel_frames` is filled with zeros before it is
+    A spectrogram shorter than `mel_frames` is padded with zeros before it is
     normalised. A sound of two seconds or less gives three equal clips.
 
     Args:
         media: float32 `[n]`, n at least 1, the first channel, and its rate in hertz.
-        spec: gives `sample_rate`, `mel_bands`, `mel_frames`, mean and std.
+        spec: `sample_rate`, `mel_bands`, `mel_frames`, mean and std of the input.
 
     Returns:
         `{"pixels": float32 [3, mel_bands, mel_frames, 1]}`, the lowest band first.
 
     Raises:
-        DataError: no samples.
+        DataError: The sound has no samples.
     """
     samples, rate = media
     if not len(samples):
@@ -132,7 +132,7 @@ def audio(media: tuple[np.ndarray, int], spec: InputSpec) -> Inputs:
     pixels = np.zeros((_SOUND_CLIPS, spec.mel_bands, spec.mel_frames, 1), np.float32)
     for i, start in enumerate(clip_starts(len(samples) / rate, _SOUND_CLIPS)):
         clip = samples[int(start * rate) : int((start + _CLIP_SECONDS) * rate)]
-        clip -= clip.mean()  # in place, as the reference: where clips overlap, twice
+        clip -= clip.mean()  # in place, as in the reference: twice where clips overlap
         bands = log_mel(clip, rate, spec.mel_bands)[: spec.mel_frames]
         pixels[i, :, : len(bands), 0] = bands.T
     return {
@@ -149,14 +149,14 @@ def audio_shapes(spec: InputSpec) -> Shapes:
 def depth(media: np.ndarray, spec: InputSpec) -> Inputs:
     """Computes the disparity that the depth camera would have measured.
 
-    `disparity_scale` over depth, cut to [0.01, 75] and divided by 75. There is no
-    loader of the authors for depth: this is the recipe that they give in the issues of
-    ImageBind and Omnivore. Others report lower accuracies with it than the paper.
-    Holes count as the nearest depth, 1 cm, as in the recipe.
+    It is `disparity_scale` over depth, clipped to [0.01, 75] and divided by 75. The
+    authors have published no loader for depth: this is the recipe that they give in
+    the issues of ImageBind and Omnivore. Others report lower accuracies with it than
+    the paper. Holes count as the nearest depth, 1 cm, as in the recipe.
 
     Args:
         media: uint16 `[h, w]`, millimetres.
-        spec: gives size, `max_depth`, `disparity_scale` and `antialias`.
+        spec: Size, `max_depth`, `disparity_scale` and `antialias` of the input.
 
     Returns:
         `{"pixels": float32 [1, s, s, 1]}`.

@@ -1,4 +1,4 @@
-"""What LanguageBind's own processors make of decoded media.
+"""Preprocessing as in LanguageBind's own processors.
 
 References:
     Zhu et al., LanguageBind: Extending Video-Language Pretraining to N-modality by
@@ -27,7 +27,7 @@ def image(media: np.ndarray, spec: InputSpec) -> Inputs:
 
     Args:
         media: uint8 `[h, w, 3]`.
-        spec: gives size, mean, std and `antialias`.
+        spec: Size, mean, std and `antialias` of the input.
 
     Returns:
         `{"pixels": float32 [1, s, s, 3]}`.
@@ -37,13 +37,13 @@ def image(media: np.ndarray, spec: InputSpec) -> Inputs:
 
 
 def depth(media: np.ndarray, spec: InputSpec) -> Inputs:
-    """Maps depth from 0 to `max_depth` to [0, 1], three equal channels.
+    """Maps depths from 0 to `max_depth` linearly to [0, 1], in three equal channels.
 
     Holes count as the nearest depth, 1 cm, as in the reference.
 
     Args:
         media: uint16 `[h, w]`, millimetres.
-        spec: gives size, mean, std, `max_depth` and `antialias`.
+        spec: Size, mean, std, `max_depth` and `antialias` of the input.
 
     Returns:
         `{"pixels": float32 [1, s, s, 3]}`.
@@ -56,14 +56,14 @@ def depth(media: np.ndarray, spec: InputSpec) -> Inputs:
 def video(media: np.ndarray, spec: InputSpec) -> Inputs:
     """Resizes the frames of a clip as floats, bilinear without antialiasing.
 
-    The reference normalises before it resizes, which is the same but for rounding.
+    The reference normalises before it resizes, which is the same up to rounding.
 
-    Deviation: the reference mirrors every other clip at random, also when it is used.
+    Deviation: the reference mirrors clips with probability 1/2, at inference too.
 
     Args:
-        media: uint8 `[f, h, w, 3]`; of another number of frames than `frames` it is
-            sampled evenly.
-        spec: gives `frames`, size, mean and std.
+        media: uint8 `[f, h, w, 3]`; frames are sampled evenly if there are not as many
+            as `frames`.
+        spec: `frames`, size, mean and std of the input.
 
     Returns:
         `{"pixels": float32 [frames, s, s, 3]}`.
@@ -77,9 +77,9 @@ def video(media: np.ndarray, spec: InputSpec) -> Inputs:
 
 
 def scaled_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Returns what pytorchvideo's `ShortSideScale` scales a frame to.
+    """Returns the size to which pytorchvideo's `ShortSideScale` scales a frame.
 
-    It is `fitted_shape` but for the order of rounding.
+    It differs from `fitted_shape` in the order of rounding.
     """
     if width < height:
         return math.floor(height / width * size), size
@@ -89,20 +89,20 @@ def scaled_shape(height: int, width: int, size: int) -> tuple[int, int]:
 def audio(media: tuple[np.ndarray, int], spec: InputSpec) -> Inputs:
     """Computes the log-mel spectrogram of three windows, as three channels.
 
-    A longer sound gives the first window of each third of all possible ones. A shorter
-    one is repeated, as frames of its spectrogram, and gives three equal channels.
+    A longer sound gives the first window of each third of all possible windows. Of a
+    shorter one the frames of the spectrogram are repeated, and all channels are equal.
 
     Deviation: the reference draws a window of each third at random.
 
     Args:
         media: float32 `[n]`, n at least 1, the first channel, and its rate in hertz.
-        spec: gives `sample_rate`, `mel_bands`, `mel_frames`, mean and std.
+        spec: `sample_rate`, `mel_bands`, `mel_frames`, mean and std of the input.
 
     Returns:
         `{"pixels": float32 [1, mel_bands, mel_frames, 3]}`, the lowest band first.
 
     Raises:
-        DataError: no samples.
+        DataError: The sound has no samples.
     """
     samples, rate = media
     if not len(samples):
@@ -115,7 +115,7 @@ def audio(media: tuple[np.ndarray, int], spec: InputSpec) -> Inputs:
     thirds = np.array_split(np.arange(spare + 1), 3)
     starts = [int(third[0]) if len(third) else 0 for third in thirds]
     bands = {
-        # no more than is looked at: a window of a few seconds out of ten minutes
+        # Only the samples of the window: a few seconds out of up to ten minutes.
         i: log_mel(
             samples[i * step : (i + frames - 1) * step + length],
             spec.sample_rate,

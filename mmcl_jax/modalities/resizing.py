@@ -1,4 +1,4 @@
-"""Resizing as published encoders do it: where to cut, and resampling as a matrix."""
+"""Resizing as in published encoders: crop boxes, and resampling as a matrix."""
 
 import math
 from typing import Literal
@@ -9,11 +9,11 @@ Kernel = Literal["linear", "cubic"]
 Box = tuple[int, int, int, int]
 
 _REACH = {"linear": 1, "cubic": 2}
-# Wider pictures lose their ends before the resize, which would otherwise allocate
-# without bound for a picture of one row.
+# Longer pictures lose their ends before the resize, which would otherwise allocate
+# without bound for a picture of a single row.
 _MAX_ASPECT = 16
-# Rows of a product that are computed together: neighbours look at nearly the same
-# pixels, and most of a matrix is zero.
+# Rows of a product that are computed together: neighbouring rows use nearly the same
+# pixels, and most of the matrix is zero.
 _BLOCK = 8
 
 
@@ -24,7 +24,7 @@ def crop_box(height: int, width: int, size: int) -> Box:
 
 
 def fitted_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Returns height and width after the short side was scaled to `size`."""
+    """Returns height and width with the short side scaled to `size`."""
     short = min(height, width)
     return int(size * height / short), int(size * width / short)
 
@@ -47,17 +47,17 @@ def resampling_matrix(
 ) -> np.ndarray:
     r"""Returns the linear map that resamples one axis of a picture or a table.
 
-    With $s$ = `size_in / size_out`, result $i$ stands at $x_i = (i + 1/2) s - 1/2$ among
+    With $s$ = `size_in / size_out`, result $i$ lies at $x_i = (i + 1/2) s - 1/2$ among
     the given values and is $\sum_j k((j - x_i) / t) v_j / \sum_j k((j - x_i) / t)$.
     The kernel is stretched by $t = \max(s, 1)$ with `antialias`, so that every value
-    counts, and by $t = 1$ without. Beyond the ends there is nothing with `antialias`;
-    without, the outermost values go on.
+    counts, and by $t = 1$ without. Beyond the ends, values have no weight with
+    `antialias`; without it, the outermost values are repeated.
 
     $k(x)$ is $1 - |x|$ up to 1 for "linear". For "cubic" it is
     $(a + 2) |x|^3 - (a + 3) |x|^2 + 1$ up to 1 and
     $a |x|^3 - 5 a |x|^2 + 8 a |x| - 4 a$ up to 2.
 
-    Which arguments give whose resize, `align_corners` being false:
+    Arguments that reproduce a reference, with `align_corners=False`:
 
     | reference | kernel | a | antialias |
     |---|---|---|---|
@@ -70,12 +70,12 @@ def resampling_matrix(
     `np.einsum("ph,qw,hwd->pqd", resampling_matrix(h, p), resampling_matrix(w, q), table)`.
 
     Args:
-        size_in: length of the axis.
-        size_out: length of the resampled axis.
-        kernel: its shape.
-        a: of the cubic kernel.
-        antialias: whether the kernel is stretched where the axis shrinks.
-        rows: those of the result that are wanted, in order.
+        size_in: Length of the axis.
+        size_out: Length of the resampled axis.
+        kernel: Shape of the kernel.
+        a: Parameter of the cubic kernel.
+        antialias: Whether the kernel is stretched where the axis shrinks.
+        rows: Rows of the result that are returned, in order.
 
     Returns:
         float32 `[rows, size_in]`; every row sums to 1.
@@ -89,7 +89,8 @@ def resampling_matrix(
     scale = size_in / size_out
     stretch = max(scale, 1.0) if antialias else 1.0
     reach = _REACH[kernel] * stretch
-    # rounded to single precision where torch rounds: some 1e-5 of a pixel
+    # Rounded to single precision where torch rounds, which moves places by some 1e-5
+    # of a pixel and decides ties as torch does.
     places = (np.arange(size_out)[rows] + 0.5) * float(np.float32(scale))
     shift = 0.0 if antialias else 0.5
     places = (places - shift).astype(np.float32).astype(float) - (0.5 - shift)
@@ -120,14 +121,14 @@ def resize_as_torch(
     kernel: Kernel,
     antialias: bool,
 ) -> np.ndarray:
-    """Resizes floats as `torch.nn.functional.interpolate` does, and cuts a box out.
+    """Resizes floats as `torch.nn.functional.interpolate` does, and crops a box.
 
     Args:
         pictures: `[f, h, w, c]` of any type.
-        shape: height and width that they are resized to.
-        box: left, top, right, bottom of what is cut out; no more than that is computed.
+        shape: Height and width of the resized pictures.
+        box: Left, top, right, bottom of the crop; no pixel outside is computed.
         kernel: "cubic" (bicubic) or "linear" (bilinear).
-        antialias: as torch's argument; the cubic kernel depends on it, too.
+        antialias: Argument of torch of that name; the cubic kernel depends on it, too.
 
     Returns:
         float32 `[f, bottom - top, right - left, c]`; cubic values can overshoot.

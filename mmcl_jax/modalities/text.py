@@ -1,4 +1,4 @@
-"""Sentences: str; a file holds one sentence, a table of them is read elsewhere."""
+"""Sentences: str; a file holds one sentence, tables are read by `streams`."""
 
 import pathlib
 
@@ -17,7 +17,8 @@ def decode(path: str, spec: InputSpec) -> str:
     """Reads one text file.
 
     Raises:
-        DataError: not UTF-8, nothing but white space, or larger than 1 MiB.
+        DataError: The file is not UTF-8, holds only white space, or is larger than
+            1 MiB.
     """
     del spec
     with reading(path, EXPECTED):
@@ -31,11 +32,11 @@ def decode(path: str, spec: InputSpec) -> str:
 def preprocess(media: str, spec: InputSpec) -> Inputs:
     """Returns `{"tokens": int32 [context_length]}`: start, words, end, padding.
 
-    A sentence that is too long loses words at its end and keeps the end token. Special
+    A sentence that is too long loses its last words and keeps the end token. Special
     tokens that are spelt out in the sentence itself are dropped.
 
     Raises:
-        DataError: the tokenizer cannot be read, or fails on the sentence.
+        DataError: The tokenizer cannot be read, or fails on the sentence.
     """
     return {"tokens": _row(_words(media, spec), spec)}
 
@@ -43,35 +44,36 @@ def preprocess(media: str, spec: InputSpec) -> Inputs:
 def preprocess_name(
     name: str, template: str, context: int, spec: InputSpec
 ) -> np.ndarray:
-    """Returns the tokens of a class name behind a fixed number of words.
+    """Returns the tokens of a class name after a fixed number of context tokens.
 
-    The words are those that the template has in front of the name: the last of them, or
-    all of them over and over. With as many as there are it is the template's sentence.
+    The context is made of the template's tokens before the name: the last of them if
+    there are too many, or all of them repeated. With exactly as many as the template
+    has, the result is the template's sentence.
 
     Args:
-        name: of the class.
-        template: with one `{}` for the name, and a word in front of it.
-        context: tokens in front of the name.
-        spec: what the encoder is fed.
+        name: Name of the class.
+        template: Sentence with one `{}` for the name, and a word before it.
+        context: Number of tokens before the name.
+        spec: Input of the encoder.
 
     Returns:
-        `int32 [context_length]`, as `preprocess` gives them.
+        `int32 [context_length]`, as `preprocess` returns them.
 
     Raises:
-        DataError: as `preprocess`; or the template begins with the name; or there is
-            no room for one behind the words.
+        DataError: The tokenizer cannot be read or fails; or the template begins with
+            the name; or no room is left for a name after the context.
     """
     before, after = template.split("{}")
     words = _words(before.rstrip(), spec)
     if not words:
         raise DataError(
-            f"{template!r}: no word in front of the name, at which a context could "
+            f"{template!r}: no word before the name, from which a context could "
             "start; write for instance 'a photo of a {}.'"
         )
     if (room := _room(spec) - 1) < context:
         raise DataError(
             f"a context of {context} tokens: the encoder reads {spec.context_length}, "
-            f"which with a name are {room} at most"
+            f"which leaves {room} at most before a name; lower its length"
         )
     front = (words * -(-context // len(words)))[-context:]
     return _row([*front, *_words(f"{name}{after}", spec)], spec)
@@ -104,7 +106,7 @@ def shapes(spec: InputSpec) -> Shapes:
     return {"tokens": ((spec.context_length,), np.int32)}
 
 
-# what families do differently, `InputSpec.tokenizer` says
+# Families differ in `InputSpec.tokenizer` alone.
 _STYLE = Style(preprocess, shapes, "text-1")
 
 TEXT = Modality(

@@ -1,4 +1,4 @@
-"""Tokenizers of text towers: how they are stored, and what they do to a sentence."""
+"""Tokenizers of text towers: their files, and the cleaning of sentences."""
 
 import functools
 import gzip
@@ -22,7 +22,7 @@ EXPECTED = "a tokenizer: " + (
     "`tokenizer.json` of the tokenizers library, `vocab.json` with `merges.txt` beside "
     "it, `bpe_simple_vocab_16e6.txt[.gz]` of CLIP, or `spiece.model` of sentencepiece"
 )
-# in the order in which they are looked for
+# In the order in which they are searched for.
 FILE_NAMES = (
     "tokenizer.json",
     "vocab.json",
@@ -30,7 +30,7 @@ FILE_NAMES = (
     "bpe_simple_vocab_16e6.txt",
     "spiece.model",
 )
-# further files of a folder that decide what a tokenizer does
+# Further files of a folder that decide what a tokenizer does; they are hashed too.
 _BESIDE = {
     "vocab.json": ("merges.txt",),
     "spiece.model": (
@@ -41,11 +41,11 @@ _BESIDE = {
     ),
 }
 _MAX_BYTES = 64 * 2**20
-# Mending takes seconds for a megabyte; no sentence that is read to its end is longer.
+# ftfy takes seconds for a megabyte; no context is long enough for such a sentence.
 _MAX_CHARACTERS = 2**16
 _MAX_ID = 2**31 - 1
 _CLIP_START, _CLIP_END = "<|startoftext|>", "<|endoftext|>"
-_CLIP_MERGES = 48894  # that are used; the table goes on behind them
+_CLIP_MERGES = 48894  # merges in use; the table continues after them
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _END_OF_WORD = "</w>"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -55,12 +55,12 @@ class Tokenizer(NamedTuple):
     """A tokenizer that has been read.
 
     Attributes:
-        encode: a sentence -> the ids of its words, nothing around them.
-        start: id of the token in front; None: there is none.
-        end: id of the token behind.
-        pad: id of the token that fills the rest.
-        special: ids that no word of a sentence may have.
-        highest: largest id that there is.
+        encode: Maps a sentence to the ids of its words, without special tokens.
+        start: Id of the token before a sentence; None if there is none.
+        end: Id of the token after a sentence.
+        pad: Id of the token that fills the rest.
+        special: Ids that no word of a sentence may have.
+        highest: Largest id of the vocabulary.
     """
 
     encode: Callable[[str], list[int]]
@@ -75,25 +75,27 @@ def find_tokenizer(folder: str | pathlib.Path) -> str:
     """Returns the path of the tokenizer in the folder of an encoder.
 
     Raises:
-        DataError: there is none.
+        DataError: The folder holds no tokenizer.
     """
     for name in FILE_NAMES:
         if (path := pathlib.Path(folder) / name).is_file():
             return str(path)
-    raise DataError(f"{folder}: none of {', '.join(FILE_NAMES)} in it")
+    raise DataError(
+        f"{folder}: no tokenizer in it; expected one of {', '.join(FILE_NAMES)}"
+    )
 
 
 @functools.lru_cache(maxsize=8)
 def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
-    """Reads a tokenizer, once a process and description.
+    """Reads a tokenizer, once for each process and spec.
 
-    Which kind of file it is, its name says: `vocab.json` with `merges.txt` beside it
-    and `*.txt` or `*.txt.gz` are byte-pair tables of CLIP, `*.model` one of
-    sentencepiece, which is left to transformers; every other file is read by the
-    tokenizers library.
+    The name of the file tells its kind: `vocab.json` with `merges.txt` beside it and
+    `*.txt` or `*.txt.gz` are byte-pair tables of CLIP; `*.model` is one of
+    sentencepiece, which transformers reads; every other file is read by the tokenizers
+    library.
 
     Raises:
-        DataError: a file is absent or damaged, larger than 64 MiB, or lacks one of the
+        DataError: A file is missing, damaged or larger than 64 MiB, or lacks one of the
             tokens that `spec` names.
     """
     with reading(spec.path, EXPECTED):
@@ -109,19 +111,22 @@ def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
         if end is None or pad is None or (start is None and spec.start is not None):
             wanted = ", ".join(name for name in names if name is not None)
             raise DataError(f"{spec.path}: expected the special tokens {wanted}")
-        # a special token for what is unknown is a word; padding may be one, as "!" is
+        # The token of unknown words counts as a word; so does padding that is no
+        # special token, such as CLIP's "!".
         special = frozenset({start, end, *({pad} & special)} - {None})
         highest = max(vocabulary.values())
         if highest > _MAX_ID:
-            raise DataError(f"{spec.path}: id {highest}, more than {_MAX_ID}")
+            raise DataError(
+                f"{spec.path}: id {highest}, more than the limit of {_MAX_ID}"
+            )
         return Tokenizer(encode, start, end, pad, special, highest)
 
 
 def tokenizer_hash(spec: TokenizerSpec) -> str:
-    """Returns a hash of all that decides ids, wherever the files lie.
+    """Returns a hash of everything that decides ids, but not of the files' paths.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: A file cannot be read.
     """
     digest = hashlib.sha256()
     for value in (spec.start, spec.end, spec.pad, spec.cleaning):
@@ -133,15 +138,15 @@ def tokenizer_hash(spec: TokenizerSpec) -> str:
 
 
 def clean(sentence: str, spec: TokenizerSpec) -> str:
-    """Does to a sentence what the tokenizer's own code does to it first.
+    """Normalizes a sentence as the encoder's own code does before it is encoded.
 
-    - "none": nothing.
-    - "clip": mends mistaken encodings, replaces HTML entities, twice, makes one blank
-      of white space, and lower-cases, as the code of CLIP and OpenCLIP.
-    - "siglip": lower-cases, drops ASCII punctuation and makes one blank of white space,
-      as the code of SigLIP.
+    - "none": leaves it as it is.
+    - "clip": repairs wrong encodings, unescapes HTML entities twice, collapses white
+      space to single blanks and lower-cases, as the code of CLIP and OpenCLIP.
+    - "siglip": lower-cases, drops ASCII punctuation and collapses white space, as the
+      code of SigLIP.
 
-    What is cleaned is cut to 65,536 characters first.
+    A sentence that is cleaned is cut to 65,536 characters first.
     """
     if spec.cleaning == "none":
         return sentence
@@ -180,11 +185,11 @@ def _load(path: pathlib.Path) -> auto_tokenizer.Loaded:
 def _read_pairs(
     path: pathlib.Path,
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Returns vocabulary and merges of CLIP's own table; it holds the merges alone."""
+    """Returns vocabulary and merges of CLIP's own table, which holds only merges."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
-        raise DataError(f"{path}: unpacked more than the limit of {_MAX_BYTES} bytes")
+        raise DataError(f"{path}: more than the limit of {_MAX_BYTES} bytes unpacked")
     letters = _byte_letters()
     lines = content.decode().rstrip("\n").split("\n")[1 : 1 + _CLIP_MERGES]
     merges = [(left, right) for left, right in (line.split() for line in lines)]

@@ -23,21 +23,21 @@ from mmcl_jax.modalities.base import (
 )
 
 EXPECTED = "an MP4, AVI or GIF file with a video stream"
-# Clips whose raw frames take less are decoded once, longer ones twice.
+# Clips whose raw frames take less are decoded once, larger ones twice.
 _KEEP_BYTES = 64 * 2**20
 _MAX_RATE = 240.0
-# Of all frames that are returned: sixteen of 4K.
+# Over all returned frames: sixteen of 4K.
 _MAX_RETURNED_PIXELS = 2**27
-# Of all frames that are decoded, which bounds the time: 600 s of 4K at 40 frames a
-# second. A file of some kilobytes can hold any number of large frames.
+# Over all decoded frames, which bounds the time: 600 s of 4K at 40 frames a second. A
+# file of a few kilobytes can hold any number of large frames.
 _MAX_DECODED_PIXELS = 2 * 10**11
-# FFmpeg is not left to guess the container: a play list would be followed to wherever
-# it points.
+# FFmpeg must not guess the container: it would follow a playlist in an untrusted file
+# to any address.
 _CONTAINERS = {".mp4": "mp4", ".avi": "avi", ".gif": "gif"}
 
 
 def evenly(count: int, frames: int) -> np.ndarray:
-    """Returns the indices of `frames` frames spread over `count`, first and last too.
+    """Returns the indices of `frames` out of `count`, from the first to the last.
 
     >>> evenly(61, 4).tolist()
     [0, 20, 40, 60]
@@ -46,20 +46,22 @@ def evenly(count: int, frames: int) -> np.ndarray:
 
 
 def decode(path: str, spec: InputSpec) -> np.ndarray:
-    """Reads the frames that the style wants: `spec.frames` evenly, or ImageBind's ten.
+    """Reads the frames of the style: `spec.frames` at even steps, or ImageBind's ten.
 
-    Frames are counted by decoding them: what headers say is often wrong. Memory is
-    bounded by the frames that are returned and by 64 MiB of raw ones.
+    Frames are counted by decoding them, since headers are often wrong. Memory is
+    bounded by the returned frames and by 64 MiB of raw ones.
 
     Args:
-        path: an MP4, AVI or GIF file.
-        spec: gives style and frames, bounds frame size and length.
+        path: An MP4, AVI or GIF file.
+        spec: Input of the encoder: style, number of frames, `max_pixels` and
+            `max_seconds` are used.
 
     Returns:
-        uint8 `[f, h, w, 3]`, RGB, turned the way up that the file says.
+        uint8 `[f, h, w, 3]`, RGB, turned upright as the file says.
 
     Raises:
-        DataError: not a video, no frame, a damaged one, or too large.
+        DataError: The file is not a video, holds no frame or a damaged one, or is too
+            large.
     """
     with _reading(path):
         count, size = 0, 0
@@ -82,7 +84,7 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """As `reading`; FFmpeg's lack of memory is a size in the file that cannot be."""
+    """As `reading`; FFmpeg runs out of memory where the file claims absurd sizes."""
     with reading(path, EXPECTED):
         try:
             yield
@@ -137,7 +139,7 @@ def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
         check_pixels(path, codec.width, codec.height, spec)
         check_seconds(path, (container.duration or 0) / av.time_base, spec)
         codec.options = {"max_pixels": str(spec.max_pixels)}
-        codec.thread_count = 1  # clips are decoded in parallel already
+        codec.thread_count = 1  # the loader already decodes clips in parallel
         kept = imagebind.FRAMES if spec.style == "imagebind" else spec.frames
         decoded = 0
         for count, frame in enumerate(container.decode(stream), 1):
@@ -146,15 +148,15 @@ def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
             _check_total(path, decoded, _MAX_DECODED_PIXELS, "")
             returned = frame.width * frame.height * kept
             _check_total(path, returned, _MAX_RETURNED_PIXELS, f"{kept} ")
-            # Time stamps may be absent or wrong, the count is not.
+            # Time stamps may be missing or wrong, the count is not.
             check_seconds(path, max(frame.time or 0, count / _MAX_RATE), spec)
             if frame.is_corrupt:
-                raise DataError(f"{path}: frame {count} is damaged; decode it anew")
+                raise DataError(f"{path}: frame {count} is damaged; encode it again")
             yield frame
 
 
 def _container(path: str) -> str:
-    """Returns the container by its first bytes; old ones have none, but a suffix."""
+    """Returns the container by the file's signature, or else by its suffix."""
     with open(path, "rb") as file:
         head = file.read(12)
         if head[4:8] == b"ftyp":
@@ -162,10 +164,10 @@ def _container(path: str) -> str:
         if head[:4] == b"RIFF" and head[8:] == b"AVI ":
             return "avi"
         if head[:4] == b"GIF8":
-            # A truncated GIF decodes without a word, but lacks its last byte.
+            # A truncated GIF decodes without an error, but lacks its last byte.
             file.seek(-1, os.SEEK_END)
             if file.read() not in (b";", b"\0"):
-                raise DataError(f"{path}: no end mark; the file is truncated")
+                raise DataError(f"{path}: no end marker; the file is truncated")
             return "gif"
     suffix = pathlib.Path(path).suffix.lower()
     if suffix not in _CONTAINERS:
@@ -184,8 +186,8 @@ def _rgb(frame: av.VideoFrame) -> np.ndarray:
 def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
     """Returns `{"pixels": float32 [frames, s, s, 3]}` of a clip uint8 `[f, h, w, 3]`.
 
-    Each frame is treated as a picture. A clip of another length than `spec.frames` is
-    sampled evenly, repeating frames where it is shorter.
+    Each frame is preprocessed as a picture. A clip of another length than
+    `spec.frames` is sampled evenly, repeating frames if it is shorter.
     """
     chosen = media[evenly(len(media), spec.frames)]
     fitted = np.stack([image.fit(frame, spec) for frame in chosen])

@@ -22,10 +22,10 @@ from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.types import Batch, Classes, Prediction, PyTree
 
-# a path, or a sentence
+# A path or a sentence.
 Sample = str | os.PathLike[str] | Reference
 
-# batches whose samples are held in memory at once
+# Batches whose samples are in memory at once.
 _AHEAD = 2
 _GIVEN, _PREDICTED = calibration.ROUTES
 
@@ -38,14 +38,13 @@ class Label(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """What is said of one sample.
+    """The prediction for one sample.
 
     Attributes:
-        source: its path, or a phrase that it can be found by.
-        modality: it was read as.
-        taken_for: the modality that the model took it for; the one that was given,
-            where it was.
-        labels: the likeliest first.
+        source: Path of the sample, or a phrase by which it can be found.
+        modality: Modality that the sample was read as.
+        taken_for: Modality that the model predicted, or the given one if there is one.
+        labels: Classes with probabilities, the likeliest first.
     """
 
     source: str
@@ -55,7 +54,7 @@ class Labelled(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Samples of one modality: their places in a row of samples, and their inputs."""
+    """Samples of one modality: their places among all samples, and their inputs."""
 
     modality: str
     places: tuple[int, ...]
@@ -64,17 +63,17 @@ class _Group(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A snapshot of a run, with the frozen encoder it was learnt in.
+    """A snapshot of a run, with the frozen encoder that it was learnt with.
 
     Attributes:
-        run: its config, encoder and compiled functions; its stream has no samples.
-        state: what was trained and what is remembered.
-        slots: the class slots as they were met by the snapshot.
-        snapshot: the stage behind which it was written, counted from 1.
-        temperatures: that logits are divided by, by route; None: the run has stored
-            none, and 1 is taken.
-        notes: what a user should know of how it came to be.
-        frozen: weights of the encoder, on the device.
+        run: Config, encoder and compiled functions; the stream has no samples.
+        state: Trained parameters and memory of the method.
+        slots: Class slots, as far as the snapshot has met them.
+        snapshot: Number of the stage after which it was written, counted from 1.
+        temperatures: Divisor of the logits for each route; None if the run has stored
+            none, and 1 is used.
+        notes: Remarks for the user on the state of the run.
+        frozen: Weights of the encoder, on the device.
     """
 
     run: Run
@@ -103,15 +102,15 @@ class Classifier:
         """Labels files.
 
         Args:
-            paths: files, or sentences as `TextReference`.
-            modality: that they are read as, and that the model is told; None: each
-                file is read as what it is, and the model is told nothing. Where it is
-                told, the classes of the modality alone can win.
-            top: labels of a sample.
+            paths: Files, or sentences as `TextReference`.
+            modality: Modality of all samples, which the model receives, so that only
+                its classes can win; None: the modality of each file is recognized by
+                its content, and the model predicts it.
+            top: Number of labels of a sample.
 
         Raises:
-            ConfigError: there is no such modality, or the run has not met it.
-            DataError: a file cannot be read; names it.
+            ConfigError: There is no such modality, or the run has not met it.
+            DataError: A file cannot be read; the message names it.
         """
         found = []
         for _, said in self.predict_each(paths, modality, top):
@@ -123,10 +122,10 @@ class Classifier:
     def predict_each(
         self, samples: Iterable[Sample], modality: str | None = None, top: int = 5
     ) -> Iterator[tuple[str, Labelled | DataError]]:
-        """Yields the source of each sample, in order, and what is said of it.
+        """Yields the source of each sample and its prediction, in order.
 
-        As `predict`, but a file that cannot be read gives its error and stops no other,
-        and no more samples are held in memory than a few batches.
+        As `predict`, but a file that cannot be read yields its error and does not stop
+        the others, and only a few batches of samples are in memory at once.
         """
         self.check_modality(modality)
         rest = iter(samples)
@@ -152,7 +151,7 @@ class Classifier:
     ) -> np.ndarray:
         """Returns the logits `[n C]` of all class slots of the stream, met or not.
 
-        Args and errors are those of `predict`; slots are those of `stream.json`.
+        Arguments and errors are those of `predict`; slots are those of `stream.json`.
         """
         rows = np.zeros((len(paths), len(self.run.stream.classes)), np.float32)
         for group in self._read_all(paths, modality):
@@ -160,9 +159,9 @@ class Classifier:
         return rows
 
     def embed(self, paths: Sequence[Sample], modality: str | None = None) -> np.ndarray:
-        """Returns unit embeddings `[n d]` by the frozen encoder, without prompts.
+        """Returns unit embeddings `[n d]` of the frozen encoder, without prompts.
 
-        Args and errors are those of `predict`.
+        Arguments and errors are those of `predict`.
         """
         rows = np.zeros((len(paths), self.run.encoder.spec.embedding), np.float32)
         for group in self._read_all(paths, modality):
@@ -170,7 +169,7 @@ class Classifier:
         return rows
 
     def allowed(self, modality: str | None) -> np.ndarray:
-        """Returns which class slots `[C]` can win, with and without a modality told."""
+        """Returns which class slots `[C]` can win, for a given modality or for None."""
         seen = np.asarray(self.slots.seen)
         if modality is None:
             return seen
@@ -179,17 +178,17 @@ class Classifier:
 
     @functools.cached_property
     def canonical(self) -> np.ndarray:
-        """The class `[C]` of each slot: slots of equal names share one."""
+        """The class `[C]` of each slot; slots of equal names share one."""
         return np.array([slot.canonical for slot in self.run.stream.classes])
 
     def temperature(self, modality: str | None) -> float:
-        """Returns what logits are divided by, with and without a modality told."""
+        """Returns the divisor of the logits, for a given modality or for None."""
         route = _PREDICTED if modality is None else _GIVEN
         return self.temperatures[route] if self.temperatures else 1.0
 
     @functools.cached_property
     def _names(self) -> dict[int, str]:
-        # of equal names the first one stands for all
+        # Reversed, so that the first of several slots of equal names gives the name.
         slots = reversed(self.run.stream.classes)
         return {slot.canonical: slot.name for slot in slots}
 
@@ -209,7 +208,7 @@ class Classifier:
         return self.run.config.train.batch_size
 
     def check_modality(self, modality: str | None) -> None:
-        """Raises `ConfigError` for a modality that there is not, or not yet."""
+        """Raises `ConfigError` for a modality that is unknown or was not met yet."""
         if modality is None:
             return
         configs.check_name("modality", modality, MODALITIES)
@@ -217,7 +216,7 @@ class Classifier:
             raise ConfigError(f"modality: {unknown}")
 
     def _unknown(self, modality: str) -> str | None:
-        """Says why samples of a modality cannot be labelled; None: they can."""
+        """Returns why samples of a modality cannot be labelled, or None if they can."""
         if modality in self.modalities:
             return None
         stream = self.run.stream
@@ -235,7 +234,7 @@ class Classifier:
     def _read_all(
         self, paths: Sequence[Sample], modality: str | None
     ) -> Iterator[_Group]:
-        """Yields all samples in groups; a file that cannot be read is an error."""
+        """Yields all samples in groups; raises the error of an unreadable file."""
         self.check_modality(modality)
         size = _AHEAD * self._batch_size
         for start in range(0, len(paths), size):
@@ -250,7 +249,7 @@ class Classifier:
     def _read(
         self, references: Sequence[Reference], modality: str | None
     ) -> tuple[list[_Group], dict[int, DataError]]:
-        """Decodes samples; returns them by modality, and what failed by its place."""
+        """Decodes samples; returns them by modality, and the failures by place."""
 
         def read(reference: Reference) -> tuple[str, Inputs] | DataError:
             try:
@@ -275,12 +274,12 @@ class Classifier:
         source = reference.describe()
         if isinstance(reference, TextReference):
             if modality not in (None, "text"):
-                raise DataError(f"{source}: a sentence is no sample of {modality}")
+                raise DataError(f"{source}: a sentence is not a sample of {modality}")
             modality = "text"
         elif modality is None and isinstance(reference, FileReference):
             modality = file_types.modality_of(reference.path)
         if modality is None:
-            raise DataError(f"{source}: of which modality it is has to be given")
+            raise DataError(f"{source}: its modality cannot be recognized; give it")
         if unknown := self._unknown(modality):
             raise DataError(f"{source}: {unknown}")
         return modality, self.run.decoder(Record(reference, 0, 0), modality)
@@ -291,13 +290,13 @@ class Classifier:
     def _forward(
         self, group: _Group, modality: str | None
     ) -> tuple[np.ndarray, list[str]]:
-        """Returns logits `[n C]` and the modality that each sample is taken for."""
+        """Returns logits `[n C]` and the predicted modality of each sample."""
         total, stream = len(group.places), self.run.stream
         columns = {"query": self._embed(group)}
         logits, scores = [], []
         for batch in self._feed.cut(group.inputs, columns, total, group.modality):
             said = self._said(batch)
-            # a method that takes no hint has one route
+            # The routes are [given, predicted]; a method without hints has only one.
             logits.append(np.asarray(said.logits)[-1 if modality is None else 0])
             scores.append(np.asarray(said.modality)[-1])
         known = self._known
@@ -313,7 +312,7 @@ class Classifier:
     def _labels(
         self, logits: np.ndarray, modality: str | None, top: int
     ) -> tuple[Label, ...]:
-        """Returns the likeliest classes; slots of equal names add up."""
+        """Returns the likeliest classes; slots of equal names are summed."""
         allowed = self.allowed(modality)[None]
         found = calibration.log_softmax(
             logits[None], allowed, self.temperature(modality)

@@ -1,6 +1,6 @@
-"""Of which modality a file is, by what is in it: its suffix says nothing here.
+"""The modality of a file, recognized by its content and not by its suffix.
 
-A few bytes at its front tell; whether the rest is sound is for the decoder to say.
+The first bytes decide; whether the rest is intact is checked by the decoder.
 """
 
 import codecs
@@ -25,18 +25,19 @@ _MAGIC = {
 _RIFF = {b"WAVE": "audio", b"AVI ": "video", b"WEBP": "image"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY = 0
-# of a sentence, which is told by its characters
+# Bytes that are read: sentences are recognized by their characters.
 _HEAD = 2**16
 _SPACES = "\t\n\r\f"
 
 
 def modality_of(path: str | os.PathLike[str]) -> str:
-    """Returns the name of the modality that a file is to be read as.
+    """Returns the name of the modality of a file.
 
-    A grey PNG of 16 bits is a depth map, any other a picture.
+    A 16-bit grey PNG is a depth map, any other PNG a picture.
 
     Raises:
-        DataError: it cannot be read, or is none of these; names the path.
+        DataError: The file cannot be read, or has no known modality; the message names
+            the path.
     """
     path = os.fspath(path)
     with reading(path, EXPECTED), open(path, "rb") as file:
@@ -45,7 +46,7 @@ def modality_of(path: str | os.PathLike[str]) -> str:
             if kind.recognizes is not None and kind.recognizes(head):
                 return name
     if head.startswith(_PNG):
-        # behind the name of the first chunk: width, height, bits, kind of colour
+        # After the name of the first chunk: width, height, bit depth, colour type.
         deep_grey = head[12:16] == b"IHDR" and head[24:26] == bytes((16, _GREY))
         return "depth" if deep_grey else "image"
     for magic, modality in _MAGIC.items():
@@ -62,7 +63,7 @@ def modality_of(path: str | os.PathLike[str]) -> str:
 
 def _is_text(head: bytes) -> bool:
     try:
-        # a character may be cut off at the end of the head
+        # Incrementally, since the last character of the head may be cut off.
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:
         return False

@@ -1,4 +1,4 @@
-"""From the workdir of a run to a classifier of files."""
+"""Loads a classifier of files from the workdir of a run."""
 
 import contextlib
 import os
@@ -25,20 +25,21 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
     """Reads what a run has learnt; its data are not needed, and nothing is written.
 
     Args:
-        workdir: of the run, which may still be on its way.
-        snapshot: which, counted from 1 as stages are; None: the newest that is whole.
+        workdir: Folder of the run, which may still be running.
+        snapshot: Number of the snapshot, counted from 1 as stages are; None: the newest
+            intact one.
 
     Raises:
-        WorkdirError: it holds no run, not this snapshot, or one that is damaged; or
-            encoder or preprocessing are not those of the run.
-        ConfigError, DataError: its config, its stream or its encoder cannot be read.
+        WorkdirError: The folder holds no run, or not this snapshot, or a damaged one;
+            or the encoder or the preprocessing differ from those of the run.
+        ConfigError, DataError: The config, the stream or the encoder cannot be read.
     """
     stored = read_run(workdir)
     config, stream = config_of(stored), stored.stream
     number, notes = states.choose(stored.workdir, snapshot)
     store = Snapshots(stored.workdir / layout.SNAPSHOTS, create=False)
     with contextlib.closing(store):
-        # one device: files come in any number
+        # One device: a mesh of several would need a multiple of as many files.
         mesh = sharding.make_mesh(jax.local_devices()[:1])
         encoder = build.load_encoder(config.encoder, mesh)
         decoder = Decoder(encoder.inputs, 0)
@@ -59,7 +60,7 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
 
 
 def _check_same(stored: StoredRun, run: Run) -> None:
-    """Raises `WorkdirError` if samples would be embedded otherwise than in the run."""
+    """Raises `WorkdirError` if samples would be embedded differently from the run."""
     here, workdir = build.describe(run), stored.workdir
     if here["encoder"] != stored.encoder:
         raise WorkdirError(
@@ -69,7 +70,7 @@ def _check_same(stored: StoredRun, run: Run) -> None:
     if here["preprocessing"] != stored.preprocessing:
         raise WorkdirError(
             f"--workdir: {workdir} was made by a version that preprocesses samples as "
-            f"{stored.preprocessing}; this one does as {here['preprocessing']}"
+            f"{stored.preprocessing}; this version does it as {here['preprocessing']}"
         )
 
 
@@ -85,6 +86,6 @@ def _restore(store: Snapshots, number: int, run: Run) -> LearnerState:
         learnt, _ = store.restore(number, like)
     except (KeyError, TypeError, ValueError) as error:
         raise foreign(store.path(number), error) from error
-    # predictions read nothing of an optimizer
+    # Predictions do not use the optimizer.
     none = jnp.zeros((), jnp.int32)
     return LearnerState(**learnt, optimizer=None, step=none, refused=none)

@@ -1,4 +1,4 @@
-"""What is published of a run: its arrays, a program of its own, and a model card."""
+"""The export of a run: its arrays, a self-contained program, and a model card."""
 
 import json
 import pathlib
@@ -24,14 +24,14 @@ from mmcl_jax.version import __version__
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 PROGRAM, CARD = "classifier.stablehlo", "README.md"
 PLATFORMS = ("cpu", "cuda", "tpu")
-# a program is one message of Protocol Buffers, which end at 2 GiB
+# A program is one Protocol Buffers message, which is limited to 2 GiB.
 _MAX_PROGRAM_BYTES = 3 * 2**29
-# the longest path that begins a tensor's name says what it is
+# Meanings of tensors; the longest matching prefix of a name applies.
 _MEANINGS = {
     "params": "trained in the run",
     "params/adapters": "adapters inside the frozen towers, a stack over modalities",
-    "params/adapters/class_context": "added to the words in front of class names",
-    "params/class_context": "added to the words in front of class names",
+    "params/adapters/class_context": "added to the words before class names",
+    "params/class_context": "added to the words before class names",
     "memory": "remembered by the method",
     "memory/anchor": "adapters as the last stage of each modality left them",
     "memory/realignment": "re-alignment of features with the class texts",
@@ -42,14 +42,14 @@ _MEANINGS = {
     "memory/realignment/cosine": "whether z' is brought to unit norm",
     "memory/features": "Gaussians of the classes' adapted features",
     "memory/queries": "Gaussians of the classes' frozen features",
-    "memory/router": "what scores the modality of a sample",
+    "memory/router": "scores the modality of a sample",
     "memory/head": "columns of a linear head, one a class slot",
     "text": "unit text embeddings of the class slots [C d], by the frozen encoder",
 }
 
 
 def tensors(classifier: Classifier) -> dict[str, np.ndarray]:
-    """Returns all arrays that the run has learnt, by their path, and `text`."""
+    """Returns all arrays that the run has learnt, by path, and `text`."""
     learnt = {"params": classifier.state.params, "memory": classifier.state.memory}
     found = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
@@ -61,14 +61,14 @@ def tensors(classifier: Classifier) -> dict[str, np.ndarray]:
 def program(classifier: Classifier, modality: str) -> export.Exported:
     """Returns the classifier of one modality as a program that needs no other code.
 
-    Its argument is what `Modality.preprocess` gives, a row a sample and any number of
-    them: `float32 [b f s s 3]`, for text `int32 [b n]`. It returns logits `[b C]` over
-    class slots and probabilities `[b C]`, 0 for slots that cannot win: those of
-    `Classifier.predict` with the modality told. The weights are in it.
+    Its argument holds the result of `Modality.preprocess` in a row for each sample,
+    for any number of them: `float32 [b f s s 3]`, for text `int32 [b n]`. It returns
+    logits `[b C]` over class slots and probabilities `[b C]`, 0 for slots that cannot
+    win, as `Classifier.predict` with a given modality. It contains the weights.
 
     Raises:
-        ConfigError: the run has not met the modality.
-        ValueError: the encoder is too large for a program with its weights.
+        ConfigError: The run has not met the modality.
+        ValueError: The encoder's weights are too large for a program.
     """
     classifier.check_modality(modality)
     run, index = classifier.run, classifier.run.stream.modalities.index(modality)
@@ -111,15 +111,15 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
 
 
 def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
-    """Writes all four files into a folder that is made, or is empty.
+    """Writes all four files into a folder, which is new or empty.
 
     Raises:
-        ConfigError: the folder is not empty, the run has not met the modality, or
-            JAX lacks what it serializes with.
-        ValueError: see `program`.
+        ConfigError: The folder is not empty, the run has not met the modality, or
+            flatbuffers, with which JAX serializes, is not installed.
+        ValueError: The encoder is too large, see `program`.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out: {folder} is there and not an empty folder")
+        raise ConfigError(f"--out: {folder} exists and is not an empty folder")
     try:
         compiled = program(classifier, modality).serialize()
     except ImportError as error:
@@ -128,7 +128,7 @@ def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
         ) from error
     arrays = tensors(classifier)
     described = describe(classifier, arrays, modality)
-    # the format knows no strides
+    # The format has no strides: a transposed array would be stored in the wrong order.
     ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TENSORS).write_bytes(safetensors.numpy.save(ordered))
@@ -140,7 +140,7 @@ def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
 def describe(
     classifier: Classifier, arrays: dict[str, np.ndarray], modality: str
 ) -> dict[str, Any]:
-    """Returns what `model.json` holds."""
+    """Returns the contents of `model.json`."""
     run, stream = classifier.run, classifier.run.stream
     seen, allowed = np.asarray(classifier.slots.seen), classifier.allowed(modality)
     inputs = run.model.input_shapes[stream.modalities.index(modality)]
@@ -215,8 +215,8 @@ def card(classifier: Classifier, described: dict[str, Any]) -> str:
     )
     return f"""# {escaped(run.config.method.name)}: {len(classifier.classes)} classes
 
-Learnt task after task by mmcl_jax {__version__} in a frozen encoder; this is what was
-known behind stage {classifier.snapshot} of {len(stream.stages)}.
+Learnt task after task by mmcl_jax {__version__} in a frozen encoder; this is the state
+after stage {classifier.snapshot} of {len(stream.stages)}.
 
 | task | modality | classes |
 |---|---|---|
@@ -226,7 +226,7 @@ known behind stage {classifier.snapshot} of {len(stream.stages)}.
 
 - `{PROGRAM}`: the classifier of the modality {about["modality"]} with all weights, as
   StableHLO for {", ".join(PLATFORMS)}.
-- `{TENSORS}`: what was trained and what is remembered, and embeddings of the class
+- `{TENSORS}`: trained parameters, the memory of the method, and embeddings of the class
   names; without the frozen encoder, whose fingerprint is
   `{described["encoder"]["fingerprint"]}`.
 - `{DESCRIPTION}`: class slots, and names, shapes and meaning of all tensors.
@@ -246,18 +246,18 @@ logits, probabilities = classifier.call({name})
 ```
 
 Column `c` of both is the slot `c` of `{DESCRIPTION}`; slots that cannot win have
-probability 0. The classifier is told that its samples are of this modality.
+probability 0. The classifier assumes that its samples are of this modality.
 
 ## Limits
 
-- It names one of the classes above for every sample, whatever is on it.
+- It names one of the classes above for every sample, whatever its content.
 - {calibration}
 - Licence and terms are those of the encoder and of the data it was learnt from.
 """
 
 
 def escaped(text: str) -> str:
-    r"""Returns text that is shown as it is in Markdown, on one line of a table.
+    r"""Returns text that Markdown shows literally, on one line of a table.
 
     >>> escaped("a|b <i>")
     'a\\|b \\<i\\>'

@@ -1,4 +1,4 @@
-"""Tasks and streams: what is learnt, in which order."""
+"""Tasks and streams: what is learnt, and in which order."""
 
 import dataclasses
 import difflib
@@ -14,15 +14,15 @@ from mmcl_jax.modalities.base import Reference
 
 ORDERS = ("by_modality", "interleaved", "random", "recurring")
 
-# the other part is for choosing hyper-parameters, and never overlaps the test part
+# `validation` is for choosing hyper-parameters, and never overlaps the test part.
 EvaluateOn = Literal["test", "validation"]
 
-# of the order "recurring"
+# Tasks of a run in the order "recurring".
 _RUN = 2
 
 
 class Record(NamedTuple):
-    """One sample: where it is, its class slot, and an id unique in the stream."""
+    """One sample: its origin, its class slot, and an id unique in the stream."""
 
     reference: Reference
     label: int
@@ -34,10 +34,11 @@ class ClassSlot:
     """One class name in one modality of one data set.
 
     Attributes:
-        name: as read to a person, underscores replaced by spaces.
-        modality: name of the modality.
-        dataset: name of the data set.
-        canonical: equal for slots of equal name: predicting any of them is correct.
+        name: Display name, with spaces for underscores.
+        modality: Name of the modality.
+        dataset: Name of the data set.
+        canonical: Number that slots of equal names share: predicting any of them is
+            correct.
     """
 
     name: str
@@ -62,11 +63,12 @@ class Stream:
     """An ordered tuple of tasks.
 
     Attributes:
-        classes: every class slot, indexed by `Record.label`.
-        tasks: in the order they are met.
-        modalities: in the order they are first met; a modality's index is its place.
-        stages: tasks learnt together, in order; one task a stage but in the joint
-            stream, whose only stage holds them all.
+        classes: Every class slot, indexed by `Record.label`.
+        tasks: Tasks in the order in which they are met.
+        modalities: Modalities in the order in which they are first met; the index of a
+            modality is its place here.
+        stages: Tasks that are learnt together, in order: one task a stage, except in
+            the joint stream, whose only stage holds them all.
     """
 
     classes: tuple[ClassSlot, ...]
@@ -76,12 +78,12 @@ class Stream:
 
 
 class Required(NamedTuple):
-    """The option without which a source does not know where its data are.
+    """The option that tells a source where its data are.
 
     Attributes:
-        field: Its name.
-        what: What to give.
-        example: A value.
+        field: Name of the option.
+        what: Meaning of the value, for messages.
+        example: Example of a value.
     """
 
     field: str
@@ -93,12 +95,13 @@ class StreamSource(NamedTuple):
     """A kind of stream: an entry of `streams.registry`.
 
     Attributes:
-        options: A frozen dataclass with a default for each field, `kind` among them:
-            the section `stream` of a config.
-        build: Returns the stream of the options as keywords, and of `order_seed` and
-            `data_seed`; decodes no sample.
-        required: The option that has no useful default; None: there is none.
-        check: Raises `ConfigError` for options that make no sense together.
+        options: Frozen dataclass with a default for each field, `kind` among them: the
+            section `stream` of a config.
+        build: Function that returns the stream for the options, `order_seed` and
+            `data_seed`, all given as keywords; it decodes no sample.
+        required: The option that has no useful default; None if there is none.
+        check: Function that raises `ConfigError` for options that contradict each
+            other.
         of_files: Whether samples are files that may be damaged.
     """
 
@@ -114,11 +117,11 @@ class TaskDraft:
     """A task before slots and sample ids are numbered.
 
     Attributes:
-        name: name of the task.
-        modality: name of the modality of all its samples.
-        classes: one `(class name, data set)` a class.
-        train: training references, one sequence a class.
-        test: test references, one sequence a class.
+        name: Name of the task.
+        modality: Name of the modality of all its samples.
+        classes: A pair `(class name, data set)` for each class.
+        train: Training references, a sequence for each class.
+        test: Test references, a sequence for each class.
     """
 
     name: str
@@ -131,22 +134,22 @@ class TaskDraft:
 def arrange(drafts: Sequence[TaskDraft], order: str, seed: int) -> list[TaskDraft]:
     """Puts drafts into the order in which they will be met.
 
-    The result depends on the order of `drafts` and on `seed` alone.
+    The result depends only on the order of `drafts` and on `seed`.
 
     Args:
-        drafts: every task once.
-        order: one of `ORDERS`:
+        drafts: Every task once.
+        order: One of `ORDERS`:
             `by_modality`: all tasks of one modality, then all of the next; the seed
-            permutes the modalities, tasks of a modality stay as they were given.
-            `interleaved`: round robin over the modalities, those that ran out of tasks
-            skipped; the seed permutes the modalities and the tasks of each.
-            `random`: a uniform draw of the permutations whose first task is not
+            permutes the modalities, tasks of a modality keep their order.
+            `interleaved`: round robin over the modalities, skipping those that have no
+            task left; the seed permutes the modalities and the tasks of each.
+            `random`: a uniform draw from the permutations whose first task is not
             text, unless all tasks are text. This is our reading of "text is not
-            alone": text is what the others are aligned to, so a stream of several
+            alone": the other modalities are aligned to text, so a stream of several
             modalities does not start with it.
             `recurring`: as `interleaved`, but a modality's turn is a run of two tasks,
-            so each comes back after all the others.
-        seed: seed of the permutations.
+            so each returns after all the others.
+        seed: Seed of the permutations.
 
     Returns:
         The same drafts, rearranged.
@@ -179,10 +182,10 @@ def arrange(drafts: Sequence[TaskDraft], order: str, seed: int) -> list[TaskDraf
 
 
 def first(drafts: Sequence[TaskDraft], count: int | None) -> Sequence[TaskDraft]:
-    """Returns the first `count` drafts; None: all.
+    """Returns the first `count` drafts, or all for None.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: There are fewer drafts.
     """
     if count is not None and count > len(drafts):
         raise ValueError(f"first_tasks is {count}, but there are {len(drafts)} tasks")
@@ -201,7 +204,7 @@ def _arrange_random(
 
 
 def display_name(name: str) -> str:
-    """Returns a class name as read to a person: no underscores, single spaces.
+    """Returns a class name as it is displayed: no underscores, single spaces.
 
     >>> display_name("fire_truck ")
     'fire truck'
@@ -210,10 +213,10 @@ def display_name(name: str) -> str:
 
 
 def canonical_ids(names: Iterable[str]) -> tuple[int, ...]:
-    """Numbers names in the order first met; equal names share a number.
+    """Numbers names in the order in which they are met; equal names share a number.
 
-    Names are equal that differ in underscores, case or white space only. Two data sets
-    that both know a "fire truck" would otherwise get two identical text embeddings, of
+    Names that differ only in underscores, case or white space are equal. Two data sets
+    with a class "fire truck" would otherwise have two identical text embeddings, of
     which the argmax always takes the first.
 
     >>> canonical_ids(["Fire_truck", "cat", "fire  truck"])
@@ -227,19 +230,20 @@ def canonical_ids(names: Iterable[str]) -> tuple[int, ...]:
 def build_stream(drafts: Sequence[TaskDraft]) -> Stream:
     """Numbers class slots and samples of drafts that are in their final order.
 
-    Slots and sample ids are numbered in the order met; a sample's id is its place when
-    tasks are laid end to end, training before test samples, class by class. A class
-    that an earlier task had in the same modality and data set keeps its slot.
+    Slots and sample ids are numbered in the order in which they are met: a sample's id
+    is its index over all tasks in order, training before test samples, class by class.
+    A class that an earlier task had in the same modality and data set keeps its slot.
 
     Args:
-        drafts: the tasks in order, at least one.
+        drafts: The tasks in order, at least one.
 
     Returns:
-        The stream, every task a stage of its own.
+        The stream, with a stage for every task.
 
     Raises:
-        ValueError: no draft, a draft without classes, two tasks of equal name, a class
-            twice in a task, or as many lists of references as classes are not given.
+        ValueError: There is no draft, a draft has no classes, two tasks have the same
+            name, a task has a class twice, or the numbers of classes and of lists of
+            references differ.
     """
     if not drafts:
         raise ValueError("a stream needs at least one task, got none")
@@ -260,8 +264,8 @@ def build_stream(drafts: Sequence[TaskDraft]) -> Stream:
                 slot_names.append(shown)
             if slots[key] in labels:
                 raise ValueError(
-                    f"task {draft.name!r}: class {shown!r} of data set {dataset!r} is "
-                    "there twice (underscores, case and white space do not count)"
+                    f"task {draft.name!r}: class {shown!r} of data set {dataset!r} "
+                    "occurs twice (underscores, case and white space do not count)"
                 )
             labels.append(slots[key])
         train, test = (
@@ -303,11 +307,12 @@ def joint(stream: Stream) -> Stream:
 
 
 def stream_hash(stream: Stream) -> str:
-    """Returns the SHA-256 of what is learnt in which order, as 64 hex digits.
+    """Returns the SHA-256 of what is learnt and in which order, as 64 hex digits.
 
-    It covers the class slots, and of every task its name, modality, classes, and
-    every sample's description, label and id, in order. Stages do not count, so that
-    `joint(stream)` can be paired with runs over `stream`. Equal in every process.
+    It covers, in order, the class slots, the name, modality and classes of every task,
+    and the description, label and id of every sample. Stages are left out, so that
+    `joint(stream)` can be paired with runs over `stream`. The hash is equal in every
+    process.
     """
     digest = hashlib.sha256()
 
@@ -330,10 +335,10 @@ def scored_tasks(
     """Returns the seen and the upcoming tasks that are scored after a stage.
 
     Args:
-        stream: that is learnt.
-        stage: counted from 0.
-        upcoming: whether tasks of the `next` stage alone are scored before they are
-            learnt, or `all` to come.
+        stream: The stream that is learnt.
+        stage: Index of the stage, counted from 0.
+        upcoming: Tasks that are scored before they are learnt: those of the `next`
+            stage, or `all` that follow.
     """
     last = None if upcoming == "all" else stage + 2
     seen, later = stream.stages[: stage + 1], stream.stages[stage + 1 : last]

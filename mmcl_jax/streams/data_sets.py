@@ -1,8 +1,8 @@
-"""Data sets: samples by class, of which some are taken and cut into tasks.
+"""Data sets: samples by class, which are selected and cut into tasks.
 
-Where they come from, `folders`, `manifest` and `tfds` say. Without a test part, one is
-split off by a hash of each sample's place, so that adding some does not move others
-between the parts.
+`folders`, `manifest` and `tfds` read them. If there is no test part, one is split off
+by a hash of each sample's place, so that new samples do not move others between the
+parts.
 """
 
 import dataclasses
@@ -28,23 +28,23 @@ from mmcl_jax.streams.base import (
 )
 
 PARTS = ("train", "test")
-# of classes that are wrong in the same way
+# Classes that a message names, if several are wrong in the same way.
 _NAMED = 10
-_MAX_NAME = 255  # of a class; more is a sentence, or a table with its columns mistaken
+_MAX_NAME = 255  # of a class; longer ones are sentences, as in a table of wrong columns
 
-# The samples of a class, or what lists them when they are wanted.
+# The samples of a class, or a function that lists them on demand.
 Source = list[Reference] | Callable[[], list[Reference]]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """One data set, nothing of it decoded.
+    """One data set, with nothing decoded.
 
     Attributes:
-        source: where it is, for messages.
+        source: Location of the data set, for messages.
         path: `<modality>/<name>`.
-        modality: of all its samples.
-        parts: "train", and "test" where there is one: the samples of each class.
+        modality: Modality of all its samples.
+        parts: Samples of each class of "train", and of "test" if there is one.
     """
 
     source: str
@@ -58,12 +58,12 @@ class DataSet:
         return self.path.split("/")[1]
 
     def samples(self, part: str, name: str) -> list[Reference]:
-        """Returns the samples of a class in a part."""
+        """Returns the samples of a class in one part."""
         source = self.parts[part][name]
         return source() if callable(source) else source
 
     def check(self) -> None:
-        """Raises `DataError` if its parts or its classes are not as they should be."""
+        """Raises `DataError` if its parts or its classes are invalid."""
         if not self.parts.get("train"):
             raise DataError(f"{self.source}: no class to train on")
         shown: dict[str, str] = {}
@@ -104,35 +104,37 @@ def build(
     """Returns a stream of data sets; no sample is decoded.
 
     The classes of a data set are sorted, permuted by `order_seed` and cut into tasks
-    named `<modality>/<dataset>/<k>`. A single class that remains joins the last task,
-    since a task of one class cannot be got wrong; two or more are a task.
+    named `<modality>/<dataset>/<k>`. A single remaining class joins the last task,
+    since a task of one class cannot be got wrong; two or more form a task.
 
     Args:
-        data_sets: of which it is made.
-        classes_per_task: classes of one task.
-        order: one of `streams.base.ORDERS`.
-        include: globs on `<modality>/<dataset>/<class>`, as a sequence or separated by
-            commas; one that matches a modality or data set counts for all below it.
-            A class is taken if one of them matches; None or empty = all classes.
-        exclude: globs of classes to leave out. One that begins with `!` takes back what
-            those before it left out: `text/clinc150,!text/clinc150/[bc]*`.
-        max_train_per_class: training samples kept of each class, chosen by `data_seed`;
-            None = all.
-        test_fraction: part of each class that is split off for testing where a data set
-            has no test part; one sample at least is left on either side.
-        evaluate_on: `validation`: the samples that score are split off the training
-            samples, which are the fewer then, and the test samples are left alone.
-        validation_fraction: part of each class that is split off for it, as above.
-        first_tasks: tasks that are kept, once in order; None: all.
-        order_seed: decides which classes form a task, and the order of tasks.
-        data_seed: decides the split and the choice of training samples.
+        data_sets: Data sets that the stream is made of.
+        classes_per_task: Number of classes of a task.
+        order: One of `streams.base.ORDERS`.
+        include: Globs on `<modality>/<dataset>/<class>`, as a sequence or separated by
+            commas; a match of a modality or data set counts for all below it. A class
+            is taken if one of them matches; None or empty: all classes.
+        exclude: Globs of classes to leave out. A glob that begins with `!` takes back
+            what those before it left out: `text/clinc150,!text/clinc150/[bc]*`.
+        max_train_per_class: Training samples kept of each class, chosen by `data_seed`;
+            None: all.
+        test_fraction: Share of each class that is split off for testing if a data set
+            has no test part; both sides keep at least one sample.
+        evaluate_on: Samples that score: the `test` samples, or `validation` samples
+            that are split off the training samples, with test samples left unused.
+        validation_fraction: Share of each class that is split off for validation.
+        first_tasks: Number of tasks that are kept, in the final order; None: all.
+        order_seed: Seed of the grouping of classes into tasks, and of the order of
+            tasks.
+        data_seed: Seed of the split and of the choice of training samples.
 
     Returns:
         The stream.
 
     Raises:
-        DataError: a class has too few samples, or a glob matches none; names it.
-        ValueError: an argument makes no sense.
+        DataError: A class has too few samples, or a glob matches no class; the message
+            names it.
+        ValueError: An argument is out of range.
     """
     if classes_per_task < 1:
         raise ValueError(f"classes_per_task={classes_per_task}: expected at least 1")
@@ -150,7 +152,8 @@ def build(
     for data_set, names in _select(data_sets, _globs(include), _globs(exclude)):
         parts = [_parts(data_set, name, test_fraction, data_seed) for name in names]
         if evaluate_on == "validation":
-            # hashed apart from the other split, which has taken the smallest draws
+            # Hashed with another seed than the test split, which has taken the smallest
+            # draws of its own: else nothing of the same range would be left here.
             seed = f"validation {data_seed}"
             parts = [
                 _split(part[0], validation_fraction, seed, data_set, name)
@@ -236,8 +239,8 @@ def _select(
 
 
 def _draw(seed: int | str, reference: Reference, modality: Modality) -> float:
-    # A sentence moves with its words, so that one that is there twice is never on both
-    # sides of the split; a file with its place, since it may be damaged.
+    # A sentence is hashed by its words, so that copies never end up on both sides of
+    # the split; a file by its path, since its content may be unreadable.
     text = modality.tower == "text" and not isinstance(reference, FileReference)
     place = reference.identity() if text else reference.describe()
     digest = hashlib.sha256(f"{seed}\0{place}".encode()).digest()
@@ -263,8 +266,8 @@ def _split(
     draws = [_draw(seed, reference, data_set.modality) for reference in references]
     if min(draws) == max(draws):
         raise DataError(
-            f"{data_set.source}: class {name!r} has one sample only to "
-            "train on, and another is needed to score with; add samples"
+            f"{data_set.source}: class {name!r} has only one training sample, "
+            "and another is needed to score with; add samples"
         )
     limit = min(max(fraction, np.nextafter(min(draws), 2)), max(draws))
     pairs = list(zip(draws, references, strict=True))
@@ -276,7 +279,7 @@ def _keep(
 ) -> list[Reference]:
     if limit is None or len(references) <= limit:
         return references
-    # Hashed apart from the split, which has taken the smallest of those draws.
+    # Hashed with another seed than the split, which has taken the smallest draws.
     draws = [_draw(~seed, reference, modality) for reference in references]
     chosen = np.argsort(draws, kind="stable")[:limit]
     return [references[i] for i in sorted(chosen)]

@@ -22,15 +22,15 @@ def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
 def stored_stream(description: dict[str, Any]) -> Stream:
     """Returns the stream that was described, without its samples.
 
-    The slots of a task are not stored, but follow from their names: slots are numbered
-    as they are met.
+    The slots of a task are not stored but follow from its class names, since slots are
+    numbered in the order in which they are met.
 
     Args:
-        description: whose fields are there and of their types, see
+        description: Description whose fields have been checked by
             `workdir.schema.check_stream`.
 
     Raises:
-        TypeError, ValueError: classes and tasks do not fit together.
+        TypeError, ValueError: Classes and tasks do not agree.
     """
     slots = tuple(ClassSlot(**slot) for slot in description["classes"])
     tasks: list[Task] = []

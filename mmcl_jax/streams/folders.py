@@ -31,8 +31,8 @@ class Folders(Selection):
     """A stream of ordinary files, `<root>/<modality>/<dataset>/{train,test}/<class>/`.
 
     Attributes:
-        kind: says that the stream is of this sort.
-        root: the folder; a relative one counts from the working directory.
+        kind: Name of this kind of stream.
+        root: Folder of the data; a relative path counts from the working directory.
     """
 
     kind: str = "folders"
@@ -43,16 +43,16 @@ def build(*, root: str, **selection: Any) -> Stream:
     """Reads a stream from a tree of folders; no sample is decoded.
 
     Args:
-        root: folder laid out as the module says. Folders of other names than those of
-            modalities, and files beside data sets, are ignored.
-        **selection: see `data_sets.build`.
+        root: Folder in the layout that the module describes. Folders that are not named
+            after a modality, and files beside data sets, are ignored.
+        **selection: Arguments of `data_sets.build`.
 
     Returns:
         The stream. Descriptions of its samples are relative to `root`.
 
     Raises:
-        DataError: something in the tree is not as it should be; names the path.
-        ValueError: an argument makes no sense.
+        DataError: The tree violates the layout; the message names the path.
+        ValueError: An argument is out of range.
     """
     return data_sets.build(_scan(pathlib.Path(root)), **selection)
 
@@ -106,15 +106,16 @@ def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[os.DirEntry[str]]
             raise DataError(
                 f"{folder}: the name {entry.name!r} in it is not UTF-8; rename it"
             )
+        # Data from elsewhere must not make a run read files outside of its root.
         if entry.is_symlink():
             target = pathlib.Path(os.path.realpath(entry.path))
             if not target.is_relative_to(os.path.realpath(root)):
                 raise DataError(
-                    f"{entry.path}: a link that leads out of {root}, to {target}; copy "
-                    "what it points at"
+                    f"{entry.path}: a link that leads out of {root}, to {target}; "
+                    "replace it by a copy of its target"
                 )
             if not os.path.exists(target):
-                raise DataError(f"{entry.path}: a link to nowhere; remove it")
+                raise DataError(f"{entry.path}: a broken link; remove it")
         kept.append(entry)
     return kept
 

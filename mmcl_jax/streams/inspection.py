@@ -1,4 +1,4 @@
-"""What there is in a stream, and what is wrong with it, before anything is learnt."""
+"""The contents of a stream and its faults, before anything is learnt."""
 
 import collections
 import dataclasses
@@ -9,13 +9,13 @@ from mmcl_jax.streams.base import ClassSlot, Record, Stream
 from mmcl_jax.streams.description import describe_tasks
 from mmcl_jax.streams.verification import Leak, leaks
 
-# of the training samples of two classes of a data set, beyond which a line says so
+# Ratio of training samples of two classes of a data set, above which there is a remark.
 _UNEVEN = 10
 _FEW = 5  # training or test samples of a class
 
 
 class ClassCount(NamedTuple):
-    """A class, and how many samples it has in the tasks of a stream."""
+    """A class and the number of its samples in the tasks of a stream."""
 
     slot: ClassSlot
     train: int
@@ -30,15 +30,15 @@ class Pair(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What was found.
+    """The findings of an inspection.
 
     Attributes:
-        counts: of each class slot.
-        damaged: what is wrong with each sample that cannot be decoded.
-        leaks: test samples that are training samples, too.
-        contradictions: samples of one content and two classes in one part.
-        repeated: samples of one content and one class in one part.
-        remarks: lines on classes with few samples, or far fewer than others.
+        counts: Number of samples of each class slot.
+        damaged: Error of each sample that cannot be decoded.
+        leaks: Test samples that are training samples too.
+        contradictions: Pairs of equal content and different classes in one part.
+        repeated: Pairs of equal content and the same class in one part.
+        remarks: Lines on classes with few samples, or far fewer than others.
     """
 
     counts: tuple[ClassCount, ...]
@@ -50,17 +50,17 @@ class Findings(NamedTuple):
 
     @property
     def wrong(self) -> int:
-        """Returns how much there is that should be mended before training."""
+        """Returns the number of faults that should be repaired before training."""
         return len(self.damaged) + len(self.leaks) + len(self.contradictions)
 
 
 def inspect(stream: Stream, failures: dict[int, str]) -> Findings:
-    """Looks at a stream; every file is read once, to compare what is in them.
+    """Inspects a stream; every file is read once, to compare contents.
 
     Args:
-        stream: of which samples may be damaged.
-        failures: what is wrong with samples, by their ids, as `verification.verify`
-            finds it.
+        stream: Stream whose samples may be damaged.
+        failures: Errors of damaged samples by id, as `verification.verify` returns
+            them.
     """
     counts = _counts(stream)
     whole = _without(stream, failures.keys())
@@ -85,7 +85,7 @@ def inspect(stream: Stream, failures: dict[int, str]) -> Findings:
 
 
 def to_json(stream: Stream, findings: Findings) -> dict[str, Any]:
-    """Returns findings as JSON has them; samples are named as they are described."""
+    """Returns findings as JSON values; samples are given by their descriptions."""
 
     def pairs(found: Iterable[Pair]) -> list[list[str]]:
         return [[r.reference.describe() for r in pair] for pair in found]
@@ -124,7 +124,7 @@ def _counts(stream: Stream) -> tuple[ClassCount, ...]:
 
 
 def _without(stream: Stream, ids: Collection[int]) -> Stream:
-    """Returns a stream that lacks some samples, all of a class perhaps."""
+    """Returns a stream without some samples, possibly without all of a class."""
     tasks = [
         dataclasses.replace(
             task,

@@ -1,4 +1,4 @@
-"""Data sets as their authors publish them: which of their files is of which class."""
+"""Layouts of published data sets: the class of each of their files."""
 
 import os
 import pathlib
@@ -16,12 +16,12 @@ def esc50(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
     """Returns the 2,000 sounds of ESC-50, as `meta/esc50.csv` lists them.
 
     Args:
-        root: with the folders `meta` and `audio`.
-        test_fold: of the five folds, the one that tests; the others train. Clips of one
-            recording are in one fold.
+        root: Folder that holds the folders `meta` and `audio`.
+        test_fold: Which of the five folds is the test part; the others train. Clips of
+            one recording are in one fold.
 
     Raises:
-        DataError: the table is not there, or not that of ESC-50.
+        DataError: The table is missing, or is not that of ESC-50.
 
     References:
         K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015.
@@ -39,17 +39,17 @@ def esc50(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
 
 
 def nyu_depth(root: pathlib.Path) -> list[Row]:
-    """Returns depth maps, in a folder a class below `train` and `test` or `val`.
+    """Returns depth maps, in a folder for each class below `train` and `test` or `val`.
 
-    So the scenes of NYU Depth v2 are handed on for classification; between split and
-    class there may be a folder `depth`, beside which others are left alone. The maps
-    must be in millimetres: those of SUN RGB-D are stored rotated by three bits.
+    This is how the scenes of NYU Depth v2 are distributed for classification. A folder
+    `depth` may lie between split and class; other folders beside it are ignored. The
+    maps must be in millimetres: those of SUN RGB-D are stored rotated by three bits.
 
     Args:
-        root: with a folder a split.
+        root: Folder that holds a folder for each split.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: There is no depth map in such folders.
 
     References:
         N. Silberman et al., "Indoor Segmentation and Support Inference from RGBD

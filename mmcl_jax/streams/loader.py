@@ -1,4 +1,4 @@
-"""From records to batches: decoding, a memo of its results, and Grain pipelines."""
+"""From records to batches: decoding, a memo of decoded inputs, and Grain pipelines."""
 
 import functools
 import multiprocessing
@@ -21,24 +21,24 @@ from mmcl_jax.modalities.base import Inputs, InputSpec, Reference
 from mmcl_jax.streams.base import Record
 from mmcl_jax.types import Batch
 
-# in what Grain says of a worker process that was killed
+# Part of Grain's message about a worker process that was killed.
 _KILLED = "terminated unexpectedly"
-# When the memo is full, one sample in so many makes room for itself. Replacing at each
-# miss would throw every entry out before an epoch comes back to it.
+# When the memo is full, only one miss in so many evicts others. Replacing at every miss
+# would evict each entry before the next epoch comes back to it.
 _REPLACE_EVERY = 8
 
 Queries = Mapping[int, np.ndarray] | np.ndarray
 
 
 class Decoder:
-    """Decodes and preprocesses records, and remembers what it has room for.
+    """Decodes and preprocesses records, and keeps inputs as far as there is room.
 
-    Results are keyed by record id, so a memo serves one stream. It may be called from
-    several threads; a copy that was pickled remembers nothing.
+    Inputs are kept by record id, so a decoder serves one stream. It may be called from
+    several threads; a pickled copy starts with an empty memo.
 
     Attributes:
-        spec: what the encoder wants to be fed.
-        memory_bytes: room for remembered inputs, bytes; 0 remembers nothing.
+        spec: Input of the encoder.
+        memory_bytes: Room for kept inputs, bytes; 0 keeps none.
     """
 
     def __init__(self, spec: InputSpec, memory_bytes: int) -> None:
@@ -51,7 +51,7 @@ class Decoder:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> tuple[InputSpec, tuple[str, ...]]:
-        """Returns what a copy in another process needs, which meets a record once."""
+        """Returns the state of a copy in another process, which needs no memo."""
         return self.spec, plugins.added()
 
     def __setstate__(self, state: tuple[InputSpec, tuple[str, ...]]) -> None:
@@ -65,18 +65,18 @@ class Decoder:
         """Returns the inputs of one record; callers must not write into them.
 
         Args:
-            record: what to decode.
-            modality: name of its modality.
+            record: Record to decode.
+            modality: Name of its modality.
 
         Returns:
-            What `Modality.preprocess` gives.
+            The result of `Modality.preprocess`.
 
         Raises:
-            DataError: the record cannot be decoded; the message names it.
+            DataError: The record cannot be decoded; the message names it.
         """
         with self._lock:
             reference, inputs = self._memo.get(record.id, (None, {}))
-            if reference == record.reference:  # else the id is of another stream
+            if reference == record.reference:  # else the id is that of another stream
                 self._memo.move_to_end(record.id)
                 return inputs
         kind = MODALITIES[modality]
@@ -117,7 +117,7 @@ def _size(inputs: Inputs) -> int:
 
 
 def num_batches(samples: int, batch_size: int) -> int:
-    """Returns how many batches an epoch has, the padded last one included.
+    """Returns the number of batches of an epoch, the padded last one included.
 
     >>> num_batches(9, 4)
     3
@@ -128,7 +128,7 @@ def num_batches(samples: int, batch_size: int) -> int:
 class _Batches:
     """Random access to the batches of an epoch, or to one process's rows of them.
 
-    An element is a batch, since Grain's bookkeeping costs 0.1 ms an element.
+    An element is a whole batch, since Grain's bookkeeping costs 0.1 ms an element.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class _Batches:
         rows = self._batch_size // self._shard[1]
         records = self.records(index)
         real = len(records)
-        # A process may hold nothing but padding, and needs its shapes all the same.
+        # A process whose rows are all padding still needs the shapes of the inputs.
         shown = records or [self._records[0]]
         samples = [self._decode(record) for record in shown]
         inputs = {
@@ -193,30 +193,31 @@ def epoch(
 ) -> Iterator[Batch]:
     """Yields every record once, in batches of equal shapes.
 
-    The batches do not depend on threads and processes. The last one is filled up with
+    The batches do not depend on threads and processes. The last one is padded with
     rows of weight 0, label 0, id -1 and inputs of zeros.
 
     Args:
-        records: samples of one modality.
-        modality: its name.
-        decoder: decodes and remembers.
-        batch_size: rows of a batch over all processes of the run.
-        seed: of the order, e.g. (seed, task, epoch); None = as they come.
-        queries: cached feature `[d]` of each record, looked up by id; None = width 0.
-        hint: modality index given for routing; -1 = not given.
-        threads: batches prepared at the same time; 0 = in the caller's thread.
-        worker_processes: processes that decode instead of threads. They start anew and
-            with an empty memo in every epoch, so they pay off for large data only.
-        shard: index of this process and their number; each gets its part of the rows of
-            every batch, so that all parts in order are the batch of a single process.
-        start_step: batches to skip, without decoding them.
+        records: Samples of one modality.
+        modality: Name of their modality.
+        decoder: Decoder of the records.
+        batch_size: Rows of a batch over all processes of the run.
+        seed: Seed of the order, such as (seed, task, epoch); None: the given order.
+        queries: Cached feature `[d]` of each record, looked up by id; None: width 0.
+        hint: Modality index given for routing; -1 if it is not given.
+        threads: Batches prepared at the same time; 0: in the caller's thread.
+        worker_processes: Processes that decode instead of threads. They start again
+            with an empty memo in every epoch, so they pay off only for large data.
+        shard: Index of this process and number of processes; each gets its share of the
+            rows of every batch, so that all shares in order are the batch of a single
+            process.
+        start_step: Number of batches to skip, without decoding them.
 
     Yields:
         Batches of NumPy arrays with `batch_size / shard[1]` rows.
 
     Raises:
-        ValueError: `batch_size` or `shard` make no sense, or a query is missing.
-        DataError: a record cannot be decoded, or has killed a worker process.
+        ValueError: `batch_size` or `shard` is out of range, or a query is missing.
+        DataError: A record cannot be decoded, or has killed a worker process.
     """
     index, count = shard
     if batch_size < 1 or count < 1 or batch_size % count or not 0 <= index < count:
@@ -243,7 +244,8 @@ def epoch(
         names = ", ".join(r.reference.describe() for r in batches.records(step))
         raise DataError(
             "a worker process was killed, by a crash of a decoder or for lack of "
-            f"memory, while it decoded one of {names} or of the next batches ({error})"
+            f"memory, while it decoded one of {names} or of the next batches "
+            f"({error}); remove that file, or lower config.data.worker_processes"
         ) from error
     finally:
         iterator.close()
@@ -263,10 +265,10 @@ def _read(
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Lets a worker end with the run, and only with it.
+    """Makes a worker end with the run, and only with it.
 
-    A terminal and a cluster's scheduler signal the workers of a run, too; while it
-    finishes its step, it needs them. One whose run was killed has nobody to end it.
+    A terminal and a cluster's scheduler signal the workers too, which the run still
+    needs to finish its step. If the run is killed, nothing else would end its workers.
     """
     del index, count
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,10 +1,10 @@
-"""Streams from a manifest: a CSV table that lists files, wherever they lie below it.
+"""Streams from a manifest: a CSV table that lists files anywhere below its folder.
 
     path,label,modality,split,dataset
     clips/0017.wav,dog,audio,train,esc50
 
-`split` is `train` or `test`; a data set of which no row is `test` gets a part split
-off. `dataset` may be left out: the name of the table stands for it.
+`split` is `train` or `test`; a data set without `test` rows gets a test part split off.
+`dataset` may be left out; it is then the name of the table.
 """
 
 import csv
@@ -31,7 +31,7 @@ EXPECTED = (
     "a UTF-8 CSV table with the columns `path`, `label` and `modality`, and perhaps "
     "`split` and `dataset`"
 )
-# of rows that are wrong in the same way
+# Rows that a message names, if several are wrong in the same way.
 _NAMED = 10
 _MAX_NAME = 255
 
@@ -41,8 +41,9 @@ class Manifest(Selection):
     """A stream of the files that a CSV table lists, see `streams.manifest`.
 
     Attributes:
-        kind: says that the stream is of this sort.
-        path: the table, with the columns path, label, modality, split and dataset.
+        kind: Name of this kind of stream.
+        path: Path of the table, with the columns path, label, modality, split and
+            dataset.
     """
 
     kind: str = "manifest"
@@ -53,11 +54,11 @@ class Row(NamedTuple):
     """One file of a manifest.
 
     Attributes:
-        path: relative to the folder of the manifest, with `/` between names.
-        label: its class.
-        modality: name of its modality.
+        path: Path relative to the folder of the manifest, with `/` between names.
+        label: Name of its class.
+        modality: Name of its modality.
         split: "train" or "test".
-        dataset: name of its data set.
+        dataset: Name of its data set.
     """
 
     path: str
@@ -68,10 +69,10 @@ class Row(NamedTuple):
 
 
 def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
-    """Writes a manifest at once.
+    """Writes a manifest atomically.
 
     Raises:
-        DataError: the file is there already and is not this manifest.
+        DataError: The file exists and is not this manifest.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -81,12 +82,12 @@ def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
     if path.exists():
         if _same(path, content):
             return
-        raise DataError(f"{path} is there already, with other rows; move or remove it")
+        raise DataError(f"{path} exists with other rows; move or remove it")
     write_text(path, content)
 
 
 def _same(path: pathlib.Path, content: str) -> bool:
-    """Returns whether a file has this content, and reads no more of it than that."""
+    """Returns whether a file has this content; a file of another size is not read."""
     wanted = content.encode()
     return path.stat().st_size == len(wanted) and path.read_bytes() == wanted
 
@@ -95,18 +96,18 @@ def build(*, path: str, **selection: Any) -> Stream:
     """Reads a stream from a manifest; no sample is decoded.
 
     Args:
-        path: of the table.
-        **selection: see `data_sets.build`.
+        path: Path of the table.
+        **selection: Arguments of `data_sets.build`.
 
     Returns:
         The stream. Descriptions of its samples are relative to the table's folder: a
-        manifest of a tree that `folders` reads gives the same stream, if its rows are
+        manifest of a tree that `folders` reads gives the same stream if its rows are
         sorted by path.
 
     Raises:
-        DataError: something in the table is not as it should be, or a file is not
-            there or outside of the table's folder; names the line.
-        ValueError: an argument makes no sense.
+        DataError: A row is invalid, or its file is missing or outside of the table's
+            folder; the message names the line.
+        ValueError: An argument is out of range.
     """
     return data_sets.build(_read(pathlib.Path(path)), **selection)
 
@@ -118,7 +119,8 @@ def _read(path: pathlib.Path) -> list[DataSet]:
     for line, values in read_rows(path, COLUMNS, EXPECTED):
         where = f"{path}:{line}"
         row = _row(where, values, path.stem)
-        # of this very path, since without `..` it may lead to another file
+        # What is checked must be what is opened: with a link in the path, dropping `..`
+        # can lead to another file.
         file = os.path.normpath(row.path)
         if reason := root.complaint(file):
             wrong.append(f"{where}: {reason}")
@@ -149,7 +151,7 @@ def _read(path: pathlib.Path) -> list[DataSet]:
 
 
 def _row(where: str, values: dict[str, str], name: str) -> Row:
-    """Returns a row, all of it checked but its path."""
+    """Returns a row, with everything but its path checked."""
     split, dataset = values.get("split") or "train", values.get("dataset") or name
     row = Row(values["path"], values["label"], values["modality"], split, dataset)
     if row.modality not in MODALITIES:
@@ -162,7 +164,7 @@ def _row(where: str, values: dict[str, str], name: str) -> Row:
     if "/" in dataset or not dataset.isprintable() or len(dataset) > _MAX_NAME:
         raise DataError(
             f"{where}: data set {dataset[:40]!r}; expected at most {_MAX_NAME} "
-            "characters that can be printed, none of them a slash"
+            "printable characters without a slash"
         )
     suffixes = MODALITIES[row.modality].suffixes
     if pathlib.PurePath(row.path).suffix.lower() not in suffixes:
@@ -174,15 +176,15 @@ def _row(where: str, values: dict[str, str], name: str) -> Row:
 
 
 class _Root:
-    """The folder of a manifest, out of which no path may lead."""
+    """The folder of a manifest; no path may lead out of it, links included."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._real = os.path.realpath(folder)
-        # where the folders below lead to; a folder has many files
+        # Resolved folders: a folder has many files, and resolving one takes many calls.
         self._folders: dict[str, str] = {}
 
     def complaint(self, path: str) -> str | None:
-        """Returns what is wrong with a normalized path, or None."""
+        """Returns the fault of a normalized path, or None."""
         if any(unicodedata.category(character) == "Cc" for character in path):
             return f"{path!r} has a control character; rename the file"
         if os.path.isabs(path):

@@ -1,4 +1,4 @@
-"""Options that sources of data sets share, and the section `data` of a config."""
+"""Options that all sources of data sets share, and the section `data` of a config."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -11,21 +11,24 @@ Classes = Annotated[int, Range(2)]
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What is taken of data sets, and how it is cut into tasks.
+    """Selection of classes and samples from data sets, and their division into tasks.
 
     Attributes:
-        classes_per_task: classes of a task.
-        order: of tasks: `by_modality`: all of one, then all of the next; `interleaved`:
-            one of each in turn; `recurring`: two of each in turn; `random`.
-        include: comma-separated globs on `<modality>/<dataset>/<class>`; empty: all.
-        exclude: globs of what is left out; `!` in front takes back what an earlier
-            one left out; empty: nothing.
-        max_train_per_class: training samples kept of a class; None: all.
-        test_fraction: share of a class that tests it where a data set has no test part.
-        evaluate_on: the samples that score: those of the `test` part, or `validation`
+        classes_per_task: Number of classes of a task.
+        order: Order of the tasks: `by_modality`: all of one modality, then all of the
+            next; `interleaved`: one of each in turn; `recurring`: two of each in turn;
+            `random`.
+        include: Comma-separated globs on `<modality>/<dataset>/<class>`; empty: all.
+        exclude: Globs of classes to leave out; `!` before a glob takes back what an
+            earlier one left out; empty: none.
+        max_train_per_class: Training samples kept of a class; None: all.
+        test_fraction: Share of a class that is split off for testing if a data set has
+            no test part.
+        evaluate_on: Samples that score: those of the `test` part, or `validation`
             samples that are split off the training samples.
-        validation_fraction: share of a class's training samples that is split off.
-        first_tasks: tasks that are kept, once in order; None: all.
+        validation_fraction: Share of a class's training samples that is split off for
+            validation.
+        first_tasks: Number of tasks that are kept, in the final order; None: all.
     """
 
     classes_per_task: Classes = 5
@@ -44,17 +47,17 @@ class DataOptions:
     """How samples are read.
 
     Attributes:
-        worker_processes: Grain worker processes; 0: threads of this process.
-        threads: decoding threads.
-        memory_gib: decoded samples are kept up to this size, so that later epochs and
-            evaluations do not decode again.
-        verify: whether every file is decoded once before the first task.
-        on_error: what to do when that finds files that cannot be decoded: `stop` with
-            an error that names them, or `skip` them: they are left out of the stream,
-            listed in `log.txt` and counted in `results.json`.
-        feature_cache: whether frozen features are kept on disk for later runs, see
+        worker_processes: Number of Grain worker processes; 0: threads of this process.
+        threads: Number of decoding threads.
+        memory_gib: Memory for decoded samples, GiB, so that later epochs and
+            evaluations do not decode them again.
+        verify: Whether every file is decoded once before the first task.
+        on_error: Reaction to files that `verify` cannot decode: `stop` with an error
+            that names them, or `skip` them: they are left out of the stream, listed in
+            `log.txt` and counted in `results.json`.
+        feature_cache: Whether frozen features are kept on disk for later runs, see
             `docs/data.md`.
-        modality_modules: Python files of your own with modalities, see
+        modality_modules: User-defined Python files with modalities, see
             `docs/extending.md`.
     """
 

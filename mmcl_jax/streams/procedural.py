@@ -1,4 +1,4 @@
-"""Streams over the procedural world: no files, no download, equal on every run."""
+"""Streams over the procedural world: no files, no download, equal in every run."""
 
 import dataclasses
 from typing import Literal
@@ -23,7 +23,7 @@ from mmcl_jax.streams.world.concepts import DEVELOPMENT, NOVEL, Concept
 from mmcl_jax.streams.world.render import VERSION, check_modality, render
 
 DRAWS = 2**20
-"""Seeds a part of the data may use: the test draws of a class start at 0, its
+"""Number of seeds of a part of the data: the test draws of a class start at 0, its
 validation draws at `DRAWS // 2`, its training draws under `data_seed` s at
 `DRAWS * (s + 1)`."""
 
@@ -36,19 +36,21 @@ class World:
     """A stream of novel concepts of the procedural world.
 
     Attributes:
-        kind: says that the stream is of this sort.
-        tasks: number of tasks, dealt to the modalities in turn; one of each at least.
-        classes_per_task: concepts of a task.
-        modalities: which of the five take part.
-        order: of tasks: `by_modality`: all of one, then all of the next; `interleaved`:
-            one of each in turn; `recurring`: two of each in turn; `random`.
-        train_per_class: training samples of a class.
-        test_per_class: test samples of a class.
-        concepts: those of the benchmark (`novel`), or those that hyper-parameters and
-            the difficulty of the world are chosen on (`development`).
-        evaluate_on: whether the samples that score are test draws or validation draws,
-            which share none.
-        first_tasks: tasks that are kept, once in order; None: all.
+        kind: Name of this kind of stream.
+        tasks: Number of tasks, dealt to the modalities in turn; at least one of each.
+        classes_per_task: Number of concepts of a task.
+        modalities: Modalities that take part.
+        order: Order of the tasks: `by_modality`: all of one modality, then all of the
+            next; `interleaved`: one of each in turn; `recurring`: two of each in turn;
+            `random`.
+        train_per_class: Number of training samples of a class.
+        test_per_class: Number of test samples of a class.
+        concepts: Concepts of the benchmark (`novel`), or those on which
+            hyper-parameters and the difficulty of the world are chosen
+            (`development`).
+        evaluate_on: Samples that score: `test` draws or `validation` draws, which do
+            not overlap.
+        first_tasks: Number of tasks that are kept, in the final order; None: all.
     """
 
     kind: str = "world"
@@ -68,10 +70,10 @@ class WorldReference:
     """A sample of the procedural world, rendered when it is read.
 
     Attributes:
-        shape: index into `SHAPES`.
-        manner: index into `MANNERS`.
-        modality_name: one of `WORLD_MODALITIES`.
-        seed: draws all that is not the concept.
+        shape: Index into `SHAPES`.
+        manner: Index into `MANNERS`.
+        modality_name: One of `WORLD_MODALITIES`.
+        seed: Seed of everything but the concept.
     """
 
     shape: int
@@ -95,7 +97,7 @@ class WorldReference:
         return f"world-{VERSION}:{self.modality_name}/{name}#{self.seed}"
 
     def identity(self) -> str:
-        """Returns the description, which says all that the sample depends on."""
+        """Returns the description, which determines the sample."""
         return self.describe()
 
 
@@ -119,24 +121,25 @@ def build(
     over the tasks before these are put in order.
 
     Args:
-        tasks: number of tasks, at least one a modality.
-        classes_per_task: number of concepts in each.
-        modalities: names out of `WORLD_MODALITIES`.
-        order: one of `mmcl_jax.streams.base.ORDERS`.
-        train_per_class: training samples a class.
-        test_per_class: test samples a class; none gives undefined accuracies.
-        order_seed: permutes concepts and tasks.
-        data_seed: draws the training samples; test samples do not depend on it.
-        concepts: which of `CONCEPTS` the classes are.
-        evaluate_on: whether the samples that score are test or validation draws.
-        first_tasks: tasks that are kept, once in order; None: all.
+        tasks: Number of tasks, at least one for each modality.
+        classes_per_task: Number of concepts of a task.
+        modalities: Names out of `WORLD_MODALITIES`.
+        order: One of `mmcl_jax.streams.base.ORDERS`.
+        train_per_class: Number of training samples of a class.
+        test_per_class: Number of test samples of a class; accuracies are undefined
+            for 0.
+        order_seed: Seed of the permutations of concepts and tasks.
+        data_seed: Seed of the training samples; test samples do not depend on it.
+        concepts: Key of `CONCEPTS`: where the classes are taken from.
+        evaluate_on: Whether the samples that score are test or validation draws.
+        first_tasks: Number of tasks that are kept, in the final order; None: all.
 
     Returns:
         The stream; training, test and validation samples share no seed.
 
     Raises:
-        ValueError: a number is out of range, a modality or the order is unknown, or
-            more concepts are asked for than there are.
+        ValueError: A number is out of range, a modality or the order is unknown, or
+            more concepts are requested than there are.
 
     >>> stream = build(
     ...     tasks=4, classes_per_task=2, modalities=("image", "audio"), order="random",
@@ -204,11 +207,11 @@ def _check(**limits: tuple[int, int, int | None]) -> None:
 
 def _check_options(options: World) -> None:
     if not options.modalities:
-        raise ConfigError("config.stream.modalities: at least one is needed")
+        raise ConfigError("config.stream.modalities: empty; give at least one")
     for i, name in enumerate(options.modalities):
         check_name(f"config.stream.modalities[{i}]", name, MODALITIES)
     if len(set(options.modalities)) < len(options.modalities):
-        raise ConfigError("config.stream.modalities: a modality stands twice")
+        raise ConfigError("config.stream.modalities: a modality is given twice")
     if options.tasks < len(options.modalities):
         raise ConfigError(
             f"config.stream.tasks: {options.tasks} is less than the "

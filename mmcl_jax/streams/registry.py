@@ -1,4 +1,4 @@
-"""Every source of streams by its kind: the literal table, and building from it."""
+"""The table of all sources of streams by kind, and building a stream from it."""
 
 import dataclasses
 from typing import Any
@@ -34,8 +34,9 @@ def build(options: Any, order_seed: int, data_seed: int) -> Stream:
 
     Args:
         options: An instance of `StreamSource.options`.
-        order_seed: Decides which classes form a task, and the order of tasks.
-        data_seed: Decides which training samples are taken.
+        order_seed: Seed of the grouping of classes into tasks, and of the order of
+            tasks.
+        data_seed: Seed of the choice of training samples.
     """
     fields = dataclasses.asdict(options)
     source = SOURCES[fields.pop("kind")]

@@ -1,4 +1,4 @@
-"""Tables: CSV files of sentences, or of what belongs to files."""
+"""Tables: CSV files of sentences, or of the labels of files."""
 
 import csv
 import pathlib
@@ -8,10 +8,11 @@ from mmcl_jax.errors import DataError, check_bytes, reading
 from mmcl_jax.modalities.base import Reference, TextReference
 
 EXPECTED = "a UTF-8 CSV table with the columns `text` and `label`"
-# A row takes a few hundred bytes of memory, and a column eight, however short it is.
+# A small file can fill the memory: a row takes a few hundred bytes and a column eight,
+# however short they are.
 _MAX_ROWS = 4_000_000
 _MAX_BYTES = 512 * 2**20
-# characters of a first line
+# Characters of a first line that a message shows.
 _SHOWN = 200
 
 
@@ -19,15 +20,15 @@ def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Referen
     """Reads a CSV file with the columns `text` and `label`; others are ignored.
 
     Args:
-        path: of the table.
-        root: folder that descriptions of the rows are relative to.
+        path: Path of the table.
+        root: Folder that descriptions of the rows are relative to.
 
     Returns:
         The rows of each label, in the order of the table.
 
     Raises:
-        DataError: not such a table, a row without text or label, or more than four
-            million rows or 512 MiB.
+        DataError: The file is not such a table, a row lacks text or label, or there are
+            more than four million rows or 512 MiB.
     """
     table: dict[str, list[Reference]] = {}
     name = path.relative_to(root).as_posix()
@@ -42,16 +43,16 @@ def read_table(path: pathlib.Path, root: pathlib.Path) -> dict[str, list[Referen
 def read_rows(
     path: pathlib.Path, columns: Collection[str], expected: str
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields the line that a row begins on, counted from 1, and its values.
+    """Yields the line on which each row begins, counted from 1, and its values.
 
     Args:
-        path: of the table.
-        columns: that there must be, without an empty value; others may be.
-        expected: what the table should be, for messages.
+        path: Path of the table.
+        columns: Columns that are required, without empty values; others are optional.
+        expected: Description of the expected table, for messages.
 
     Raises:
-        DataError: not such a table, an empty value, or more than four million rows or
-            512 MiB.
+        DataError: The file is not such a table, a value is empty, or there are more
+            than four million rows or 512 MiB.
     """
     with reading(str(path), expected):
         check_bytes(path, _MAX_BYTES)

@@ -1,7 +1,7 @@
 """Streams from data sets that TensorFlow Datasets has prepared, as array records.
 
-They are read without TensorFlow, and without the code that has prepared them: what is
-in a record, `features.json` says. Nothing is ever downloaded.
+They are read without TensorFlow, and without the code that has prepared them:
+`features.json` describes the records. Nothing is ever downloaded.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from mmcl_jax.streams.options import Selection
 
 EXPECTED = "a data set that TensorFlow Datasets has prepared as array records"
 _INFO = "dataset_info.json"
-# what features may be; the library imports, and so runs, whatever else is named
+# The allowed features: the library imports, and so runs, any class that the file names.
 _CLASSES = {
     f"tensorflow_datasets.core.features.{name}"
     for name in (
@@ -44,7 +44,7 @@ _CLASSES = {
     )
 }
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_CHUNK = 1024  # records that are held at once
+_CHUNK = 1024  # records in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Tfds(Selection):
     """A stream of data sets that TensorFlow Datasets has prepared, see `streams.tfds`.
 
     Attributes:
-        kind: says that the stream is of this sort.
-        names: of the data sets, each with its config and version, if need be:
-            `mnist`, `coil100/1.0.0`.
-        data_dir: where they are; empty: where TensorFlow Datasets puts them.
-        train: the split that is trained on.
-        test: the split that scores; empty: a part is split off.
+        kind: Name of this kind of stream.
+        names: Names of the data sets, with config and version if necessary: `mnist`,
+            `coil100/1.0.0`.
+        data_dir: Folder of the data sets; empty: the default of TensorFlow Datasets.
+        train: Split that is trained on.
+        test: Split that scores; empty: a part of the training split is split off.
     """
 
     kind: str = "tfds"
@@ -71,14 +71,14 @@ class _Opened(NamedTuple):
     """A split of a data set.
 
     Attributes:
-        source: folder and split, for messages.
-        records: its records by their places, serialized.
-        parse: returns medium, as it is stored, and class of a record; what else is in
-            it is not looked at.
-        media: name of the feature that is learnt.
-        label: name of the feature that is its class.
-        modality: of the media.
-        names: of the classes.
+        source: Folder and split, for messages.
+        records: Serialized records by index.
+        parse: Function that returns the stored medium and the class of a record, and
+            ignores its other features.
+        media: Name of the feature that holds the medium.
+        label: Name of the feature that holds the class.
+        modality: Name of the modality of the media.
+        names: Names of the classes.
     """
 
     source: str
@@ -95,11 +95,11 @@ class RecordReference:
     """A sample that is one record of a prepared data set.
 
     Attributes:
-        folder: of the data set, in which its `dataset_info.json` is.
-        name: of the data set, with its version.
-        split: of which it is.
-        index: its place in the split.
-        content: hash of the medium as it is stored.
+        folder: Folder of the data set, with its `dataset_info.json`.
+        name: Name of the data set, with its version.
+        split: Name of the split.
+        index: Index in the split.
+        content: Hash of the stored medium.
     """
 
     folder: str
@@ -109,7 +109,7 @@ class RecordReference:
     content: str
 
     def load(self, modality: Modality, spec: InputSpec) -> Media:
-        """Decodes the record; pictures by the decoder of the modality."""
+        """Decodes the record; pictures are decoded as files of the modality."""
         with reading(os.path.join(self.folder, _INFO), EXPECTED):
             opened = _open(self.folder, self.split)
             value = _media(opened, opened.parse(opened.records[self.index]))
@@ -125,11 +125,11 @@ class RecordReference:
                 raise DataError(str(error).replace(file.name, source)) from error
 
     def describe(self) -> str:
-        """Returns data set, split and place."""
+        """Returns data set, split and index."""
         return f"{self.name}/{self.split}:{self.index}"
 
     def identity(self) -> str:
-        """Returns a hash of what is stored."""
+        """Returns a hash of the stored medium."""
         return self.content
 
 
@@ -143,30 +143,31 @@ def build(
 ) -> Stream:
     """Reads a stream from prepared data sets; no sample is decoded.
 
-    The labels are in the records, so that every record is read once; a hash of its
+    The labels are in the records, so every record is read once; only a hash of its
     medium is kept.
 
     Args:
-        names: of data sets, such as `mnist` or `my_data/config/1.0.0`. Without a
+        names: Names of data sets, such as `mnist` or `my_data/config/1.0.0`. Without a
             version the newest is taken.
-        data_dir: folder of the data sets; "": `TFDS_DATA_DIR`, or else
+        data_dir: Folder of the data sets; "": `TFDS_DATA_DIR`, or else
             `~/tensorflow_datasets`.
-        train: split that is trained on.
-        test: split that scores; "": a part of the other is split off.
-        **selection: see `data_sets.build`.
+        train: Split that is trained on.
+        test: Split that scores; "": a part of the training split is split off.
+        **selection: Arguments of `data_sets.build`.
 
     Returns:
         The stream.
 
     Raises:
-        DataError: a data set is not there, not prepared as array records, or not of a
-            medium and a class; names its folder. Or one split is to train and to test.
-        ValueError: an argument makes no sense.
+        DataError: A data set is missing, not prepared as array records, or has not one
+            medium and one class; the message names its folder. Or one split is given
+            for training and for testing.
+        ValueError: An argument is out of range.
     """
     if train == test:
         raise DataError(
-            f"split {train!r} would be trained on and score; give two of them, or an "
-            "empty one to test with, so that a part is split off"
+            f"split {train!r} is given for training and for testing; give two splits, "
+            "or an empty test split, so that a part is split off"
         )
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = pathlib.Path(data_dir or default).expanduser()
@@ -194,7 +195,7 @@ def _data_set(root: pathlib.Path, name: str, train: str, test: str) -> DataSet:
 
 
 def _find(root: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns the folder of a data set's newest version, or of that in its name."""
+    """Returns the folder of the version in a data set's name, or of the newest one."""
     folder = root / name
     if pathlib.PurePosixPath(name).is_absolute() or ".." in name.split("/"):
         raise DataError(f"{name!r}: expected the name of a data set below {root}")
@@ -206,7 +207,7 @@ def _find(root: pathlib.Path, name: str) -> pathlib.Path:
         ]
         if not versions:
             raise DataError(
-                f"{folder}: {EXPECTED} is not there, and nothing is downloaded; "
+                f"{folder}: missing; expected {EXPECTED}. Nothing is downloaded; "
                 "prepare it with tfds.builder(NAME, data_dir=..., "
                 "file_format='array_record').download_and_prepare()"
             )
@@ -217,7 +218,7 @@ def _find(root: pathlib.Path, name: str) -> pathlib.Path:
 @functools.lru_cache(maxsize=64)
 def _open(folder: str, split: str) -> _Opened:
     _check_features(folder)
-    import tensorflow_datasets as tfds  # takes a second, and is seldom needed
+    import tensorflow_datasets as tfds  # takes a second, and is rarely needed
 
     builder: Any = tfds.builder_from_directory(folder)
     info, features = builder.info, builder.info.features
@@ -252,10 +253,10 @@ def _open(folder: str, split: str) -> _Opened:
 
 
 def _check_features(folder: str) -> None:
-    """Raises `DataError` for features that are none of `_CLASSES`.
+    """Raises `DataError` for features that are not in `_CLASSES`.
 
-    Of `features.json` a message is made as the library makes it, so that a class is
-    found in all of the spellings that the library would find it in.
+    `features.json` is parsed into the library's own message, so that a class is found
+    in every spelling in which the library would find it.
     """
     from google.protobuf import json_format
     from tensorflow_datasets.core.proto import feature_pb2
@@ -264,8 +265,8 @@ def _check_features(folder: str) -> None:
     tree = read_json(pathlib.Path(folder) / "features.json", EXPECTED)
     if "type" in tree:
         raise DataError(
-            f"{folder}: features.json is of a form that is no longer written, and that "
-            "may name any class; prepare the data set again"
+            f"{folder}: features.json is in an obsolete format, which may name any "
+            "class; prepare the data set again"
         )
     _check_feature(json_format.ParseDict(tree, message.Feature()), folder)
 
@@ -275,9 +276,9 @@ def _check_feature(feature: Any, folder: str) -> None:
     if content == "audio":
         raise DataError(
             f"{folder}: sounds, which cannot be read without TensorFlow; write them to "
-            "files, and list these in a manifest"
+            "files and list them in a manifest"
         )
-    # free JSON is read in the old form, and may name any class, too
+    # The library reads free JSON in the obsolete format, which may name any class too.
     if name not in _CLASSES or content == "json_feature":
         known = ", ".join(sorted(known.rpartition(".")[2] for known in _CLASSES))
         raise DataError(
@@ -292,7 +293,7 @@ def _check_feature(feature: Any, folder: str) -> None:
 
 
 def _modality(feature: Any) -> str | None:
-    """Returns the modality of a feature; None: it is none."""
+    """Returns the modality of a feature, or None if it is not a medium."""
     kind = type(feature).__name__
     if kind == "Image":
         return "depth" if feature.np_dtype == np.uint16 else "image"

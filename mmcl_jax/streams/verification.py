@@ -1,4 +1,4 @@
-"""What is wrong with the samples of a stream, found before work starts."""
+"""Faults of the samples of a stream, found before work starts."""
 
 import concurrent.futures
 import dataclasses
@@ -38,19 +38,21 @@ def verify(
     """Decodes every sample of a stream once.
 
     Args:
-        decoder: decodes; what it has room for is remembered.
-        stream: whose training and test samples are decoded.
-        progress: called with the samples done and their total after each one.
-        threads: samples decoded at the same time.
-        worker_processes: processes that decode instead of threads, so that a sample
-            that kills its process is told apart; 0: threads.
-        collect: whether what is wrong is returned instead of raised.
+        decoder: Decoder, which keeps inputs as far as it has room.
+        stream: Stream whose training and test samples are decoded.
+        progress: Callback that receives the numbers of finished and of all samples
+            after each one.
+        threads: Number of samples decoded at the same time.
+        worker_processes: Number of processes that decode instead of threads, so that a
+            sample that kills its process is identified; 0: threads.
+        collect: Whether errors are returned instead of raised.
 
     Returns:
-        What is wrong with the samples that cannot be decoded, by their ids.
+        Errors of the samples that cannot be decoded, by id.
 
     Raises:
-        DataError: listing up to ten samples that cannot be decoded, unless `collect`.
+        DataError: Samples cannot be decoded, unless `collect`; the message lists up to
+            ten of them.
     """
     jobs = [
         (record, task.modality)
@@ -96,7 +98,11 @@ def _in_threads(
 def _in_processes(
     attempt: Callable[[Job], str | None], jobs: Sequence[Job], workers: int
 ) -> Iterator[str | None]:
-    """Yields as `_in_threads` does; whatever kills a worker is a failure, too."""
+    """Yields as `_in_threads` does; a sample that kills its worker is a failure too.
+
+    A broken pool does not tell which sample broke it, so all that may have been in
+    work are decoded again, one at a time.
+    """
     done = 0
     while done < len(jobs):
         pool, suspects = _pool(workers), ()
@@ -132,20 +138,21 @@ def _one_by_one(
 
 
 def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    # a process that JAX has started threads in cannot be forked
+    # A process in which JAX has started threads cannot be forked.
     context = multiprocessing.get_context("spawn")
     return concurrent.futures.ProcessPoolExecutor(workers, context)
 
 
 def without(stream: Stream, failures: Mapping[int, str]) -> Stream:
-    """Returns a stream that lacks some samples; the others keep their ids.
+    """Returns a stream without some samples; the others keep their ids.
 
     Args:
-        stream: of tasks whose classes have training and test samples.
-        failures: what is wrong with the samples to leave out, by their ids.
+        stream: Stream whose classes have training and test samples.
+        failures: Errors of the samples to leave out, by id.
 
     Raises:
-        DataError: a class would have no training or no test sample; names its samples.
+        DataError: A class would have no training or no test sample; the message names
+            its samples.
     """
     tasks = []
     for task in stream.tasks:
@@ -165,12 +172,12 @@ def without(stream: Stream, failures: Mapping[int, str]) -> Stream:
 
 
 def leaks(stream: Stream) -> list[Leak]:
-    """Returns the test samples whose content a training sample has, with that one.
+    """Returns the test samples whose content is that of a training sample, with it.
 
-    Content is that of a file, byte for byte, or the words of a sentence.
+    The content is that of a file, byte for byte, or the words of a sentence.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: A file cannot be read.
     """
     known = {
         record.reference.identity(): record
@@ -186,12 +193,12 @@ def leaks(stream: Stream) -> list[Leak]:
 
 
 def describe_leaks(found: Sequence[Leak]) -> list[str]:
-    """Returns a line for each of the first ten, and one for the rest."""
+    """Returns a line for each of the first ten leaks, and one for the rest."""
     lines = [
         f"warning: {leak.test.reference.describe()} is a test sample and "
         f"{leak.train.reference.describe()} a training sample of the same content"
         for leak in found[:_LISTED]
     ]
     if rest := len(found) - len(lines):
-        lines.append(f"warning: {rest} more test samples are training samples, too")
+        lines.append(f"warning: {rest} more test samples are training samples too")
     return lines

@@ -51,7 +51,7 @@ def test_a_run_that_is_asked_to_leave_says_run_me_again(
     codes = _survives(run, signal.SIGTERM, moments, workdir)
     assert codes == [harness.RUN_AGAIN] * 2
     assert json.loads((run.workdir / "results.json").read_text())["restarts"] == 2
-    assert "asked to leave: saved" in run.output.read_text()
+    assert "preempted: saved" in run.output.read_text()
 
 
 def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
@@ -65,7 +65,7 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
     largest = max(path.stat().st_size for path in files)
     assert run.starve(largest // 2048) == 1
     assert "error: " in run.output.read_text()
-    assert "the same command goes on" in run.output.read_text()
+    assert "the same command resumes" in run.output.read_text()
     assert run.finish() == 0, run.output.read_text()
     assert harness.differences(workdir, run.workdir) == []
 

@@ -86,9 +86,9 @@ def draw_course(manner: str, seconds: np.ndarray, rng: np.random.Generator) -> C
     """Draws how a manner moves pitch and loudness.
 
     Args:
-        manner: name of the manner.
-        seconds: time of each hop since the onset.
-        rng: draws pace and phase.
+        manner: Name of the manner.
+        seconds: Time of each hop since the onset.
+        rng: Random source of pace and phase.
     """
     pace, phase = rng.uniform((0.85, 0.0), (1.15, 1.0))
     side = rng.choice((-1.0, 1.0))

@@ -88,8 +88,8 @@ class Concept(NamedTuple):
     """A class of the world.
 
     Attributes:
-        shape: index into `SHAPES`.
-        manner: index into `MANNERS`.
+        shape: Index into `SHAPES`.
+        manner: Index into `MANNERS`.
     """
 
     shape: int

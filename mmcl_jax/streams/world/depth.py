@@ -18,10 +18,10 @@ def relief(
     """Returns the height of the body's surface, 0 (far) to 1 (near), as float32.
 
     Args:
-        manner: name of the manner.
-        x: radii to the right of the body's centre, in the body's frame.
-        y: radii below it.
-        rng: draws period, phase and side.
+        manner: Name of the manner.
+        x: Radii to the right of the body's centre, in the body's frame.
+        y: Radii below the body's centre.
+        rng: Random source of period, phase and side.
     """
     period, phase = rng.uniform((0.42, 0.0), (0.55, 1.0)).astype(np.float32)
     side = np.float32(rng.choice((-1, 1)))

@@ -31,10 +31,10 @@ def pattern(
     """Returns how much of the second colour a pixel has, in [0, 1].
 
     Args:
-        manner: name of the manner.
-        x: pixels to the right of the figure's centre, in the figure's frame.
-        y: pixels below it.
-        rng: draws period and phase.
+        manner: Name of the manner.
+        x: Pixels to the right of the figure's centre, in the figure's frame.
+        y: Pixels below the figure's centre.
+        rng: Random source of period and phase.
     """
     period, phase = rng.uniform((5.0, 0.0), (7.0, 1.0)).astype(np.float32)
     match manner:

@@ -13,7 +13,7 @@ from mmcl_jax.streams.world.text import render_text
 from mmcl_jax.streams.world.video import render_video
 
 VERSION = "1"
-"""Changes whenever what any renderer gives changes."""
+"""Version that changes whenever the output of any renderer changes."""
 
 _RENDERERS = {
     "image": render_image,
@@ -25,7 +25,7 @@ _RENDERERS = {
 
 
 def check_modality(name: str) -> None:
-    """Raises `ValueError` unless the world can be met in this modality."""
+    """Raises `ValueError` unless the world can be rendered in this modality."""
     if name not in WORLD_MODALITIES:
         near = difflib.get_close_matches(str(name), WORLD_MODALITIES, 1, cutoff=0.0)
         raise ValueError(
@@ -41,9 +41,9 @@ def render(concept: Concept, modality: str, seed: int) -> Media:
     now and then moves a pixel by one step.
 
     Args:
-        concept: what to render.
-        modality: one of `WORLD_MODALITIES`.
-        seed: not negative; draws everything that is not the concept.
+        concept: Concept to render.
+        modality: One of `WORLD_MODALITIES`.
+        seed: Seed, not negative, of everything but the concept.
 
     Returns:
         image: uint8 [48, 48, 3]. video: uint8 [8, 48, 48, 3]. audio: a float32
@@ -51,7 +51,7 @@ def render(concept: Concept, modality: str, seed: int) -> Media:
         uint16 [48, 48], millimetres, 0 where the sensor has no reading. text: a string.
 
     Raises:
-        ValueError: the modality is unknown or the seed is negative.
+        ValueError: The modality is unknown or the seed is negative.
     """
     check_modality(modality)
     if seed < 0:

@@ -150,7 +150,7 @@ def distance(shape: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns the signed distance to the outline, negative inside.
 
     Args:
-        shape: index into `SHAPES`.
+        shape: Index into `SHAPES`.
         x: float32, to the right, in units of the radius.
         y: float32, down, of the same shape as `x`.
 

@@ -22,13 +22,13 @@ class Motion(NamedTuple):
     """A figure at each moment; arrays [FRAMES, _TRAIL], the newest moment last.
 
     Attributes:
-        x: pixels to the right of the middle of the picture.
-        y: pixels below it.
-        scale: radius as a share of the figure's radius.
-        angle: radians, clockwise.
-        opacity: of the middle of the figure.
-        slope: opacity lost a radius to the right.
-        shut: width of the tinted half as a share of its own; None where it is open.
+        x: Pixels to the right of the middle of the picture.
+        y: Pixels below it.
+        scale: Radius as a share of the figure's radius.
+        angle: Radians, clockwise.
+        opacity: Opacity of the middle of the figure.
+        slope: Loss of opacity per radius to the right.
+        shut: Width of the tinted half as a share of its own; None where it is open.
     """
 
     x: np.ndarray
