@@ -63,7 +63,7 @@ def test_without_them_the_word_is_left_to_jax() -> None:
         (_without(PLAIN, "JAX_PROCESS_ID"), "JAX_PROCESS_ID: missing"),
         (PLAIN | {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two: expected a"),
         (PLAIN | {"JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID=-1: expected a number"),
-        (PLAIN | {"JAX_PROCESS_ID": "4"}, "JAX_PROCESS_ID=4: not below .*=4"),
+        (PLAIN | {"JAX_PROCESS_ID": "4"}, "JAX_PROCESS_ID=4: must be below .*=4"),
         (PLAIN | {"JOB_COMPLETION_INDEX": "1"}, "INDEX=1 contradicts .*_ID=3"),
         (PLAIN | {"SLURM_PROCID": "0"}, "SLURM_PROCID=0 contradicts JAX_PROCESS_ID=3"),
         (PLAIN | {"SLURM_STEP_NUM_TASKS": "2"}, "=2 contradicts .*_PROCESSES=4"),
@@ -87,7 +87,7 @@ def test_every_process_of_a_run_is_told_apart() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        (_without(STEP, "SLURM_STEP_NUM_TASKS"), "SLURM_JOB_ID=7: .* by srun"),
+        (_without(STEP, "SLURM_STEP_NUM_TASKS"), "SLURM_JOB_ID=7: .* with srun"),
         (STEP | {"SLURM_NTASKS": "4"}, "SLURM_NTASKS=4 contradicts .*TASKS=2"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI from version 5"),
     ],
@@ -157,7 +157,7 @@ def test_jax_is_asked_and_told_what_it_is_to_know(
     ("environ", "message"),
     [
         ({}, "--coordinator=auto: no SLURM step"),
-        ({"SLURM_JOB_ID": "7"}, "start the program by srun"),
+        ({"SLURM_JOB_ID": "7"}, "start the program with srun"),
         ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS=: expected host:port"),
     ],
 )

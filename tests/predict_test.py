@@ -253,7 +253,7 @@ def test_workdirs_that_cannot_be_used_are_named(workdir: pathlib.Path) -> None:
     for key, value, message in (
         ("preprocessing", {"image": "image-0"}, "preprocesses samples as"),
         ("encoder", "0" * 64, "not the encoder that"),
-        ("tasks", [], "stream.json: stages do not hold each task once"),
+        ("tasks", [], "stream.json: stages do not hold each task exactly once"),
     ):
         (workdir / "stream.json").write_text(json.dumps(stream | {key: value}))
         with pytest.raises(ValueError, match=message):

@@ -40,7 +40,12 @@ DEFECTS = {
     "no towers": ("stream.json", "towers", {}, "stream.json: towers.image is missing"),
     "a version": ("stream.json", "preprocessing", {"image": 1}, "preprocessing.image"),
     "a class": ("stream.json", "classes.0.canonical", 9, "classes.0.canonical cannot"),
-    "a stage": ("stream.json", "stages", [[0], [1]], "do not hold each task once"),
+    "a stage": (
+        "stream.json",
+        "stages",
+        [[0], [1]],
+        "do not hold each task exactly once",
+    ),
     "a task": ("stream.json", "tasks.1.classes", ["x"], "tasks.1.classes: 'x' is no"),
     "a count": ("stream.json", "tasks.1.test", None, "tasks.1.test is missing"),
     "a slot": ("stream.json", "classes.1.more", 1, "unexpected keyword argument"),

@@ -157,7 +157,7 @@ EDITED = {
         "stream.json",
         "stages",
         [[9]],
-        "stages do not hold each task once",
+        "stages do not hold each task exactly once",
     ),
     "a class of no tower": ("stream.json", "classes.0.modality", "smell", "'smell'"),
     "no cost": ("results.json", "cost", None, "cost is missing"),
@@ -177,13 +177,13 @@ EDITED = {
         "results.json",
         "accuracy.task.given",
         [[1], [1, 2]],
-        "accuracy.task.given is no matrix of 3 x 3",
+        "accuracy.task.given is not a matrix of 3 x 3",
     ),
     "an accuracy beyond all numbers": (
         "results.json",
         "accuracy.task.given",
         [[10**400] * 3] * 3,
-        "accuracy.task.given is no matrix of 3 x 3",
+        "accuracy.task.given is not a matrix of 3 x 3",
     ),
     "seconds beyond all numbers": (
         "results.json",
@@ -208,7 +208,7 @@ EDITED = {
         "results.json",
         "modality_identification.confusion",
         [[1]],
-        "confusion is no matrix of 2 x 2",
+        "confusion is not a matrix of 2 x 2",
     ),
 }
 

@@ -45,7 +45,7 @@ def test_sweeps_of_the_package_are_found_from_any_folder(
     # a file of one's own goes first
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text("def get_sweep(argument): return argument")
-    with pytest.raises(ConfigError, match="returns 'mine', which is no Sweep"):
+    with pytest.raises(ConfigError, match="returns 'mine', which is not a Sweep"):
         runs.load_sweep(f"{name}:mine")
 
 

@@ -208,7 +208,7 @@ def test_a_logger_that_fails_is_left_alone(at: str, tmp_path):
     for step in (1, 2):
         writer.scalars(0, step, loss=1.0)
     writer.close()
-    assert output(console) == f"warning: Broken fails and is told no more: no {at}\n"
+    assert output(console) == f"warning: Broken failed and is switched off: no {at}\n"
     if at != "open":
         # it is closed, and not asked again
         assert made[0].calls.count(at) == 1 and made[0].calls[-1] == "close"

@@ -1,1 +1,1 @@
-"""How predictions are scored: label spaces, metrics, calibration, cost."""
+"""How predictions are evaluated: label spaces, metrics, calibration, cost."""

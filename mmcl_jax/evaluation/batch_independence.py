@@ -1,8 +1,8 @@
-"""Whether predictions depend on their samples alone, asked again in every run.
+"""Whether predictions depend on their samples alone, checked in every run.
 
 A method that looks at the rest of its batch (a vote on the prompts, statistics of the
-batch) learns the task from it, since test sets are scored one by one. So a sample of
-the rows of all test sets is predicted a second time in mixed batches.
+batch) learns the task from it, since test sets are evaluated one by one. So some
+samples of all test sets are predicted a second time, in mixed batches.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from mmcl_jax.streams.base import Record
 from mmcl_jax.types import Prediction
 
-# of the row's largest logit
+# how far a logit may move, relative to the row's largest
 _LOGIT_TOLERANCE = 1e-4
 # a lead below this is a tie, which rounding decides
 _LEAD_TOLERANCE = 1e-5
-# what stands in for minus infinity is beyond, and no measure of the others
+# beyond it a logit stands for minus infinity, and says nothing about the scale
 _MASKED = 1e30
 
 
@@ -26,7 +26,7 @@ def sample(
 ) -> dict[str, list[Record]]:
     """Returns up to `size` rows of each modality in random order, at most half of them.
 
-    All of them might meet in the same batch as before.
+    If all rows were taken, they might form the same batch as before.
     """
     rng, chosen = np.random.default_rng(seed), {}
     for modality, rows in records.items():
@@ -39,7 +39,7 @@ class Witness:
     """Keeps the logits of some samples until these are predicted again.
 
     Attributes:
-        records: the samples by modality.
+        records: Samples by modality.
     """
 
     def __init__(self, records: dict[str, list[Record]]) -> None:
@@ -52,7 +52,7 @@ class Witness:
     def watch(
         self, rows: Sequence[Record], predictions: Iterable[Prediction]
     ) -> Iterator[Prediction]:
-        """Hands on the predictions of `rows`, in their order and padded at the end."""
+        """Passes on the predictions of `rows`, in order and padded at the end."""
         start = 0
         for prediction in predictions:
             logits = np.asarray(prediction.logits)
@@ -63,7 +63,7 @@ class Witness:
             yield prediction
 
     def logits(self, rows: Sequence[Record]) -> Float[np.ndarray, "routes n C"]:
-        """Returns what was seen of `rows`."""
+        """Returns the stored logits of `rows`."""
         return np.stack([self._logits[row.id] for row in rows], axis=1)
 
 
@@ -75,9 +75,9 @@ def differing(
     """Returns which samples were predicted differently in two batches.
 
     Args:
-        before: their logits in the first one.
-        after: and in the second one.
-        allowed: which class slots may win in each label space.
+        before: Logits in the first batch.
+        after: Logits in the second batch.
+        allowed: Which class slots may win in each label space.
 
     Returns:
         Whether a logit moved by more than 1e-4 of the row's largest, or another slot
@@ -89,7 +89,7 @@ def differing(
     spaces = np.swapaxes(allowed | ~allowed.any(-1, keepdims=True), 0, 1)[:, None]
     old, new = (np.where(spaces, logits, -np.inf) for logits in (before, after))
     kept = np.take_along_axis(new, old.argmax(-1)[..., None], -1)
-    # NaN, and a change of what is masked, fail the comparisons
+    # `same` is false for NaN, and where a logit is masked in one batch alone
     with np.errstate(invalid="ignore", over="ignore"):
         same = np.abs(after - before) <= _LOGIT_TOLERANCE * scale
         same |= ~ordinary & (np.abs(after) >= _MASKED)

@@ -1,13 +1,13 @@
 """Temperatures that turn logits into probabilities, without a sample of an old task.
 
 At the end of a stage a run holds the stage's own training samples and no others. The
-temperature that makes their labels most likely, among the classes met until then, is
-all that is kept of them; that of a snapshot is the geometric mean over its stages. It
-is neither of the last stage alone, which has one modality only as a rule, nor the
+temperature that makes their labels most likely, among the classes seen until then, is
+all that is kept of them; that of a snapshot is the geometric mean over its stages. The
+last stage alone would not do, since as a rule it has one modality only; nor would the
 optimum over all stages at once, which those with the widest logits would decide.
 
-What training has fitted is predicted with more confidence than what it has not, which
-pulls temperatures down; the sample that `temperature` makes up pulls them up.
+Training samples are predicted with more confidence than others, which pulls
+temperatures down; the artificial sample of `temperature` pulls them up.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Int
 from mmcl_jax.ops.losses import MASKED
 
 ROUTES = ("given", "predicted")
-# of a modality and a stage; more would hardly move a single number
+# number of samples per modality and stage; more would hardly change a single number
 SAMPLES = 512
-# a step is 9 %, which changes a probability by less than it is uncertain
+# a step is 9 %, which changes a probability by less than its uncertainty
 _TEMPERATURES = 2.0 ** (np.arange(-80, 81) / 8)
 
 
@@ -31,7 +31,7 @@ def log_softmax(
 ) -> Float[np.ndarray, "n C"]:
     """Returns `log softmax(logits / temperature)` over the allowed classes.
 
-    Classes that are not allowed have minus infinity; each row allows one at least.
+    Classes that are not allowed get minus infinity; each row allows at least one.
 
     >>> found = log_softmax(np.log([[8.0, 2.0, 1.0]]), np.array([[1, 1, 0]]) > 0, 1.0)
     >>> np.exp(found).round(3).tolist()
@@ -49,22 +49,22 @@ def temperature(
 ) -> float | None:
     """Returns the temperature of the largest likelihood.
 
-    One more sample is made up: a copy of the one whose label leads by the least, with
-    its strongest rival for a label. Where all samples are right, these alone would ask
-    for a temperature of zero.
+    One artificial sample is added: a copy of the one whose label leads by the least,
+    labelled with its strongest rival. If all samples are predicted correctly, they
+    alone would make the optimum zero.
 
     Args:
-        logits: over class slots.
-        label: slots that are right.
-        allowed: slots that the softmax is over, those of `label` among them.
+        logits: Logits over class slots.
+        label: True slots.
+        allowed: Slots that the softmax is over, including those of `label`.
 
     Returns:
-        The best of a grid from 2^-10 to 2^10; None: no sample has a choice.
+        The best of a grid from 2^-10 to 2^10; None if no sample has a choice.
 
     References:
-        C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; the made
-        up sample is in the spirit of J. Platt, "Probabilistic Outputs for Support
-        Vector Machines", 1999.
+        C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; the
+        artificial sample is in the spirit of J. Platt, "Probabilistic Outputs for
+        Support Vector Machines", 1999.
     """
     # a method may rule classes out by itself
     allowed = allowed & (logits > MASKED / 2)
@@ -90,12 +90,12 @@ def at_snapshot(
     """Returns the temperature of each route at a snapshot.
 
     Args:
-        stages: what `temperature` gives for each of `ROUTES`, by the stage's index.
-        snapshot: its index.
+        stages: What `temperature` gives for each of `ROUTES`, by the stage's index.
+        snapshot: Index of the snapshot.
 
     Returns:
-        Geometric means over the stages up to it, 1 where no sample had a choice; None:
-        a stage is not known.
+        Geometric means over the stages up to it, 1 where no sample had a choice; None
+        if a stage is missing.
     """
     if not all(i in stages for i in range(snapshot + 1)):
         return None

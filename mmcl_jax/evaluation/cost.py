@@ -1,4 +1,4 @@
-"""What a method keeps, and how that grows with the stream, from shapes alone."""
+"""What a method stores, and how that grows with the stream, from shapes alone."""
 
 from collections.abc import Callable
 
@@ -12,16 +12,17 @@ from mmcl_jax.types import PyTree
 
 
 def sizes(make_method: Callable[[Model], Method], model: Model) -> dict[str, int]:
-    """Returns what a method keeps of a stream, and of one class or task more.
+    """Returns the size of what a method stores, and its growth per class and task.
 
     Args:
-        make_method: builds the method around a model.
-        model: knows the classes and stages of the stream.
+        make_method: Builds the method around a model.
+        model: Knows the classes and stages of the stream.
 
     Returns:
-        `parameters_trained`: numbers that training may change. `bytes_remembered`:
-        of these and of the memory, all that a snapshot holds. `bytes_per_class` and
-        `bytes_per_task`: by which that grows with another class slot or stage.
+        `parameters_trained`: number of parameters that training may change.
+        `bytes_remembered`: size of these and of the memory, all that a snapshot holds.
+        `bytes_per_class`, `bytes_per_task`: its growth with another class slot or
+        stage.
     """
 
     def state(model: Model) -> PyTree:

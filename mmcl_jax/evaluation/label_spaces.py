@@ -1,7 +1,7 @@
 """From predictions to rows of the accuracy matrix, under every label space and route.
 
 One set of logits serves all label spaces: a space is a mask over class slots.
-Per-sample predictions are kept, so that everything can be computed again.
+Per-sample predictions are stored, so that every score can be computed again.
 """
 
 import dataclasses
@@ -21,12 +21,13 @@ class TaskPredictions:
     """What was predicted for one test set at one time.
 
     Attributes:
-        id: sample ids `[n]`.
-        label: class slots `[n]`.
-        chosen: predicted class slots `[spaces, routes, n]`; -1 where the space is not
+        id: Sample ids `[n]`.
+        label: Class slots `[n]`.
+        chosen: Predicted class slots `[spaces, routes, n]`; -1 where the space is not
             defined for a task that has not been learnt.
-        margin: logit of the chosen slot less that of the runner-up, as `chosen`.
-        modality: predicted modality index `[n]`, without the hint.
+        margin: Logit of the chosen slot minus that of the runner-up, shaped as
+            `chosen`.
+        modality: Predicted modality index `[n]`, without the hint.
     """
 
     id: np.ndarray
@@ -39,8 +40,8 @@ class TaskPredictions:
 def allowed_slots(stream: Stream, task: int, seen: Iterable[int]) -> np.ndarray:
     """Returns which class slots may win `[spaces, C]` for the test set of `task`.
 
-    `task`: those of the task. `modality`: those met so far in its modality. `union`:
-    those met so far. `universe`: all of the stream. The second and third are empty for
+    `task`: those of the task. `modality`: those seen so far in its modality. `union`:
+    those seen so far. `universe`: all of the stream. The second and third are empty for
     a task that is not among the `seen` ones: its classes are not in them.
     """
     slots = stream.classes
@@ -68,11 +69,11 @@ def predict_task(
     """Collects the predictions of one test set.
 
     Args:
-        stream: what the class slots are.
-        task: index of the test set.
-        seen: indices of the tasks learnt so far, at least one.
-        predictions: what the learner's `predict` gives for the test set's batches in
-            order, routes in front; rows behind the last sample are padding.
+        stream: Stream whose class slots are predicted.
+        task: Index of the test set.
+        seen: Indices of the tasks learnt so far, at least one.
+        predictions: What the learner's `predict` gives for the test set's batches in
+            order, routes in front; rows after the last sample are padding.
     """
     allowed = allowed_slots(stream, task, seen)
     known = np.array(
@@ -103,7 +104,7 @@ def predict_task(
 
 
 def _choose(logits: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the best allowed slot and its lead, `[spaces, routes, n]` each."""
+    """Returns the best allowed slot and its margin, `[spaces, routes, n]` each."""
     masked = np.where(allowed[:, None, None, :], logits[None], -np.inf)
     picked = masked.argmax(-1)
     top: np.ndarray = np.sort(masked, axis=-1)[..., -2:]
@@ -117,8 +118,8 @@ def accuracy(stream: Stream, predictions: TaskPredictions) -> np.ndarray:
     """Returns the share of correct predictions `[spaces, routes]`.
 
     A prediction is correct if its slot has the label's canonical id, so the same class
-    name met in another data set counts. NaN where the space is not defined, or the
-    test set is empty.
+    name in another data set counts. NaN where the space is not defined, or the test
+    set is empty.
     """
     if not len(predictions.id):
         return np.full((len(SPACES), len(ROUTES)), np.nan)
@@ -138,8 +139,8 @@ def zero_shot_accuracy(
 ) -> np.ndarray:
     """Returns the frozen encoder's accuracy `[spaces]` on the test set of `task`.
 
-    Its label spaces grow with the tasks `seen`, as a method's do, so its accuracy falls
-    although it forgets nothing. NaN as in `accuracy`.
+    Its label spaces grow with the tasks `seen`, as a method's do, so its accuracy
+    falls although it forgets nothing. NaN as in `accuracy`.
     """
     if not len(labels):
         return np.full(len(SPACES), np.nan)

@@ -1,11 +1,11 @@
-"""Metrics of continual learning: one documented formula a name, pure NumPy.
+"""Metrics of continual learning: one documented formula per name, pure NumPy.
 
 All are functions of the accuracy matrix R [t, t]: `R[i, j]` is the accuracy on the test
 set of task j after learning task i, both from 0 here and from 1 in the formulas; T is
 their number (cut R to the tasks learnt so far). NaN means not evaluated:
 
 - a column without any number (an empty test set, another modality) is left out;
-- anything else that a formula needs and that was not evaluated makes its result NaN;
+- any other missing value that a formula needs makes its result NaN;
 - what a formula leaves undefined, such as the forgetting of a single task, is NaN.
 
 Several formulas are called "forgetting" in the literature; they differ by a factor of
@@ -54,7 +54,7 @@ def last_average_accuracy(accuracy: Matrix) -> float:
 
 
 def average_incremental_accuracy(accuracy: Matrix) -> float:
-    """`(1/T) sum_i A_i` with `A_i = (1/i) sum_(j<=i) R[i, j]`, of the tasks met [4]."""
+    """`(1/T) sum_i A_i`, `A_i = (1/i) sum_(j<=i) R[i, j]`, over the tasks seen [4]."""
     return _mean_over_time(_square(accuracy), _evaluated(accuracy))
 
 
@@ -69,7 +69,7 @@ def forgetting_chaudhry(accuracy: Matrix) -> float:
     `(1/(T-1)) sum_(j<T) (max_(j<=l<T) R[l, j] - R[T, j])` [1].
 
     Args:
-        accuracy: R. Rows that were not evaluated are left out of the maximum.
+        accuracy: Matrix R. Rows that were not evaluated are left out of the maximum.
     """
     evaluated, last = _evaluated(accuracy), accuracy[-1]
     drops = []
@@ -90,8 +90,8 @@ def forward_transfer(accuracy: Matrix, baseline: Row | None = None) -> float:
     """Gain before learning: `(1/(T-1)) sum_(j>=2) (R[j-1, j] - baseline_j)` [2].
 
     Args:
-        accuracy: R, evaluated on the test set of each next task.
-        baseline: accuracies [t] of the untrained model; None = not evaluated.
+        accuracy: Matrix R, evaluated on the test set of each next task.
+        baseline: Accuracies [t] of the untrained model; None if not evaluated.
     """
     if baseline is None:
         return float("nan")
@@ -120,8 +120,8 @@ def excess_forgetting(accuracy: Matrix, zero_shot: Matrix) -> float:
     Accuracy falls as the label space grows even if nothing is learnt or forgotten.
 
     Args:
-        accuracy: R of the method.
-        zero_shot: R of the frozen model, under the same label space.
+        accuracy: Matrix R of the method.
+        zero_shot: Matrix R of the frozen model, under the same label space.
     """
     return forgetting_chaudhry(accuracy) - forgetting_chaudhry(zero_shot)
 
@@ -139,12 +139,12 @@ METRICS = {
 
 
 class Identification(NamedTuple):
-    """How well modalities are told apart; NaN without samples.
+    """How well modalities are identified; NaN without samples.
 
     Attributes:
-        accuracy: share of samples.
-        balanced: mean over the modalities that have samples of their share.
-        confusion: counts, true modality by predicted modality.
+        accuracy: Share of samples whose modality is predicted correctly.
+        balanced: Mean of that share over the modalities that have samples.
+        confusion: Counts, true modality by predicted modality.
     """
 
     accuracy: float
@@ -169,10 +169,11 @@ class Decomposition(NamedTuple):
     """The gap between two cells of a 2x2 table, split along its two paths.
 
     Attributes:
-        gap: accuracy with everything known minus accuracy with nothing known.
-        label_confusion: part of the larger label space, with known, predicted route.
-        routing: part of the predicted route, among all classes, among the own ones.
-            The first two parts sum to the gap, and so do the second two.
+        gap: Accuracy with everything known minus accuracy with nothing known.
+        label_confusion: Part due to the larger label space: with the route known, and
+            predicted.
+        routing: Part due to the predicted route: among all classes, and among the own
+            ones. The first entries sum to the gap, and so do the second ones.
     """
 
     gap: float
@@ -188,10 +189,10 @@ def decomposition(
     The split depends on the path through the table, so both are given, as a range.
 
     Args:
-        known_own: accuracy with the modality known and its own classes as label space.
-        known_union: modality known for the route only, all classes.
-        predicted_own: modality known for the label space only.
-        predicted_union: nothing known.
+        known_own: Accuracy with the modality known and its own classes as label space.
+        known_union: Accuracy with the modality known for the route only.
+        predicted_own: Accuracy with the modality known for the label space only.
+        predicted_union: Accuracy with nothing known.
     """
     return Decomposition(
         gap=known_own - predicted_union,
@@ -206,17 +207,17 @@ def most_confused(
     canonical: Int[np.ndarray, " C"],
     count: int,
 ) -> list[tuple[int, int, int]]:
-    """The mistakes that were made most often.
+    """The most frequent mistakes.
 
     Args:
-        label: class slots of the samples [n].
-        chosen: predicted class slots [n]; those below 0 are left out.
-        canonical: equal for class slots that are no mistake for each other [C].
-        count: of pairs at most.
+        label: Class slots of the samples [n].
+        chosen: Predicted class slots [n]; those below 0 are left out.
+        canonical: Ids [C], equal for class slots that count as the same class.
+        count: Largest number of pairs.
 
     Returns:
-        Label, predicted slot and number of samples; the most frequent first, and then
-        those of the lowest slots.
+        Label, predicted slot and number of samples; the most frequent first, and of
+        equally frequent ones those of the lowest slots.
 
     >>> label, chosen = np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0])
     >>> most_confused(label, chosen, np.arange(3), 5)
@@ -235,7 +236,7 @@ def relative_change(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -
     """How far arrays have moved: `|after - before| / |before|`, over all together.
 
     Returns:
-        NaN if `before` has norm 0: it has not been anywhere yet.
+        The relative change; NaN if `before` has norm 0.
 
     >>> relative_change([np.array([3.0, 4.0])], [np.array([3.0, 5.0])])
     0.2
@@ -257,12 +258,12 @@ def expected_calibration_error(
     its upper and without its lower end; `confidence_b` is the mean probability.
 
     Args:
-        probability: of the class that was predicted [n].
-        right: whether it is the label [n].
-        bins: their number.
+        probability: Probability of the predicted class [n].
+        right: Whether the predicted class is the label [n].
+        bins: Number of bins.
 
     Returns:
-        NaN without samples.
+        The error; NaN without samples.
 
     >>> probability, right = np.array([0.9, 0.9, 0.5]), np.array([True, False, True])
     >>> round(expected_calibration_error(probability, right), 4)
@@ -277,7 +278,7 @@ def mean_and_deviation(values: Shaped[np.ndarray, " n"]) -> tuple[float, float]:
     """Mean and sample standard deviation (`n - 1`) over runs, never over tasks.
 
     Returns:
-        Mean, and deviation: NaN for fewer than two runs.
+        Mean and deviation; the latter is NaN for fewer than two runs.
 
     >>> mean_and_deviation(np.array([70.0, 72.0, 74.0]))
     (72.0, 2.0)
@@ -300,7 +301,7 @@ def _evaluated(accuracy):
 
 
 def _mean(values) -> float:
-    """Mean that is NaN, without a warning, of no values."""
+    """Mean; NaN, without a warning, if there are no values."""
     return float(np.mean(values)) if np.size(values) else float("nan")
 
 

@@ -1,4 +1,4 @@
-"""Compiled programs that are kept on disk, for a second start of the same run."""
+"""Compiled programs that are stored on disk, for a second start of the same run."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import jax
 
 
 def keep_compiled_programs() -> None:
-    """Lets a second start compile nothing; JAX_COMPILATION_CACHE_DIR has its say."""
+    """Stores all compiled programs, in JAX_COMPILATION_CACHE_DIR if that is set."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = pathlib.Path.home() / ".cache" / "mmcl_jax" / "programs"
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -1,4 +1,4 @@
-"""Start-up of a run that spans several processes, and which one this is."""
+"""Start-up of a run of several processes, and the place of this process among them."""
 
 import os
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from mmcl_jax.errors import ConfigError
 
 AUTO = "auto"
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-# Kubernetes numbers the pods of an indexed job by it
+# index of a pod in an indexed Kubernetes job
 COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
 
 
 class Cluster(NamedTuple):
-    """Where a process stands among those of its run.
+    """The place of a process among those of its run.
 
     Attributes:
-        coordinator: `host:port` of process 0.
-        processes: how many there are.
-        process: index of this one.
+        coordinator: Address `host:port` of process 0.
+        processes: Number of processes.
+        process: Index of this process.
     """
 
     coordinator: str
@@ -31,20 +31,20 @@ class Cluster(NamedTuple):
 
 
 def detect(environ: Mapping[str, str]) -> Cluster | None:
-    """Reads the variables of engines that JAX does not ask, such as a plain job set.
+    """Reads the variables of engines that JAX does not detect, such as a plain job set.
 
     They are `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`, and `JAX_PROCESS_ID` or
     the `JOB_COMPLETION_INDEX` of an indexed Kubernetes job.
 
     Args:
-        environ: variables of the process.
+        environ: Environment variables of the process.
 
     Returns:
-        What they say; None without `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, where the
-        word is JAX's, which knows SLURM, Open MPI and Cloud TPUs.
+        The cluster they describe; None without `JAX_NUM_PROCESSES` and
+        `JAX_PROCESS_ID`: then JAX detects SLURM, Open MPI and Cloud TPUs itself.
 
     Raises:
-        ConfigError: some are missing, no numbers, or contradict each other.
+        ConfigError: Some are missing, not numbers, or contradict each other.
 
     >>> detect({
     ...     "JAX_COORDINATOR_ADDRESS": "pod-0.run:8476",
@@ -64,7 +64,7 @@ def detect(environ: Mapping[str, str]) -> Cluster | None:
         own = INDEX
     process = _number(environ, own)
     if process >= count:
-        raise ConfigError(f"{own}={process}: not below {COUNT}={count}")
+        raise ConfigError(f"{own}={process}: must be below {COUNT}={count}")
     others = {
         COMPLETION_INDEX: (own, process),
         "SLURM_PROCID": (own, process),
@@ -83,23 +83,26 @@ def detect(environ: Mapping[str, str]) -> Cluster | None:
 def _number(environ: Mapping[str, str], name: str) -> int:
     value = environ.get(name)
     if value is None:
-        raise ConfigError(f"{name}: missing beside {COUNT if name == INDEX else INDEX}")
+        raise ConfigError(
+            f"{name}: missing, although {COUNT if name == INDEX else INDEX} is set"
+        )
     if not value.isdecimal():
         raise ConfigError(f"{name}={value}: expected a number")
     return int(value)
 
 
 def check_cluster(environ: Mapping[str, str]) -> None:
-    """Refuses what would let JAX wait for processes that nobody has started.
+    """Refuses settings that would let JAX wait for processes that were never started.
 
     Raises:
-        ConfigError: a SLURM job without `srun`, a step of another size than the job
-            says, or a version of Open MPI that does not say where process 0 is.
+        ConfigError: This is a SLURM job without `srun`, a step of another size than
+            its job states, or a version of Open MPI that does not publish the address
+            of process 0.
     """
     if "OMPI_COMM_WORLD_SIZE" in environ:
         if "OMPI_MCA_orte_hnp_uri" not in environ:
             raise ConfigError(
-                "Open MPI from version 5 on does not say where process 0 is; set "
+                "Open MPI from version 5 on does not publish where process 0 is; set "
                 f"{ADDRESS}=host:port, {COUNT}=$OMPI_COMM_WORLD_SIZE and "
                 f"{INDEX}=$OMPI_COMM_WORLD_RANK"
             )
@@ -107,8 +110,8 @@ def check_cluster(environ: Mapping[str, str]) -> None:
         tasks, step = environ.get("SLURM_NTASKS"), environ.get("SLURM_STEP_NUM_TASKS")
         if step is None:
             raise ConfigError(
-                f"SLURM_JOB_ID={environ['SLURM_JOB_ID']}: a job, but none of its "
-                "tasks; start the program by srun"
+                f"SLURM_JOB_ID={environ['SLURM_JOB_ID']}: inside a job, but in none of "
+                "its tasks; start the program with srun"
             )
         if tasks != step:
             raise ConfigError(
@@ -118,11 +121,11 @@ def check_cluster(environ: Mapping[str, str]) -> None:
 
 
 def own_devices(environ: Mapping[str, str]) -> list[int] | None:
-    """Returns which visible GPUs are this task's, None to leave it to JAX.
+    """Returns which visible GPUs are this task's, or None to leave that to JAX.
 
-    JAX takes one GPU a task of SLURM or Open MPI, the one that has the task's number on
-    its node. That is wrong where every task is shown its own GPUs alone, and where a
-    node has one task for all of its GPUs.
+    JAX takes one GPU per task of SLURM or Open MPI: the one with the task's number on
+    its node. That is wrong if each task sees its own GPUs alone, and if a node has one
+    task for all of its GPUs.
     """
     shown = environ.get("CUDA_VISIBLE_DEVICES", "")
     alone = environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1"
@@ -134,25 +137,26 @@ def own_devices(environ: Mapping[str, str]) -> list[int] | None:
 
 
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Joins the processes of one run; does nothing for a run of a single one.
+    """Joins the processes of one run; does nothing for a run of a single process.
 
     Args:
-        coordinator: `host:port` of process 0, or "auto" where the environment says all
-            three: see `detect`, and what JAX knows by itself.
-        processes: how many there are; not with "auto".
-        process: index of this one; not with "auto".
+        coordinator: Address `host:port` of process 0, or "auto" to read all three from
+            the environment: by `detect`, or else by JAX.
+        processes: Number of processes; not with "auto".
+        process: Index of this process; not with "auto".
 
     Raises:
-        ConfigError: the environment says nothing, or contradicts itself.
+        ConfigError: The environment describes no cluster, or contradicts itself.
     """
     if coordinator is None:
         return
-    # it would catch SIGTERM, so that neither a person nor a scheduler could end the run
+    # the service would catch SIGTERM, which has to reach the run's own handler
     jax.config.update("jax_enable_preemption_service", False)
     if coordinator != AUTO:
         jax.distributed.initialize(coordinator, processes, process)
     elif cluster := detect(os.environ):
-        # JAX would ask the engine for devices, and Kubernetes for what we know
+        # otherwise JAX would query the engine for devices, and Kubernetes for what is
+        # known already
         jax.distributed.initialize(*cluster, cluster_detection_method="deactivate")
     else:
         _ask_jax()
@@ -165,19 +169,19 @@ def _ask_jax() -> None:
     except ValueError as error:
         raise ConfigError(
             "--coordinator=auto: no SLURM step, Open MPI, Cloud TPU or Kubernetes job "
-            f"that JAX can ask; give --coordinator=host:port or set {ADDRESS}, {COUNT} "
+            f"that JAX detects; give --coordinator=host:port or set {ADDRESS}, {COUNT} "
             f"and {INDEX}"
         ) from error
 
 
 def synchronize(name: str) -> None:
-    """Waits until every process of the run has come to the place `name`."""
+    """Waits until every process of the run has reached the barrier `name`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def everywhere(holds: bool) -> bool:
-    """Returns whether something holds in every process of the run; all have to ask."""
+    """Returns whether something holds in every process; all of them have to call it."""
     return bool(np.all(multihost_utils.process_allgather(np.array(holds))))
 
 

@@ -12,7 +12,7 @@ from mmcl_jax.version import __version__
 
 
 def environment(mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Says what computed the results."""
+    """Returns what computed the results, by name."""
     device = mesh.devices.flat[0]
     return {
         "mmcl_jax": __version__,
@@ -27,9 +27,9 @@ def environment(mesh: jax.sharding.Mesh) -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str | None:
-    """Returns the commit of this code, `-dirty` behind it if files differ from it.
+    """Returns the commit of this code, followed by `-dirty` if files differ from it.
 
-    None where it is not in a checkout of its own.
+    None if this code is not in a checkout of its own.
     """
     git = ["git", "-C", str(pathlib.Path(__file__).parent)]
     describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]

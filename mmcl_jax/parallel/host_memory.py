@@ -1,8 +1,8 @@
-"""Memory that the C library keeps for later although nothing is held.
+"""Freed memory that the C library keeps instead of returning it to the system.
 
-What is decoded and compiled before the first task takes many times what a task does.
-The GNU library keeps it, in pieces, for each of dozens of threads, and a long run then
-takes more with every task. Other libraries are left alone.
+Decoding and compiling before the first task take many times the memory of a task. The
+GNU library keeps it, fragmented, for each of dozens of threads, so that a long run
+would grow with every task. Other libraries are left alone.
 """
 
 import ctypes
@@ -10,12 +10,12 @@ import sys
 from typing import Any
 
 _M_ARENA_MAX = -8
-# each keeps what its threads have freed
+# each arena keeps the memory that its threads have freed
 _ARENAS = 2
 
 
 def bound() -> None:
-    """Lets all threads of the process share a few arenas; to be called before them."""
+    """Lets all threads of the process share a few arenas; call it before they start."""
     _call("mallopt", _M_ARENA_MAX, _ARENAS)
 
 

@@ -1,8 +1,8 @@
-"""Where arrays live: the mesh, and which weights are cut over its axes.
+"""Where arrays live: the mesh, and which weights are sharded over its axes.
 
-Rows of a batch are cut over `data`, linear maps of the frozen towers over `model`, and
-over `data` too if the encoder is fully sharded. All that is trained, remembered or
-reported is on every device: it is small, and solves between tasks need the whole of it.
+Rows of a batch are sharded over `data`, linear maps of the frozen towers over `model`,
+and over `data` too if the encoder is fully sharded. Params, memory and metrics are
+replicated: they are small, and solves between tasks need the whole of them.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from mmcl_jax.types import Batch, PyTree
 
 Layout = Literal["replicated", "sharded"]
 
-# Patterns of the paths of frozen weights, and how such a weight is cut when the encoder
-# is fully sharded; the first one that is found counts. Maps into a block's inner space
-# and out of it are cut along that over `model`, so that there is one partial sum to add
-# up behind each pair. Queries, keys and values are columns of one map, of which a
-# device's cut holds no matching thirds: XLA exchanges those.
+# Patterns of the paths of frozen weights, and the sharding of such a weight when the
+# encoder is fully sharded; the first match counts. Maps into and out of a block's inner
+# space are sharded along that space over `model`, so that each pair needs only one
+# all-reduce, after it. Queries, keys and values are columns of one map, and a device's
+# shard does not hold matching thirds of it: XLA exchanges those.
 RULES: tuple[tuple[str, P], ...] = (
     (r"blocks/(over_frames/)?(qkv|mlp_in)/kernel$", P(None, "data", "model")),
     (r"blocks/(over_frames/)?(out|mlp_out)/kernel$", P(None, "model", "data")),
@@ -37,14 +37,14 @@ RULES: tuple[tuple[str, P], ...] = (
 def make_mesh(devices: list[Any] | None = None, model: int = 1) -> Mesh:
     """Returns a mesh of the axes `data` and `model`.
 
-    Processes own rows that follow each other, in the order of their indices.
+    Processes own consecutive rows, in the order of their indices.
 
     Args:
-        devices: None: all.
-        model: devices along `model`; along `data` are so many groups of them.
+        devices: Devices to use; None takes all.
+        model: Number of devices along `model`; groups of so many lie along `data`.
 
     Raises:
-        ValueError: the devices, or those of a process, are no multiple of `model`.
+        ValueError: The number of devices of a process is not a multiple of `model`.
     """
     devices = sorted(
         devices or jax.devices(), key=lambda device: (device.process_index, device.id)
@@ -67,20 +67,20 @@ def of_weight(
 ) -> NamedSharding:
     """Returns the sharding of a frozen weight.
 
-    An axis of the mesh that does not divide the weight's is left out there.
+    An axis of the weight that its axis of the mesh does not divide is not sharded.
 
     Args:
-        path: of the weight, with `/` between names.
-        shape: of the weight.
-        mesh: the devices.
-        layout: `replicated`: each group along `data` has the encoder; `sharded`: all
-            devices together have it once.
+        path: Path of the weight, with `/` between names.
+        shape: Shape of the weight.
+        mesh: The devices.
+        layout: With `replicated`, each group along `data` has the encoder; with
+            `sharded`, all devices together have it once.
     """
     return NamedSharding(mesh, P(*_fitting(_wanted(path, layout), shape, mesh)))
 
 
 def divides(path: str, shape: tuple[int, ...], mesh: Mesh, layout: Layout) -> bool:
-    """Returns whether `of_weight` cuts a weight as its rule wants."""
+    """Returns whether `of_weight` can shard a weight as its rule says."""
     wanted = _wanted(path, layout)
     return _fitting(wanted, shape, mesh) == list(wanted)
 
@@ -101,21 +101,21 @@ def _fitting(
 
 
 def computing_on(mesh: Mesh) -> contextlib.AbstractContextManager:
-    """Lets `gathered` know the mesh while a program is traced."""
+    """Makes the mesh known to `gathered` while a program is traced."""
     return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def gathered(block: PyTree) -> PyTree:
-    """Returns the weights of one block of a fully sharded tower, whole along `data`.
+    """Returns the weights of one block of a fully sharded tower, gathered over `data`.
 
-    Without this XLA would rather cut the activations than gather the weights. In a scan
-    over blocks no more than one block is whole at a time.
+    Without this XLA would shard the activations rather than gather the weights. In a
+    scan over blocks no more than one block is gathered at a time.
     """
     mesh = jax.sharding.get_abstract_mesh()
 
     def gather(path, leaf: Array) -> Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        axes = _wanted(f"blocks/{name}", "replicated")[1:]  # without that of layers
+        axes = _wanted(f"blocks/{name}", "replicated")[1:]  # without the layer axis
         axes = _fitting(axes, leaf.shape, mesh)
         return jax.lax.with_sharding_constraint(leaf, P(*axes))
 
@@ -123,23 +123,23 @@ def gathered(block: PyTree) -> PyTree:
 
 
 def all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
-    """A policy of `jax.checkpoint`: keeps all but what `gathered` gives.
+    """A policy of `jax.checkpoint`: saves everything but the result of `gathered`.
 
-    The backward pass would hold the encoder whole else.
+    Otherwise the whole gathered encoder would be held for the backward pass.
     """
     return primitive.name != "sharding_constraint"
 
 
 def put(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts a tree that all processes hold alike on every device, as its own copy."""
+    """Puts a tree, equal in all processes, on every device, as a copy of its own."""
     return jax.tree.map(lambda x: jax.device_put(x, replicated(mesh)), tree)
 
 
 def put_local(tree: PyTree, mesh: Mesh) -> PyTree:
-    """As `put`, of NumPy arrays, without asking other processes whether theirs agree.
+    """Puts a tree of NumPy arrays as `put` does, without comparing it across processes.
 
-    For what all processes have read from replicated arrays; `put` compares it over the
-    network, and waits for every process each time.
+    For values that all processes have read from replicated arrays; `put` compares them
+    over the network, and waits for every process each time.
     """
     return jax.tree.map(
         lambda x: jax.make_array_from_callback(
@@ -150,7 +150,7 @@ def put_local(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def put_weight(path: str, leaf: np.ndarray, mesh: Mesh, layout: Layout) -> jax.Array:
-    """Puts a frozen weight that all processes have read, each device its part."""
+    """Puts a frozen weight that all processes have read; each device gets its shard."""
     cut = of_weight(path, leaf.shape, mesh, layout)
     return jax.make_array_from_callback(leaf.shape, cut, leaf.__getitem__)
 

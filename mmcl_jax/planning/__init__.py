@@ -1,1 +1,1 @@
-"""What a run will need on some hardware, before it is started."""
+"""What a run needs on some hardware, estimated before it is started."""

@@ -4,10 +4,10 @@ For a layer of width `D`, an inner width `M` of its MLP, and `N` tokens,
 
     forward = 2 N (4 D² + 2 D M) + 4 N² D,
 
-of which the first term are linear maps, the second attention. The backward pass to the
-activations alone, since nothing inside is trained, costs the linear maps once more and
-attention twice. So a step costs a little more than twice its forward pass, not three
-times as training all weights would.
+where the first term counts linear maps, the second attention. Since nothing inside is
+trained, the backward pass computes gradients of the activations alone: the linear maps
+cost as much again, attention twice as much. So a step costs a little more than twice
+its forward pass, not three times as training all weights would.
 """
 
 import math
@@ -19,17 +19,17 @@ def forward(spec: EncoderSpec, modality: str, frames: int, prompts: int) -> floa
     """Returns the operations of embedding one sample.
 
     Args:
-        spec: shape of the encoder.
-        modality: of the sample.
-        frames: that it has; 1 of a still or a sentence.
-        prompts: tokens that are injected into every layer.
+        spec: Shape of the encoder.
+        modality: Modality of the sample.
+        frames: Number of its frames; 1 for an image or a sentence.
+        prompts: Number of tokens that are injected into every layer.
     """
     linear, attention = _trunk(spec, modality, frames, prompts)
     return linear + attention + _ends(spec, modality, frames)
 
 
 def backward(spec: EncoderSpec, modality: str, frames: int, prompts: int) -> float:
-    """Returns those of the gradient with respect to what is injected; as `forward`."""
+    """Returns the operations of the gradient of injected tokens; see `forward`."""
     linear, attention = _trunk(spec, modality, frames, prompts)
     return linear + 2 * attention
 
@@ -43,7 +43,7 @@ def _trunk(
     rows = frames if isinstance(reader, TextSpec) else _rows(reader, frames)
     linear, attention = _layer(trunk, native + prompts)
     if trunk.frames > 1:
-        # each position of a picture attends over the frames of its clip
+        # each position of a frame attends over the frames of its clip
         linear += 8 * native * trunk.width**2
         attention += 4 * native * trunk.frames * trunk.width
     return rows * trunk.layers * linear, rows * trunk.layers * attention
@@ -56,7 +56,7 @@ def _layer(trunk: TowerSpec, tokens: int) -> tuple[float, float]:
 
 
 def _ends(spec: EncoderSpec, modality: str, frames: int) -> float:
-    """Patches into tokens, and the pooled token into the joint space."""
+    """Returns the operations of patch embedding and of the final projection."""
     reader = spec.reader(spec.tower_of(modality))
     width = reader.trunk.width
     if isinstance(reader, TextSpec):

@@ -1,7 +1,7 @@
-"""What a compiled program computes and exchanges on each device, read from its text.
+"""What a compiled program computes and exchanges on each device, read from its HLO.
 
-XLA's own cost analysis counts the body of a loop once and no exchange. The text is that
-of the program behind its cutting over devices: what comes later belongs to the backend,
+XLA's own cost analysis counts the body of a loop once, and no exchanges. The text is
+that of the program after partitioning over devices: later passes belong to the backend,
 which for a CPU computes bfloat16 in float32.
 """
 
@@ -36,12 +36,12 @@ class Exchange(NamedTuple):
     """A collective operation.
 
     Attributes:
-        kind: one of `COLLECTIVES`.
-        size: bytes of the whole result on one device; of a reduce-scatter: of what
-            goes into it.
-        members: devices that exchange with each other.
-        consecutive: whether their numbers follow each other.
-        times: how often a step does it.
+        kind: One of `COLLECTIVES`.
+        size: Bytes of the whole result on one device; for a reduce-scatter, of its
+            operands.
+        members: Number of devices that exchange with each other.
+        consecutive: Whether their numbers are consecutive.
+        times: Number of executions in one call of the program.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Exchange(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends in one of them, when they are passed in a ring."""
+        """Bytes that a device sends in one execution, by a ring algorithm."""
         share = (self.members - 1) / self.members
         if self.kind == "collective-permute":
             return self.size
@@ -63,12 +63,12 @@ class Program(NamedTuple):
     """One call of a compiled function, on one device.
 
     Attributes:
-        flops: of its matrix products.
-        traffic: bytes that these read and write.
-        exchanges: with other devices.
-        arguments: bytes that it is given.
-        temporaries: bytes that it needs besides, as XLA's backend for CPUs lays them.
-        outputs: bytes that it gives in buffers of their own.
+        flops: Floating-point operations of its matrix products.
+        traffic: Bytes that these read and write.
+        exchanges: Exchanges with other devices.
+        arguments: Bytes of its arguments.
+        temporaries: Bytes of temporary buffers, as XLA's CPU backend lays them out.
+        outputs: Bytes of its results that do not reuse the buffer of an argument.
     """
 
     flops: float
@@ -88,7 +88,7 @@ class Program(NamedTuple):
 
 
 def compile_program(lowered: jax.stages.Lowered) -> Program:
-    """Compiles a function for the devices it was lowered for; none is run."""
+    """Compiles a function for the devices it was lowered for, without running it."""
     with tempfile.TemporaryDirectory() as folder:
         dump: dict[str, str | bool] = {
             "xla_dump_to": folder,
@@ -96,7 +96,7 @@ def compile_program(lowered: jax.stages.Lowered) -> Program:
         }
         compiled = lowered.compile(compiler_options=dump)
         paths = sorted(pathlib.Path(folder).glob(f"*.after_{_CUTTING}.*txt"))
-        # for a single device nothing is cut
+        # for a single device there is no partitioning
         paths = paths or sorted(pathlib.Path(folder).glob("*.before_optimizations.txt"))
         text = paths[-1].read_text()
     flops, traffic, exchanges = read(text)
@@ -121,7 +121,7 @@ class _Instruction(NamedTuple):
 def read(text: str) -> tuple[float, float, tuple[Exchange, ...]]:
     """Returns FLOPs and bytes of the matrix products, and the exchanges, of HLO text.
 
-    A loop counts as often as it is run, a branch by its most expensive side.
+    The body of a loop counts once per iteration, a branch as its most expensive side.
     """
     computations, entry = _parse(text)
     return _cost(computations, entry)
@@ -166,7 +166,7 @@ def _cost(
 def _called(
     each: _Instruction, computations: dict[str, dict[str, _Instruction]]
 ) -> Iterator[tuple[list[str], int]]:
-    """Yields what an instruction runs: one of some computations, so many times."""
+    """Yields lists of computations, of which an instruction runs one, and how often."""
     if each.kind == "while":
         yield [_named(each, "body")], _trips(computations[_named(each, "condition")])
     elif each.kind == "conditional":
@@ -187,7 +187,7 @@ def _named(each: _Instruction, key: str) -> str:
 
 
 def _trips(condition: dict[str, _Instruction]) -> int:
-    """Returns how often a loop of `lax.scan` is run; 1 where data decide that."""
+    """Returns the number of iterations of a `lax.scan`; 1 if it depends on data."""
     limits = [
         int(found[1])
         for each in condition.values()

@@ -1,7 +1,7 @@
 """How long a program takes on a chip, from what it computes, reads and exchanges.
 
-A lower bound with one allowance: matrix products reach a share of the chip's peak.
-Elementwise work is taken to be fused into them, exchanges not to be hidden behind them,
+A lower bound with one allowance: matrix products reach only a share of the chip's peak.
+Elementwise work is assumed to be fused into them, exchanges not to overlap with them,
 and no latency is counted.
 """
 
@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from mmcl_jax.planning.program_cost import Exchange, Program
 
-# of the peak, which matrix products of a tower's shapes reach; an assumption
+# share of the peak that matrix products of a tower's shapes reach; an assumption
 EFFICIENCY = 0.4
-# of the memory, which the runtime and fragmentation leave
+# share of the memory that the runtime and fragmentation leave; an assumption
 USABLE = 0.9
 
 
@@ -21,12 +21,12 @@ class Chip(NamedTuple):
 
     Attributes:
         peak: FLOP/s of dense bfloat16 products.
-        memory: bytes.
-        bandwidth: bytes/s of the memory.
-        near: chips that fast links join.
-        near_rate: bytes/s that a chip sends over them when a ring exchanges.
-        far_rate: bytes/s that a chip sends to others.
-        in_host: chips that one host feeds.
+        memory: Bytes of memory.
+        bandwidth: Bytes/s of the memory.
+        near: Number of chips that fast links join.
+        near_rate: Bytes/s that a chip sends over fast links in a ring.
+        far_rate: Bytes/s that a chip sends to other chips.
+        in_host: Number of chips per host.
     """
 
     peak: float
@@ -40,9 +40,9 @@ class Chip(NamedTuple):
 
 # H100 SXM: NVIDIA's data sheet; NVLink gives 900 GB/s in both directions together, and
 # a node of 8 has a network port of 400 Gb/s for each of them (DGX H100).
-# v5e, v5p: Google Cloud's pages of the TPUs. Of the 400 and 1200 GB/s in both
-# directions of 4 and 6 links a ring uses two links, one way each; beyond a pod the data
-# center's network gives a chip of a v5e 6.4 Tb/s / 256, of a v5p 50 Gb/s.
+# v5e, v5p: Google Cloud's pages of the TPUs. Their 4 and 6 links have 400 and 1200 GB/s
+# in both directions together; a ring uses two links, one way each. Beyond a pod the
+# data center's network gives a chip of a v5e 6.4 Tb/s / 256, of a v5p 50 Gb/s.
 CHIPS = {
     "h100": Chip(989e12, 80e9, 3.35e12, 8, 450e9, 50e9, 8),
     "v5e": Chip(197e12, 16e9, 819e9, 256, 100e9, 3.125e9, 8),
@@ -54,9 +54,9 @@ class Times(NamedTuple):
     """Seconds of one call.
 
     Attributes:
-        compute: of the matrix products.
-        memory: of reading and writing their operands.
-        network: of the exchanges.
+        compute: Time of the matrix products.
+        memory: Time to read and write their operands.
+        network: Time of the exchanges.
     """
 
     compute: float
@@ -65,7 +65,7 @@ class Times(NamedTuple):
 
     @property
     def step(self) -> float:
-        """Of the call: memory is read while it is computed, exchanges come on top."""
+        """Returns the whole time: memory overlaps with compute, exchanges do not."""
         return max(self.compute, self.memory) + self.network
 
     @property
@@ -87,8 +87,8 @@ def times(program: Program, chip: Chip, devices: int) -> Times:
 def exchange(each: Exchange, chip: Chip, devices: int) -> float:
     """Returns the seconds of one exchange.
 
-    Groups that fast links do not join exchange among those that they do first; then
-    each chip has its share of the sum or of the whole to exchange over the network.
+    A group that fast links do not join as a whole exchanges within each joined part
+    first; then each chip exchanges its share of the result over the network.
     """
     span = each.members if each.consecutive else devices
     if span <= chip.near:
@@ -102,11 +102,11 @@ def exchange(each: Exchange, chip: Chip, devices: int) -> float:
 
 
 def largest(fixed: float, per_row: float, chip: Chip) -> int:
-    """Returns the rows of a batch that fit into a chip's memory, 0 if none does.
+    """Returns the number of rows of a batch that fit into a chip's memory.
 
     Args:
-        fixed: bytes, whatever the batch.
-        per_row: bytes for each row.
-        chip: whose memory it is.
+        fixed: Bytes that do not depend on the batch.
+        per_row: Bytes per row.
+        chip: The chip.
     """
     return max(0, int((USABLE * chip.memory - fixed) // per_row))

@@ -1,1 +1,1 @@
-"""Many runs: here, on SLURM, or on Kubernetes."""
+"""Many runs: on this machine, on SLURM, or on Kubernetes."""

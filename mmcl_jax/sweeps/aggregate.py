@@ -17,11 +17,11 @@ from mmcl_jax.workdir.results import plain
 
 _LESS_IS_BETTER = ("forgetting_chaudhry", "excess_forgetting")
 _TITLES = {
-    "predicted": "All classes met, modality predicted",
-    "given": "All classes met, modality given",
-    "within": "Classes met of the given modality",
+    "predicted": "All classes seen, modality predicted",
+    "given": "All classes seen, modality given",
+    "within": "Classes seen of the given modality",
 }
-# what hyper-parameters are chosen by, and what comes first in every table
+# metric by which hyper-parameters are chosen, and which comes first in every table
 CHOSEN_BY = "predicted/last_average_accuracy"
 ALL_STREAMS = "all streams"
 _SHOW_VALUES_BELOW = 5
@@ -34,15 +34,15 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
     """Compares runs.
 
     Args:
-        ended: runs that have come to their end, with their `results.json`.
-        baseline: variant that the others are compared to, pair by pair.
-        sweep: where the runs are from.
+        ended: Finished runs, with the content of their `results.json`.
+        baseline: Variant that the others are compared to, pair by pair.
+        sweep: Name of the sweep.
 
     Returns:
-        Lists and numbers for JSON; null is what is not defined. `runs`: what was
-        measured in each. `summaries` and `differences` by stream, variant and metric;
-        over all streams, a seed counts once, with its mean.
-        `ranks` by metric, stream and variant. `cost`: means by variant.
+        Lists and numbers for JSON; undefined values are null. `runs`: measures of each
+        run. `summaries` and `differences` by stream, variant and metric; over all
+        streams, a seed counts once, with its mean. `ranks` by metric, stream and
+        variant. `cost`: means by variant.
     """
     rows = [
         {
@@ -80,8 +80,8 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
 def _over_streams(rows: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
     """Returns the means of each variant and seed that has all streams.
 
-    Streams of one seed have the same classes and samples in another order, so they are
-    no runs of their own for an interval.
+    Streams of one seed have the same classes and samples in another order, so they do
+    not count as independent runs for an interval.
     """
     by_place: dict[tuple[str, int], list[dict[str, float]]] = {}
     for row in rows:
@@ -153,10 +153,10 @@ def choose(ended: Ended) -> dict[str, Any]:
     """Returns the best values of each method by the mean over its runs.
 
     Args:
-        ended: runs of variants of methods, as many of each of a method.
+        ended: Runs of variants of methods; all variants of a method have as many.
 
     Returns:
-        `chosen`: by method; `scores`: of all its variants.
+        `chosen`: the best values by method; `scores`: the scores of all its variants.
     """
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for run, results in ended:
@@ -177,7 +177,8 @@ def choose(ended: Ended) -> dict[str, Any]:
         {
             "metric": f"{SPACE}/{CHOSEN_BY}",
             "chosen": {
-                # equal but for rounding is equal: the first of them
+                # rounded, since means that differ by rounding alone are a tie: the
+                # first variant wins it
                 method: max(entries, key=lambda e: round(e["score"]["mean"], 9))[
                     "values"
                 ]
@@ -189,7 +190,7 @@ def choose(ended: Ended) -> dict[str, Any]:
 
 
 def write_choice(choice: dict[str, Any], path: pathlib.Path) -> None:
-    """Writes what was chosen, beside what the file holds of other methods or fields."""
+    """Writes what was chosen; the file keeps its entries on other methods or fields."""
     if path.is_file():
         before = read_json(path, "what was chosen before")
         chosen, scores = before.get("chosen", {}), before.get("scores", {})
@@ -212,7 +213,7 @@ def write(report: dict[str, Any], folder: pathlib.Path) -> None:
 
 
 def to_csv(report: dict[str, Any]) -> str:
-    """Returns a line for each number; values of single runs are parted by blanks."""
+    """Returns one line per number; values of single runs are separated by spaces."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     numbers = ("mean", "deviation", "low", "high")
@@ -238,11 +239,11 @@ def to_csv(report: dict[str, Any]) -> str:
 
 
 def to_markdown(report: dict[str, Any], level: int = 1) -> str:
-    """Returns tables to read; accuracies in percent.
+    """Returns tables for people; accuracies in percent.
 
     Args:
-        report: what `aggregate` gives.
-        level: of the headings.
+        report: What `aggregate` gives.
+        level: Level of the headings.
     """
     parts, mark = [], "#" * level
     for stream, variants in report["summaries"].items():
@@ -255,7 +256,7 @@ def to_markdown(report: dict[str, Any], level: int = 1) -> str:
             parts.append(_table(variants, view, signed=False))
             differences = report["differences"][stream]
             if differences:
-                parts.append(f"Less `{report['baseline']}` under the same seed:\n")
+                parts.append(f"Minus `{report['baseline']}` under the same seed:\n")
                 parts.append(_table(differences, view, signed=True))
     parts.append(
         f"{mark} Mean ranks\n\nBy {METRICS['last_average_accuracy']}, "
@@ -277,7 +278,7 @@ def _table(variants: dict[str, Any], view: str, signed: bool) -> str:
 
 
 def _cell(entry: dict[str, Any], signed: bool) -> str:
-    """Returns mean and deviation, interval, and the values where they are few."""
+    """Returns mean and deviation, interval, and the values if there are few."""
     lines = [_percent(entry["mean"], signed)]
     if entry["deviation"] is not None:
         lines[0] += f" ± {_percent(entry['deviation'])}"

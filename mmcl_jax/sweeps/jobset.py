@@ -17,7 +17,7 @@ from mmcl_jax.sweeps import runs
 NAME = "sweep.yaml"
 SUBMIT = "kubectl apply -f"
 MANIFEST = pathlib.Path(__file__).parents[2] / "launch" / "gke_jobset.yaml"
-# a name of a pod has more behind it, and may be 63 long
+# Kubernetes appends to it for the name of a pod, which may have 63 characters
 _LONGEST = 40
 _MAX_BYTES = 2**20
 
@@ -25,31 +25,31 @@ _MAX_BYTES = 2**20
 def write(
     todo: Sequence[runs.Run], out: pathlib.Path, manifest: str, there: str | None
 ) -> pathlib.Path:
-    """Writes a file with a job set for every run, to be given to `kubectl apply -f`.
+    """Writes a file with one job set per run, for `kubectl apply -f`.
 
     Args:
-        todo: runs, of which the configs lie in `<out>/runs`.
-        out: folder of the sweep, on a volume that the pods mount.
+        todo: Runs whose configs are in `<out>/runs`.
+        out: Folder of the sweep, on a volume that the pods mount.
         manifest: YAML file of a job set, such as `launch/gke_jobset.yaml`; it says what
             a run may use. Its name and the arguments of its container are replaced.
-        there: path of `out` in a pod; None if it is the same.
+        there: Path of `out` in a pod; None if it is the same.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: the manifest has no job set with one container; or there is code of
-            the user's own, and it does not say where that is in a pod.
-        DataError: the manifest cannot be read.
+        ConfigError: The manifest is not a job set with one container; or there is
+            user-defined code, and the manifest does not say where that is in a pod.
+        DataError: The manifest cannot be read.
     """
     out = out.resolve()
     model, folder = read(manifest), pathlib.PurePosixPath(there or out) / "runs"
     given = {each.get("name") for each in container(model).get("env", ())}
     if (files := plugins.exported()) and plugins.VARIABLE not in given:
         raise ConfigError(
-            f"--manifest: {manifest}: runs need {files}, and where pods have that is "
-            f"not known; put it on their volume, and its path there as "
-            f"{plugins.VARIABLE} into `env` of the container"
+            f"--manifest: {manifest}: runs need {files}, but its path in the pods is "
+            f"not known; put it on their volume, and set {plugins.VARIABLE} to its "
+            f"path there in `env` of the container"
         )
     made = []
     for run in todo:
@@ -69,8 +69,8 @@ def read(manifest: str | pathlib.Path) -> dict[str, Any]:
     """Returns the job set of a YAML file.
 
     Raises:
-        ConfigError: it is none, or has not just one container.
-        DataError: the file cannot be read.
+        ConfigError: It is not a job set, or does not have exactly one container.
+        DataError: The file cannot be read.
     """
     with reading(str(manifest), "a YAML file"):
         check_bytes(pathlib.Path(manifest), _MAX_BYTES)
@@ -81,7 +81,7 @@ def read(manifest: str | pathlib.Path) -> dict[str, Any]:
         found["metadata"]["name"]
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"--manifest: {manifest} is no job set with a name and one container"
+            f"--manifest: {manifest} is not a job set with a name and one container"
         ) from error
     return found
 
@@ -90,7 +90,7 @@ def container(jobset: dict[str, Any]) -> dict[str, Any]:
     """Returns the only container of a job set.
 
     Raises:
-        KeyError, TypeError, ValueError: it has none, or several.
+        KeyError, TypeError, ValueError: It has none, or several.
     """
     (job,) = jobset["spec"]["replicatedJobs"]
     (only,) = job["template"]["spec"]["template"]["spec"]["containers"]
@@ -98,7 +98,7 @@ def container(jobset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(text: str) -> str:
-    """Returns a name that Kubernetes takes, another one for another text."""
+    """Returns a name that Kubernetes accepts, different for different texts."""
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"r-{plain[: _LONGEST - 9]}".rstrip("-") + f"-{digest}"

@@ -1,4 +1,4 @@
-"""Runs of a sweep as processes of this machine."""
+"""Runs of a sweep as processes on this machine."""
 
 import concurrent.futures
 import pathlib
@@ -15,7 +15,7 @@ from mmcl_jax.workdir import layout
 
 
 class Pool:
-    """Processes of runs, so many at a time; all end with the program."""
+    """Processes of runs, `workers` at a time; all end with the program."""
 
     def __init__(self, folder: pathlib.Path, workers: int, console: Console) -> None:
         """Starts nothing."""
@@ -24,7 +24,7 @@ class Pool:
         self._lock, self._stopped = threading.Lock(), False
 
     def run(self, todo: list[runs.Run]) -> dict[str, str]:
-        """Runs all of them; returns why those failed that did."""
+        """Runs all of them; returns the reason of each failure, by the run's name."""
         failures, done = {}, 0
         with concurrent.futures.ThreadPoolExecutor(self._workers) as threads:
             futures = {threads.submit(self._run, run): run for run in todo}
@@ -42,7 +42,7 @@ class Pool:
         return failures
 
     def _run(self, run: runs.Run) -> tuple[str, float]:
-        """Returns what went wrong, "" if nothing did, and the seconds it took."""
+        """Returns what went wrong ("" if nothing), and the seconds it took."""
         start, workdir = time.perf_counter(), self._folder / run.name
         command = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]
         code = RUN_AGAIN

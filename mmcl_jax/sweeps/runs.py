@@ -1,4 +1,4 @@
-"""What a sweep consists of, and what is left of it on disk."""
+"""The runs of a sweep, and their workdirs on disk."""
 
 import contextlib
 import copy
@@ -23,11 +23,11 @@ class Run(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        variant: the row of a table that it counts for: a method, or a variant of one.
-        stream: the table.
-        seed: together with the stream, what runs are paired by.
-        config: what is run.
-        values: fields by their path that make the variant what it is, for choosing.
+        variant: Method, or variant of one: the row of a table that the run counts for.
+        stream: Order of the tasks: the table.
+        seed: Seed; runs are paired by stream and seed.
+        config: Config of the run.
+        values: Fields that define the variant, by path, for choosing among variants.
     """
 
     variant: str
@@ -38,16 +38,16 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Returns its folder, relative to that of all runs."""
+        """Returns the folder of the run, relative to that of all runs."""
         return f"{self.variant}/{self.stream}/{self.seed}"
 
 
 class Sweep(NamedTuple):
-    """Some runs that are compared.
+    """Runs that are compared.
 
     Attributes:
-        runs: in the order they are run.
-        baseline: variant that the others are compared to.
+        runs: Runs, in the order of their execution.
+        baseline: Variant that the others are compared to.
     """
 
     runs: tuple[Run, ...]
@@ -58,7 +58,7 @@ def load_function(file: str | pathlib.Path, name: str) -> Callable[[str], Any]:
     """Returns a function of a Python file, such as `get_config`.
 
     Raises:
-        ConfigError: there is no such file or function.
+        ConfigError: There is no such file or function.
     """
     path = shipped(file)
     spec = importlib.util.spec_from_file_location(f"_{path.stem}", path)
@@ -74,7 +74,7 @@ def load_function(file: str | pathlib.Path, name: str) -> Callable[[str], Any]:
 
 @contextlib.contextmanager
 def raising_by_line(path: str | pathlib.Path) -> Iterator[None]:
-    """Turns what a user's Python file raises into a `ConfigError` with its line."""
+    """Turns any error of a user's Python file into a `ConfigError` with its line."""
     try:
         yield
     except ConfigError:
@@ -87,14 +87,14 @@ def load_sweep(name: str) -> Sweep:
     """Returns what `get_sweep` of `FILE.py:ARGUMENT` returns.
 
     Raises:
-        ConfigError: it returns none; names the line where it stops.
+        ConfigError: It does not return a `Sweep`, or fails; names the line.
     """
     file, _, argument = name.partition(":")
     get_sweep = load_function(file, "get_sweep")
     with raising_by_line(file):
         sweep = get_sweep(argument)
     if not isinstance(sweep, Sweep):
-        raise ConfigError(f"{file}: get_sweep returns {sweep!r}, which is no Sweep")
+        raise ConfigError(f"{file}: get_sweep returns {sweep!r}, which is not a Sweep")
     return sweep
 
 
@@ -104,17 +104,17 @@ def make_config(
     """Returns the checked config of a config file, with some fields changed.
 
     Args:
-        file: with a function `get_config`.
-        argument: what would stand behind the colon of `--config`.
-        values: fields by their path, such as `train.epochs`.
+        file: File with a function `get_config`.
+        argument: Argument that would follow the colon of `--config`.
+        values: Fields by path, such as `train.epochs`.
 
     Raises:
-        ConfigError: the config cannot be run.
+        ConfigError: The config cannot be run.
     """
     tree = load_function(file, "get_config")(argument)
     tree = tree.to_dict() if isinstance(tree, ConfigDict) else copy.deepcopy(tree)
     if isinstance(tree, dict):
-        # checked as a whole: a value may be what the file itself leaves out
+        # checked as a whole: a value may fill a field that the file leaves out
         for path, value in (values or {}).items():
             _put(tree, path, value)
     return resolve(tree)
@@ -127,7 +127,7 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
         check_name("field of the config", part, section)
         parent, section = section, section[part]
         if sections == ["method", "options"] and isinstance(section, tuple):
-            # pairs, until the file of the user's own method has run
+            # options stay pairs until the file of a user-defined method has run
             parent[part] = (*section, f"{name}={value!r}")
             return
         if not isinstance(section, dict):
@@ -146,15 +146,15 @@ def grid(
     """Returns a run of every variant over every stream under every seed.
 
     Args:
-        file: the config file that all start from.
-        variants: method and values of each.
-        streams: orders of the tasks.
-        seeds: each sets the seeds of order, initial values and data.
-        argument: more arguments of the config file.
-        values: fields of all runs.
+        file: Config file that all start from.
+        variants: Method and values of each variant.
+        streams: Orders of the tasks.
+        seeds: Seeds; each sets the seeds of order, initial values and data.
+        argument: More arguments of the config file.
+        values: Fields of all runs.
     """
     runs = []
-    # all variants of a seed first: a sweep that is cut short compares what it has
+    # all variants of a seed first: even a sweep that is cut short has complete pairs
     for stream, seed, (variant, (method, own)) in itertools.product(
         streams, seeds, variants.items()
     ):
@@ -175,15 +175,16 @@ def search(
     """Returns a run of every candidate of some methods, to choose among them.
 
     Args:
-        file: the config file that all start from.
-        candidates: of each method, values by the name of the variant.
-        argument: `smoke`, `methods=` and `seeds=` with `+` between several.
-        short: the method that `smoke` tries.
-        values: fields of all runs.
-        long: fields of runs that are not `smoke`, which has a stream of its own.
+        file: Config file that all start from.
+        candidates: Values of each variant, by method and name of the variant.
+        argument: Argument with `smoke`, `methods=` and `seeds=`; several are separated
+            by `+`.
+        short: Method that `smoke` tries.
+        values: Fields of all runs.
+        long: Fields of all runs but `smoke`, which has a stream of its own.
 
     Raises:
-        ConfigError: the argument names a method without candidates, or what is no key.
+        ConfigError: The argument names a method without candidates, or an unknown key.
     """
     variant, pairs = parse_argument(argument)
     smoke = variant == "smoke"
@@ -218,11 +219,11 @@ def prepare(run: Run, folder: pathlib.Path) -> bool:
     """Writes the config of a run where `mmcl_jax.main` finds it.
 
     Returns:
-        Whether it is left to be run, from its start or from where it stopped.
+        Whether the run is unfinished.
 
     Raises:
-        ConfigError: there is a run of another config.
-        DataError: its config cannot be read.
+        ConfigError: There is a run of another config.
+        DataError: Its config cannot be read.
     """
     workdir = folder / run.name
     there = has_config(workdir, run.config)
@@ -241,14 +242,14 @@ def prepare(run: Run, folder: pathlib.Path) -> bool:
 def finished(
     runs: Sequence[Run], folder: pathlib.Path
 ) -> list[tuple[Run, dict[str, Any]]]:
-    """Returns the runs that have come to their end, and their `results.json`.
+    """Returns the finished runs, and the content of their `results.json`.
 
     Args:
-        runs: of the sweep.
-        folder: that of all runs.
+        runs: Runs of the sweep.
+        folder: Folder of all runs.
 
     Raises:
-        WorkdirError, DataError: one cannot be read; names the file and the field.
+        WorkdirError, DataError: A run cannot be read; names the file and the field.
     """
     ended = [run for run in runs if layout.is_finished(folder / run.name)]
     read = [(run, read_results(read_run(folder / run.name))) for run in ended]
@@ -256,7 +257,7 @@ def finished(
 
 
 def last_line(workdir: pathlib.Path) -> str:
-    """Returns the last line that a run of a sweep has printed, "" if it has none."""
+    """Returns the last line that a run of a sweep has printed, "" if there is none."""
     path = workdir / layout.OUTPUT
     if not path.is_file():
         return ""

@@ -11,7 +11,7 @@ from mmcl_jax.workdir.layout import OUTPUT
 
 NAME = "sweep.sbatch"
 SUBMIT = "sbatch"
-# what may be asked of a job; SBATCH_* variables and the file itself say the rest
+# options of a job that a sweep may set; SBATCH_* variables and the file set the rest
 OPTIONS = (
     "partition",
     "account",
@@ -32,17 +32,17 @@ def write(
     options: Mapping[str, str],
     at_a_time: int | None,
 ) -> pathlib.Path:
-    """Writes an array that has a job for every run, to be given to `sbatch`.
+    """Writes an array with one job per run, for `sbatch`.
 
-    The list of the runs is part of the file, of which SLURM keeps a copy: what is
-    written later does not change what a waiting job will do. Code of the user's own is
-    named in it; the files themselves are read when a job starts.
+    The list of the runs is part of the file, of which SLURM keeps a copy: later sweeps
+    do not change what a waiting job will do. User-defined code is named in it; its
+    files are read when a job starts.
 
     Args:
-        todo: runs, of which the configs lie in `<out>/runs`.
-        out: folder of the sweep, which all nodes see.
-        options: values of `OPTIONS`.
-        at_a_time: how many jobs may run at once, None for all.
+        todo: Runs whose configs are in `<out>/runs`.
+        out: Folder of the sweep, which all nodes see.
+        options: Values of `OPTIONS`.
+        at_a_time: Number of jobs that may run at once, None for all.
 
     Returns:
         The file.
@@ -61,7 +61,7 @@ def write(
     directives += [f"#SBATCH --{name}={shlex.quote(given[name])}" for name in given]
     text = f"""#!/usr/bin/env bash
 {chr(10).join(directives)}
-# Made by launch/sweep.py: the runs of a sweep, a job each.
+# Made by launch/sweep.py: the runs of a sweep, one job each.
 runs=(
 {chr(10).join(f"  {shlex.quote(run.name)}" for run in todo)}
 )
@@ -76,6 +76,6 @@ exec bash {shlex.quote(str(_SCRIPT))} --workdir="$workdir"
 
 
 def _exported() -> str:
-    """Returns a line by which jobs find code of the user's own, if there is any."""
+    """Returns a line by which jobs find user-defined code, if there is any."""
     files = plugins.exported()
     return f"export {plugins.VARIABLE}={shlex.quote(files)}\n" if files else ""

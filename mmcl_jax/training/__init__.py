@@ -1,1 +1,1 @@
-"""From a config to a learnt stream: the loop and all that it needs."""
+"""From a config to a learnt stream: the training loop and its parts."""

@@ -1,4 +1,4 @@
-"""The batches of a run, on its devices, with the cached features of frozen queries."""
+"""The batches of a run, on its devices, with cached features of the frozen tower."""
 
 import collections
 import itertools
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yields each item when the next one has been made.
+    """Yields each item once the next one has been made.
 
-    Of batches, the next one is on its way to the devices while they compute; of what
-    devices compute, the next one is under way while the host reads this one.
+    The next batch is then on its way to the devices while they compute; or the next
+    computation is under way while the host reads the result of this one.
     """
     waiting = collections.deque()
     for item in items:
@@ -37,7 +37,7 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 class Feed:
-    """Batches of one modality each, and a cache of what the frozen tower gives."""
+    """Batches of one modality each, and a cache of the frozen tower's features."""
 
     def __init__(self, run: Run, frozen: PyTree) -> None:
         """Starts with an empty cache; `frozen` are the weights on the devices."""
@@ -50,7 +50,7 @@ class Feed:
         )
 
     def records(self, tasks: Sequence[int], part: str) -> Records:
-        """Returns the samples of some tasks by modality; `part`: "train" or "test"."""
+        """Returns samples of some tasks by modality; `part` is "train" or "test"."""
         records: Records = {}
         for i in tasks:
             task = self._run.stream.tasks[i]
@@ -58,7 +58,7 @@ class Feed:
         return {modality: rows for modality, rows in records.items() if rows}
 
     def num_batches(self, records: Records) -> int:
-        """Returns the batches of one pass."""
+        """Returns the number of batches in one pass."""
         size = self._run.config.train.batch_size
         return sum(loader.num_batches(len(rows), size) for rows in records.values())
 
@@ -68,15 +68,15 @@ class Feed:
         part: str,
         between: Callable[[], None] = lambda: None,
     ) -> None:
-        """Fills the cache with what the disk holds, else by the frozen tower.
+        """Fills the cache, from disk where it can, else by the frozen tower.
 
         A part of a task is embedded by itself, so that its features do not depend on
-        the tasks that it is learnt or scored together with.
+        the tasks that it is learnt or evaluated together with.
 
         Args:
-            tasks: of the stream.
-            part: "train" or "test".
-            between: called behind each batch that is embedded.
+            tasks: Indices of tasks in the stream.
+            part: Either "train" or "test".
+            between: Callback after each batch that is embedded.
         """
         for i in tasks:
             for modality, rows in self.records([i], part).items():
@@ -86,7 +86,7 @@ class Feed:
                     self._queries.update(zip(ids, embedded, strict=True))
 
     def forget(self, tasks: Sequence[int], part: str) -> None:
-        """Empties the cache of what is not needed any more."""
+        """Drops the cached features of some tasks."""
         for rows in self.records(tasks, part).values():
             for row in rows:
                 self._queries.pop(row.id, None)
@@ -101,7 +101,8 @@ class Feed:
             name = feature_cache.key(self._producer, modality, version, rows)
             shape = (len(rows), run.encoder.spec.embedding)
             stored = feature_cache.read(self._folder, name, shape)
-            # all processes have to embed what one of them lacks
+            # embedding is a collective computation: if one process lacks the file, all
+            # of them have to take part
             if distributed.everywhere(stored is not None) and stored is not None:
                 return stored
         batches = self._epoch(modality, rows, seed=None, queries=None)
@@ -113,7 +114,7 @@ class Feed:
         for embedded in ahead(started):
             parts.append(jax.device_get(embedded))
             between()
-        # the rows behind the last sample are padding
+        # the last batch is padded to its full size
         embedded = np.concatenate(parts)[: len(rows)]
         if cached:
             feature_cache.write(self._folder, name, embedded)
@@ -136,10 +137,10 @@ class Feed:
         The samples' queries must have been embedded.
 
         Args:
-            records: samples by modality.
-            seed: of the order; None: as they come.
-            decoded: whether inputs are read; else batches hold queries alone.
-            start: batches to skip, without reading them.
+            records: Samples by modality.
+            seed: Seed of the order; None keeps the given one.
+            decoded: Whether inputs are read; if not, batches hold queries alone.
+            start: Number of batches to skip, without reading them.
         """
         turns = [
             modality
@@ -151,6 +152,7 @@ class Feed:
         feeds = {}
         for modality, rows in records.items():
             own = None if seed is None else rngs.host_seed(seed, modality)
+            # exact resume: each modality continues where its own turns had come to
             skipped = turns[:start].count(modality)
             if decoded:
                 feed = self._epoch(
@@ -178,8 +180,8 @@ class Feed:
     def embed_class_names(self) -> np.ndarray:
         """Returns unit text embeddings `[C d]` of all class slots.
 
-        Each is the mean over the templates of the config, or else of the slot's
-        modality, of unit vectors, brought to unit norm.
+        Each is the normalized mean of the unit vectors of all templates: those of the
+        config, or else those of the slot's modality.
         """
         run, text = self._run, MODALITIES["text"]
         own = run.config.encoder.templates
@@ -198,12 +200,12 @@ class Feed:
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
     def embed(self, inputs: Inputs, total: int, modality: str) -> np.ndarray:
-        """Returns the unit features `[n d]` that the frozen tower gives.
+        """Returns the unit features `[n d]` of the frozen tower.
 
         Args:
-            inputs: `[n ...]` of all samples, by name; see `Batch.inputs`.
-            total: n.
-            modality: of the samples.
+            inputs: Inputs `[n ...]` of all samples, by name; see `Batch.inputs`.
+            total: Number of samples n.
+            modality: Modality of the samples.
         """
         batches = self.cut(inputs, {}, total, modality)
         started = (self._run.learner.query(self._frozen, batch) for batch in batches)
@@ -216,14 +218,14 @@ class Feed:
         total: int,
         modality: str,
     ) -> Iterator[Batch]:
-        """Yields samples that are at hand in padded batches on the devices.
+        """Yields samples held in memory as padded batches on the devices.
 
         Args:
-            inputs: `[n ...]` by name; empty where no method reads them.
+            inputs: Inputs `[n ...]` by name; empty if the method does not read them.
             columns: `query`, `label` and `id` `[n ...]`; absent ones are zero.
-            total: n, at least 1.
-            modality: of the samples; its index in the stream is the hint, -1 if it has
-                none.
+            total: Number of samples n, at least 1.
+            modality: Modality of the samples. Its index in the stream is the hint, -1
+                if the stream does not have it.
         """
         size, (index, count) = self._run.config.train.batch_size, distributed.shard()
         hint = (
@@ -233,9 +235,11 @@ class Feed:
         )
         for start in range(0, total, size):
             rows = np.arange(start, start + size)
+            # each process makes its own rows of the global batch
             rows = rows[index * size // count : (index + 1) * size // count]
             real = rows < total
-            # padding borrows the last row for its shapes; its weight is 0
+            # every batch has the same shape, or it would be compiled again: padding
+            # repeats the last row with weight 0
             rows = np.minimum(rows, total - 1)
             part = {name: values[rows] for name, values in columns.items()}
             zeros = np.zeros(len(rows), np.int32)

@@ -35,20 +35,20 @@ BUILTIN_ENCODER = pathlib.Path(__file__).parents[1] / "models" / "assets"
 
 
 class Run(NamedTuple):
-    """Everything that stays as it is for the whole run.
+    """Everything that does not change during a run.
 
     Attributes:
-        config: the experiment.
-        encoder: the frozen encoder; its weights are on the devices.
-        stream: what is learnt.
-        model: the encoder as the method sees it.
-        make_method: builds the way it is learnt around a model.
-        method: made for this model.
-        mesh: the devices.
-        learner: the compiled functions.
-        decoder: reads and remembers samples.
-        skipped_samples: left out of the stream, since they cannot be decoded.
-        notes: lines for the log about them, and about samples that are there twice.
+        config: The experiment.
+        encoder: The frozen encoder; its weights are on the devices.
+        stream: The stream to learn.
+        model: The encoder as the method sees it.
+        make_method: Builds the method around a model.
+        method: The method, made for `model`.
+        mesh: The devices.
+        learner: The compiled functions.
+        decoder: Reads and caches samples.
+        skipped_samples: Number of samples left out because they cannot be decoded.
+        notes: Lines for the log about those, and about duplicate samples.
         class_tokens: See `class_slots.class_tokens`.
     """
 
@@ -74,10 +74,10 @@ def load_encoder(
     """Reads the encoder that the config names.
 
     Args:
-        options: say which, and how it computes.
-        mesh: where its weights go, each as soon as it is read; None: they stay in
-            float32 on the host.
-        layout: of the weights on the mesh.
+        options: Which encoder, and how it computes.
+        mesh: Devices that receive each weight as soon as it is read; None keeps the
+            weights in float32 on the host.
+        layout: Layout of the weights on the mesh.
     """
     whole = []
 
@@ -92,8 +92,8 @@ def load_encoder(
     encoder = pretrained.load(encoder_name(options), place)
     if mesh and whole:
         logging.warning(
-            "a mesh of %s does not divide these weights, which are held whole along "
-            "what does not: %s",
+            "a mesh of %s does not divide these weights evenly; they are replicated "
+            "along the axes that it does not divide: %s",
             " x ".join(f"{size} {axis}" for axis, size in mesh.shape.items()),
             ", ".join(whole),
         )
@@ -102,7 +102,7 @@ def load_encoder(
 
 
 def _with_own_modalities(spec: EncoderSpec) -> EncoderSpec:
-    """Lets the towers of pictures and sentences read modalities of the user's own."""
+    """Lets the image and text towers read user-defined modalities."""
     read, like = dict(spec.readers), {"visual": "image", "text": "text"}
     own = {
         name: like[kind.tower]
@@ -119,7 +119,7 @@ def encoder_name(options: configs.EncoderOptions) -> str:
 
 
 def build_stream(config: configs.Config) -> Stream:
-    """Returns the stream that the config names, joined if its method asks for that."""
+    """Returns the stream that the config names, joined if its method requires that."""
     seeds = config.seeds
     stream = sources.build(config.stream, seeds.order, seeds.data)
     return joint(stream) if _joins(config) else stream
@@ -133,7 +133,7 @@ def _joins(config: configs.Config) -> bool:
 def input_shapes(
     inputs: InputSpec, modalities: Sequence[str]
 ) -> tuple[dict[str, jax.ShapeDtypeStruct], ...]:
-    """Returns what one sample of each modality is made of."""
+    """Returns shapes and dtypes of one sample of each modality."""
     return tuple(
         {
             key: jax.ShapeDtypeStruct(*shape_and_dtype)
@@ -148,19 +148,21 @@ def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
     if missing := [name for name in stream.modalities if name not in read]:
         raise ConfigError(
             f"config.encoder.path: the encoder reads {', '.join(read)}; the stream has "
-            f"{', '.join(missing)} too. Leave it out of the stream, or add an encoder "
-            "for it with '+'"
+            f"{', '.join(missing)} too. Leave that out of the stream, or add an "
+            "encoder for it with '+'"
         )
     style = encoder.inputs.style
     if other := [n for n in stream.modalities if style not in MODALITIES[n].styles]:
         raise ConfigError(
-            f"config.encoder.path: the encoder is fed in the style {style!r}, in which "
-            f"{', '.join(other)} cannot be prepared"
+            f"config.encoder.path: the encoder takes inputs in the style {style!r}, in "
+            f"which {', '.join(other)} cannot be prepared; leave that out of the "
+            "stream, or choose another encoder"
         )
 
 
 def build_model(encoder: pretrained.Encoder, stream: Stream) -> Model:
     """Returns the encoder's static facts, for the modalities of the stream."""
+    # CLIP clips its logit scale at 100 in training; stored ones may exceed it
     log_scale = min(float(encoder.frozen["log_scale"]), float(np.log(100.0)))
     return Model(
         spec=encoder.spec,
@@ -180,20 +182,21 @@ def assemble(
     """Reads the encoder and the data and checks them; writes and compiles nothing.
 
     Args:
-        config: the experiment.
-        console: for a line of progress.
-        mesh: where everything is computed; None: that of the config, of all devices.
+        config: The experiment.
+        console: Shows progress.
+        mesh: Devices to compute on; None makes the mesh of the config, of all devices.
 
     Raises:
-        ValueError: naming what cannot be read, or what does not fit together.
+        ValueError: Something cannot be read or does not fit together; names it.
     """
     stream = build_stream(config)
     mesh = mesh or sharding.make_mesh(model=config.mesh.model)
     rows, groups = config.train.batch_size, mesh.shape["data"]
     if rows % groups:
         raise ConfigError(
-            f"config.train.batch_size: {rows} rows cannot be cut evenly over {groups} "
-            f"{'devices' if config.mesh.model == 1 else 'groups of devices'}"
+            f"config.train.batch_size: {rows} rows cannot be split evenly over "
+            f"{groups} {'devices' if config.mesh.model == 1 else 'groups of devices'}; "
+            f"choose a multiple of {groups}"
         )
     encoder = load_encoder(config.encoder, mesh, config.mesh.encoder)
     _check_modalities(encoder, stream)
@@ -208,7 +211,7 @@ def assemble(
 
 
 def method_of(config: configs.Config) -> Callable[[Model], Method]:
-    """Returns what builds the method that a config names around a model."""
+    """Returns a function that builds the method of a config around a model."""
     chosen = config.method
     entry = registry.available(chosen.module)[chosen.name]
     options = chosen.options_of(entry.options)
@@ -230,7 +233,7 @@ def compose(
     skipped_samples: int = 0,
     notes: tuple[str, ...] = (),
 ) -> Run:
-    """Builds model, method and learner around what was read; compiles nothing."""
+    """Builds model, method and learner from loaded parts; compiles nothing."""
     model, make_method = build_model(encoder, stream), method_of(config)
     compiled = learner.make_learner(
         make_method,
@@ -275,12 +278,12 @@ def _verify(
 
 
 def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
-    """Returns the class slots as they are met in a stage, on the devices of the run.
+    """Returns the class slots as seen in a stage, on the devices of the run.
 
     Args:
-        run: whose stream it is.
-        text: unit text embeddings `[C d]`.
-        stage: counted from 0.
+        run: The run, for its stream and its mesh.
+        text: Unit text embeddings `[C d]`.
+        stage: Index of the stage, counted from 0.
     """
     stream = run.stream
     slots = [[c for i in s for c in stream.tasks[i].classes] for s in stream.stages]

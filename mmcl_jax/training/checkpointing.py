@@ -20,7 +20,7 @@ from mmcl_jax.workdir.results import Results
 from mmcl_jax.workdir.resuming import Position
 from mmcl_jax.workdir.snapshots import Snapshots
 
-# calls of `after_move` for each of which several processes agree once
+# several processes agree once in so many calls of `after_move`
 _AGREE_EVERY = 8
 _KEPT = 2
 
@@ -44,11 +44,11 @@ class Checkpointing:
         """Opens the saved states of a workdir.
 
         Args:
-            workdir: of the run.
-            options: how often to save.
-            interrupt: says when the run is asked to leave.
-            ends: moves done by the end of each stage.
-            writer: is told which states are damaged.
+            workdir: Workdir of the run.
+            options: How often to save.
+            interrupt: Says when the run is asked to leave.
+            ends: Number of moves done by the end of each stage.
+            writer: Logs which states are damaged.
         """
         self._workdir, self._options, self._ends = workdir, options, ends
         self._interrupt, self._writer = interrupt, writer
@@ -63,10 +63,10 @@ class Checkpointing:
         """Returns state, results and moves done of the newest state that is intact.
 
         Args:
-            state: a new one; it is returned, without results, if nothing was saved.
+            state: A new state; it is returned, without results, if nothing was saved.
 
         Raises:
-            WorkdirError: all saved states are damaged, or of another version.
+            WorkdirError: All saved states are damaged, or of another version.
         """
         after_stages = [
             Position(self._ends[number], self._snapshots, number)
@@ -82,7 +82,7 @@ class Checkpointing:
             self._writer.say(line)
         if newest is None:
             return state, None, 0
-        # a snapshot has no optimizer and no step: `begin_task` makes them anew
+        # a snapshot has no optimizer and no step: `begin_task` starts them afresh
         like = _learned(state) if newest.store is self._snapshots else _whole(state)
         try:
             tree, stored = newest.store.restore(newest.number, like)
@@ -101,13 +101,13 @@ class Checkpointing:
         It may also be called between two moves, where a long time passes without any.
 
         Args:
-            moves: done so far.
-            state: after the last of them.
-            results: returns those so far; called only if the state is saved.
+            moves: Number of moves done so far.
+            state: State after the last of them.
+            results: Returns the results so far; called only if the state is saved.
 
         Raises:
-            Preempted: the run was asked to leave, and the state is saved.
-            SaveError: the state cannot be saved.
+            Preempted: The run was asked to leave, and the state is saved.
+            SaveError: The state cannot be saved.
         """
         self._checkpoints.poll()
         due, leave = self._agreed(moves)
@@ -122,12 +122,12 @@ class Checkpointing:
         """Saves a checkpoint, unless there already is one after as many moves.
 
         Args:
-            moves: done so far.
-            state: after the last of them.
-            results: so far.
-            wait: whether it is on disk on return. If not, it is written while the run
-                goes on, from a copy: the next training step takes over the buffers of
-                the state.
+            moves: Number of moves done so far.
+            state: State after the last of them.
+            results: Results so far.
+            wait: Whether the checkpoint is on disk on return. If not, it is written in
+                the background, from a copy: the next training step takes over the
+                buffers of the state.
         """
         if moves not in self._checkpoints.numbers():
             tree = _whole(state)
@@ -140,7 +140,7 @@ class Checkpointing:
         self._saved_at, self._saved_moves = time.monotonic(), self._ends[index]
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits until everything is on disk."""
         self._snapshots.close()
         self._checkpoints.close()
 
@@ -149,9 +149,9 @@ class Checkpointing:
 
         Clocks and signals differ between processes, but each process writes its part
         of a state, and one that left alone would keep the others waiting for ever. So
-        what one of them wants all do. They ask one another at the same calls, since
-        all make the same moves; asking is a round trip that would slow down each step,
-        hence not at every call.
+        what one of them wants, all do. They agree at the same calls, since all make
+        the same moves; and not at every call, since agreeing is a round trip that
+        would slow down each step.
         """
         minutes = (time.monotonic() - self._saved_at) / 60
         steps = self._options.every_steps
@@ -173,5 +173,5 @@ def _whole(state: LearnerState) -> dict[str, Any]:
 
 
 def _learned(state: LearnerState) -> dict[str, Any]:
-    """Returns what is kept of a state after its task."""
+    """Returns what a snapshot keeps of a state."""
     return {"params": state.params, "memory": state.memory}

@@ -25,12 +25,14 @@ def make_classes(
     Args:
         text: Unit text embeddings `[C d]`.
         modality: Modality index of each slot `[C]`.
-        seen: Slots met so far.
+        seen: Slots seen so far.
         of_task: Slots of the current task.
-        mesh: Where to put them.
-        tokens: Of the class names `[C n]`; None: no method learns words for them.
+        mesh: Devices to put them on.
+        tokens: Tokens of the class names `[C n]`; None if the method does not learn
+            context words.
     """
-    # in NumPy, since the number of seen slots would be a new shape in each task
+    # in NumPy: on the device, the growing number of seen slots would be a new shape,
+    # and a new compilation, in each task
     rows = np.arange(len(text))
     columns: dict[str, Any] = {
         "text": np.asarray(text, np.float32),
@@ -45,17 +47,17 @@ def make_classes(
 def class_tokens(
     config: Config, text: TextSpec, fed: InputSpec, stream: Stream
 ) -> np.ndarray | None:
-    """Returns the tokens of class names behind the words that the method learns.
+    """Returns the tokens of class names after the context words that a method learns.
 
-    The words are those of the first template of the config, or else of the slot's
-    modality, that has any in front of the name.
+    These start from the first template, of the config or else of the slot's modality,
+    that has words in front of the name.
 
     Returns:
-        `int32 [C n]`, of a text tower whose tokens see none behind them cut to the
-        longest; None if the method learns none.
+        `int32 [C n]`, cut to the longest name if the text tower is causal; None if the
+        method learns no context words.
 
     Raises:
-        ConfigError: there is no such template, or no room for so many words.
+        ConfigError: There is no such template, or no room for so many words.
     """
     context = config.method.adapter.context
     if context is None:
@@ -72,5 +74,6 @@ def class_tokens(
     tokens = np.stack(rows)
     if not text.causal:
         return tokens
+    # a causal tower reads the features at the end token, which no later token reaches
     end = (tokens == load_tokenizer(fed.tokenizer).end).argmax(1)
     return tokens[:, : end.max() + 1]

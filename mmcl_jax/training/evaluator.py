@@ -19,8 +19,8 @@ from mmcl_jax.types import Classes, Prediction, PyTree
 from mmcl_jax.workdir.results import Results
 
 ByTask = dict[int, label_spaces.TaskPredictions]
-# called behind each batch with the number of samples that are scored by it; whoever
-# wants to stop a long computation does it there
+# called after each batch with the number of samples that it has evaluated; the place
+# where a long computation can be stopped
 Between = Callable[[int], None]
 
 
@@ -31,7 +31,8 @@ class Scorer:
         """Takes the frozen weights on the devices and class texts `[C d]`."""
         self._run, self._feed = run, feed
         self._frozen, self._text = frozen, text
-        # of each batch of a test set, what the tower has answered and to what
+        # for each batch of a test set: the tower's features, and digests of what was
+        # injected when they were computed
         self._known: dict[int, list[tuple[PyTree, PyTree]]] = {}
 
     def score(
@@ -45,17 +46,17 @@ class Scorer:
         """Fills a row of `results`: all seen test sets, and upcoming ones.
 
         Args:
-            state: behind the stage.
-            classes: as they are met then.
-            index: of the stage.
-            results: is filled.
-            between: see `Between`.
+            state: State after the stage.
+            classes: Class slots as seen in the stage.
+            index: Index of the stage.
+            results: Results that are filled in place.
+            between: See `Between`.
 
         Returns:
             The predictions, by task.
 
         Raises:
-            BatchDependenceError: a sample is predicted differently in another batch.
+            BatchDependenceError: A sample is predicted differently in another batch.
         """
         stream = self._run.stream
         seen, upcoming = scored_tasks(
@@ -89,14 +90,14 @@ class Scorer:
         """Returns the temperature of each route on a stage's own training samples.
 
         Args:
-            state: behind the stage.
-            classes: as they are met then.
-            index: of the stage, whose queries have been embedded.
-            between: see `Between`.
+            state: State after the stage.
+            classes: Class slots as seen in the stage.
+            index: Index of the stage, whose queries have been embedded.
+            between: See `Between`.
 
         Returns:
             What `calibration.temperature` gives: among the classes of the modality
-            where it is given, else among all that were met.
+            where it is given, else among all classes seen.
         """
         stream = self._run.stream
         seed = rngs.host_seed(self._run.config.seeds.data, "calibration", index)
@@ -121,7 +122,7 @@ class Scorer:
         }
 
     def _witness(self, tasks: Sequence[int], index: int) -> batch_independence.Witness:
-        """Chooses the test samples that are predicted twice, a batch a modality."""
+        """Chooses the test samples to predict twice, one batch per modality."""
         size = self._run.config.train.batch_size
         seed = rngs.host_seed(self._run.config.seeds.data, "invariance", index)
         records = self._feed.records(tasks, "test")
@@ -176,12 +177,12 @@ class Scorer:
         """Yields the predictions of some samples.
 
         Args:
-            state: after the stage.
-            classes: as they are met then.
-            index: of the stage.
-            records: the samples.
-            task: whose test set they are: what the tower answers is kept for later
-                stages, and what it would answer as before is not asked again.
+            state: State after the stage.
+            classes: Class slots as seen in the stage.
+            index: Index of the stage.
+            records: The samples.
+            task: Task whose test set they are. The tower's features are kept for later
+                stages, and not computed again while they would be the same.
         """
         learner, feed, method = self._run.learner, self._feed, self._run.method
         stage = sharding.put(np.int32(index), self._run.mesh)
@@ -195,7 +196,7 @@ class Scorer:
     def _concluded(
         self, at: tuple, records: Records, task: int | None
     ) -> Iterator[Prediction]:
-        """Yields predictions, from kept answers up to the first batch that has none."""
+        """Yields predictions, from stored features as long as these are valid."""
         learner, feed = self._run.learner, self._feed
         known = self._known.setdefault(task, []) if task is not None else []
         start = 0
@@ -211,8 +212,8 @@ class Scorer:
             bare = feed.batches(records, decoded=False, start=start)
             for batch, rest in zip(whole, bare, strict=True):
                 answers = learner.answer(*at, batch)
-                # by the same program as later on, which may round otherwise than one
-                # that runs the tower as well: so predictions are equal bit by bit
+                # not by `predict`, which may round differently from `conclude`: so
+                # predictions from stored features are equal bit by bit
                 yield *learner.conclude(*at, rest, answers), answers
 
         for prediction, asked, answers in ahead(computed()):
@@ -223,7 +224,7 @@ class Scorer:
     def _recalled(
         self, at: tuple, records: Records, known: Sequence[tuple[PyTree, PyTree]]
     ) -> Iterator[Prediction]:
-        """Yields predictions from kept answers while these are the right ones."""
+        """Yields predictions from stored features while the injections are the same."""
         bare = self._feed.batches(records, decoded=False)
         concluded = (
             self._run.learner.conclude(
@@ -233,7 +234,7 @@ class Scorer:
         )
         for result, (_, before) in zip(ahead(concluded), known, strict=True):
             prediction, asked = jax.device_get(result)
-            # one process must not go on without the others
+            # all processes must stop at the same batch: the tower runs on all of them
             if not distributed.everywhere(_equal(asked, before)):
                 return
             yield prediction
@@ -256,7 +257,10 @@ def _equal(left: PyTree, right: PyTree) -> bool:
 def _paused(
     predictions: Iterator[Prediction], samples: int, between: Between
 ) -> Iterator[Prediction]:
-    """Yields predictions of `samples` that count; rows behind them are padding."""
+    """Yields predictions, calling `between` with how many of `samples` each holds.
+
+    Rows after the last of them are padding and do not count.
+    """
     for prediction in predictions:
         yield prediction
         counted = min(prediction.logits.shape[-2], samples)
@@ -267,14 +271,14 @@ def _paused(
 def frozen_accuracy(run: Run) -> dict[str, Any]:
     """Returns the accuracy of the frozen encoder on the test samples of each task.
 
-    A sample is taken for the class of the nearest text; see `Feed.embed_class_names`
-    for the ensemble of templates that a text is.
+    A sample is assigned to the class of the nearest text embedding; see
+    `Feed.embed_class_names` for its ensemble of templates.
 
     Returns:
-        For each task its `name`, `modality`, number of `classes` and of `samples`, and
-        accuracies: `own` among the task's classes, `modality_classes` among those of
-        its modality in the whole stream, `all` among all; `mean` of the three over
-        tasks; the lines of the encoder's `summary`.
+        `tasks`: for each its `name`, `modality`, number of `classes` and of `samples`,
+        and accuracies: `own` among the task's classes, `modality_classes` among those
+        of its modality in the whole stream, `all` among all. `mean`: of the three over
+        tasks. `encoder`: the lines of the encoder's summary.
 
     References:
         Radford et al., Learning Transferable Visual Models From Natural Language
@@ -284,7 +288,7 @@ def frozen_accuracy(run: Run) -> dict[str, Any]:
     feed = Feed(run, run.encoder.frozen)
     text = feed.embed_class_names()
     every = range(len(stream.tasks))
-    # by the label spaces of `evaluate`, where all tasks have been met
+    # the label spaces of `evaluation` once all tasks have been seen
     spaces = {"own": "task", "modality_classes": "modality", "all": "universe"}
     rows = []
     for i, task in enumerate(stream.tasks):

@@ -69,24 +69,24 @@ def run(
     """Learns the stream, or resumes from the newest state in the workdir.
 
     Args:
-        config: the experiment.
-        workdir: where everything is written; created if missing.
-        stop_after: return after this stage of the stream; run again to resume.
-        interrupt: says when to save and leave; None: never.
-        make_reporter: opens what draws pages of the run, from the workdir, what is run
-            and a function that prints a line.
+        config: The experiment.
+        workdir: Folder that everything is written to; created if missing.
+        stop_after: Number of stages after which to return; run again to resume.
+        interrupt: Says when to save and leave; None means never.
+        make_reporter: Opens the reporter, from the workdir, the assembled run and a
+            function that prints a line.
 
     Returns:
         What `results.json` holds, or None if the run was stopped before its end.
 
     Raises:
-        ConfigError: before anything is written, if the experiment cannot be run.
-        WorkdirError: another run has the workdir, or all its states are damaged.
-        DataError: a sample cannot be decoded that was not verified beforehand.
-        DivergedError: a loss, gradient or statistic is not finite.
-        BatchDependenceError: the method predicts a sample differently in another batch.
-        SaveError: a state cannot be written.
-        Preempted: the run was asked to leave, and has saved its state.
+        ConfigError: The experiment cannot be run; nothing has been written.
+        WorkdirError: Another run has the workdir, or all its states are damaged.
+        DataError: A sample cannot be decoded that was not verified beforehand.
+        DivergedError: A loss, gradient or statistic is not finite.
+        BatchDependenceError: The method predicts a sample differently in another batch.
+        SaveError: A state cannot be written.
+        Preempted: The run was asked to leave, and has saved its state.
     """
     workdir = pathlib.Path(workdir)
     interrupt = interrupt or Interrupt()
@@ -135,10 +135,10 @@ class _Lesson(NamedTuple):
     """What all moves of a stage share.
 
     Attributes:
-        index: of the stage.
-        given: frozen weights, classes and the index of the stage, on the devices.
-        steps: training steps of the stage, on the devices.
-        log: of its training steps.
+        index: Index of the stage.
+        given: Frozen weights, classes and the index of the stage, on the devices.
+        steps: Number of training steps of the stage, on the devices.
+        log: Log of its training steps.
     """
 
     index: int
@@ -174,11 +174,11 @@ class _Loop:
         self._done = 0  # moves since the start of the stream
 
     def close(self) -> None:
-        """Waits for what is being saved."""
+        """Waits until everything is saved."""
         self._checkpointing.close()
 
     def run(self, stop_after: int | None) -> dict[str, Any] | None:
-        """Learns and evaluates all stages that are left; see `run` of this module."""
+        """Learns and evaluates all remaining stages; see `run` of this module."""
         for line in (run_summary.level_of_knowledge(self._run.model), *self._run.notes):
             self._writer.say(line)
         state, first = self._resume()
@@ -210,7 +210,7 @@ class _Loop:
         return report
 
     def _resume(self) -> tuple[State, int]:
-        """Returns the newest saved state, or a new one, and the stage that it is in."""
+        """Returns the newest saved state, or a new one, and the index of its stage."""
         state, results, self._done = self._checkpointing.restore(
             self._run.learner.init()
         )
@@ -219,25 +219,25 @@ class _Loop:
             return state, 0
         self._results = results
         self._results.restarts += 1
-        # of the stages that were evaluated: a run that was stopped between the last
-        # move of a stage and the end of its evaluation is still in it
+        # the evaluated stages count: a run that was stopped between the last move of a
+        # stage and the end of its evaluation is still in that stage
         index = results.stages
         where = f"resuming after stage {index} of {len(self._stages)}"
         if index < len(self._stages):
             done = self._stages[index].done(self._done)
             where += f", {len(done)} moves into the next one" if len(done) else ""
-            # steps after the saved state will be done, and logged, once more
+            # steps after the saved state will be done, and logged, again
             self._writer.take_back(index, done.count(Kind.TRAIN))
         self._writer.say(where)
         return state, index
 
     def _learn(self, state: State, index: int, bar: Bar) -> State:
-        """Does the moves of a stage that are left."""
+        """Does the remaining moves of a stage."""
         stage = self._stages[index]
         bar.describe(stage.title)
         with self._results.timed("queries"):
-            # no move, as it does not change the state: a run that is stopped here
-            # and resumes embeds them again
+            # not a move, since it leaves the state unchanged: a run that is stopped
+            # here embeds the queries again when it resumes
             self._feed.embed_queries(
                 self._run.stream.stages[index],
                 "train",
@@ -275,7 +275,7 @@ class _Loop:
             bar.advance(0 if batch is None else per_batch)
             results = functools.partial(self._sound_results, state, lesson)
             self._checkpointing.after_move(self._done, state, results)
-        # what the devices have not finished is waited for, so that its time counts here
+        # wait for the devices, so that their time is counted in this part
         lesson.log.finish(state)
         return jax.block_until_ready(state)
 
@@ -338,7 +338,7 @@ class _Loop:
         raise divergence.of_step(where, step.ids, step.metrics)
 
     def _check(self, state: State, index: int, when: str) -> None:
-        """Stops at what is not finite, and reports what could hardly be solved."""
+        """Stops at a state that is not finite, and reports nearly singular matrices."""
         finite, jitter = jax.device_get(self._run.learner.health(state))
         where = f"{self._stages[index].title}, {when}"
         if jitter > 0:
@@ -356,7 +356,7 @@ class _Loop:
         """
         before, results = self._counted(), copy.deepcopy(self._results)
         stage, stream = self._stages[index], self._run.stream
-        bar.describe(f"{stage.title}, scored")
+        bar.describe(f"{stage.title}, evaluating")
 
         def between(samples: int) -> None:
             bar.advance(samples)

@@ -1,9 +1,9 @@
-"""Frozen features kept on disk, so that a second run does not decode for them again.
+"""Frozen features stored on disk, so that later runs need not decode samples for them.
 
 A file holds the features of the training or the test samples of one task. Its name is a
-hash of everything that decides their bits: the encoder and what it is fed, how the
-modality is preprocessed, every sample's identity, and the kind of device and the rows
-of a batch that computed them. So an entry is never wrong, only unused; the folder may
+hash of everything that decides their bits: the encoder and its inputs, the
+preprocessing of the modality, every sample's identity, and the kind of device and the
+batch size that computed them. So an entry is never wrong, only unused; the folder may
 be deleted at any time.
 """
 
@@ -31,19 +31,19 @@ _CHECKSUM = hashlib.sha256
 
 
 def default_folder() -> pathlib.Path:
-    """Returns what `MMCL_JAX_FEATURES` says, else `~/.cache/mmcl_jax/features`."""
+    """Returns the folder `MMCL_JAX_FEATURES`, else `~/.cache/mmcl_jax/features`."""
     if folder := os.environ.get(FOLDER_VARIABLE):
         return pathlib.Path(folder)
     return pathlib.Path.home() / ".cache" / "mmcl_jax" / "features"
 
 
 def producer(encoder: Encoder, mesh: jax.sharding.Mesh, batch_size: int) -> str:
-    """Returns a hash of what computes features: weights, their input, the machine.
+    """Returns a hash of what computes features: weights, their inputs, the machine.
 
     Args:
-        encoder: the frozen encoder.
-        mesh: the devices; another kind of them rounds differently.
-        batch_size: rows over all devices; so may another shape of a batch.
+        encoder: The frozen encoder.
+        mesh: The devices; another kind rounds differently.
+        batch_size: Rows over all devices; another batch shape may round differently.
     """
     inputs = dataclasses.asdict(encoder.inputs)
     inputs["tokenizer"] = tokenizer_hash(encoder.inputs.tokenizer)
@@ -64,10 +64,10 @@ def key(producer: str, modality: str, version: str, rows: Sequence[Record]) -> s
     """Returns the name of the features of `rows` in their order, 64 hex digits.
 
     Args:
-        producer: what the function of this name gives.
-        modality: of the samples.
-        version: of its preprocessing, see `Modality.version`.
-        rows: samples of one part of one task.
+        producer: Result of the function `producer`.
+        modality: Modality of the samples.
+        version: Version of its preprocessing, see `Modality.version`.
+        rows: Samples of one part of one task.
     """
     digest = hashlib.sha256()
     for value in (
@@ -83,11 +83,12 @@ def key(producer: str, modality: str, version: str, rows: Sequence[Record]) -> s
 def read(
     folder: pathlib.Path, name: str, shape: tuple[int, int]
 ) -> Float[np.ndarray, "n d"] | None:
-    """Returns stored features, or None where they are missing or damaged."""
+    """Returns stored features, or None if they are missing or damaged."""
     try:
         content = _path(folder, name).read_bytes()
     except OSError:
         return None
+    # the folder may be shared: nothing is parsed unless its checksum is right
     size = _CHECKSUM().digest_size
     array, checksum = content[:-size], content[-size:]
     if _CHECKSUM(array).digest() != checksum:
@@ -97,10 +98,10 @@ def read(
 
 
 def write(folder: pathlib.Path, name: str, features: Float[np.ndarray, "n d"]) -> None:
-    """Stores features as `.npy` with a checksum behind it, at once.
+    """Stores features atomically, as `.npy` followed by a checksum.
 
-    Runs may write the same file together. A cache that cannot be written is no reason
-    to end a run.
+    Several runs may write the same file. A cache that cannot be written is logged and
+    does not end a run.
     """
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(features, np.float32), allow_pickle=False)
@@ -108,6 +109,7 @@ def write(folder: pathlib.Path, name: str, features: Float[np.ndarray, "n d"]) -
     path = _path(folder, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # a rename within one folder is atomic: a reader finds a whole file or none
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
                 file.write(content)
@@ -118,7 +120,7 @@ def write(folder: pathlib.Path, name: str, features: Float[np.ndarray, "n d"]) -
                     os.remove(file.name)
                 raise
     except OSError as error:
-        logging.warning("features are not kept for later runs: %s", error)
+        logging.warning("features are not stored for later runs: %s", error)
 
 
 def _path(folder: pathlib.Path, name: str) -> pathlib.Path:

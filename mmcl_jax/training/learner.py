@@ -3,9 +3,10 @@
 Every function is traced once per modality, whatever the number of tasks: the task, its
 classes and its number of steps are traced, the modality of a batch is static.
 
-The functions below `make_learner` are what is compiled, each with the `_Learning` in
-front that `make_learner` binds. They are the only callers of a method, so it is here
-that batches are cleaned, the tower is run, and a step that is not finite is refused.
+The functions below `make_learner` are compiled, each with the `_Learning` that
+`make_learner` binds as its first argument. They are the only callers of a method, so it
+is here that batches are cleaned, the tower is run, and a step that is not finite is
+refused.
 """
 
 import collections
@@ -43,11 +44,11 @@ class LearnerState:
     """Everything that training changes.
 
     Attributes:
-        params: What is trained.
-        memory: What the method remembers.
-        optimizer: The optimizer's state, made anew for each task.
-        step: Steps done in this task.
-        refused: Those of them whose loss, gradient or outcome was not finite.
+        params: Trained parameters.
+        memory: Memory of the method.
+        optimizer: State of the optimizer, initialized for each task.
+        step: Number of steps done in this task.
+        refused: Number of steps whose loss, gradient or outcome was not finite.
     """
 
     params: Params
@@ -57,7 +58,7 @@ class LearnerState:
     refused: Int[Array, ""]
 
 
-# of each pass of each route of a prediction
+# digests of what is injected, for each pass of each route of a prediction
 Asked = tuple[tuple[UInt32[Array, " sums"], ...], ...]
 
 
@@ -75,17 +76,17 @@ class Learner(NamedTuple):
             steps are skipped.
         observe: As `prepare`, with the batch's inputs.
         end_task: As `begin_task`.
-        health: `(state) -> whether all that was learnt and is remembered is finite`,
-            and the largest `jitter` in the memory.
+        health: `(state) -> whether params and memory are finite`, and the largest
+            `jitter` in the memory.
         predict: `(state, frozen, classes, task, batch) -> Prediction` with routes
-            stacked in front: `[2, b, ...]` given and predicted, or `[1, b, ...]` where
+            stacked in front: `[2, b, ...]` given and predicted, or `[1, b, ...]` if
             the method takes no hint.
         answer: `(state, frozen, classes, task, batch) -> features` by route: the first
             half of `predict`, nearly all of its time.
         conclude: `(state, frozen, classes, task, batch, features)`, the second half,
             which reads no inputs, `-> prediction, asked`. `asked` holds digests of what
-            is injected. The tower's answer depends on its frozen weights, the samples
-            and the injections alone: while these stay the same, bit by bit, earlier
+            is injected. The tower's features depend on its frozen weights, the samples
+            and the injections alone: while these stay the same, bit by bit, stored
             features are those that `answer` would give, whatever else was learnt.
         traces: How often each function was traced, by its name and the modality.
         forwards: Passes through a tower in each function's last trace.
@@ -107,7 +108,7 @@ class Learner(NamedTuple):
 
 
 class _Learning(NamedTuple):
-    """What all compiled functions have in common; static."""
+    """What all compiled functions share; static, so a constant of each program."""
 
     method: Method
     model: Model
@@ -133,10 +134,10 @@ def make_learner(
     Args:
         make_method: Builds the method around a model.
         model: The frozen encoder's static facts.
-        options: Of the optimizer.
-        seed: Of initial values and of every later draw of the method.
-        mesh: Devices; batches are cut over them.
-        skip_nonfinite: Whether a task goes on after a step that is not finite.
+        options: Options of the optimizer.
+        seed: Seed of initial values and of every later draw of the method.
+        mesh: Devices; batches are split over them.
+        skip_nonfinite: Whether a task continues after a step that is not finite.
     """
     traces, forwards, calls = collections.Counter(), {}, [0]
 
@@ -176,7 +177,7 @@ def make_learner(
         query=compiled(_query),
         prepare=compiled(_prepare),
         begin_task=compiled(_begin_task),
-        # the state before a step is needed by nobody: its buffers hold the one after
+        # nothing reads the state before a step again: the new one takes its buffers
         train_step=compiled(_train_step, donate=(0,)),
         observe=compiled(_observe),
         end_task=compiled(_end_task),
@@ -283,15 +284,15 @@ def _health(
 
 
 def _routes(own: _Learning, state, frozen, classes, task, batch, route) -> tuple:
-    """Calls `route` with the hint and without it, or once where that is all there is.
+    """Calls `route` with the hint and without it, or once if the method takes no hint.
 
     Args:
-        own: The method.
-        state: Whose params and memory predict.
+        own: What all compiled functions share.
+        state: State whose params and memory predict.
         frozen: Weights of the encoder.
         classes: The class slots.
         task: Index of the task.
-        batch: With the hint.
+        batch: Batch with the hint.
         route: `(params, context, batch) -> tree`, whose leaves may depend on the hint.
     """
     context = _context(state, frozen, classes, task, "predict")
@@ -304,6 +305,7 @@ def _routes(own: _Learning, state, frozen, classes, task, batch, route) -> tuple
     matters = own.method.hint_matters(state.params, context, batch)
     # padding has no hint that could matter
     matters = (matters & (batch.weight > 0)).any()
+    # `cond` runs one branch: a hint that changes nothing costs no second pass
     given = jax.lax.cond(
         matters, lambda: route(state.params, context, batch), lambda: free
     )
@@ -343,16 +345,16 @@ def _stacked(routes: tuple) -> Any:
 def make_embed(
     make_method: Callable[[Model], Method], model: Model
 ) -> Callable[..., Float[Array, "b d"]]:
-    """Returns what looks into a prediction: the embedding that it is made from.
+    """Returns a function that computes the embedding a prediction is made from.
 
     Args:
         make_method: Builds the method around a model.
         model: The frozen encoder's static facts.
 
     Returns:
-        `(params, memory, frozen, classes, task, batch) -> unit embeddings [b d]`, what
-        the tower gives in the first pass of `predict` under `batch.hint`; the frozen
-        features for a method that has none.
+        `(params, memory, frozen, classes, task, batch) -> unit embeddings [b d]`: those
+        of the tower in the first pass of `predict` under `batch.hint`, or the frozen
+        features for a method without such a pass.
     """
     method = make_method(model)
 

@@ -29,7 +29,7 @@ class Kind(enum.Enum):
     END = enum.auto()
 
 
-# the name under which the time of each kind is reported
+# the part of `results.json` that the time of each kind counts to
 _PARTS = {
     Kind.PREPARE: "prepare",
     Kind.BEGIN: "prepare",
@@ -43,8 +43,8 @@ class Move(NamedTuple):
     """One move.
 
     Attributes:
-        kind: what it does.
-        index: counted from 0 among the moves of its kind in the stage: the training
+        kind: What it does.
+        index: Index among the moves of its kind in the stage, from 0: the training
             step, or the batch of the pass.
     """
 
@@ -57,7 +57,7 @@ class Moves:
     """Moves of a stage in order; as ranges, since a stage may have millions of steps.
 
     Attributes:
-        spans: the indices of each kind, in the order of the stage; may be empty.
+        spans: Indices of each kind, in the order of the stage; may be empty.
     """
 
     spans: tuple[tuple[Kind, range], ...]
@@ -100,13 +100,13 @@ class Stage(NamedTuple):
     """One stage of a run.
 
     Attributes:
-        title: for people: its number and what is learned.
-        start: moves of the run before it.
-        moves: all of its own.
-        samples_before: samples that the run has gone through before it.
-        learned: samples that its moves go through, in all passes together.
-        scored: samples that it is evaluated on.
-        per_batch: samples of a batch, on average.
+        title: Its number and what is learned, for people.
+        start: Number of moves of the run before it.
+        moves: All moves of the stage.
+        samples_before: Number of samples processed before it.
+        learned: Number of samples that its moves process, over all passes.
+        scored: Number of samples that it is evaluated on.
+        per_batch: Mean number of samples in a batch.
     """
 
     title: str
@@ -119,12 +119,12 @@ class Stage(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Returns the moves of the run up to the end of the stage."""
+        """Returns the number of moves of the run up to the end of the stage."""
         return self.start + len(self.moves)
 
     @property
     def samples(self) -> int:
-        """Returns the samples that the run has gone through once it is evaluated."""
+        """Returns the number of samples processed once the stage is evaluated."""
         return self.samples_before + self.learned + self.scored
 
     def done(self, moves: int) -> Moves:
@@ -136,7 +136,7 @@ class Stage(NamedTuple):
         return self.moves[moves - self.start :]
 
     def samples_after(self, moves: int) -> float:
-        """Returns the samples gone through after the first `moves` of the run."""
+        """Returns the number of samples processed in the first `moves` of the run."""
         share = len(self.done(moves)) / len(self.moves)
         return self.samples_before + share * self.learned
 
@@ -145,9 +145,9 @@ def moves_of_stage(method: Method, batches: int, epochs: int) -> Moves:
     """Returns the moves of a stage.
 
     Args:
-        method: says whether there are training steps and a pass of observation.
-        batches: of one pass over the training samples of the stage.
-        epochs: passes of training.
+        method: Says whether there are training steps and a pass of observation.
+        batches: Number of batches in one pass over the training samples of the stage.
+        epochs: Number of training passes.
     """
     counts = [(Kind.PREPARE, batches), (Kind.BEGIN, 1)]
     if method.trains:
@@ -159,7 +159,7 @@ def moves_of_stage(method: Method, batches: int, epochs: int) -> Moves:
 
 
 def stages_of_run(run: Run, feed: Feed) -> tuple[Stage, ...]:
-    """Returns the stages of a run, which its config and its stream decide."""
+    """Returns the stages of a run, as its config and its stream decide them."""
     stages, start, samples = [], 0, 0
     for index in range(len(run.stream.stages)):
         stage = _stage(run, feed, index, start, samples)
@@ -195,17 +195,17 @@ def batches_of(run: Run, feed: Feed, index: int, moves: Moves) -> Iterator[Any]:
     seed alone: one that starts in the middle skips batches without reading them.
 
     Args:
-        run: what is run.
-        feed: holds the cached queries of the stage.
-        index: of the stage.
-        moves: of the stage.
+        run: The run.
+        feed: Holds the cached queries of the stage.
+        index: Index of the stage.
+        moves: Consecutive moves of the stage.
     """
     records = feed.records(run.stream.stages[index], "train")
     for kind, indices in moves.spans:
         if kind is Kind.TRAIN:
             yield from _epochs(run, feed, index, records, indices.start)
         elif kind in (Kind.PREPARE, Kind.OBSERVE):
-            # to prepare takes cached queries alone, so no file is read
+            # `prepare` takes cached queries alone, so no file is read
             decoded = kind is Kind.OBSERVE and run.method.needs_inputs
             yield from feed.batches(records, decoded=decoded, start=indices.start)
         else:
@@ -215,7 +215,7 @@ def batches_of(run: Run, feed: Feed, index: int, moves: Moves) -> Iterator[Any]:
 def _epochs(
     run: Run, feed: Feed, index: int, records: Records, step: int
 ) -> Iterator[Batch]:
-    """Yields the batches of all training steps of a stage from one on."""
+    """Yields the batches of the training steps of a stage from `step` on."""
     epoch, skipped = divmod(step, max(feed.num_batches(records), 1))
     for number in range(epoch, run.config.train.epochs):
         seed = rngs.host_seed(run.config.seeds.data, "epoch", index, number)

@@ -18,8 +18,8 @@ class Interrupt:
     middle of one.
 
     Attributes:
-        requested: whether one has come.
-        nothing_to_save: whether the process may leave at once, with `RUN_AGAIN`.
+        requested: Whether a signal has come.
+        nothing_to_save: Whether the process may leave at once, with `RUN_AGAIN`.
     """
 
     def __init__(self) -> None:

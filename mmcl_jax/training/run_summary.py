@@ -1,4 +1,4 @@
-"""What is written of a stage that has been evaluated, and of a whole run."""
+"""What is written about a stage that has been evaluated, and about a whole run."""
 
 import dataclasses
 import pathlib
@@ -29,12 +29,13 @@ def write_scores(
     """Writes predictions, temperatures and some embeddings after a stage.
 
     Args:
-        workdir: of the run.
-        run: what is run.
-        feed: holds the cached queries of all test sets.
-        text: unit embeddings of the class names `[C d]`.
-        results: with the temperatures of the stage, which is not counted in yet.
-        by_task: predictions for the test sets.
+        workdir: Workdir of the run.
+        run: The run.
+        feed: Holds the cached queries of all test sets.
+        text: Unit embeddings of the class names `[C d]`.
+        results: Results with the temperatures of the stage; `results.stages` does not
+            count the stage yet.
+        by_task: Predictions for the test sets.
     """
     path = layout.predictions(workdir, results.stages)
     predictions.save_predictions(path, by_task)
@@ -52,13 +53,14 @@ def mean_accuracies(
     """Returns the mean accuracies on test sets after a stage.
 
     Args:
-        stream: that is learned.
-        results: with the row of the stage.
-        index: of the stage.
+        stream: The stream that is learned.
+        results: Results with the row of the stage.
+        index: Index of the stage.
 
     Returns:
-        Of the stage's own tasks among the classes of each; of all tasks seen among all
-        classes seen, with the modality given, and with it predicted.
+        Three means: over the stage's own tasks, each among its own classes; over all
+        tasks seen, among all classes seen, with the modality given; and the same with
+        the modality predicted.
     """
     seen, _ = scored_tasks(stream, index, "next")
     row = results.accuracy[:, :, seen[-1]]
@@ -95,7 +97,7 @@ def level_of_knowledge(model: Model) -> str:
     """Says what a prediction may know, from most to least.
 
     L0: modality and task. L1: the modality. L2: neither, but towers differ by modality.
-    L3: neither, and one tower serves all. Where modalities have towers of their own, a
+    L3: neither, and one tower serves all. If modalities have separate towers, a
     prediction is L3 at best among those that share one.
     """
     groups = [

@@ -8,7 +8,7 @@ import jax
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.types import Metrics
 
-# steps that the devices may still be busy with while the next one is prepared
+# number of steps that the devices may still compute while the next one is prepared
 _UNDER_WAY = 1
 
 
@@ -16,9 +16,9 @@ class Step(NamedTuple):
     """A training step that was started.
 
     Attributes:
-        number: in its stage, counted from 0.
-        ids: of its samples, on the devices.
-        metrics: on the devices.
+        number: Number of the step in its stage, counted from 0.
+        ids: Ids of its samples, on the devices.
+        metrics: Metrics, on the devices.
     """
 
     number: int
@@ -29,8 +29,8 @@ class Step(NamedTuple):
 class StepLog:
     """The metrics of a stage, which stay on the devices for an interval of steps.
 
-    To fetch a number is to wait for its step. So the metrics of an interval are fetched
-    when the devices have one more step to do, and nothing is fetched in between.
+    Fetching a number waits for its step. So the metrics of an interval are fetched
+    while the devices still have one more step to compute, and none in between.
     """
 
     def __init__(
@@ -43,10 +43,12 @@ class StepLog:
         """Starts without steps.
 
         Args:
-            every: steps of an interval, the last of which is written.
-            steps: of the stage; the last one is always written.
-            write: takes the steps done, counted from 1, and metrics.
-            refused: takes a step that was not finite, and the state after a later one.
+            every: Number of steps in an interval; the metrics of its last one are
+                written.
+            steps: Number of steps in the stage; those of its last one are always
+                written.
+            write: Takes the number of steps done, from 1, and metrics.
+            refused: Takes a step that was not finite, and the state after a later one.
         """
         self._every, self._total = every, steps
         self._write, self._refused = write, refused
@@ -56,22 +58,22 @@ class StepLog:
         """Adds a step that was started, and looks at the interval before it.
 
         Args:
-            step: its metrics have an entry "finite".
-            state: after the step.
+            step: Step whose metrics have an entry "finite".
+            state: State after the step.
         """
         self._steps.append(step)
-        # otherwise the host would run ahead, and batches of many steps would wait on
-        # the devices
+        # JAX dispatches asynchronously: without this wait the host would run ahead,
+        # and batches of many steps would fill the memory of the devices
         jax.block_until_ready([old.metrics for old in self._steps[:-_UNDER_WAY]])
         if step.number % self._every == 0:
             self._look(state, self._steps[:-1])
 
     def finish(self, state: LearnerState) -> None:
-        """Looks at all steps that were added, which waits for them."""
+        """Waits for all steps that were added, and looks at them."""
         self._look(state, self._steps)
 
     def _look(self, state: LearnerState, steps: list[Step]) -> None:
-        """Writes and checks the first of the steps that were added."""
+        """Writes and checks `steps`, the first of those that were added."""
         self._steps = self._steps[len(steps) :]
         written = [step for step in steps if self._is_written(step)]
         flags, metrics = jax.device_get(

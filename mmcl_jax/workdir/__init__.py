@@ -1,1 +1,1 @@
-"""The folder of a run: the only place that knows where things are on disk."""
+"""The folder of a run: the only room that knows its files on disk."""

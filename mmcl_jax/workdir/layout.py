@@ -1,7 +1,7 @@
 """Where a run is on disk: the names of all its files and folders.
 
-No other room spells these names. What the files hold is written and read by the modules
-beside this one.
+No other package spells these names. The modules beside this one write and read the
+files.
 """
 
 import pathlib
@@ -9,19 +9,19 @@ import pathlib
 # written before the first task
 CONFIG = "config.json"  # resolved
 STREAM = "stream.json"  # order of the tasks, classes, hashes
-ENCODER = "encoder.txt"  # what was read of the encoder
+ENCODER = "encoder.txt"  # summary of the encoder
 LOCK = "lock"
 # appended to during the run
 LOG = "log.txt"
-METRICS = "metrics.jsonl"  # a line for each logged training step
+METRICS = "metrics.jsonl"  # one line per logged training step
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
-OUTPUT = "output.txt"  # what a run of a sweep has printed
+OUTPUT = "output.txt"  # console output of a run of a sweep
 # written after each stage
-PREDICTIONS = "predictions"  # of each test sample; a file a stage
+PREDICTIONS = "predictions"  # of each test sample; one file per stage
 CALIBRATION = "calibration.json"  # temperatures of the stages
 EMBEDDINGS = "embeddings.npz"  # of some test samples, by the frozen encoder
-SNAPSHOTS = "snapshots"  # params, memory and results so far; a folder a stage
+SNAPSHOTS = "snapshots"  # params, memory and results so far; one folder per stage
 CHECKPOINTS = "checkpoints"  # whole states inside a stage; the last few
 DAMAGED = "damaged"  # states that were set aside
 REPORT = "report.html"
@@ -30,7 +30,7 @@ RESULTS = "results.json"
 
 
 def predictions(workdir: pathlib.Path, stage: int) -> pathlib.Path:
-    """Returns the file of what was predicted after a stage, counted from 0."""
+    """Returns the file of the predictions after a stage, counted from 0."""
     return workdir / PREDICTIONS / f"{stage:03d}.npz"
 
 
@@ -40,5 +40,5 @@ def snapshot(workdir: pathlib.Path, stage: int) -> pathlib.Path:
 
 
 def is_finished(workdir: pathlib.Path) -> bool:
-    """Returns whether a run has come to its end."""
+    """Returns whether a run is finished."""
     return (workdir / RESULTS).is_file()

@@ -11,17 +11,18 @@ from mmcl_jax.workdir.layout import LOCK
 
 
 class Lock:
-    """Lets one run at a time write into a workdir; it dies with its process."""
+    """Lets one run at a time write into a workdir; the lock ends with its process."""
 
     def __init__(self, workdir: pathlib.Path) -> None:
         """Takes the lock.
 
         Raises:
-            WorkdirError: another process has it, or the file system has no locks.
+            WorkdirError: Another process has it, or the file system has no locks.
         """
         path = workdir / LOCK
-        path.touch()  # so that a folder without write access is not one without locks
-        # filelock's fallback, a file that marks a lock, would outlive its process
+        # a folder without write access fails here, not as one without locks below
+        path.touch()
+        # filelock's fallback, a marker file, would outlive a killed process
         self._lock = filelock.FileLock(
             path, blocking=False, thread_local=False, fallback_to_soft=False
         )
@@ -41,5 +42,5 @@ class Lock:
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
 
     def release(self) -> None:
-        """Gives the lock back."""
+        """Releases the lock."""
         self._lock.release()

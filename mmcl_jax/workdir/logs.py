@@ -1,4 +1,4 @@
-"""What a person and a program see of a run: lines, tables, JSONL, loggers.
+"""The output of a run for people and programs: lines, tables, JSONL, loggers.
 
 Only process 0 writes.
 """
@@ -28,33 +28,33 @@ logger = logging.getLogger("mmcl_jax")
 
 
 def is_writer() -> bool:
-    """Returns whether this process writes files and speaks on the console."""
+    """Returns whether this process writes files and prints to the console."""
     return jax.process_index() == 0
 
 
 class Logger(Protocol):
-    """A program that is told scalars; whatever it raises, the run goes on.
+    """Receives scalars; whatever it raises, the run continues.
 
-    A step is the number of training steps and of scored stages so far.
+    A step is the number of training steps and of evaluated stages so far.
     """
 
     def start(self, step: int) -> None:
-        """Says that steps from this one on are told, if need be once more."""
+        """Announces that steps from this one on follow, some possibly again."""
         ...
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Takes some values; steps never fall between two calls of `start`."""
+        """Receives some values; steps never fall between two calls of `start`."""
         ...
 
     def close(self) -> None:
-        """Ends."""
+        """Ends the log."""
         ...
 
 
 def make_loggers(
     workdir: pathlib.Path, config: Config
 ) -> dict[str, Callable[[], Logger]]:
-    """Returns what opens each logger of a run, by its name."""
+    """Returns functions that open the loggers of a run, by name."""
     found: dict[str, Callable[[], Logger]] = {
         "TensorBoard": functools.partial(TensorBoard, workdir / layout.TENSORBOARD)
     }
@@ -87,10 +87,10 @@ class Writer:
         """Opens loggers.
 
         Args:
-            loggers: what opens each of them, by its name.
-            steps: training steps of each stage.
+            loggers: Functions that open the loggers, by name.
+            steps: Number of training steps of each stage.
         """
-        # behind the steps of a stage there is one for its scores
+        # after the steps of a stage there is one for its scores
         self._starts = list(itertools.accumulate([n + 1 for n in steps], initial=0))
         if not is_writer():
             return
@@ -109,7 +109,7 @@ class Writer:
                 with contextlib.suppress(Exception):
                     failed.close()
             reason = str(error).strip().splitlines() or [repr(error)]
-            self.say(f"warning: {name} fails and is told no more: {reason[0]}")
+            self.say(f"warning: {name} failed and is switched off: {reason[0]}")
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         for name, told in list(self._loggers.items()):
@@ -121,12 +121,12 @@ class Writer:
         logger.info(message)
 
     def scalars(self, stage: int, step: int, **values: Any) -> None:
-        """Writes one line of `metrics.jsonl`, and tells the loggers.
+        """Writes one line of `metrics.jsonl`, and passes it to the loggers.
 
         Args:
-            stage: counted from 0.
-            step: of the stage, counted from 1.
-            **values: by their name; None is what is not a finite number.
+            stage: Index of the stage, counted from 0.
+            step: Step of the stage, counted from 1.
+            **values: Values by name; None stands for a number that is not finite.
         """
         if self._metrics:
             line = {"stage": stage, "step": step} | values
@@ -137,14 +137,14 @@ class Writer:
             self._log(self._starts[stage] + step, known)
 
     def scores(self, stage: int, values: dict[str, float]) -> None:
-        """Tells the loggers what a stage, counted from 0, has come to."""
+        """Passes the scores of a stage, counted from 0, to the loggers."""
         if self._loggers:
             self._log(self._starts[stage + 1], values)
 
     def take_back(self, stage: int, step: int) -> None:
-        """Leaves out of `metrics.jsonl` what lies behind a step of a stage.
+        """Drops from `metrics.jsonl` what comes after a step of a stage.
 
-        A run that goes on from there writes it once more. The loggers are told.
+        A run that resumes there writes it again. The loggers are notified.
         """
         if not self._metrics:
             return
@@ -154,7 +154,7 @@ class Writer:
             try:
                 values = json.loads(line)
                 before = (values["stage"], values["step"]) <= (stage, step)
-            except (KeyError, TypeError, ValueError):  # cut off when the run ended
+            except (KeyError, TypeError, ValueError):  # truncated when the run ended
                 continue
             if before:
                 kept.append(line + "\n")
@@ -170,7 +170,7 @@ class Writer:
         self.console.print(table)
 
     def progress(self, description: str, total: float) -> Bar:
-        """Returns a line of progress over so many samples, to be entered."""
+        """Returns a progress line over `total` samples, a context manager."""
         return Bar(self.console, description, total, self.say)
 
     def close(self) -> None:
@@ -192,7 +192,7 @@ SHORT_NAMES = {
 
 
 def results_table(results: dict[str, Any]) -> Table:
-    """Returns the table of a run: a row a task, then the summary over the stream.
+    """Returns the table of a run: one row per task, then the summary over the stream.
 
     Columns: among the task's own classes, just learnt and at the end; among all classes
     at the end, with the modality given and predicted.
@@ -214,7 +214,7 @@ def results_table(results: dict[str, Any]) -> Table:
         for _, space, route, which in columns:
             matrix = results["accuracy"][space][route]
             cells.append(_percent(matrix[j if which == "diagonal" else -1][j]))
-        # the name of a folder is not to be taken for markup
+        # `Text`, since brackets in the name of a folder are not markup
         name, count = Text(task["name"]), str(len(task["classes"]))
         table.add_row(name, task["modality"], count, *cells)
     table.add_section()

@@ -15,21 +15,21 @@ from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES, TaskPredictions
 from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.workdir import layout
 
-# of a file that is read: some three million samples
+# largest file that is read, for some three million samples
 MAX_BYTES = 2**28
-# of all samples, and of a class
+# largest number of embedded samples, of all classes and of each
 MAX_EMBEDDED = 2000
 _EMBEDDED = 10
 
 
 class StoredPredictions(NamedTuple):
-    """What was predicted after a stage, a row a sample.
+    """The predictions after a stage, one entry per sample.
 
     Attributes:
-        task: index of the task that the sample tests.
-        id: of the sample.
-        label: class slot.
-        chosen: predicted class slots `[spaces, routes, n]`; -1 where not defined.
+        task: Index of the task whose test set the sample is from.
+        id: Id of the sample.
+        label: Class slot.
+        chosen: Predicted class slots `[spaces, routes, n]`; -1 where not defined.
     """
 
     task: Int[np.ndarray, " n"]
@@ -39,13 +39,13 @@ class StoredPredictions(NamedTuple):
 
 
 class StoredEmbeddings(NamedTuple):
-    """What the frozen encoder makes of class names and of some test samples.
+    """Embeddings of class names and of some test samples, by the frozen encoder.
 
     Attributes:
-        text: of the class slots.
-        id: of each sample.
-        label: its class slot.
-        query: its features.
+        text: Text embeddings of the class slots.
+        id: Id of each sample.
+        label: Class slot of each sample.
+        query: Features of each sample.
     """
 
     text: Float[np.ndarray, "C d"]
@@ -65,7 +65,8 @@ def read_predictions(
         stage: Counted from 0.
 
     Raises:
-        DataError: absent, damaged, larger than 256 MiB, or of another stream.
+        DataError: The file is absent, damaged, larger than 256 MiB, or of another
+            stream.
     """
     path = layout.predictions(workdir, stage)
     with _columns(path, "the predictions of a run") as columns:
@@ -78,17 +79,17 @@ def read_predictions(
         _check_column("id", ids, len(task), 0, np.inf)
         _check_column("label", label, len(task), 0, slots)
         if chosen.ndim != 3:
-            raise ValueError("chosen: columns that do not fit together")
+            raise ValueError("chosen: columns of different shapes")
         for column in chosen.reshape(-1, chosen.shape[-1]):
             _check_column("chosen", column, len(task), -1, slots)
         return StoredPredictions(task, ids, label, chosen)
 
 
 def read_embeddings(workdir: pathlib.Path, stream: Stream) -> StoredEmbeddings | None:
-    """Reads `embeddings.npz` of a run; None: there is none.
+    """Reads `embeddings.npz` of a run; returns None if there is none.
 
     Raises:
-        DataError: damaged, larger than 256 MiB, or of another stream.
+        DataError: The file is damaged, larger than 256 MiB, or of another stream.
     """
     path = workdir / layout.EMBEDDINGS
     if not path.is_file():
@@ -110,8 +111,9 @@ def read_embeddings(workdir: pathlib.Path, stream: Stream) -> StoredEmbeddings |
 
 @contextmanager
 def _columns(path: pathlib.Path, expected: str) -> Iterator[Any]:
-    """Opens an `.npz` of plain arrays whose sizes are bounded before they are read."""
+    """Opens an `.npz` of plain arrays; the file may have been edited by anyone."""
     with reading(str(path), expected):
+        # a small archive may unpack to any size: bound it before anything is read
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > MAX_BYTES:
@@ -120,17 +122,17 @@ def _columns(path: pathlib.Path, expected: str) -> Iterator[Any]:
             with np.load(path, allow_pickle=False) as columns:
                 yield columns
         except MemoryError as error:
-            raise DataError(f"{path}: an impossible size in it") from error
+            raise DataError(f"{path}: an array in it has an impossible size") from error
 
 
 def _check_column(
     name: str, column: np.ndarray, rows: int, low: int, high: float
 ) -> None:
-    """Raises `ValueError` unless a column has whole numbers in `low <= x < high`."""
+    """Raises `ValueError` unless a column has integers in `low <= x < high`."""
     if column.dtype.kind != "i" or column.shape != (rows,):
-        raise ValueError(f"{name}: columns that do not fit together")
+        raise ValueError(f"{name}: columns of different shapes or types")
     if column.size and not low <= column.min() <= column.max() < high:
-        raise ValueError(f"{name}: a class, task or sample that there is not")
+        raise ValueError(f"{name}: a class, task or sample that does not exist")
 
 
 def save_predictions(path: pathlib.Path, by_task: dict[int, TaskPredictions]) -> None:
@@ -149,12 +151,12 @@ def save_predictions(path: pathlib.Path, by_task: dict[int, TaskPredictions]) ->
 
 
 def some_of_each_class(records: Iterable[Record]) -> list[Record]:
-    """Returns up to ten samples a class, of which there are at most `MAX_EMBEDDED`."""
+    """Returns up to ten samples per class, at most `MAX_EMBEDDED` together."""
     records = list(records)
     of_class: dict[int, list[int]] = {}
     for row, record in enumerate(records):
         of_class.setdefault(record.label, []).append(row)
-    # the first of every class, then the second ones
+    # the first of every class, then the second ones: no class is cut off before others
     turns = itertools.zip_longest(*(rows[:_EMBEDDED] for rows in of_class.values()))
     flat = [row for turn in turns for row in turn if row is not None]
     return [records[row] for row in sorted(flat[:MAX_EMBEDDED])]
@@ -166,14 +168,14 @@ def save_embeddings(
     records: Sequence[Record],
     queries: np.ndarray,
 ) -> None:
-    """Writes what the frozen encoder makes of class names and of some test samples.
+    """Writes the frozen encoder's embeddings of class names and of some test samples.
 
     Args:
-        path: of the `.npz` of plain arrays: `text [C d]`, and `id [n]`, `label [n]` and
+        path: File of plain arrays (`.npz`): `text [C d]`, and `id [n]`, `label [n]` and
             `query [n d]` of the samples.
-        text: unit text embeddings of the class slots `[C d]`.
-        records: the samples, see `some_of_each_class`.
-        queries: their unit features `[n d]`.
+        text: Unit text embeddings of the class slots `[C d]`.
+        records: Samples, see `some_of_each_class`.
+        queries: Unit features of the samples `[n d]`.
     """
     arrays = {
         "text": text.astype(np.float16),
@@ -185,7 +187,7 @@ def save_embeddings(
 
 
 def _save_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
-    """Writes an `.npz` at once, so that a reader never finds half of it."""
+    """Writes an `.npz` atomically, so that a reader never finds half of it."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -1,4 +1,4 @@
-"""How far a run is: a live line on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live line on a terminal, plain lines elsewhere."""
 
 import datetime
 import time
@@ -17,14 +17,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
-# between two plain lines
+# time between two plain lines
 _PLAIN_SECONDS = 60.0
 
 
 def samples_per_second(task: Task) -> str:
     """Returns the rate of the last seconds, or else since the line began.
 
-    A dash before the first sample.
+    It is a dash before the first sample.
     """
     rate = task.speed or _mean_rate(task)
     return f"{rate:.0f} samples/s" if rate else "- samples/s"
@@ -34,8 +34,8 @@ def time_left(task: Task) -> str:
     """Returns hours, minutes and seconds, or dashes before the first sample.
 
     They follow from the mean rate since the line began: the samples of a stage differ
-    in cost (read, trained on, scored), and a mean over all of them is steadier than the
-    rate of the last seconds.
+    in cost (reading, training, evaluation), and a mean over all of them is steadier
+    than the rate of the last seconds.
     """
     rate = _mean_rate(task)
     if task.finished:
@@ -52,7 +52,7 @@ def _mean_rate(task: Task) -> float:
 
 
 class _Column(ProgressColumn):
-    """A text that is made from the state of a line."""
+    """A column of text made from the state of a line."""
 
     def __init__(self, make: Callable[[Task], str]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Column(ProgressColumn):
 class Bar:
     """One line of progress over samples.
 
-    On a terminal it is shown all the time. Elsewhere `say` gets it once a minute.
+    On a terminal it is shown all the time. Elsewhere `say` receives it once a minute.
     """
 
     def __init__(
@@ -80,17 +80,17 @@ class Bar:
         """Begins the line.
 
         Args:
-            console: where it is shown, if that is a terminal.
-            description: of what is done.
-            total: samples; None: not known yet.
-            say: gets plain lines; None: there are none.
-            clock: seconds.
+            console: Shows the line, if it is a terminal.
+            description: What is being done.
+            total: Number of samples; None if not known yet.
+            say: Receives plain lines; None for no such lines.
+            clock: Returns the time in seconds.
         """
         self._say, self._clock, self._said = say, clock, clock()
         self._live = console.is_terminal
         self._bars = Progress(
             SpinnerColumn(),
-            # the name of a folder is not to be taken for markup
+            # brackets in the name of a folder are not markup
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
@@ -111,30 +111,30 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Takes the line away."""
+        """Removes the line."""
         self._bars.stop()
 
     def begin(self, samples: float) -> None:
-        """Says what was done before, which does not count for the rate."""
-        # all fields are given anew
+        """Sets how many samples were done before; they do not count for the rate."""
+        # `reset` replaces all fields
         fields = {"before": samples, "last": ""}
         self._bars.reset(self._id, completed=round(samples), **fields)
 
     def describe(self, description: str) -> None:
-        """Says what is done now."""
+        """Sets the description."""
         self._bars.update(self._id, description=description)
 
     def reach(self, samples: float, total: float | None = None) -> None:
-        """Says how many samples are done, and of how many if that was not known."""
+        """Sets how many samples are done, and the total if that was not known."""
         self._bars.update(self._id, completed=samples, total=total)
         self._speak()
 
     def advance(self, samples: float) -> None:
-        """Says that more samples are done."""
+        """Adds samples that are done."""
         line = self._bars.tasks[0]
         done = line.completed + samples
         if line.total is not None:
-            # that all is done, `reach` says; the line would not take it back
+            # only `reach` may complete the line, which could not be undone
             done = min(done, line.total - 1)
         self._bars.update(self._id, completed=done)
         self._speak()
@@ -145,7 +145,7 @@ class Bar:
         self._bars.update(self._id, last=last)
 
     def line(self) -> str:
-        """Returns what the live line says, in words."""
+        """Returns the content of the live line as plain text."""
         task = self._bars.tasks[0]
         parts = [
             f"{task.percentage:.0f} % of all samples",

@@ -1,7 +1,7 @@
-"""The one reader of runs: whatever a program wants of a workdir, it asks for it here.
+"""The reader of stored runs: every program reads a workdir through this module.
 
 Every file is checked by `schema` when it is read, so that one defect has one error,
-whichever program meets it. Predictions and embeddings are read by `predictions`, arrays
+whichever program finds it. Predictions and embeddings are read by `predictions`, arrays
 of snapshots by `states`, temperatures by `temperatures`.
 """
 
@@ -24,15 +24,15 @@ class StoredRun(NamedTuple):
     """What is known of a run without its data, its encoder and its code.
 
     Attributes:
-        workdir: of the run.
-        settings: what `config.json` holds; `config_of` makes a config of it.
-        stream: its classes, tasks and stages; the tasks have no samples.
-        tasks: name, modality, class names and sample counts of each task.
-        hash: of the stream, samples included.
-        encoder: fingerprint of the encoder.
-        towers: that read each modality, in the order of `stream.modalities`.
-        preprocessing: version of that of each modality.
-        stages: learnt and scored so far, from the first.
+        workdir: Workdir of the run.
+        settings: Content of `config.json`; `config_of` makes a config of it.
+        stream: Classes, tasks and stages; the tasks have no samples.
+        tasks: Name, modality, class names and sample counts of each task.
+        hash: Hash of the stream, samples included.
+        encoder: Fingerprint of the encoder.
+        towers: Tower that reads each modality, in the order of `stream.modalities`.
+        preprocessing: Version of the preprocessing of each modality.
+        stages: Number of stages learnt and evaluated so far.
     """
 
     workdir: pathlib.Path
@@ -47,11 +47,11 @@ class StoredRun(NamedTuple):
 
 
 def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
-    """Reads config and stream of a run, which may still be on its way.
+    """Reads config and stream of a run, which may be unfinished.
 
     Raises:
-        WorkdirError: there is no run in the folder.
-        DataError: its `config.json` or `stream.json` is damaged; names file and field.
+        WorkdirError: There is no run in the folder.
+        DataError: Its `config.json` or `stream.json` is damaged; names file and field.
     """
     workdir = pathlib.Path(workdir)
     path = workdir / layout.CONFIG
@@ -85,10 +85,10 @@ def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
 
 
 def config_of(run: StoredRun) -> configs.Config:
-    """Returns the config of a run; user-defined code that it names has run.
+    """Returns the config of a run; this executes user-defined code that it names.
 
     Raises:
-        ConfigError: this version cannot run it; names the file and the field.
+        ConfigError: This version cannot run it; names the file and the field.
     """
     try:
         return configs.resolve(run.settings, stored=True)
@@ -97,10 +97,10 @@ def config_of(run: StoredRun) -> configs.Config:
 
 
 def read_results(run: StoredRun) -> dict[str, Any] | None:
-    """Returns what `results.json` of a run holds; None: it has not come to its end.
+    """Returns the content of `results.json`, or None if the run is unfinished.
 
     Raises:
-        DataError: the file is damaged, or of another stream; names file and field.
+        DataError: The file is damaged, or of another stream; names file and field.
     """
     path = run.workdir / layout.RESULTS
     if not path.exists():
@@ -111,12 +111,12 @@ def read_results(run: StoredRun) -> dict[str, Any] | None:
 
 
 def results_so_far(run: StoredRun) -> dict[str, Any] | None:
-    """Returns what the newest snapshot holds of the results; None: there is none.
+    """Returns the results stored with the newest snapshot, or None without one.
 
-    Costs but the seconds are not in a snapshot, and neither is the environment.
+    A snapshot holds no environment, and of the costs the seconds alone.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: The snapshot cannot be read.
     """
     folder = run.workdir / layout.SNAPSHOTS
     numbers = states.sealed(folder)
@@ -148,17 +148,17 @@ def seen_tasks(stream: Stream, stages: int) -> list[int]:
 
 
 def read_warnings(workdir: pathlib.Path) -> tuple[str, ...]:
-    """Returns the lines of a log that a reader of the results should know, each once.
+    """Returns the warnings of a log that readers of the results should know, once each.
 
     Args:
-        workdir: of the run; a log that is not there has none.
+        workdir: Workdir of the run; without a log there are none.
     """
     path = workdir / layout.LOG
     if not path.is_file():
         return ()
     with path.open("rb") as file:
         lines = file.read(_MAX_LOG_BYTES).decode("utf-8", "replace").splitlines()
-    # date and time come first
+    # each line starts with date and time
     said = [line.split(" ", 2)[2] for line in lines if line.count(" ") > 2]
     kept = ("warning: ", "skipped: ")
     marks = (" is damaged: ", " was close to singular", " was not written: ")

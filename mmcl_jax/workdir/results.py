@@ -1,4 +1,4 @@
-"""What is known of a run so far, and what `results.json` says of it at the end."""
+"""The results of a run so far, and what `results.json` says of them at the end."""
 
 import dataclasses
 import time
@@ -13,25 +13,28 @@ from mmcl_jax.streams.base import Stream
 
 @dataclasses.dataclass
 class Results:
-    """Grows by one row a stage; it is stored with each snapshot.
+    """Grows by one row per stage; it is stored with each snapshot.
 
     Attributes:
-        accuracy: `[spaces, routes, T, T]`, row = after which task, column = test set;
-            NaN where not evaluated.
-        zero_shot: `[spaces, T, T]`, of the frozen encoder in the same label spaces.
-        identification: accuracy, balanced accuracy and confusion of the modality.
-        seconds: spent in each part of the loop.
-        compilations: of the train step, by modality; a resumed run compiles again, so
-            the most that one process needed.
-        forwards: passes through a tower in a train step and in a prediction.
-        batch_dependence: samples that were `predicted_again` in mixed batches, and how
-            many of them came out `differing`.
-        jitter: the most that was added to the diagonal of a matrix that could not be
-            solved as it was, by stage; only those with any.
-        temperatures: of each route, by stage, see `calibration.temperature`.
-        refused_steps: whose loss or gradient was not finite, and that were skipped.
-        restarts: how often the run was gone on with.
-        stages: learnt and scored.
+        accuracy: Accuracies `[spaces, routes, T, T]`: after which task (row), on which
+            test set (column); NaN where not evaluated.
+        zero_shot: Accuracies `[spaces, T, T]` of the frozen encoder in the same label
+            spaces.
+        identification: Accuracy, balanced accuracy and confusion of the modality.
+        seconds: Time spent in each part of the loop.
+        compilations: Compilations of the train step, by modality. A resumed run
+            compiles again, so this is the largest number that one process needed.
+        forwards: Passes through a tower in a train step and in a prediction.
+        batch_dependence: Number of samples that were `predicted_again` in mixed
+            batches, and how many of these were predicted differently (`differing`).
+        jitter: Largest value added to the diagonal of a nearly singular matrix, by
+            stage; only stages with any.
+        temperatures: Temperature of each route, by stage; see
+            `calibration.temperature`.
+        refused_steps: Number of steps that were skipped since their loss or gradient
+            was not finite.
+        restarts: Number of times the run was resumed.
+        stages: Number of stages learnt and evaluated.
     """
 
     accuracy: np.ndarray
@@ -49,7 +52,7 @@ class Results:
 
     @classmethod
     def start(cls, tasks: int) -> "Results":
-        """Returns the results of nothing."""
+        """Returns the results before the first stage."""
         spaces, routes = len(label_spaces.SPACES), len(label_spaces.ROUTES)
         return cls(
             accuracy=np.full((spaces, routes, tasks, tasks), np.nan),
@@ -90,12 +93,12 @@ class Results:
         return _Timer(self.seconds, part)
 
     def count(self, traces: Mapping[tuple, int], forwards: dict[str, int]) -> None:
-        """Takes over what the learner has counted in this process so far."""
+        """Takes over the learner's counts of this process."""
         for (name, modality), times in traces.items():
             if name == "train_step":
                 before = self.compilations.get(modality, 0)
                 self.compilations[modality] = max(before, times)
-        # a test set is predicted in parts, of which one runs the tower
+        # a test set may be predicted in two parts, of which `answer` runs the tower
         for name, part in (
             ("train_step",) * 2,
             ("predict",) * 2,
@@ -105,14 +108,14 @@ class Results:
                 self.forwards[name] = forwards[part]
 
     def scalars(self, stream: Stream, stage: int) -> dict[str, float]:
-        """Returns what the test sets met so far have come to behind a stage.
+        """Returns the accuracies on the test sets seen so far, after a stage.
 
         Args:
-            stream: that is learnt.
-            stage: counted from 0.
+            stream: The stream that is learnt.
+            stage: Index of the stage, counted from 0.
 
         Returns:
-            `accuracy/<route>/<task>` among all classes met, and the mean over tasks
+            `accuracy/<route>/<task>` among all classes seen, and the mean over tasks
             `average/<label space>/<route>`; only what is defined.
         """
         seen = [i for stage in stream.stages[: stage + 1] for i in stage]
@@ -172,7 +175,7 @@ class _Timer:
 
 
 def plain(value: Any) -> Any:
-    """Returns lists, dicts and numbers that JSON knows; NaN becomes None."""
+    """Returns lists, dicts and numbers as JSON knows them; NaN becomes None."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

@@ -22,10 +22,9 @@ from mmcl_jax.workdir.layout import (
 from mmcl_jax.workdir.snapshots import CUT_OFF, Snapshots
 
 BRANCH = "branch:"
-# on how many devices it goes on, how, who is told and what is drawn of it may differ
-# between the starts of a run
+# devices, loggers and pages may differ between the starts of a run
 _FREE = ("config.resume", "config.mesh", "config.logging", "config.report")
-# of many things that are wrong in the same way
+# an error names so many of several similar defects
 _NAMED = 3
 
 
@@ -35,10 +34,10 @@ def write_config(workdir: pathlib.Path, config: configs.Config) -> None:
 
 
 def has_config(workdir: pathlib.Path, config: configs.Config) -> bool | None:
-    """Returns whether `config.json` holds exactly this config; None: there is none.
+    """Returns whether `config.json` holds exactly this config; None if it is missing.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: It cannot be read.
     """
     path = workdir / CONFIG
     if not path.is_file():
@@ -57,8 +56,8 @@ def check(workdir: pathlib.Path, config: configs.Config) -> None:
     if different := sorted(_differences(stored, wanted, "config")):
         raise ConfigError(
             f"--workdir: {workdir} was made with another config: "
-            f"{'; '.join(different)}. Choose another folder, there with "
-            f"--config.resume={BRANCH}{workdir} to go on from what was learnt here"
+            f"{'; '.join(different)}. Choose another folder; add "
+            f"--config.resume={BRANCH}{workdir} to continue from what was learnt here"
         )
 
 
@@ -73,41 +72,41 @@ def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
 
 
 def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) -> None:
-    """Copies the snapshots of another run, unless this one has some of its own.
+    """Copies the snapshots of another run, unless this one has some already.
 
     Args:
-        workdir: of this run.
-        source: of the other.
-        stream: what `stream.json` of this run holds.
+        workdir: Workdir of this run.
+        source: Workdir of the other run.
+        stream: Content of `stream.json` of this run.
 
     Raises:
-        ConfigError: the other has no snapshot, or learns another stream.
+        ConfigError: The other run has no snapshot, or learns another stream.
     """
     if _has_states(workdir / SNAPSHOTS):
         return
     path = f"config.resume: {BRANCH}{source}"
     if not _has_states(source / SNAPSHOTS):
-        raise ConfigError(f"{path}: there is no snapshot in it")
+        raise ConfigError(f"{path}: there is no snapshot in it; choose another run")
     theirs = read_json(source / STREAM)
     if theirs != json.loads(json.dumps(stream)):
-        raise ConfigError(f"{path}: it learns another stream")
+        raise ConfigError(f"{path}: it learns another stream; choose another run")
     shutil.copytree(source / PREDICTIONS, workdir / PREDICTIONS, dirs_exist_ok=True)
     for name in (CALIBRATION, EMBEDDINGS):
         if (source / name).exists():
             shutil.copy(source / name, workdir)
-    # last, and at once: it is what says that the copy is whole
+    # last, and by a rename: the folder appears only when the copy is complete
     unfinished = f"{SNAPSHOTS}.tmp"
     shutil.copytree(source / SNAPSHOTS, workdir / unfinished, dirs_exist_ok=True)
     (workdir / unfinished).replace(workdir / SNAPSHOTS)
 
 
 def _has_states(folder: pathlib.Path) -> bool:
-    """Returns whether a folder of states, which may be empty or absent, holds one."""
+    """Returns whether a folder of states, which may be missing, holds any."""
     return any(path.name.isdigit() for path in folder.glob("*"))
 
 
 def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
-    """Raises `WorkdirError` where states exist that were learnt from other data."""
+    """Raises `WorkdirError` if there are states that were learnt from other data."""
     path = workdir / STREAM
     states = (SNAPSHOTS, CHECKPOINTS)
     if not path.exists() or not any(_has_states(workdir / name) for name in states):
@@ -122,12 +121,12 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
 
 
 class Position(NamedTuple):
-    """A state to go on from.
+    """A state to resume from.
 
     Attributes:
-        moves: done since the start of the stream.
-        store: that holds it.
-        number: of the state in its store.
+        moves: Number of moves since the start of the stream.
+        store: Store that holds it.
+        number: Number of the state in its store.
     """
 
     moves: int
@@ -138,19 +137,19 @@ class Position(NamedTuple):
 def newest(
     workdir: pathlib.Path, positions: list[Position]
 ) -> tuple[Position | None, list[str]]:
-    """Returns the newest state that is as it was written, and what was set aside.
+    """Returns the newest intact state, and what was set aside.
 
     Damaged states newer than it are moved to `<workdir>/damaged`.
 
     Args:
-        workdir: of the run.
-        positions: all states there are.
+        workdir: Workdir of the run.
+        positions: All states there are.
 
     Returns:
         A `Position`, or None if there are no states; and a line for each damaged one.
 
     Raises:
-        WorkdirError: all states are damaged. Nothing is touched.
+        WorkdirError: All states are damaged. Nothing is touched.
     """
     damaged = []
     for position in sorted(positions, key=lambda p: p.moves, reverse=True):
@@ -168,16 +167,17 @@ def newest(
             f"--workdir: no state in {workdir} can be used: {listed}{more}. Nothing "
             "was touched; restore them from a copy, or choose another folder"
         )
-    # a run that was killed early has nothing but the first state that it began to write
+    # a run that was killed early has only the truncated first state of a store: there
+    # is nothing to lose, so it starts afresh
     return None, [_set_aside(workdir, *each) for each in damaged]
 
 
 def foreign(path: pathlib.Path, error: Exception) -> WorkdirError:
-    """Returns the error of a state that is whole, but not restored for an `error`."""
+    """Returns the error of an intact state that cannot be restored due to `error`."""
     reason = str(error).strip().splitlines() or [repr(error)]
     return WorkdirError(
-        f"{path}: whole, but not a state of this method as this version has it "
-        f"({reason[0]}); go on with the version that wrote it, or choose another folder"
+        f"{path}: intact, but not a state of this method in this version ({reason[0]});"
+        " resume with the version that wrote it, or choose another folder"
     )
 
 

@@ -1,7 +1,7 @@
-"""What the JSON files of a run must hold, whoever has edited them.
+"""What the JSON files of a run must hold; they may have been edited by anyone.
 
-A file that fits can be read without a further check; one that does not is a `DataError`
-that names the file and the field.
+A file that conforms is read without further checks; any other raises a `DataError` that
+names the file and the field.
 """
 
 import math
@@ -16,7 +16,7 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.streams.base import Stream
 
-# of `results.json`: what runs are compared by, besides the accuracies
+# fields of `results.json` that runs are compared by, besides the accuracies
 METRICS = (
     "last_average_accuracy",
     "average_incremental_accuracy",
@@ -36,7 +36,7 @@ COSTS = (
 _NUMBER = (int, float)
 _MAYBE = (*_NUMBER, type(None))
 _TASK = {"name": str, "modality": str, "classes": [str], "train": int, "test": int}
-# a type, or several; [of all items]; {of a field}, where ... is any other field
+# a type or several; [schema of each item]; {field: schema}, ... for any other field
 _CONFIG = {"method": {"name": str}, "seeds": {...: int}}
 _STREAM = {
     "hash": str,
@@ -75,17 +75,17 @@ def check_config(config: dict[str, Any], source: pathlib.Path) -> None:
     """Checks what every reader needs of `config.json`; `config.load` checks the rest.
 
     Args:
-        config: what the file holds.
-        source: the file.
+        config: Content of the file.
+        source: Path of the file.
 
     Raises:
-        DataError: a field is missing or has a wrong type; names file and field.
+        DataError: A field is missing or has a wrong type; names file and field.
     """
     _check(config, _CONFIG, source, ())
 
 
 def check_stream(stream: dict[str, Any], source: pathlib.Path) -> None:
-    """As `check_config`, of `stream.json`."""
+    """Checks `stream.json`, as `check_config` does."""
     _check(stream, _STREAM, source, ())
     for name in stream["modalities"]:
         if name not in stream["towers"]:
@@ -97,19 +97,19 @@ def check_stream(stream: dict[str, Any], source: pathlib.Path) -> None:
             _complain(source, ("classes", i, "canonical"), slot["canonical"])
     tasks = sorted(i for stage in stream["stages"] for i in stage)
     if tasks != list(range(len(stream["tasks"]))) or not all(stream["stages"]):
-        raise DataError(f"{source}: stages do not hold each task once")
+        raise DataError(f"{source}: stages do not hold each task exactly once")
 
 
 def check_results(
     results: dict[str, Any], stream: Stream, source: pathlib.Path, whole: bool = True
 ) -> None:
-    """As `check_config`, of `results.json`.
+    """Checks `results.json`, as `check_config` does.
 
     Args:
-        results: what the file holds, or would hold by now.
-        stream: that the run learns.
-        source: that the results are from.
-        whole: whether the run has come to its end; before, costs may be missing.
+        results: Content of the file, or what it would hold by now.
+        stream: Stream that the run learns.
+        source: Path that the results are from.
+        whole: Whether the run is finished; before, costs may be missing.
     """
     _check(results, _RESULTS if whole else _SO_FAR, source, ())
     tasks, modalities = len(results["tasks"]), results["modalities"]
@@ -131,7 +131,9 @@ def check_results(
         if not stage.isdecimal():
             _complain(source, ("jitter",), stage)
     if tasks != len(stream.tasks):
-        raise DataError(f"{source}: tasks: {tasks}, which are not those of the stream")
+        raise DataError(
+            f"{source}: tasks: {tasks}, but the stream has {len(stream.tasks)}"
+        )
 
 
 def _check(
@@ -172,7 +174,7 @@ def _matrix(
         fits = False
     if not fits:
         raise DataError(
-            f"{source}: {_dotted(path)} is no matrix of {size} x {size} numbers"
+            f"{source}: {_dotted(path)} is not a matrix of {size} x {size} numbers"
         )
 
 

@@ -1,4 +1,4 @@
-"""States of a run on disk, by Orbax: whole or not there, and as they were written."""
+"""States of a run on disk, by Orbax: complete, and checked against checksums."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ from mmcl_jax.types import PyTree
 CHECKSUMS = "checksums.json"
 CUT_OFF = "it was cut off while it was written"
 _CHUNK = 1 << 20
-# in the names of states that Orbax has not written to their end
+# in the names of states that Orbax has not finished
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class Snapshots:
     """Numbered states of a run in one folder, each with the results so far.
 
-    The frozen encoder is not in them; `config.json` of the workdir names it. Each has a
-    file of checksums, which is written last: a state without it was cut off.
+    They do not hold the frozen encoder, which `config.json` of the workdir names. Each
+    has a file of checksums, which is written last: a state without it was cut off.
     """
 
     def __init__(
@@ -38,20 +38,20 @@ class Snapshots:
         background: bool = False,
         create: bool = True,
     ) -> None:
-        """Opens a folder, which is made with the first state.
+        """Opens a folder.
 
         Args:
-            folder: of the states.
-            digits: of their names.
-            keep: older ones than so many are removed; None: all are kept.
-            background: whether `save` returns before the state is on disk.
-            create: whether the folder is made; without, it has to be there.
+            folder: Folder of the states.
+            digits: Number of digits in their names.
+            keep: Number of newest states to keep; None keeps all.
+            background: Whether `save` may return before the state is on disk.
+            create: Whether to make the folder; if not, it has to exist.
         """
         self._folder = pathlib.Path(folder).resolve()
         self._digits, self._unsealed = digits, None
         if create and jax.process_index() == 0:
-            # of a process that was killed while it wrote; Orbax does this on the side,
-            # and not to its end in a short run
+            # left by a process that was killed while it wrote; Orbax removes them in
+            # the background, which a short run does not wait for
             for left in self._folder.glob(f"*{_UNFINISHED}*"):
                 shutil.rmtree(left, ignore_errors=True)
         self._manager = ocp.CheckpointManager(
@@ -62,7 +62,7 @@ class Snapshots:
                 max_to_keep=keep,
                 create=create,
                 enable_async_checkpointing=background,
-                # two managers write at once, and must not meet at the same barrier
+                # two managers write at once, and must not wait at the same barrier
                 multiprocessing_options=ocp.options.MultiprocessingOptions(
                     barrier_sync_key_prefix=self._folder.name
                 ),
@@ -80,12 +80,12 @@ class Snapshots:
     def save(
         self, number: int, state: PyTree, results: dict[str, Any], wait: bool = True
     ) -> None:
-        """Writes one state; with `wait` it is whole when this returns.
+        """Writes one state; with `wait` it is complete when this returns.
 
         Raises:
-            SaveError: this state, or the one before it, cannot be written.
+            SaveError: This state, or the one before it, cannot be written.
         """
-        if not wait:  # the next step is given these buffers for its own
+        if not wait:  # these buffers are donated to the next training step
             state = jax.tree.map(jnp.copy, state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), results=ocp.args.JsonSave(results)
@@ -100,10 +100,10 @@ class Snapshots:
             raise self._failure(error) from error
 
     def poll(self) -> None:
-        """Closes a state whose writing in the background has ended.
+        """Seals a state that has been written in the background by now.
 
         Raises:
-            SaveError: it has failed.
+            SaveError: It could not be written.
         """
         if self._unsealed is None or self._manager.is_saving_in_progress():
             return
@@ -113,7 +113,7 @@ class Snapshots:
             raise self._failure(error) from error
 
     def _seal(self) -> None:
-        """Waits for a state and writes its checksums."""
+        """Waits for a state and writes its checksums, which mark it as complete."""
         if self._unsealed is None:
             return
         self._manager.wait_until_finished()
@@ -129,13 +129,13 @@ class Snapshots:
         )
 
     def damage(self, number: int) -> str | None:
-        """Says what is wrong with a state; None: nothing."""
+        """Returns what is wrong with a state, or None if it is intact."""
         return damage(self.path(number))
 
     def set_aside(self, number: int, folder: pathlib.Path) -> pathlib.Path:
-        """Moves a state into another folder and returns where it is then.
+        """Moves a state into another folder and returns its new path.
 
-        Of several processes the first one does it, when all have come here.
+        The first process moves it; all of them wait before and after.
         """
         name = f"{self._folder.name}-{self.path(number).name}"
         taken = len(list(folder.glob(f"{name}*")))
@@ -152,12 +152,12 @@ class Snapshots:
         """Reads one state.
 
         Args:
-            number: which.
-            like: a tree of the same structure, of arrays or of what `jax.eval_shape`
-                gives with shardings, which are taken.
+            number: Number of the state.
+            like: Tree of the same structure, of arrays or of what `jax.eval_shape`
+                gives with shardings; the restored arrays get its shardings.
 
         Raises:
-            ValueError: it holds another structure.
+            ValueError: The state has another structure.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored = self._manager.restore(
@@ -170,10 +170,10 @@ class Snapshots:
         return restored["state"], restored["results"]
 
     def close(self) -> None:
-        """Waits for what is being written and ends Orbax's threads.
+        """Waits until everything is written and ends Orbax's threads.
 
         Raises:
-            SaveError: it cannot be written.
+            SaveError: A state cannot be written.
         """
         try:
             self._seal()
@@ -184,7 +184,7 @@ class Snapshots:
 
 
 def damage(folder: pathlib.Path) -> str | None:
-    """Says what is wrong with the state in a folder; None: nothing."""
+    """Returns what is wrong with the state in a folder, or None if it is intact."""
     try:
         wanted = json.loads((folder / CHECKSUMS).read_text())
     except FileNotFoundError:
@@ -206,7 +206,7 @@ def damage(folder: pathlib.Path) -> str | None:
 
 
 def _checksums(folder: pathlib.Path) -> dict[str, str]:
-    """Returns the SHA-256 of every file of a folder but their own, by its path."""
+    """Returns the SHA-256 of every file of a folder by path, without `CHECKSUMS`."""
     sums = {}
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.name.startswith(CHECKSUMS):

@@ -1,4 +1,4 @@
-"""Reading states of a run without the run: in one process, and nothing is written."""
+"""Reads states of a run without running it: in one process, and writes nothing."""
 
 import math
 import pathlib
@@ -14,12 +14,12 @@ from mmcl_jax.types import PyTree
 from mmcl_jax.workdir.layout import SNAPSHOTS, snapshot
 from mmcl_jax.workdir.snapshots import CHECKSUMS, damage
 
-# what a file says that it holds is believed up to here
+# largest size stated by a file that is trusted
 _MAX_BYTES = 16 * 2**30
 
 
 def sealed(folder: pathlib.Path) -> list[int]:
-    """Returns the numbers of the states of a folder that were written to their end."""
+    """Returns the numbers of the completely written states of a folder."""
     return sorted(
         int(path.parent.name)
         for path in folder.glob(f"*/{CHECKSUMS}")
@@ -28,17 +28,17 @@ def sealed(folder: pathlib.Path) -> list[int]:
 
 
 def choose(workdir: pathlib.Path, wanted: int | None) -> tuple[int, list[str]]:
-    """Returns the snapshot of a run to use, and notes on those that were passed over.
+    """Returns the snapshot of a run to use, and notes on those that were skipped.
 
     Args:
-        workdir: of the run.
-        wanted: counted from 1, as stages are; None: the newest that is whole.
+        workdir: Workdir of the run.
+        wanted: Number of the stage, counted from 1; None takes the newest intact one.
 
     Returns:
         Its number, counted from 0; and a line for each newer one that is damaged.
 
     Raises:
-        WorkdirError: there is none, not this one, or it is damaged.
+        WorkdirError: There is no snapshot, not the wanted one, or it is damaged.
     """
     folders = (workdir / SNAPSHOTS).glob("*")
     numbers = sorted(int(path.name) for path in folders if path.name.isdecimal())
@@ -68,22 +68,23 @@ def read_part(
     """Reads some arrays of a state, in this process alone and whoever wrote it.
 
     Args:
-        folder: of the states.
-        number: of one that is `sealed`.
-        pick: returns the paths that are wanted, such as `memory/anchor`, of the nested
-            dicts that the state is made of.
-        max_bytes: a path with more below it is left out.
+        folder: Folder of the states.
+        number: Number of a `sealed` state.
+        pick: Returns the wanted paths, such as `memory/anchor`, from the nested dicts
+            of the state.
+        max_bytes: Limit per path; a path with more bytes below it is left out.
 
     Returns:
-        The nested dicts with NumPy arrays, of these paths alone; and what was left out.
+        The nested dicts with NumPy arrays, of these paths alone; and the paths that
+        were left out.
 
     Raises:
-        ValueError: the state cannot be read.
+        ValueError: The state cannot be read.
     """
     path, alone = _folder_of(folder, number), _alone()
     handler = ocp.CompositeCheckpointHandler(
         state=ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
-        # not read here; Orbax warns of an item that it has no handler for
+        # not read here, but Orbax warns about an item without a handler
         results=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
     )
     with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
@@ -111,16 +112,16 @@ def read_part(
 
 
 def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads one state as it is, without the method that it is of.
+    """Reads one state as stored, without its method.
 
     Args:
-        folder: of the state, for instance `runs/demo/snapshots/000`.
+        folder: Folder of the state, for instance `runs/demo/snapshots/000`.
 
     Returns:
-        Its arrays by their path, such as `params/adapters/visual/prompts`.
+        Its arrays by path, such as `params/adapters/visual/prompts`.
 
     Raises:
-        DataError: it is absent, damaged, or says that it holds more than 16 GiB.
+        DataError: The state is absent, damaged, or larger than 16 GiB.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such state")
@@ -131,7 +132,7 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
             folder.parent, int(folder.name), lambda stored: list(stored), _MAX_BYTES
         )
     if left_out:
-        raise DataError(f"{folder}: more than the limit of {_MAX_BYTES} bytes")
+        raise DataError(f"{folder}: larger than the limit of {_MAX_BYTES} bytes")
     return by_path(state)
 
 
@@ -164,7 +165,7 @@ def _folder_of(states: pathlib.Path, number: int) -> pathlib.Path:
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """Returns options for what one process does while the others go on."""
+    """Returns options for what one process does without waiting for the others."""
     own = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix="reading"

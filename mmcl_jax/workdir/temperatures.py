@@ -12,7 +12,7 @@ from mmcl_jax.workdir.layout import CALIBRATION
 
 _EXPECTED = "the temperatures that a run has written"
 
-# of each route, None where no sample has a choice; by the index of the stage
+# by the index of the stage and by route; None where no sample has a choice
 Temperatures = dict[int, dict[str, float | None]]
 
 
@@ -20,18 +20,18 @@ def write(workdir: pathlib.Path, stages: Temperatures) -> None:
     """Writes the temperatures of all stages so far.
 
     Args:
-        workdir: of the run.
-        stages: what `calibration.temperature` gives for each of `ROUTES`.
+        workdir: Workdir of the run.
+        stages: What `calibration.temperature` gives for each of `ROUTES`.
     """
     path = workdir / CALIBRATION
     write_text(path, json.dumps({"temperatures": stages}, indent=1) + "\n")
 
 
 def read(workdir: pathlib.Path) -> Temperatures:
-    """Returns the temperatures of the stages; none where the run has stored none.
+    """Returns the stored temperatures of the stages; none if there is no file.
 
     Raises:
-        DataError: the file is damaged; names it.
+        DataError: The file is damaged; names it.
     """
     path = workdir / CALIBRATION
     if not path.exists():

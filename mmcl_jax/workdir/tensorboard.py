@@ -1,10 +1,10 @@
 """TensorBoard's event files, without TensorFlow.
 
 tensorboardX brings the messages and the writer of records. Its `SummaryWriter` is not
-used: it writes in a thread, so that a full disk blocks the caller for good instead of
-raising an error, and what waits there is lost when the process is killed; and it names
-its file by the second alone, so that a start within the same second empties the file of
-the one before, and one after a clock was set back comes before it.
+used, for two reasons. It writes in a thread: a full disk blocks the caller for good
+instead of raising an error, and queued events are lost when the process is killed. And
+it names its file by the second alone: a start within the same second empties the file
+of the one before, and a start after a clock was set back is sorted before it.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _without(module: str) -> Iterator[None]:
-    """Lets importing `module` fail inside, unless it is there already."""
+    """Makes importing `module` fail inside, unless it is imported already."""
     if module in sys.modules:
         yield
         return
@@ -40,8 +40,8 @@ _PREFIX = "events.out.tfevents."
 class TensorBoard:
     """Scalars of a run in a folder of event files, one for each start of the run.
 
-    A file begins with the step that its start goes on from: what earlier files hold
-    from there on is hidden by TensorBoard, and comes again.
+    A file begins with the step that its start resumes at: TensorBoard hides what
+    earlier files hold from there on, which is written again.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -50,10 +50,10 @@ class TensorBoard:
         self._file = None
 
     def start(self, step: int) -> None:
-        """Opens a file that takes the place of all events from `step` on.
+        """Opens a file that replaces all events from `step` on.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: It cannot be written.
         """
         self.close()
         self._folder.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ class TensorBoard:
         """Writes some values of one step.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: They cannot be written.
         """
         if self._file is None:
             self.start(step)
@@ -88,7 +88,7 @@ class TensorBoard:
             self._file = None
 
     def _write(self, event: Event) -> None:
-        """Appends an event, which is then on disk and not lost with the process."""
+        """Appends an event and flushes it, so that it is not lost with the process."""
         assert self._file is not None
         event.wall_time = time.time()
         self._file.write(event.SerializeToString())

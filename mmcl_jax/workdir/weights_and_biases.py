@@ -12,7 +12,7 @@ from mmcl_jax.workdir.layout import WANDB
 
 
 def check(config: Config) -> None:
-    """Raises `ConfigError` if a project is named, but the program is not there."""
+    """Raises `ConfigError` if a project is named, but wandb is not installed."""
     if config.logging.wandb_project and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
             "config.logging.wandb_project: wandb is not installed; pip install "
@@ -21,15 +21,15 @@ def check(config: Config) -> None:
 
 
 class WeightsAndBiases:
-    """Scalars of a run, which is the same one there after it has been gone on with.
+    """Scalars of a run; a resumed run stays the same run there.
 
-    What it is told again after a start it has already: it takes no step that is not
-    above its last one, and a run that goes on has the same values. WANDB_MODE and its
-    other variables have their say.
+    Steps that are logged again after a start are ignored there, since they are not
+    above the last one; a resumed run has the same values for them. WANDB_MODE and the
+    other variables of wandb apply.
     """
 
     def __init__(self, workdir: pathlib.Path, config: Config) -> None:
-        """Begins the run, or goes on with the one of the workdir."""
+        """Begins the run, or resumes that of the workdir."""
         import wandb  # pyright: ignore[reportMissingImports]
 
         folder = workdir / WANDB
@@ -48,7 +48,7 @@ class WeightsAndBiases:
         )
 
     def start(self, step: int) -> None:
-        """Does nothing: steps up to the last one are known there."""
+        """Does nothing: wandb ignores steps up to its last one."""
         del step
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
