@@ -8,7 +8,8 @@ Each hands on the memory that it finds. Their order has a meaning; from the insi
 3. `with_interpolation` and, around it, `with_averaging`: the outer one acts first on
    the trained parameters and hands on what it makes of them, so it is their mean that
    is interpolated. All that lies inside observes what the task leaves behind; around
-   them it would observe the last step.
+   them it would be given the parameters of the last step, with features of those that
+   are left.
 
 `with_anchor` may stand anywhere outside what reads the anchor.
 """
