@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmcl_jax.methods.base import Method
 from mmcl_jax.methods.derpp import Options as DerppOptions
 from mmcl_jax.methods.derpp import logit_distance
 from mmcl_jax.methods.derpp import make as derpp
@@ -101,24 +102,61 @@ def test_replay_is_half_of_the_loss(encoder):
     np.testing.assert_allclose(metrics["replay"], whole, rtol=1e-2)
 
 
+def _noting(method: Method) -> Method:
+    """Notes the parameters that are observed."""
+
+    def init(key, model):
+        params, memory = method.init(key, model)
+        return params, memory | {"noted": jax.tree.map(jnp.zeros_like, params)}
+
+    def observe(params, context, batch, features, key):
+        return context.memory | {"noted": params}
+
+    return method._replace(init=init, observe=observe, observes=True)
+
+
 @pytest.mark.parametrize("outside", [True, False])
 def test_what_lies_inside_observes_what_a_task_leaves_behind(encoder, outside: bool):
     def build(model, sharing):
         if outside:
+            return with_averaging(_noting(tuned(model, sharing)), 1)
+        # the wrong way round: averaged parameters are unknown to what is around them
+        return _noting(with_averaging(tuned(model, sharing), 1))
+
+    stream = Stream(encoder, build, SHARED)
+    stream.params = jax.tree.map(jnp.ones_like, stream.params)
+    stream.begin(0)
+    stream.step(0, 0.5)
+    stream.end(0)
+    for left, noted in zip(
+        jax.tree.leaves(stream.params),
+        jax.tree.leaves(stream.memory["noted"]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(left, 0.75)
+        np.testing.assert_allclose(noted, 0.75 if outside else 0.5)
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_features_are_of_what_a_task_leaves_behind(encoder, outside: bool):
+    """Also around it: the passes of `observe` are those under the averaged adapters."""
+
+    def build(model, sharing):
+        if outside:
             replayed = derpp(model, DerppOptions(), common(sharing))
             return with_averaging(replayed, 1)
-        # the wrong way round: averaged parameters are unknown to what is around them
         averaged = with_averaging(tuned(model, sharing), 1)
         return with_replay(averaged, model, 10**6, {}, lambda v, _: v, True)
 
     stream = Stream(encoder, build, SHARED)
     stream.begin(0)
     stream.step(0, 0.5)
+    last_step = stream.logits(0)
     stream.end(0)
     stored = stream.memory["buffers"]["image"]
-    logits = stream.logits(0)
     kept = np.sort(
         np.asarray(stored.rows["logits"])[np.asarray(stored.priority) >= 0, 0]
     )
-    same = np.allclose(kept, np.sort(np.asarray(logits)[:, 0]), atol=1e-2)
-    assert same == outside
+    for logits, same in ((stream.logits(0), True), (last_step, False)):
+        expected = np.sort(np.asarray(logits)[:, 0])
+        assert np.allclose(kept, expected, atol=1e-2) == same

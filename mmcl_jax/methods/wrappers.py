@@ -8,8 +8,9 @@ inside:
 2. `replay.with_replay` adds the loss of remembered samples, which no penalty sees.
 3. `with_interpolation` and, around it, `with_averaging`: the outer one acts first on
    the trained parameters and passes on its result, so it is their mean that is
-   interpolated. Everything inside observes the parameters that the task leaves;
-   outside it would observe those of the last step.
+   interpolated. Everything inside observes the parameters that the task leaves; a
+   wrapper outside would get the parameters of the last step, with features of those
+   that are left.
 
 `with_anchor` may stand anywhere outside what reads the anchor.
 """
