@@ -180,7 +180,7 @@ def low_rank(rank: int) -> Adapter:
     return Adapter(init, blend)
 
 
-# each takes the options that it reads
+# each constructor takes the options that it reads
 ADAPTERS: dict[str, Callable[[AdapterOptions], Adapter]] = {
     "deep_prompts": lambda options: deep_prompts(options.length, options.layers),
     "shallow_prompts": lambda options: shallow_prompts(options.length),
