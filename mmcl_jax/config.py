@@ -1,7 +1,7 @@
-"""What an experiment is made of: frozen dataclasses, and the only defaults there are.
+"""The options of an experiment: frozen dataclasses with the only defaults there are.
 
 Config files build a `ConfigDict` from them, flags override its fields, and `resolve`
-turns it back, checking every value before anything expensive starts.
+turns it back into dataclasses, checking every value before anything expensive starts.
 """
 
 import dataclasses
@@ -36,9 +36,9 @@ class Seeds:
     """Separate seeds.
 
     Attributes:
-        order: Which classes form a task, and the order of tasks.
-        init: Initial values and every later draw of the method.
-        data: Training draws and their order.
+        order: Seed of the classes that form a task, and of the order of tasks.
+        init: Seed of initial values and of every later draw of the method.
+        data: Seed of training draws and of their order.
     """
 
     order: Seed = 0
@@ -51,15 +51,15 @@ class EncoderOptions:
     """The frozen encoder, see `docs/encoders.md`.
 
     Attributes:
-        path: `builtin` for the one in the package; else a folder, a file of weights or
-            `org/name` of a repository; or several with `+` between them, one for each
-            modality.
-        dtype: What the towers compute in; layer norms, softmax, projections and all
-            that is trained stay float32.
-        remat: What the backward pass of a block computes again to save memory:
-            `nothing`, its `attention`, or the whole of `blocks`.
+        path: Source of the weights: `builtin` for the encoder in the package; a folder,
+            a file of weights or `org/name` of a repository; or several of them joined
+            by `+`, for different modalities.
+        dtype: Data type that the towers compute in; layer norms, softmax, projections
+            and everything trained stay float32.
+        remat: What the backward pass of a block recomputes to save memory: `nothing`,
+            its `attention`, or the whole of `blocks`.
         templates: Sentences with `{}` for the name of a class, whose embeddings are
-            averaged; empty: those of each modality.
+            averaged; empty: the default templates of each modality.
     """
 
     path: str = "builtin"
@@ -70,16 +70,16 @@ class EncoderOptions:
 
 @dataclasses.dataclass(frozen=True)
 class MeshOptions:
-    """How arrays are laid over the devices, see `docs/clusters.md`.
+    """How arrays are laid out over the devices, see `docs/clusters.md`.
 
-    What is learnt does not depend on it but for rounding, so that a run may go on under
-    another one.
+    Except for rounding, results do not depend on it, so a run may resume with another
+    layout.
 
     Attributes:
-        model: Devices that cut the linear maps of the frozen towers among them and see
-            the same rows; all others cut the rows of a batch.
-        encoder: `replicated`: each such group holds the encoder; `sharded`: all devices
-            hold it together, and a block is gathered when it is computed.
+        model: Number of devices in a group that splits the linear maps of the frozen
+            towers and sees the same rows; the groups split the rows of a batch.
+        encoder: Whether each group holds the encoder (`replicated`), or all devices
+            hold it together and a block is gathered when it is computed (`sharded`).
     """
 
     model: Count = 1
@@ -92,16 +92,16 @@ class MethodChoice:
 
     Attributes:
         name: A method of the table in `methods.registry`, or of `METHODS` in `module`.
-        module: A Python file of yours with methods, see `docs/extending.md`; empty:
+        module: A Python file with user-defined methods, see `docs/extending.md`; empty:
             none.
         options: Options of a method in `module`: `field=value` for fields of its
             `Options`.
-        sharing: Whether all modalities of a tower have what is trained in common
-            (`shared`), or each has its own, chosen by the modality where that is given
-            (`per_modality_given`) or by a router always (`per_modality_routed`). Not
+        sharing: Whether all modalities of a tower share what is trained (`shared`), or
+            each has its own, chosen by the modality where it is given
+            (`per_modality_given`) or always by a router (`per_modality_routed`). Not
             read by `comm`, `comm_plus` and `zero_shot`, which have no choice.
-        adapter: Read by every method that trains inside the towers but `l2p`,
-            `dualprompt`, `coda_prompt` and `diki`, which bring their own.
+        adapter: What is trained inside the towers; not read by `l2p`, `dualprompt`,
+            `coda_prompt` and `diki`, which bring their own.
     """
 
     name: str = "comm"
@@ -142,12 +142,12 @@ class TrainOptions:
     """How each task is trained.
 
     Attributes:
-        epochs: Passes over a task's samples.
-        batch_size: Samples of a step over all devices.
-        label_space: Classes the training loss is over: those of the `task`, those met
-            so far in the sample's modality (`modality_seen`), or all met so far.
-        optimizer: Of the trained parameters.
-        log_every_steps: Steps between two lines of `metrics.jsonl`.
+        epochs: Number of passes over a task's samples.
+        batch_size: Number of samples of a step over all devices.
+        label_space: Classes that the training loss is over: those of the `task`, those
+            met so far in the sample's modality (`modality_seen`), or all met so far.
+        optimizer: Optimizer of the trained parameters.
+        log_every_steps: Number of steps between two lines of `metrics.jsonl`.
         on_nonfinite: What to do about a step whose loss or gradient is not finite:
             `stop` with the state before it, or `skip_step` and count it.
     """
@@ -162,13 +162,14 @@ class TrainOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """How much work is at risk inside a task; each finished task is kept anyway.
+    """How often state is saved inside a task; each finished task is saved anyway.
 
-    The last two checkpoints are kept, and are written while training goes on.
+    The last two checkpoints are kept; they are written while training continues.
 
     Attributes:
-        every_minutes: Between two checkpoints.
-        every_steps: As well after so many steps; None: by time alone.
+        every_minutes: Minutes between two checkpoints.
+        every_steps: Number of steps after which one is written as well; None: by time
+            alone.
     """
 
     every_minutes: NonNegative = 10.0
@@ -177,13 +178,13 @@ class CheckpointOptions:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
-    """What is scored, and how predictions are checked.
+    """What is evaluated, and how predictions are checked.
 
     Attributes:
         batch_dependence: What to do when a sample is predicted differently in another
             batch: `stop` with an error, or `report` how many in `results.json`, for
             published code that is reproduced with this fault.
-        upcoming: Tasks not yet learnt that are scored behind each stage: those of the
+        upcoming: Tasks not yet learnt that are evaluated after each stage: those of the
             `next` one, or `all`, which takes longer and which `transfer_zscl` and
             `average_zscl` need.
     """
@@ -194,12 +195,12 @@ class EvaluationOptions:
 
 @dataclasses.dataclass(frozen=True)
 class LoggingOptions:
-    """Who is told of a run besides its workdir.
+    """Where a run is logged besides its workdir.
 
     Attributes:
-        wandb_project: Of Weights & Biases; empty: nobody is told. `WANDB_MODE=offline`
-            keeps everything in the workdir, else it is sent where that program is set
-            to send.
+        wandb_project: Project of Weights & Biases; empty: none. `WANDB_MODE=offline`
+            keeps everything in the workdir; else it is sent to the server that the
+            program is configured for.
     """
 
     wandb_project: str = ""
@@ -210,22 +211,22 @@ class Config:
     """One experiment.
 
     Attributes:
-        stream: What is learnt: options of a source, see `streams.registry`.
-        seeds: Of everything that is drawn.
+        stream: Stream of tasks: options of a source, see `streams.registry`.
+        seeds: Seeds of everything that is drawn.
         encoder: The frozen encoder.
-        mesh: How arrays are laid over the devices.
+        mesh: How arrays are laid out over the devices.
         data: How samples are read.
-        method: How it is learnt.
+        method: The method that learns the stream.
         train: How each task is trained.
-        evaluation: What is scored, and how predictions are checked.
+        evaluation: What is evaluated, and how predictions are checked.
         checkpoint: How often state is saved.
-        logging: Who is told of the run.
-        resume: Empty: a workdir is gone on with under the config it was made with
-            alone; `branch:DIR`: a new workdir goes on from the snapshots of another
-            one, whose config may be another but for the stream.
-        report: When `report.html` is written: at the end and after `each_task`, which
-            is left out while that has taken more than a twentieth of the time; at the
-            `end` alone; never (`off`).
+        logging: Where the run is logged.
+        resume: Empty: a workdir resumes only under the config it was made with;
+            `branch:DIR`: a new workdir resumes from the snapshots of another one, whose
+            config may differ in everything but the stream.
+        report: When `report.html` is written: at the end and after `each_task`, skipped
+            while that has taken more than a twentieth of the time; at the `end` alone;
+            or never (`off`).
     """
 
     stream: Any = World()
@@ -253,7 +254,7 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
             if dataclasses.is_dataclass(item):
                 result[field.name] = convert(item)
             elif type(None) in typing.get_args(hints[field.name]):
-                # a reference of type object can be overridden by a number and by None
+                # of type `object`, since a typed field rejects None or a number
                 result[field.name] = config_dict.FieldReference(item, object)
             else:
                 result[field.name] = item
@@ -268,22 +269,24 @@ def to_json(config: Config) -> str:
 
 
 def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Config:
-    """Returns the checked config; code of the user's own that it names has run.
+    """Returns the checked config, after running user-defined code that it names.
 
     Args:
-        tree: A `ConfigDict`, or what `config.json` of a workdir holds.
-        stored: Whether a run has stored it, so that it may run no code, see `own_code`.
+        tree: A `ConfigDict`, or the content of a workdir's `config.json`.
+        stored: Whether a run has stored it, so that it may run no code, see `plugins`.
 
     Raises:
-        ConfigError: an unknown or missing key, a wrong type, a value out of range or
-            an impossible combination; the message begins with the path.
+        ConfigError: There is an unknown or missing key, a wrong type, a value out of
+            range or an impossible combination; the message begins with the path.
     """
     if isinstance(tree, ml_collections.ConfigDict):
         tree = tree.to_dict()
     if not isinstance(tree, dict):
-        raise ConfigError(f"config: {tree!r} is no ConfigDict, as get_config returns")
+        raise ConfigError(
+            f"config: {tree!r} is no ConfigDict, which get_config must return"
+        )
     if not isinstance(tree.get("stream"), dict):
-        raise ConfigError("config.stream: missing; it says what is learnt")
+        raise ConfigError("config.stream: missing; it defines the tasks to learn")
     kind = tree["stream"].get("kind")
     check_name("config.stream.kind", kind, registry.SOURCES)
     tree, options = plugins.resolve(tree, stored)
@@ -301,7 +304,8 @@ def load(path: pathlib.Path) -> Config:
     """Returns the checked config that the `config.json` of a workdir holds.
 
     Raises:
-        ConfigError: the file cannot be read or holds no valid config; names the file.
+        ConfigError: The file cannot be read or holds no valid config; the message names
+            it.
     """
     try:
         return resolve(read_json(path, "the config of a run"), stored=True)
@@ -332,8 +336,8 @@ def _check(config: Config) -> None:
     check_name("config.method.name", method.name, names)
     if isinstance(method.options, tuple) and method.options:
         raise ConfigError(
-            "config.method.options: of a method in config.method.module whose file has "
-            "a class Options"
+            "config.method.options: only a method in config.method.module whose file "
+            "has a class Options reads them"
         )
     check_name("config.method.adapter.kind", method.adapter.kind, ADAPTERS)
     if method.adapter.context is not None and not (
@@ -343,14 +347,14 @@ def _check(config: Config) -> None:
             name for name, entry in METHODS.items() if entry.learns_class_context
         )
         raise ConfigError(
-            f"config.method.adapter.context: {method.name!r} compares with class names "
-            "that are embedded once; those that learn words in front of them are "
-            f"{', '.join(learners)}. Leave it None"
+            f"config.method.adapter.context: {method.name!r} embeds class names once; "
+            "set it to None, or choose a method that learns words in front of them: "
+            f"{', '.join(learners)}"
         )
     check_name("config.stream.order", stream.order, ORDERS)
     if config.data.on_error == "skip" and not config.data.verify:
         raise ConfigError(
-            "config.data.on_error: 'skip' needs config.data.verify, which finds what "
-            "is skipped"
+            "config.data.on_error: 'skip' needs config.data.verify, which finds the "
+            "samples to skip"
         )
     registry.check(stream)

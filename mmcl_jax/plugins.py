@@ -1,8 +1,8 @@
-"""Code of the user's own: a file outside the package with methods or modalities.
+"""User-defined code: a file outside the package with methods or modalities.
 
 A file runs if the user names it: by a flag, in a config file, or in the environment
-variable `MMCL_JAX_MODULES`. What a run stores of it is `name.py#sha256=HASH`, which
-runs nothing: whoever goes on with a workdir, or reads one, names the file again.
+variable `MMCL_JAX_MODULES`. A run stores only a reference, `name.py#sha256=HASH`, which
+runs nothing: to resume or read its workdir, the user names the file again.
 """
 
 import ast
@@ -25,28 +25,28 @@ VARIABLE = "MMCL_JAX_MODULES"
 _HASH = "#sha256="
 _MAX_BYTES = 16 * 2**20
 _NAME = re.compile("[a-z][a-z0-9_]{0,63}")
-# what has run in this process, by the hash of its content
+# modules that have run in this process, by the hash of their content
 _modules: dict[str, types.ModuleType] = {}
-# that have given modalities
+# references of modules whose modalities have been added
 _added: list[str] = []
 
 
 def run(path: str) -> str:
-    """Runs a file that the user has named, once a process.
+    """Runs a file that the user has named, once per process.
 
     Processes that this one starts may run it, too.
 
     Returns:
-        Its name and the hash of its content, by which `recall` finds it.
+        A reference with its name and the hash of its content, for `recall`.
 
     Raises:
-        CodeError: it cannot be read, or fails.
+        CodeError: The file cannot be read, or fails.
     """
     file = pathlib.Path(path).absolute()
     if os.pathsep in str(file):
         raise CodeError(
-            f"{file}: {os.pathsep!r} stands between the paths of {VARIABLE}, by which "
-            "other processes find the file; rename what has it in its name"
+            f"{file}: {os.pathsep!r} separates the paths of {VARIABLE}, by which other "
+            "processes find the file; rename the file or folder that contains it"
         )
     content = _read(file)
     digest = hashlib.sha256(content).hexdigest()
@@ -57,6 +57,7 @@ def run(path: str) -> str:
         try:
             exec(compile(content, str(file), "exec"), module.__dict__)
         except Exception as error:
+            # a failed file leaves no half-made module, so that it can run once mended
             del sys.modules[module.__name__]
             where = raised_in(file, error)
             raise CodeError(where or f"{file}: {error!r}") from error
@@ -68,11 +69,13 @@ def run(path: str) -> str:
 
 
 def recall(reference: str) -> types.ModuleType:
-    """Returns what `run` has run, or what the user has named in `MMCL_JAX_MODULES`.
+    """Returns the module of a reference: from this process, or `MMCL_JAX_MODULES`.
 
     Raises:
-        CodeError: no file that the user has named has this content.
+        CodeError: No file that the user has named has this content.
     """
+    # The reference may come from an untrusted workdir: it selects among the files that
+    # the user has named, by their content, and never says what to run.
     name, _, digest = reference.rpartition(_HASH)
     unread: dict[str, str] = {}
     if digest not in _modules:
@@ -97,21 +100,21 @@ def recall(reference: str) -> types.ModuleType:
     if unread:
         raise CodeError(f"{VARIABLE}: {'; '.join(unread.values())}")
     raise CodeError(
-        f"this is code of your own, {name} with the SHA-256 {digest}. A stored config "
-        f"runs nothing by itself: name the file, {VARIABLE}=/path/to/{name}"
+        f"{name} with the SHA-256 {digest} is user-defined code. A stored config runs "
+        f"nothing by itself: name the file, {VARIABLE}=/path/to/{name}"
     )
 
 
 def find(name: str, stored: bool) -> str:
-    """Returns the reference of what a config names, and has run it.
+    """Runs the code that a config names, and returns its reference.
 
     Args:
         name: A path, or a reference.
-        stored: Whether the config was stored by a run, so that a path in it is not the
-            user's word.
+        stored: Whether the config was stored by a run, so that a path in it was not
+            given by the user.
 
     Raises:
-        CodeError: it cannot be run.
+        CodeError: The code cannot be run.
     """
     if _HASH in name:
         recall(name)
@@ -122,12 +125,12 @@ def find(name: str, stored: bool) -> str:
 
 
 def add_modalities(reference: str) -> None:
-    """Adds what a module has in its `MODALITIES` to those of this process.
+    """Adds the `MODALITIES` of a module to those of this process.
 
     The hash of the code becomes part of their versions.
 
     Raises:
-        CodeError: it has none, or one is not as `Modality` says, or is there already.
+        CodeError: The module has none, or one is invalid, or its name is taken.
     """
     if reference in _added:
         return
@@ -135,72 +138,84 @@ def add_modalities(reference: str) -> None:
     found: dict[str, Modality] = {}
     for key, kind in _table(reference, "MODALITIES").items():
         if not isinstance(kind, Modality) or kind.name != key:
-            raise CodeError(f"{name}: MODALITIES[{key!r}] is no Modality of this name")
+            raise CodeError(
+                f"{name}: MODALITIES[{key!r}] is no Modality of this name; expected a "
+                "Modality whose name is its key"
+            )
         if not _NAME.fullmatch(key) or key in MODALITIES:
             raise CodeError(
-                f"{name}: modality {key!r}: the name is taken, or has more than 64 "
-                "letters, or others than a-z, 0-9 and _"
+                f"{name}: modality {key!r}: the name is taken, or not a letter a-z and "
+                "up to 63 of a-z, 0-9 and _ after it; rename it"
             )
         if kind.tower not in ("visual", "text"):
-            raise CodeError(f"{name}: {key!r} is read by no tower {kind.tower!r}")
+            raise CodeError(
+                f"{name}: modality {key!r} names the tower {kind.tower!r}; expected "
+                "'visual' or 'text'"
+            )
         styles = {
             style: how._replace(version=f"{how.version} of {name} {digest[:16]}")
             for style, how in kind.styles.items()
         }
         found[key] = kind._replace(styles=styles)
-    MODALITIES.update(found)  # all of them or none
+    MODALITIES.update(found)  # only now, so that an error adds none of them
     _added.append(reference)
 
 
 def added() -> tuple[str, ...]:
-    """Returns the modules whose modalities have been added, in order."""
+    """Returns references of the modules whose modalities were added, in order."""
     return tuple(_added)
 
 
 def methods(reference: str) -> dict[str, Any]:
-    """Returns what a module has in its `METHODS`.
+    """Returns the `METHODS` of a module.
 
     Raises:
-        CodeError: it has none, or one that is no function.
+        CodeError: The module has none, or one is not a function.
     """
     found = _table(reference, "METHODS")
     for name, make in found.items():
         if not callable(make):
-            raise CodeError(f"{reference}: METHODS[{name!r}] is no function: {make!r}")
+            raise CodeError(
+                f"{reference}: METHODS[{name!r}] is {make!r}; expected a function "
+                "make(model, options, common)"
+            )
     return found
 
 
 def options(reference: str) -> type | None:
-    """Returns the class `Options` of a module; None: it has none.
+    """Returns the class `Options` of a module; None if it has none.
 
     Raises:
-        CodeError: it is no frozen dataclass with a default for each field.
+        CodeError: `Options` is not a frozen dataclass with a default for each field.
     """
     kind = getattr(recall(reference), "Options", None)
     if kind is None:
         return None
     parameters = getattr(kind, "__dataclass_params__", None)
     if not isinstance(kind, type) or not (parameters and parameters.frozen):
-        raise CodeError(f"{reference}: Options is no frozen dataclass")
+        raise CodeError(
+            f"{reference}: Options is no frozen dataclass; decorate it with "
+            "@dataclasses.dataclass(frozen=True)"
+        )
     try:
         kind()
     except TypeError as error:
-        raise CodeError(f"{reference}: an option without default ({error})") from error
+        raise CodeError(f"{reference}: an option has no default ({error})") from error
     return kind
 
 
 def _table(reference: str, name: str) -> dict[str, Any]:
     table = getattr(recall(reference), name, None)
     if not isinstance(table, dict) or not table:
-        raise CodeError(f"{reference}: no dict {name} in it")
+        raise CodeError(f"{reference}: no dict {name} in it, or an empty one")
     for key in table:
         if not isinstance(key, str):
-            raise CodeError(f"{reference}: {name}[{key!r}]: its names are to be texts")
+            raise CodeError(f"{reference}: {name}[{key!r}]: its keys must be strings")
     return table
 
 
 def exported() -> str:
-    """Returns the value of `MMCL_JAX_MODULES` by which a job elsewhere finds the files.
+    """Returns the value of `MMCL_JAX_MODULES` with which another job finds the files.
 
     Paths are absolute, since a job may start in another folder.
     """
@@ -223,15 +238,15 @@ def resolve(tree: dict, stored: bool) -> tuple[dict, Any]:
     """Runs the code that a config names.
 
     Args:
-        tree: Of the whole config, unchecked.
+        tree: The whole config, unchecked.
         stored: Whether a run has stored it, so that it may run no code.
 
     Returns:
-        The config, in which hashes stand behind the names of files, and the type of
-        `method.options`. Values of wrong types are left for `fields.build`.
+        The config, with references in place of paths, and the type of `method.options`.
+        Values of wrong types are left for `fields.build` to reject.
 
     Raises:
-        ConfigError: the code cannot be run, or an option is not `field=value`.
+        ConfigError: The code cannot be run, or an option is not `field=value`.
     """
     method, data, kind = tree.get("method"), tree.get("data"), tuple[str, ...]
 
@@ -257,7 +272,7 @@ def resolve(tree: dict, stored: bool) -> tuple[dict, Any]:
 
 
 def _options(kind: Any, method: dict) -> Any:
-    """Returns the options of an own method by name, the defaults among them."""
+    """Returns all options of a user-defined method by name, with its defaults."""
     path, given = "config.method.options", method["options"]
     if isinstance(given, dict):
         return given
@@ -266,6 +281,7 @@ def _options(kind: Any, method: dict) -> Any:
         name, equals, text = pair.partition("=")
         if not equals:
             raise ConfigError(f"{path}: {pair!r} is not of the form field=value")
+        # a literal or else a text: an option is data, and never evaluated as code
         try:
             values[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

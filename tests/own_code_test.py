@@ -128,7 +128,7 @@ def test_a_wrong_option_is_named(method, options, words) -> None:
 def test_a_wrong_name_is_an_error_with_the_nearest(method: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'mine'"):
         _config(method, name="mime")
-    with pytest.raises(ConfigError, match="config.method.options: of a method in"):
+    with pytest.raises(ConfigError, match="config.method.options: only a method in"):
         resolve(to_config_dict(Config(method=MethodOptions(options=("a=1",)))))
 
 
@@ -138,8 +138,8 @@ def test_a_wrong_name_is_an_error_with_the_nearest(method: pathlib.Path) -> None
         ("x = 1\n1 / 0", r"own.py, line 2: ZeroDivisionError: division by zero"),
         ("x = 1\nimport (", r"own.py, line 2: SyntaxError: invalid syntax"),
         ("int('a' * 3)", r"own.py, line 1: ValueError"),
-        ("METHODS = {'a': 3}", r"METHODS\['a'\] is no function: 3"),
-        ("METHODS = {1: print}", r"METHODS\[1\]: its names are to be texts"),
+        ("METHODS = {'a': 3}", r"METHODS\['a'\] is 3; expected a function"),
+        ("METHODS = {1: print}", r"METHODS\[1\]: its keys must be strings"),
         ("x = 1", "no dict METHODS"),
         ("METHODS = {'ridge': print}", "the name 'ridge' is taken"),
         ("METHODS = {'a': print}\nclass Options: pass", "no frozen dataclass"),
@@ -220,7 +220,7 @@ def test_a_path_that_other_processes_would_not_find_is_refused(
     folder = tmp_path / f"a{os.pathsep}b"
     folder.mkdir()
     method.rename(folder / "mine.py")
-    with pytest.raises(ConfigError, match="stands between the paths of MMCL_JAX_MOD"):
+    with pytest.raises(ConfigError, match="separates the paths of MMCL_JAX_MOD"):
         _config(folder / "mine.py")
     assert not (tmp_path / "mark").exists()
 
@@ -266,7 +266,7 @@ def test_its_files_are_told_before_others(tmp_path: pathlib.Path) -> None:
     ("old", "new", "words"),
     [
         ('"scan": Mod', '"image": Mod', "no Modality of this name"),
-        ('"visual"', '"sonar"', "read by no tower 'sonar'"),
+        ('"visual"', '"sonar"', "names the tower 'sonar'; expected"),
         ("MODALITIES =", "OTHERS =", "no dict MODALITIES"),
     ],
 )
@@ -284,7 +284,7 @@ def test_modalities_of_a_file_are_added_all_or_none(tmp_path: pathlib.Path) -> N
         assert before == MODALITIES
     _modality(tmp_path, MODALITY + second.format('name="other"'))
     assert MODALITIES.keys() - before.keys() == {"scan", "other"}
-    with pytest.raises(ConfigError, match=r"MODALITIES\[1\]: its names are to be"):
+    with pytest.raises(ConfigError, match=r"MODALITIES\[1\]: its keys must be"):
         _modality(tmp_path, MODALITY.replace('"scan": Mod', "1: Mod"))
 
 
