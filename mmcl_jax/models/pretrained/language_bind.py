@@ -171,6 +171,7 @@ class Folded(Mapping[str, np.ndarray]):
                 ("B", (tensor.shape[0], self._rank)),
             )
         )
+        # In float32: half precision would round the small update away.
         return tensor.astype(np.float32) + self._alpha / self._rank * (up @ down)
 
     def _update(self, base: str, part: str, shape: tuple[int, int]) -> np.ndarray:

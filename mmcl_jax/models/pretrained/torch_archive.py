@@ -318,6 +318,7 @@ def _take(
             f"{culprit}: a storage of {storage.elements} x {size} bytes in an entry of "
             f"{entry.size}"
         )
+    # The product too: with strides of 0 one number can claim to be any number of them.
     reach = tensor.offset + span(shape, strides)
     if max(reach, math.prod(shape)) > storage.elements:
         raise DataError(
