@@ -1,11 +1,12 @@
-"""CLIP, OpenCLIP and SigLIP encoders on a stream from your own files, with COMM.
+"""CLIP, OpenCLIP and SigLIP encoders on a stream from user-defined files, with COMM.
 
 `python -m mmcl_jax.main --config=configs/clip.py:b16,weights=PATH_OR_REPOSITORY
---config.stream.root=DATA --workdir=runs/clip`. In front stands the size of the encoder:
-`b32`, `b16`, `l14`, `h14`, `siglip_b16` or `siglip_so400m`; `weights=` is a folder or
-a repository, such as `openai/clip-vit-base-patch16`; without it the weights are random.
-Further: `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`. `smoke` is a tiny random
-CLIP on a short procedural stream. Memory and time: docs/encoders.md.
+--config.stream.root=DATA --workdir=runs/clip`. After the colon comes the size of the
+encoder: `b32`, `b16`, `l14`, `h14`, `siglip_b16` or `siglip_so400m`. `weights=` is a
+folder or a repository, such as `openai/clip-vit-base-patch16`; without it the weights
+are random. Further arguments: `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
+`smoke` is a tiny random CLIP on a short procedural stream. Memory and time:
+docs/encoders.md.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from mmcl_jax.config import (
 )
 
 SIZES = ("b32", "b16", "l14", "h14", "siglip_b16", "siglip_so400m")
-# of the code of the papers that a method is from, for ViT-B/16 and batches of 128
+# From the code of the methods' papers, for ViT-B/16 and batches of 128.
 PUBLISHED = {
     "l2p": OptimizerOptions(learning_rate=1.5e-2),
     "dualprompt": OptimizerOptions(learning_rate=1.5e-2),

@@ -1,7 +1,8 @@
 """Ten tasks of novel concepts in five modalities, interleaved, with COMM.
 
-`python -m mmcl_jax.main --config=configs/demo.py --workdir=runs/demo`. Behind a colon:
-`smoke` for a short run, and `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
+`python -m mmcl_jax.main --config=configs/demo.py --workdir=runs/demo`. Arguments after
+a colon: `smoke` for a short run, and `method=`, `stream=`, `adapter=`, `sharing=`,
+`seed=`.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """A stream from ordinary files, with COMM.
 
 `python -m mmcl_jax.main --config=configs/folders.py --config.stream.root=DATA
---workdir=runs/mine`, with `DATA/<modality>/<dataset>/{train,test}/<class>/<file>`, for
-text `DATA/text/<dataset>/{train,test}.csv`. Behind a colon: `smoke` for a short run,
-and `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
+--workdir=runs/mine`, with `DATA/<modality>/<dataset>/{train,test}/<class>/<file>`, and
+`DATA/text/<dataset>/{train,test}.csv` for text. Arguments after a colon: `smoke` for a
+short run, and `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
 """
 
 import dataclasses

@@ -1,11 +1,12 @@
-"""LanguageBind's towers, one a modality, on a stream from your own files, with COMM.
+"""LanguageBind's towers, one a modality, on user-defined files, with COMM.
 
 `python -m mmcl_jax.main --config=configs/languagebind.py:weights=A+B+C+D
 --config.stream.root=DATA --workdir=runs/languagebind`. `weights=` are folders or
-repositories with `+` between them, one for each modality of the stream but text, such
-as `LanguageBind/LanguageBind_Image+LanguageBind/LanguageBind_Video_FT`; without it the
-weights are random. Further: `method=`, `stream=`, `adapter=`, `sharing=`, `seed=`.
-`smoke` is a tiny random encoder of the same make on a short procedural stream.
+repositories separated by `+`, one for each modality of the stream except text, such as
+`LanguageBind/LanguageBind_Image+LanguageBind/LanguageBind_Video_FT`; without it the
+weights are random. Further arguments: `method=`, `stream=`, `adapter=`, `sharing=`,
+`seed=`. `smoke` is a tiny random encoder of the same structure on a short procedural
+stream.
 
 Each modality has a tower of its own, so the level of knowledge is L2 at best: the
 modality of a sample decides its tower before anything is predicted.

@@ -1,9 +1,9 @@
 """A stream from the files that a CSV table lists, with COMM.
 
 `python -m mmcl_jax.main --config=configs/manifest.py --config.stream.path=DATA.csv
---workdir=runs/mine`; the columns are path, label, modality, split and dataset. Behind a
-colon: `smoke` for a short run, and `method=`, `stream=`, `adapter=`, `sharing=`,
-`seed=`.
+--workdir=runs/mine`; the columns are path, label, modality, split and dataset.
+Arguments after a colon: `smoke` for a short run, and `method=`, `stream=`, `adapter=`,
+`sharing=`, `seed=`.
 """
 
 import dataclasses

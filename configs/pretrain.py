@@ -1,6 +1,7 @@
 """The built-in encoder: `python -m mmcl_jax.pretrain --config=configs/pretrain.py`.
 
-About 40 minutes on 2 CPU cores. `:smoke` ends within a minute and is good for nothing.
+It takes about 40 minutes on 2 CPU cores. `:smoke` takes less than a minute and gives an
+encoder for tests only.
 """
 
 from ml_collections import ConfigDict

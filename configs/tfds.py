@@ -1,8 +1,8 @@
 """A stream from data sets that TensorFlow Datasets has prepared, with COMM.
 
 `python -m mmcl_jax.main --config=configs/tfds.py --config.stream.names=mnist,cmaterdb
---workdir=runs/mine`; `--config.stream.data_dir` says where they are. Nothing is
-downloaded. Behind a colon: `smoke` for a short run, and `method=`, `stream=`,
+--workdir=runs/mine`; `--config.stream.data_dir` is their folder. Nothing is
+downloaded. Arguments after a colon: `smoke` for a short run, and `method=`, `stream=`,
 `adapter=`, `sharing=`, `seed=`.
 """
 

@@ -1,11 +1,11 @@
 """mmcl-world v1: 20 tasks of 5 novel concepts in five modalities, with COMM.
 
 `python -m mmcl_jax.main --config=configs/world.py:method=ridge,stream=random,seed=1
---workdir=runs/world`. Behind a colon: `smoke` for a short run, and `method=`,
+--workdir=runs/world`. Arguments after a colon: `smoke` for a short run, and `method=`,
 `stream=` (`by_modality`, `interleaved`, `random`, `recurring`), `adapter=`, `sharing=`,
-`seed=`. A method has the hyper-parameters that `configs/tuned.json` holds for it, found
-on development concepts by `tuning.py`, `capacity.py`, `label_space.py` and
-`strength.py` of `configs/sweeps`; arguments and flags override them.
+`seed=`. The hyper-parameters of a method are those of `configs/tuned.json`, chosen on
+development concepts by `tuning.py`, `capacity.py`, `label_space.py` and `strength.py`
+of `configs/sweeps`; arguments and flags override them.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from mmcl_jax.config import (
 )
 
 # Chosen so that frozen zero-shot is at 50 %, joint prompts are above 75 % and no method
-# is at the ceiling; frozen since.
+# is at the ceiling; not changed since.
 STREAM = World(tasks=20, classes_per_task=5, train_per_class=16)
 TRAIN = TrainOptions(epochs=12, batch_size=32)
 
-# Sequential tuning is what happens if nothing is done against forgetting, the choice of
-# the label space included.
+# Sequential tuning is the baseline without any measure against forgetting, and a loss
+# over the classes of the task alone would be one.
 LABEL_SPACES = {"sequential": "all_seen"}
 
 TUNED = pathlib.Path(__file__).parent / "tuned.json"
@@ -40,7 +40,7 @@ def get_config(argument: str = "") -> ConfigDict:
     space = LABEL_SPACES.get(config.method.name, TRAIN.label_space)
     train = dataclasses.replace(config.train, label_space=space)
     config = with_tuned(dataclasses.replace(config, train=train), TUNED)
-    # what was asked for goes before what was found
+    # Once more, since arguments take precedence over tuned values.
     config = with_arguments(config, pairs)
     if variant == "smoke":
         config = dataclasses.replace(

@@ -98,7 +98,7 @@ def _lines(stream: Stream, findings: Findings) -> Iterator[str]:
     if findings.repeated:
         yield f"{len(findings.repeated)} samples are duplicates within one class"
     yield from _wrong(findings)
-    yield f"{findings.wrong} faults found" if findings.wrong else "no faults found"
+    yield f"faults found: {findings.wrong}" if findings.wrong else "no faults found"
 
 
 def _wrong(findings: Findings) -> Iterator[str]:

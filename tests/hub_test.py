@@ -71,7 +71,7 @@ def test_a_folder_is_itself_and_wins(offline: pathlib.Path) -> None:
         ("encoder", "did you mean 'encoders'?"),
         ("./encoders/big", "hf://org/name"),
         ("encoders/clip/x", "no such folder"),
-        ("encoders/clip.txt", "a file; give the folder that it is in, 'encoders'"),
+        ("encoders/clip.txt", "a file; give its folder, 'encoders'"),
         ("/absent/absent", "no such folder"),
         ("", "no such folder"),
         ("https://huggingface.co/org/name", "write hf://org/name"),
@@ -80,9 +80,9 @@ def test_a_folder_is_itself_and_wins(offline: pathlib.Path) -> None:
         ("hf://org/..", "hf://org/name"),
         ("hf://../name", "hf://org/name"),
         ("org/name@main", "hf://org/name"),
-        ("hf://org/name@", "'' is no name of a revision"),
-        ("hf://org/name@../../x", "'../../x' is no name of a revision"),
-        ("hf://org/name@a/../b", "'a/../b' is no name of a revision"),
+        ("hf://org/name@", "'' is not the name of a revision"),
+        ("hf://org/name@../../x", "'../../x' is not the name of a revision"),
+        ("hf://org/name@a/../b", "'a/../b' is not the name of a revision"),
         ("org/na me", "hf://org/name"),
         ("org/name\0", "hf://org/name"),
     ],
@@ -115,12 +115,12 @@ def test_a_repository_of_the_cache(offline: pathlib.Path) -> None:
     assert hub.resolve("org/name", COMMIT) == expected
     assert hub.resolve("hf://org/name@v1.0", "v1.0") == (old, "hf://org/name", OLD)
     assert hub.resolve("org/name", OLD).folder == old
-    assert "another revision" in refused("hf://org/name@v1.0", "main")
+    assert "revision in the name is not 'main'" in refused("hf://org/name@v1.0", "main")
 
 
 def test_what_is_not_in_the_cache(offline: pathlib.Path) -> None:
     message = refused("org/name")
-    assert message.startswith("hf://org/name: neither a folder here")
+    assert message.startswith("hf://org/name: neither a local folder")
     assert "HF_HUB_OFFLINE=1" in message and "give a folder" in message
     cache(offline, *SMALL)
     assert "no weights" in refused("org/name")
@@ -278,7 +278,7 @@ def test_offline_no_connection_is_tried(tmp_path: pathlib.Path) -> None:
     names = ("org/name", "org/other")
     lines, errors = _resolve(*names, home=tmp_path, HF_HUB_OFFLINE="1")
     assert lines[0] == f"{snapshot} hf://org/name {COMMIT}"
-    assert lines[1].startswith("hf://org/other: neither a folder here")
+    assert lines[1].startswith("hf://org/other: neither a local folder")
     assert len(lines) == 2
     assert "network: " not in errors
 
@@ -287,7 +287,7 @@ def test_without_a_network(tmp_path: pathlib.Path) -> None:
     lines, errors = _resolve("org/name", home=tmp_path, HF_TOKEN="secret-of-mine")
     assert "network: " in errors  # a repository was named, and it was tried
     [line] = lines
-    assert line.startswith("hf://org/name: neither a folder here")
+    assert line.startswith("hf://org/name: neither a local folder")
     assert "secret-of-mine" not in line + errors
     everything = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(b"secret-of-mine" in path.read_bytes() for path in everything)

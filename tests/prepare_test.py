@@ -71,7 +71,7 @@ def test_everything_wrong_is_found(root: pathlib.Path, tmp_path: pathlib.Path) -
     assert any("1 of 2 classes have fewer than 5" in line for line in found["remarks"])
     lines = _run(root).stdout
     assert "damaged: " in lines and "leak: " in lines and "contradiction: " in lines
-    assert lines.endswith("4 faults found\n")
+    assert lines.endswith("faults found: 4\n")
     assert "damaged.png" in (tmp_path / "page.html").read_text()
 
 

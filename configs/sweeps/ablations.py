@@ -1,11 +1,11 @@
-"""What each part of COMM is worth: one part changed at a time, three orders each.
+"""Ablations of COMM: one part changed at a time, three orders each.
 
 `python launch/sweep.py --sweep=configs/sweeps/ablations.py --out=runs/ablations`. Every
-row is `comm` but for the values beside its name; differences are to `comm` itself. The
-streams are of development concepts, scored by validation draws, so that defaults may
-follow from the table: of the streams that methods are compared on, nothing is seen.
-Behind a colon: `smoke` for a short run of one variant; `groups=` chooses among the keys
-of `ABLATIONS`, with `+` between several.
+row is `comm` except for the values beside its name; differences are to `comm` itself.
+The streams are of development concepts, scored by validation draws, so that defaults
+may follow from the table: nothing of the streams on which methods are compared is seen.
+Arguments after a colon: `smoke` for a short run of one variant; `groups=` chooses among
+the keys of `ABLATIONS`, separated by `+`.
 """
 
 import itertools
@@ -22,7 +22,7 @@ Variants = dict[str, dict[str, Any]]
 
 
 def _switch(option: str, *values: Any) -> Variants:
-    """Returns a variant for each value of a switch of COMM."""
+    """Returns a variant for each value of an option of COMM."""
     return {f"{option}={v}": {f"method.comm.{option}": v} for v in values}
 
 
@@ -30,7 +30,7 @@ LATEST = {"method.comm.aggregation": "latest"}
 NO_PENALTY = {"method.comm.self_regularization": None}
 GRADIENT = {"method.comm.realignment": "gradient"}
 ABLATIONS: dict[str, Variants] = {
-    # mean over snapshots, penalty, both (the base) or neither
+    # Mean over snapshots, penalty, both (the base) or neither.
     "within": {
         "no aggregation": LATEST,
         "no penalty": NO_PENALTY,
@@ -45,7 +45,8 @@ ABLATIONS: dict[str, Variants] = {
     "warm start": _switch("warm_start", False),
     "relevance": _switch("relevance", "two_stage", "joint"),
     "granularity": _switch("granularity", "task", "modality"),
-    # the discriminant pools them, so it is draws that show it: see realignment=gradient
+    # The discriminant pools covariances, so that only the draws of gradient
+    # re-alignment depend on their form.
     "covariance": {
         f"realignment=gradient {name}": GRADIENT | values
         for name, values in _switch(
@@ -64,16 +65,16 @@ ABLATIONS: dict[str, Variants] = {
         for length, layers in itertools.product((2, 8, 16), (1, 3, None))
     },
 }
-# all 36 development concepts
+# All 36 development concepts.
 STREAM = {
     "stream.concepts": "development",
     "stream.evaluate_on": "validation",
     "stream.tasks": 12,
     "stream.classes_per_task": 3,
 }
-# the order of the tasks is the last of them: `comm` itself is run in the others too
+# The last ablation is the order of tasks: `comm` itself is also run in the others.
 ORDER, OTHER_ORDERS = "interleaved", ("by_modality", "random", "recurring")
-# who takes part in a blend matters where a modality is learnt before others are met
+# Which modalities a blend has matters if one is learnt before others are met.
 SUPPORT = "mix_support=seen_when_last_trained"
 
 

@@ -1,11 +1,11 @@
-"""How much a method trains, draws or smooths: three values of one size of each.
+"""The capacity of each method: three values of one of its sizes.
 
 `python launch/sweep.py --sweep=configs/sweeps/capacity.py --out=runs/capacity
---choose=configs/tuned.json`, after `configs/sweeps/tuning.py`. What forgets less since
-it is smaller shows it on many tasks, not on two. So these are all the development
-concepts, scored by validation draws: of the streams that methods are compared on,
-nothing is seen. Behind a colon: `smoke` for a short run; `methods=` and `seeds=`, with
-`+` between several, for instance `methods=comm+joint,seeds=0+1`.
+--choose=configs/tuned.json`, after `configs/sweeps/tuning.py`. That a smaller method
+forgets less shows on many tasks, not on two. So these are all the development concepts,
+scored by validation draws: nothing of the streams on which methods are compared is
+seen. Arguments after a colon: `smoke` for a short run; `methods=` and `seeds=`,
+separated by `+`, for instance `methods=comm+joint,seeds=0+1`.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from mmcl_jax.sweeps.runs import Sweep, search
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
 KIND, LENGTH = "method.adapter.kind", "method.adapter.length"
-# the default first: it stays where several are equally good
+# The default comes first: it is kept if several are equally good.
 ADAPTERS = {
     "8 prompts": {KIND: "deep_prompts", LENGTH: 8},
     "2 prompts": {KIND: "deep_prompts", LENGTH: 2},
@@ -30,7 +30,7 @@ SIZES = {
     "l2p": ("length", (10, 5, 2)),
     "dualprompt": ("expert_length", (5, 2, 20)),
     "coda_prompt": ("length", (4, 2, 8)),
-    # of its covariances: the smaller, the less of a test sample resembles any stage
+    # Shrinkage of its covariances: the smaller, the fewer test samples match a stage.
     "diki": ("shrinkage", (0.01, 0.1, 0.5)),
     "cmcl": ("input_threshold", (0.1, 0.03, 0.3)),
     "ranpac": ("width", (2000, 1000, 4000)),

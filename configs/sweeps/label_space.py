@@ -1,12 +1,12 @@
-"""Which classes the training loss is over: those of the task, or all met so far.
+"""The classes of the training loss: those of the task, or all met so far.
 
 `python launch/sweep.py --sweep=configs/sweeps/label_space.py --out=runs/label_space
 --choose=configs/tuned.json`, after `configs/sweeps/capacity.py` and on the same
-development concepts, scored by validation draws: of the streams that methods are
-compared on, nothing is seen. A loss over the classes of the task alone disturbs old
-tasks less; one over all classes met tells old classes from new ones. Behind a colon:
-`smoke` for a short run; `methods=` and `seeds=`, with `+` between several, for instance
-`methods=ewc+lwf,seeds=0+1`.
+development concepts, scored by validation draws: nothing of the streams on which
+methods are compared is seen. A loss over the classes of the task alone disturbs old
+tasks less; one over all classes met separates old classes from new ones. Arguments
+after a colon: `smoke` for a short run; `methods=` and `seeds=`, separated by `+`, for
+instance `methods=ewc+lwf,seeds=0+1`.
 """
 
 import pathlib
@@ -16,10 +16,10 @@ from mmcl_jax.sweeps.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
-# the default first: it stays where both are equally good
+# The default comes first: it is kept if both are equally good.
 LABEL_SPACES = ("task", "all_seen")
-# `sequential` is over all classes by its part in the benchmark, and `joint` has but one
-# task; the others train nothing
+# As the benchmark's baseline, `sequential` uses all classes; `joint` has only one task;
+# the other methods train nothing.
 METHODS = (
     *("comm", "s_prompts", "lwf", "zscl", "ewc", "er", "derpp", "slca"),
     *("l2p", "dualprompt", "coda_prompt", "diki", "cmcl", "linear_probe"),

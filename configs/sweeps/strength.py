@@ -1,11 +1,11 @@
-"""How strongly a method holds on to what it has learnt: three values each.
+"""The strength of each method's regularization against forgetting: three values each.
 
 `python launch/sweep.py --sweep=configs/sweeps/strength.py --out=runs/strength
 --choose=configs/tuned.json`, after `configs/sweeps/label_space.py`, since a loss that
-changes old classes more needs more to hold them. On the same development concepts,
-scored by validation draws: of the streams that methods are compared on, nothing is
-seen. Behind a colon: `smoke` for a short run; `methods=` and `seeds=`, with `+` between
-several, for instance `methods=ewc+lwf,seeds=0+1`.
+changes old classes more needs a stronger regularization. On the same development
+concepts, scored by validation draws: nothing of the streams on which methods are
+compared is seen. Arguments after a colon: `smoke` for a short run; `methods=` and
+`seeds=`, separated by `+`, for instance `methods=ewc+lwf,seeds=0+1`.
 """
 
 import pathlib
@@ -15,14 +15,14 @@ from mmcl_jax.sweeps.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
-# the default first: it stays where several are equally good
+# The default comes first: it is kept if several are equally good.
 STRENGTHS = {
     "comm": ("self_regularization", (1.0, 0.3, 3.0)),
     "lwf": ("weight", (1.0, 0.3, 3.0)),
     "zscl": ("weight", (1.0, 0.3, 3.0)),
     "ewc": ("weight", (1e2, 1e4, 1e6)),
     "derpp": ("logit_weight", (0.3, 0.1, 1.0)),
-    # of the adapters' updates: the smaller, the less they move
+    # Factor of the adapters' updates: the smaller, the less adapters change.
     "slca": ("slow_rate", (0.1, 0.03, 0.3)),
 }
 

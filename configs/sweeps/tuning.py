@@ -1,12 +1,12 @@
-"""The one hyper-parameter of every method that matters most, four values of each.
+"""The most important hyper-parameter of every method: four values each.
 
 `python launch/sweep.py --sweep=configs/sweeps/tuning.py --out=runs/tuning
 --choose=configs/tuned.json`. Chosen on the first two tasks of a stream of development
-concepts, scored by validation draws: of the streams that methods are compared on,
-nothing is seen. Every method has as many values, `joint` too: of the learning rate
-where something is trained, of the regularization of closed forms. Behind a colon:
-`smoke` for a short run; `methods=` and `seeds=`, with `+` between several, for instance
-`methods=l2p+ridge,seeds=0+1+2`.
+concepts, scored by validation draws: nothing of the streams on which methods are
+compared is seen. Every method, `joint` included, has equally many values: of the
+learning rate if something is trained, or of the regularization of closed forms.
+Arguments after a colon: `smoke` for a short run; `methods=` and `seeds=`, separated by
+`+`, for instance `methods=l2p+ridge,seeds=0+1+2`.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ from mmcl_jax.sweeps.runs import Sweep, search
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
-# the default first: it stays where several are equally good
+# The default comes first: it is kept if several are equally good.
 LEARNING_RATES = ("train.optimizer.learning_rate", (3e-3, 1e-3, 1e-2, 3e-2))
 CLOSED_FORMS = {
     "ridge": ("method.ridge.regularization", (1e-3, 1e-4, 1e-2, 1e-1)),
@@ -27,7 +27,7 @@ CLOSED_FORMS = {
 }
 NOTHING_TO_TUNE = ("zero_shot", "ncm")
 
-# sizes are the next step, in capacity.py
+# Sizes are chosen in the next step, by capacity.py.
 PROMPTS = {"method.adapter.kind": "deep_prompts", "method.adapter.length": 8}
 DATA = {"stream.concepts": "development", "stream.evaluate_on": "validation"}
 STREAM = {"stream.tasks": 5, "stream.first_tasks": 2}

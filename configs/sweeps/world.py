@@ -1,8 +1,8 @@
 """Every method on the four streams of mmcl-world v1, three orders and seeds each.
 
-`python launch/sweep.py --sweep=configs/sweeps/world.py --out=runs/world`. Behind a
-colon: `smoke` for two methods on a short stream; `methods=`, `streams=` and `seeds=`
-choose among them, with `+` between several, for instance
+`python launch/sweep.py --sweep=configs/sweeps/world.py --out=runs/world`. Arguments
+after a colon: `smoke` for two methods on a short stream; `methods=`, `streams=` and
+`seeds=` choose among them, separated by `+`, for instance
 `methods=comm+ridge,seeds=0+1`.
 """
 
@@ -14,7 +14,7 @@ from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps.runs import Sweep, grid
 
-# rows of the table that are not a method with its defaults
+# Rows of the table that are not a method with its defaults.
 VARIANTS = {"sequential_shared": ("sequential", {"method.sharing": "shared"})}
 
 WORLD = pathlib.Path(__file__).parents[1] / "world.py"

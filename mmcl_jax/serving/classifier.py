@@ -282,6 +282,7 @@ class Classifier:
             raise DataError(f"{source}: its modality cannot be recognized; give it")
         if unknown := self._unknown(modality):
             raise DataError(f"{source}: {unknown}")
+        # One id for all: this decoder has no memory in which ids could be mistaken.
         return modality, self.run.decoder(Record(reference, 0, 0), modality)
 
     def _embed(self, group: _Group) -> np.ndarray:

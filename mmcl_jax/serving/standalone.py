@@ -120,6 +120,7 @@ def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--out: {folder} exists and is not an empty folder")
+    # Everything that can fail comes before the folder, so that no partial one remains.
     try:
         compiled = program(classifier, modality).serialize()
     except ImportError as error:

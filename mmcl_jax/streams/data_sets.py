@@ -269,6 +269,7 @@ def _split(
             f"{data_set.source}: class {name!r} has only one training sample, "
             "and another is needed to score with; add samples"
         )
+    # Moved so that at least one sample is on either side.
     limit = min(max(fraction, np.nextafter(min(draws), 2)), max(draws))
     pairs = list(zip(draws, references, strict=True))
     return [r for d, r in pairs if d >= limit], [r for d, r in pairs if d < limit]

@@ -151,6 +151,7 @@ class _Batches:
         return num_batches(len(self._records), self._batch_size)
 
     def records(self, index: int) -> list[Record]:
+        # Rows of a process are contiguous, so that all shards in order are the batch.
         shard, count = self._shard
         rows = self._batch_size // count
         start = index * self._batch_size + shard * rows
@@ -248,7 +249,7 @@ def epoch(
             f"({error}); remove that file, or lower config.data.worker_processes"
         ) from error
     finally:
-        iterator.close()
+        iterator.close()  # a consumer that stops early must not leave workers running
 
 
 def _read(
@@ -285,6 +286,7 @@ def _end_with(run: multiprocessing.process.BaseProcess) -> None:
 def _lookup(queries: Queries | None, ids: np.ndarray) -> np.ndarray:
     if queries is None:
         return np.zeros((len(ids), 0), np.float32)
+    # Padding has id -1: it looks up any row, which is then replaced by zeros.
     if isinstance(queries, np.ndarray):
         known = (ids >= 0) & (ids < len(queries))
         found = queries[np.where(known, ids, 0)]

@@ -116,6 +116,7 @@ class RecordReference:
         if modality.name == "text":
             return value.decode("utf-8", "replace")
         source = self.describe()
+        # Decoders take paths; this way a record passes the same checks as a file.
         with tempfile.NamedTemporaryFile(suffix=modality.suffixes[0]) as file:
             file.write(value)
             file.flush()
@@ -189,7 +190,7 @@ def _data_set(root: pathlib.Path, name: str, train: str, test: str) -> DataSet:
                 reference = RecordReference(str(folder), full, split, index, content)
                 classes.setdefault(opened.names[label], []).append(reference)
         parts[part] = classes
-    # a data set's name has no slash in it
+    # The name of a data set must not contain a slash.
     path = f"{modality}/{'-'.join(full.split('/')[:-1])}"
     return DataSet(str(folder), path, MODALITIES[modality], parts)
 

@@ -1,4 +1,4 @@
-"""Published encoders: finding, reading and writing them; one file a layout."""
+"""Published encoders: finding, reading and writing them; one module for each layout."""
 
 from mmcl_jax.models.pretrained.loading import Encoder as Encoder
 from mmcl_jax.models.pretrained.loading import is_here as is_here

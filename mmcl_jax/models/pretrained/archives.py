@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 from mmcl_jax.errors import DataError
 
-# 40,000 entries and more; a hundred times as much memory is needed for them
+# Room for 40,000 entries; `zipfile` takes a hundred times as much memory for them.
 _MAX_DIRECTORY_BYTES = 4 * 2**20
 
 
 class Entry(NamedTuple):
-    """Where the bytes of an entry are.
+    """The place of an entry's bytes.
 
     Attributes:
-        path: of the archive.
-        offset: of the first byte in the archive.
-        stored: bytes in the archive.
-        size: bytes of the content.
+        path: Path of the archive.
+        offset: Offset of the first byte in the archive.
+        stored: Number of bytes in the archive.
+        size: Number of bytes of the content.
         crc: CRC-32 of the content.
-        is_deflated: whether it is compressed.
+        is_deflated: Whether the content is compressed.
     """
 
     path: pathlib.Path
@@ -32,11 +32,11 @@ class Entry(NamedTuple):
     is_deflated: bool
 
     def start(self, most: int) -> bytes:
-        """Returns the first `most` bytes of the content, or all if it is shorter."""
+        """Returns the first `most` bytes of the content, or all of a shorter one."""
         most = min(most, self.size)
         with self.path.open("rb") as file:
             file.seek(self.offset)
-            # deflation makes what it cannot compress a little longer
+            # Deflation makes incompressible data a little longer.
             data = file.read(min(self.stored, most + most // 1000 + 4096))
         if self.is_deflated:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(most, 1))
@@ -46,16 +46,19 @@ class Entry(NamedTuple):
         """Returns the content.
 
         Raises:
-            ValueError: it is not what was put in.
+            ValueError: The checksum of the content is wrong.
         """
         content = self.start(self.size)
         if len(content) != self.size or zlib.crc32(content) != self.crc:
-            raise ValueError("the checksum is another one")
+            raise ValueError("the checksum is wrong; the file is damaged")
         return content
 
 
 class _BoundedReads(io.FileIO):
-    """A file of which `zipfile` cannot read a directory of any size at once."""
+    """A file that refuses `zipfile` a directory of unlimited size.
+
+    `zipfile` reads the whole directory at once, and its size is taken from the file.
+    """
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MAX_DIRECTORY_BYTES:
@@ -67,12 +70,12 @@ class _BoundedReads(io.FileIO):
 
 
 def read_directory(path: pathlib.Path) -> dict[str, Entry]:
-    """Returns the entries of an archive by their names; none of them is read.
+    """Returns the entries of an archive by name; none of them is read.
 
     Raises:
-        DataError: the directory is too large or names an entry twice; an entry is
-            compressed in another way than by deflation, or reaches beyond the end.
-        zipfile.BadZipFile: the file is no archive, or damaged.
+        DataError: The directory is too large or names an entry twice; an entry is
+            compressed by another method than deflation, or reaches beyond the end.
+        zipfile.BadZipFile: The file is not an archive, or is damaged.
     """
     entries = {}
     with _BoundedReads(path) as file, zipfile.ZipFile(file) as archive:
@@ -80,11 +83,13 @@ def read_directory(path: pathlib.Path) -> dict[str, Entry]:
         for info in archive.infolist():
             name = info.filename
             if name in entries:
-                raise DataError(f"{path}: two entries of the name {name!r}")
+                raise DataError(f"{path}: two entries are named {name!r}")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise DataError(f"{path}: entry {name!r} is compressed in another way")
+                raise DataError(
+                    f"{path}: entry {name!r} is compressed, but not deflated"
+                )
             is_deflated = info.compress_type == zipfile.ZIP_DEFLATED
-            with archive.open(info):  # compares its headers with one another
+            with archive.open(info):  # checks that both headers of the entry agree
                 pass
             file.seek(info.header_offset + 26)
             lengths = file.read(4)  # of the name and of the extra field, two bytes each

@@ -1,4 +1,4 @@
-"""SigLIP encoders as big_vision stores them, in one `.npz` without a config."""
+"""SigLIP encoders in the layout of big_vision: one `.npz` file without a config."""
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.models.pretrained.layout import (
@@ -13,7 +13,7 @@ from mmcl_jax.models.pretrained.layout import (
 from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec, siglip
 
 UNUSED = ("params/b",)
-# pixels between -1 and 1
+# Pixels are scaled to [-1, 1].
 PIXELS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGE, _TEXT = "params/img/Transformer/", "params/txt/Encoder_0/"
 _HEAD = "params/img/MAPHead_0/"
@@ -22,10 +22,10 @@ _EPSILON = 1e-6
 
 
 def spec(tensors: Tensors, path: str) -> EncoderSpec:
-    """Returns the shape of an encoder, which the shapes of its tensors tell.
+    """Returns the shape of an encoder, derived from the shapes of its tensors.
 
     Raises:
-        DataError: tensors that are needed for that are missing.
+        DataError: Required tensors are missing.
     """
     try:
         kernel = tensors["params/img/embedding/kernel"].shape
@@ -71,10 +71,10 @@ def _block(tensors: Tensors, at: str) -> str:
 
 
 def layout(spec: EncoderSpec, tensors: Tensors) -> Layout:
-    """Returns the layout; blocks are one by one, or stacked as a scan leaves them."""
+    """Returns the layout; blocks are stored separately, or stacked by a scan."""
     heads, text = spec.tower("visual").heads, "params/txt/"
     return {
-        # (p, p, 3, w): channels come first in a row of ours
+        # (p, p, 3, w); in a row of our matrix channels come first.
         "visual/patch": Rule(("params/img/embedding/kernel",), _patch_form(spec)),
         "visual/patch_bias": Rule(("params/img/embedding/bias",)),
         "visual/positions": Rule(("params/img/pos_embedding",), ONE_IN_FRONT),

@@ -1,4 +1,4 @@
-"""Fields of the JSON files that come with an encoder, checked one by one."""
+"""Checked access to fields of the JSON files that come with an encoder."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ RANGES = {
     "lora_alpha": Range(0, 1e6),
     "sample_rate": Range(1000, 192_000),
     "audio_sample_rate": Range(1000, 192_000),
-    # a frame of the spectrogram at least
+    # At least a frame of the spectrogram.
     "audio_seconds": Range(0.025, 120),
     "audio_mean": _ANY,
     "audio_std": _SCALE,
@@ -57,12 +57,12 @@ RANGES = {
     "std": _SCALE,
     "image_std": _SCALE,
 }
-# by the names that published configs use
+# By the names in published configs.
 _ACTIVATIONS = {name: name for name in ACTIVATIONS} | {"gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def section(config: Section, name: str) -> Section:
-    """Returns a block of fields; raises `ValueError` where there is none."""
+    """Returns a block of fields; raises `ValueError` if there is none."""
     value = _take(config, name)
     if not isinstance(value, dict):
         raise ValueError(f"field {name!r}: {value!r} is not a block")
@@ -73,7 +73,8 @@ def integer(config: Section, name: str) -> int:
     """Returns a whole number within the range of its name.
 
     Raises:
-        ValueError: it is missing, of another type or out of range; so do all below.
+        ValueError: The field is missing, of another type or out of range; this also
+            holds for all functions below.
     """
     return _checked(_take(config, name), (int,), name)
 

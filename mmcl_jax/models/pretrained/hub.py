@@ -1,9 +1,9 @@
 """Finds the folder of an encoder: on this machine, or on the Hugging Face Hub.
 
-The Hub is asked only for a name that is no folder here. `huggingface_hub` keeps what it
-fetched and then needs no network; the variables it knows apply: with HF_HUB_OFFLINE=1
-nothing but its cache is looked at, HF_HOME says where that is, and HF_TOKEN opens
-private repositories.
+The Hub is contacted only for a name that is not a local folder. `huggingface_hub`
+caches what it downloads and then needs no network. Its environment variables apply:
+HF_HUB_OFFLINE=1 restricts it to the cache, HF_HOME is the folder of the cache, and
+HF_TOKEN gives access to private repositories.
 """
 
 import difflib
@@ -19,13 +19,13 @@ _SCHEME = "hf://"
 _REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
 
-# no code, no weights
+# Files other than weights; code is never downloaded.
 _SMALL_FILES = (
     *("config.json", "open_clip_config.json", "preprocessor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "spiece.model"),
 )
-# by library, the best first; the last pattern of a format is that of its shards
+# Weights by library, the preferred format first; the last pattern matches shards.
 _TRANSFORMERS = (
     ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin"),
@@ -38,9 +38,9 @@ class Source(NamedTuple):
     """Where an encoder was found.
 
     Attributes:
-        folder: on this machine.
-        source: the name of the repository with `hf://`, or the folder as it was named.
-        revision: hash of the commit; None for a folder.
+        folder: Folder on this machine.
+        source: Name of the repository with `hf://`, or the folder as it was given.
+        revision: Hash of the commit; None for a folder.
     """
 
     folder: pathlib.Path
@@ -49,24 +49,24 @@ class Source(NamedTuple):
 
 
 def resolve(name: str, revision: str | None = None) -> Source:
-    """Returns the folder of an encoder; fetches it if it is a repository's.
+    """Returns the folder of an encoder; downloads a repository.
 
     Args:
-        name: a folder, which always wins; or `org/name`, `hf://org/name` or
-            `hf://org/name@revision`, a repository.
-        revision: a branch, a tag or the hash of a commit; None = the main branch.
+        name: A folder, which takes precedence; or a repository: `org/name`,
+            `hf://org/name` or `hf://org/name@revision`.
+        revision: A branch, a tag or the hash of a commit; None: the main branch.
 
     Raises:
-        DataError: there is no such folder and no such repository, or it can neither be
-            reached nor is in the cache, or holds no weights; the message says what to
-            do.
+        DataError: There is neither such a folder nor such a repository, or the
+            repository is neither reachable nor in the cache, or it holds no weights;
+            the message names the remedy.
     """
     folder = pathlib.Path(name)
     if folder.is_dir():
         if revision is not None:
             raise DataError(
-                f"{name}: a folder here, of which there is no revision {revision!r}; "
-                f"leave it out, or write {_SCHEME}{name}"
+                f"{name}: a local folder, which has no revision {revision!r}; leave it "
+                f"out, or write {_SCHEME}{name}"
             )
         return Source(folder, name, None)
     repository, at, named = name.removeprefix(_SCHEME).partition("@")
@@ -74,23 +74,25 @@ def resolve(name: str, revision: str | None = None) -> Source:
     if not is_repository or (at and not name.startswith(_SCHEME)):
         raise DataError(f"{name}: {_explain(name)}")
     if at and revision not in (None, named):
-        raise DataError(f"{name}: another revision than {revision!r}; name one of them")
+        raise DataError(
+            f"{name}: the revision in the name is not {revision!r}; give one of them"
+        )
     wanted = named if at else revision
     if wanted is not None and (not _REVISION.fullmatch(wanted) or ".." in wanted):
-        raise DataError(f"{name}: {wanted!r} is no name of a revision")
+        raise DataError(f"{name}: {wanted!r} is not the name of a revision")
     folder = _fetch(repository, wanted)
     return Source(folder, f"{_SCHEME}{repository}", folder.name)
 
 
 def find_weights(folder: pathlib.Path) -> pathlib.Path:
-    """Returns the one file of weights in a folder, or the index of several.
+    """Returns the file of weights in a folder, or the index of several.
 
-    Of those with the names that transformers or OpenCLIP give them, whichever the
-    folder's config belongs to, safetensors are preferred; otherwise it is the only file
-    that weights can be in.
+    Among files with the names of transformers or OpenCLIP, depending on the config in
+    the folder, safetensors are preferred; otherwise it is the only file whose suffix is
+    that of weights.
 
     Raises:
-        DataError: there is none, or one cannot tell which.
+        DataError: There is no such file, or the choice is ambiguous.
     """
     for names in _formats(folder):
         for name in names:
@@ -109,8 +111,8 @@ def find_weights(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _formats(folder: pathlib.Path) -> tuple[tuple[str, ...], ...]:
-    """Returns the patterns of weights, by what the configs in the folder are of."""
-    # repositories of timm hold another model of its own, next to OpenCLIP's
+    """Returns the patterns of weights, by the libraries of the folder's configs."""
+    # Repositories of timm also hold a model of timm's own, next to that of OpenCLIP.
     if (folder / "open_clip_config.json").is_file() and (
         not (folder / "config.json").is_file()
         or "model_type" not in read_json(folder / "config.json")
@@ -132,7 +134,7 @@ def _fetch(repository: str, revision: str | None) -> pathlib.Path:
         )
     formats = _formats(folder)
     for names in formats:
-        # the commit that was found first: a branch may have moved since
+        # From the commit of the small files: the branch may have moved since.
         _download(repository, folder.name, named, names)
         if any((folder / name).is_file() for name in names):
             return folder
@@ -146,7 +148,7 @@ def _fetch(repository: str, revision: str | None) -> pathlib.Path:
 def _download(
     repository: str, revision: str | None, named: str, patterns: tuple[str, ...]
 ) -> pathlib.Path:
-    # reads its variables when it is imported, and takes long
+    # Imported late: it reads its environment variables then, and takes long.
     import huggingface_hub
 
     try:
@@ -154,26 +156,26 @@ def _download(
             repository,
             revision=revision,
             allow_patterns=list(patterns),
-            # of the environment alone: none that a login left on the disk
+            # Only from the environment, not from an earlier login on this machine.
             token=os.environ.get("HF_TOKEN") or False,
         )
-    except Exception as error:  # of the library, of its client, of the disk
+    except Exception as error:  # of the library, its HTTP client or the disk
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{_SCHEME}{named}: neither a folder here, nor a repository that can be "
-            f"fetched ({type(error).__name__}: {reason}); check the name, download it "
-            "where there is a network and run with HF_HUB_OFFLINE=1, or give a folder"
+            f"{_SCHEME}{named}: neither a local folder nor a repository that can be "
+            f"downloaded ({type(error).__name__}: {reason}); check the name, download "
+            "it on a network and run with HF_HUB_OFFLINE=1, or give a folder"
         ) from error
     return pathlib.Path(folder)
 
 
 def _explain(name: str) -> str:
-    """Says what is wrong with what is neither a folder nor a repository's name."""
+    """Returns why a name is neither that of a folder nor that of a repository."""
     path = pathlib.Path(name)
     if path.is_file():
-        return f"a file; give the folder that it is in, {str(path.parent)!r}"
+        return f"a file; give its folder, {str(path.parent)!r}"
     if "://" in name and not name.startswith(_SCHEME):
-        return f"no folder, and nothing that is fetched; write {_SCHEME}org/name"
+        return f"neither a folder nor a repository; write {_SCHEME}org/name"
     if not name.startswith(_SCHEME) and path.parent.is_dir():
         folders = [each.name for each in path.parent.iterdir() if each.is_dir()]
         if near := difflib.get_close_matches(path.name, folders, 1):

@@ -31,10 +31,10 @@ BLOCK = BlockNames(
     mlp_in="mlp.fc1.",
     mlp_out="mlp.fc2.",
 )
-# buffers of older files, and what only the loss of pre-training adds
+# Buffers of older files, and a bias that only the loss of pre-training uses.
 UNUSED = ("*embeddings.position_ids", "logit_bias")
 
-# What the classes of the format take for a field that a file leaves out.
+# Defaults of the library's classes for fields that a file leaves out.
 _TRUNK = {"num_hidden_layers": 12, "intermediate_size": 3072, "hidden_size": 768}
 _CLIP_TRUNK = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _SIGLIP_TRUNK = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
@@ -59,15 +59,15 @@ SIGLIP_TEXT = {
     "max_position_embeddings": 64,
     "eos_token_id": 49407,
 }
-# of OpenAI's first configs; the published weights end sentences with the highest id
+# In the first configs of OpenAI, whose weights end sentences with the highest id.
 _WRONG_END_TOKEN = 2
 
 
 def clip_spec(config: Section) -> EncoderSpec:
-    """Returns the shape that the `config.json` of a `CLIPModel` says.
+    """Returns the shape of an encoder from the `config.json` of a `CLIPModel`.
 
     Raises:
-        ValueError: a field is of another type or out of range; names it.
+        ValueError: A field is of another type or out of range; the message names it.
     """
     vision = clip_block(config, "vision_config", CLIP_VISION)
     text = clip_block(config, "text_config", CLIP_TEXT)
@@ -78,9 +78,9 @@ def clip_spec(config: Section) -> EncoderSpec:
 def clip_block(config: Section, name: str, defaults: Section) -> Section:
     """Returns a block of a CLIP config with all fields.
 
-    Configs of 2022 have it once more under the name with `_dict` behind it. As in
-    transformers that one wins, and so does what its class takes for a field that it
-    leaves out.
+    Configs of 2022 repeat the block under its name with the suffix `_dict`. As in
+    transformers that block takes precedence, and so do the defaults of the fields that
+    it leaves out.
     """
     older = f"{name}_dict"
     if config.get(older) is None:
@@ -110,10 +110,10 @@ def clip_text(config: Section) -> TextSpec:
 
 
 def siglip_spec(config: Section) -> EncoderSpec:
-    """Returns the shape that the `config.json` of a `SiglipModel` says.
+    """Returns the shape of an encoder from the `config.json` of a `SiglipModel`.
 
     Raises:
-        ValueError: a field is of another type or out of range; names it.
+        ValueError: A field is of another type or out of range; the message names it.
     """
     vision = SIGLIP_VISION | fields.section(config, "vision_config")
     text = SIGLIP_TEXT | fields.section(config, "text_config")
@@ -160,7 +160,7 @@ def clip_layout(spec: EncoderSpec) -> Layout:
 
 
 def clip_visual_layout(ours: str, spec: EncoderSpec) -> Layout:
-    """Returns the layout of a tower as `CLIPVisionModelWithProjection` has it."""
+    """Returns the layout of the tower of a `CLIPVisionModelWithProjection`."""
     reader, at = spec.reader(ours), "vision_model.embeddings."
     assert isinstance(reader, VisualSpec)
     return {
@@ -168,7 +168,7 @@ def clip_visual_layout(ours: str, spec: EncoderSpec) -> Layout:
         f"{ours}/class": Rule((f"{at}class_embedding",)),
         f"{ours}/positions": Rule((f"{at}position_embedding.weight",)),
         f"{ours}/projection": Rule(("visual_projection.weight",), TORCH_LINEAR),
-        # the layout's own spelling
+        # Spelt like this in the published files.
         **norm(f"{ours}/pre_norm", "vision_model.pre_layrnorm."),
         **norm(f"{ours}/post_norm", "vision_model.post_layernorm."),
         **blocks(ours, "vision_model.encoder.layers.{}.", BLOCK),
@@ -176,7 +176,7 @@ def clip_visual_layout(ours: str, spec: EncoderSpec) -> Layout:
 
 
 def clip_text_layout(ours: str) -> Layout:
-    """Returns the layout of a tower as `CLIPTextModelWithProjection` has it."""
+    """Returns the layout of the tower of a `CLIPTextModelWithProjection`."""
     return {
         **_sentences(ours),
         f"{ours}/projection": Rule(("text_projection.weight",), TORCH_LINEAR),

@@ -1,4 +1,4 @@
-"""ImageBind's file: towers of several modalities in one state dictionary.
+"""ImageBind: towers of several modalities in one state dictionary.
 
 Its weights are licensed CC-BY-NC-SA 4.0, not for commercial use.
 """
@@ -36,7 +36,7 @@ _BLOCK = BlockNames(
     mlp_in="mlp.fc1.",
     mlp_out="mlp.fc2.",
 )
-# which no tensor tells
+# No tensor has a shape that depends on these.
 HEADS = {"vision": 16, "text": 16, "audio": 12, "depth": 8}
 _STRIDES = {"audio": 10}
 _SIZES = {"vision": (224, 224), "audio": (128, 204), "depth": (224, 224)}
@@ -51,16 +51,16 @@ def spec(
     path: str,
     config: Section,
 ) -> EncoderSpec:
-    """Returns the shape of an encoder, which the shapes of its tensors tell.
+    """Returns the shape of an encoder, derived from the shapes of its tensors.
 
     Args:
-        tensors: of the file.
-        path: of it, for messages.
-        config: may hold what no tensor tells, if it is not as in the published file:
+        tensors: Tensors of the file.
+        path: Path of the file, for messages.
+        config: Values that no tensor shows, if they differ from the published file:
             `heads` and `sizes` (height, width) by tower.
 
     Raises:
-        DataError: tensors that are needed for that are missing.
+        DataError: Required tensors are missing.
     """
     heads = HEADS | fields.section({"heads": {}} | config, "heads")
     sizes = _SIZES | {
@@ -135,12 +135,12 @@ def _stem(name: str) -> str:
 
 
 def _patch(name: str) -> str:
-    # a still is made a clip by the first step of the vision stem
+    # In the vision stem a first step makes a clip of a picture.
     return f"{_stem(name)}.proj{'.1' if name == 'vision' else ''}.weight"
 
 
 def inputs(spec: EncoderSpec, tokenizer: TokenizerSpec) -> InputSpec:
-    """Returns what an encoder is fed, by the constants of ImageBind's transforms."""
+    """Returns the input of an encoder, with the constants of ImageBind's transforms."""
     audio, vision = spec.reader("audio"), spec.reader("vision")
     assert isinstance(audio, VisualSpec) and isinstance(vision, VisualSpec)
     return InputSpec(

@@ -1,4 +1,4 @@
-"""What an encoder wants to be fed, by the files that come with it."""
+"""The input of an encoder, read from the files that come with it."""
 
 import pathlib
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from mmcl_jax.models.specs import TextSpec
 
 Pixels = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-# for encoders that read pictures alone: how clips, sounds and depth are drawn for them
+# How clips, sounds and depth are rendered for encoders that read only pictures.
 _DRAWN: Section = {
     "frames": 8,
     "sample_rate": 16000,
@@ -27,7 +27,7 @@ _BICUBIC = 3
 PROCESSOR = "preprocessor_config.json"
 
 
-# constants of its transforms
+# Constants of CLIP's transforms.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -41,19 +41,19 @@ def drawn(
     block: Section | None = None,
     **changes: Any,
 ) -> InputSpec:
-    """Returns what an encoder is fed that takes everything but text for pictures.
+    """Returns the input of an encoder that reads everything but text as pictures.
 
     Args:
-        image_size: side of a picture, pixels.
-        text: shape of the text tower.
-        tokenizer: of the text tower.
-        pixels: mean and standard deviation of each channel.
-        resize: how a picture becomes a square.
-        block: the fields `preprocessing` of its `config.json`, if there are any.
-        changes: further fields of `InputSpec`.
+        image_size: Side of a picture, pixels.
+        text: Shape of the text tower.
+        tokenizer: Tokenizer of the text tower.
+        pixels: Mean and standard deviation of each channel.
+        resize: How a picture becomes a square.
+        block: Block `preprocessing` of the encoder's `config.json`, if there is one.
+        changes: Further fields of `InputSpec`.
 
     Raises:
-        ValueError: a field of the block is unknown, of another type or out of range.
+        ValueError: A field of the block is unknown, of another type or out of range.
     """
     block = block or {}
     if unknown := block.keys() - _DRAWN.keys() - _LIMITS - {"mean", "std"}:
@@ -88,11 +88,11 @@ def processor(
     """Reads `preprocessor_config.json`: mean, deviation, and how to make a square.
 
     Raises:
-        DataError: it is missing, or asks for what would not be done.
+        DataError: The file is missing, or asks for unsupported preprocessing.
     """
     path = folder / PROCESSOR
     expected = (
-        "how an encoder wants its pictures, for instance "
+        "the preprocessing of pictures, for instance "
         '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], '
         f'"size": {{"shortest_edge": {image_size}}}}}'
     )
@@ -122,7 +122,7 @@ def processor(
 
 
 def _check_steps(config: Section, cropped: int | None) -> None:
-    """Raises `ValueError` for steps other than those that are done."""
+    """Raises `ValueError` for steps that differ from `modalities.image`."""
     steps = ["do_resize", "do_rescale", "do_normalize"]
     for step in [*steps, "do_center_crop"] if cropped else steps:
         if config.get(step, True) is not True:
@@ -137,13 +137,13 @@ def _check_steps(config: Section, cropped: int | None) -> None:
 
 
 def clip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
-    """Returns CLIP's tokenizer of a folder."""
+    """Returns the tokenizer of a CLIP encoder's folder."""
     end = "<|endoftext|>"
     return TokenizerSpec(find_tokenizer(folder), "<|startoftext|>", end, end, "clip")
 
 
 def siglip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
-    """Returns SigLIP's tokenizer of a folder; sentences are filled with their end."""
+    """Returns the tokenizer of a SigLIP encoder's folder; the end token pads."""
     return TokenizerSpec(find_tokenizer(folder), None, "</s>", "</s>", "siglip")
 
 
@@ -155,7 +155,7 @@ def own_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
 def check_tokenizer(tokenizer: TokenizerSpec, text: TextSpec) -> None:
     """Raises `DataError` if a tokenizer's ids are not those of the text tower."""
     loaded = load_tokenizer(tokenizer)
-    # on a device an id out of range is no error, it takes another word's weights
+    # On a device an id out of range is no error: it selects another word's weights.
     if loaded.highest >= text.vocabulary:
         raise DataError(
             f"{tokenizer.path}: ids up to {loaded.highest}; the encoder's vocab_size "
@@ -164,6 +164,6 @@ def check_tokenizer(tokenizer: TokenizerSpec, text: TextSpec) -> None:
     highest = loaded.highest if text.pool == "argmax" else text.end_token
     if loaded.end != highest:
         raise DataError(
-            f"{tokenizer.path}: the end token {loaded.end}; the encoder takes "
-            f"{highest} for the end of a sentence"
+            f"{tokenizer.path}: the end token has id {loaded.end}, but the encoder "
+            f"expects {highest}; give the encoder's own tokenizer"
         )

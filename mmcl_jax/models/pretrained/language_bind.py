@@ -1,4 +1,4 @@
-"""LanguageBind: a checkpoint for each modality, whose text towers are the same one."""
+"""LanguageBind: a checkpoint for each modality, all with the same text tower."""
 
 import dataclasses
 import re
@@ -43,7 +43,7 @@ _PEFT = "encoder.base_model.model."
 
 
 def modality_of(config: Section) -> str | None:
-    """Returns what a checkpoint's visual tower reads, by its `model_type`."""
+    """Returns the modality of a checkpoint's visual tower, from its `model_type`."""
     name = str(config.get("model_type", "")).lower()
     if not name.startswith("languagebind"):
         return None
@@ -54,12 +54,12 @@ def spec(config: Section, modality: str, tensors: Tensors) -> EncoderSpec:
     """Returns the shape of the towers of one checkpoint.
 
     Args:
-        config: of its `config.json`.
-        modality: that its visual tower reads.
-        tensors: whose shapes say how many frames a patch is deep.
+        config: Contents of its `config.json`.
+        modality: Modality of its visual tower.
+        tensors: Tensors, whose shapes give the number of frames of a patch.
 
     Raises:
-        ValueError: a field is of another type or out of range; names it.
+        ValueError: A field is of another type or out of range; the message names it.
     """
     vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
     text = huggingface.clip_block(config, "text_config", huggingface.CLIP_TEXT)
@@ -87,7 +87,7 @@ def spec(config: Section, modality: str, tensors: Tensors) -> EncoderSpec:
         tube=tube,
         class_frames=classes,
     )
-    # the code of this family knows no other rule
+    # The code of this family has only this rule.
     sentences = dataclasses.replace(huggingface.clip_text(text), pool="argmax")
     return EncoderSpec(
         ((modality, visual), ("text", sentences)),
@@ -120,14 +120,14 @@ def layout(spec: EncoderSpec, modality: str, tensors: Tensors) -> Layout:
 class Folded(Mapping[str, np.ndarray]):
     """Tensors with their low-rank updates added, under their usual names.
 
-    `W + lora_alpha / lora_r B A`, made when a tensor is taken.
+    `W + lora_alpha / lora_r B A` is computed when a tensor is taken.
 
     References:
         Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021.
     """
 
     def __init__(self, tensors: Tensors, config: Section, path: str) -> None:
-        """Keeps the tensors; raises `DataError` if updates are there without a rank."""
+        """Keeps the tensors; raises `DataError` for updates without a rank."""
         vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
         self._tensors, self._path = tensors, path
         self._rank = fields.integer(vision, "lora_r")
@@ -171,6 +171,7 @@ class Folded(Mapping[str, np.ndarray]):
                 ("B", (tensor.shape[0], self._rank)),
             )
         )
+        # In float32: half precision would round the small update away.
         return tensor.astype(np.float32) + self._alpha / self._rank * (up @ down)
 
     def _update(self, base: str, part: str, shape: tuple[int, int]) -> np.ndarray:
@@ -189,10 +190,10 @@ class Folded(Mapping[str, np.ndarray]):
 def inputs(
     config: Section, modality: str, spec: EncoderSpec, tokenizer: TokenizerSpec
 ) -> InputSpec:
-    """Returns what one checkpoint is fed.
+    """Returns the input of one checkpoint.
 
     Raises:
-        ValueError: a field is of another type or out of range; names it.
+        ValueError: A field is of another type or out of range; the message names it.
     """
     vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
     visual = spec.reader(modality)
@@ -224,7 +225,7 @@ def inputs(
 
 
 def joined_inputs(fed: InputSpec, other: InputSpec, spec: EncoderSpec) -> InputSpec:
-    """Returns `fed` with what the modalities of another checkpoint add to it."""
+    """Returns `fed` with the fields of another checkpoint's modalities replaced."""
     names = {
         "audio": ("sample_rate", "audio_mean", "audio_std", "mel_bands", "mel_frames"),
         "video": ("frames", "image_size"),

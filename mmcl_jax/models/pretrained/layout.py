@@ -1,8 +1,8 @@
-"""How weights are stored, as a table, and reading and writing by it.
+"""Layouts of weight files as tables, and reading and writing by them.
 
-A layout says for every leaf of the tree that `encoder.init` gives which tensors of a
-file it is made of. Reading is strict both ways: a leaf that is not filled and a tensor
-that has no use are errors.
+A layout maps every leaf of the tree that `encoder.init` returns to the tensors of a
+file that it is made of. Reading is strict both ways: an unfilled leaf and an unused
+tensor are errors.
 """
 
 import fnmatch
@@ -29,12 +29,12 @@ _SHOWN = 20
 
 
 class Form(NamedTuple):
-    """How a tensor holds a leaf.
+    """How a tensor stores a leaf.
 
     Attributes:
-        shape: the tensor's shape, by that of the leaf.
-        axes: the order that the tensor's axes are brought to, before its shape becomes
-            that of the leaf; empty: as they are.
+        shape: Function from the leaf's shape to the tensor's.
+        axes: Permutation of the tensor's axes, before it is reshaped to the leaf; empty
+            for none.
     """
 
     shape: Callable[[Shape], Shape]
@@ -42,7 +42,7 @@ class Form(NamedTuple):
 
 
 SAME = Form(lambda leaf: leaf)
-# torch keeps a linear map as (out, in)
+# torch stores a linear map as (out, in).
 TORCH_LINEAR = Form(lambda leaf: leaf[::-1], (1, 0))
 ONE_IN_FRONT = Form(lambda leaf: (1, *leaf))
 TWO_IN_FRONT = Form(lambda leaf: (1, 1, *leaf))
@@ -52,8 +52,8 @@ def patch_form(spec: VisualSpec, tube: bool = False) -> Form:
     """Returns the form of a tower's patch embedding as a torch convolution.
 
     Args:
-        spec: shape of the tower.
-        tube: whether the convolution has an axis of frames even if it is one deep.
+        spec: Shape of the tower.
+        tube: Whether the convolution has an axis of frames even if its length is 1.
     """
     frames = (spec.tube,) if tube or spec.tube > 1 else ()
     inputs = (spec.channels, *frames, spec.patch_size, spec.patch_size)
@@ -64,10 +64,10 @@ class Rule(NamedTuple):
     """The tensors that a leaf is made of.
 
     Attributes:
-        names: of parts that lie side by side along the leaf's last axis. In a block
-            `{}` stands for its number; without it the tensor holds all blocks.
-        form: of each part.
-        shares: of the leaf's last axis, one a part; empty: equal ones.
+        names: Names of the parts, which are concatenated along the leaf's last axis. In
+            a block `{}` stands for its number; without it the tensor holds all blocks.
+        form: Form of each part.
+        shares: Share of each part in the leaf's last axis; empty: equal shares.
     """
 
     names: tuple[str, ...]
@@ -79,11 +79,11 @@ Layout = dict[str, Rule]
 
 
 def linear(ours: str, *names: str) -> Layout:
-    """Returns the rules of a linear map with a shift, as torch keeps it.
+    """Returns the rules of a linear map with a bias, as torch stores it.
 
     Args:
-        ours: path of the map in the tree.
-        names: what stands in front of `weight` and `bias`, one a part.
+        ours: Path of the map in the tree.
+        names: Prefix of `weight` and `bias` of each part.
     """
     return {
         f"{ours}/kernel": Rule(tuple(f"{n}weight" for n in names), TORCH_LINEAR),
@@ -101,7 +101,7 @@ def _bias(name: str) -> Rule:
 
 
 class BlockNames(NamedTuple):
-    """What stands in front of `weight` and `bias` of the parts of a block."""
+    """Prefixes of `weight` and `bias` of the parts of a block."""
 
     norm1: str
     norm2: str
@@ -112,7 +112,7 @@ class BlockNames(NamedTuple):
 
 
 def blocks(tower: str, at: str, names: BlockNames) -> Layout:
-    """Returns the rules of a tower's blocks; `at` holds `{}` for the number."""
+    """Returns the rules of a tower's blocks; `at` has `{}` in place of the number."""
     ours = f"{tower}/{_BLOCKS}"
     return (
         norm(f"{ours}/norm1", at + names.norm1)
@@ -133,20 +133,22 @@ def read(
     unused: Iterable[str] = (),
     without: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Returns the weights in a file by their place in the tree, float32.
+    """Returns the weights in a file by their path in the tree, float32.
 
     Args:
-        spec: shape of the encoder.
-        layout: a rule for each leaf.
-        tensors: of the file; each is taken when its leaf is made, one after another.
-        path: of the file, for messages.
-        place: `(path, leaf) -> array`: where a finished leaf goes.
-        unused: patterns of names that are no weights.
-        without: leaves that another file has given.
+        spec: Shape of the encoder.
+        layout: A rule for each leaf.
+        tensors: Tensors of the file; each is read when its leaf is made, so that only
+            one leaf at a time is in host memory.
+        path: Path of the file, for messages.
+        place: Function `(path, leaf) -> array` that moves a finished leaf, for instance
+            to devices.
+        unused: Patterns of names of tensors that are not weights.
+        without: Leaves that another file has already given.
 
     Raises:
-        DataError: tensors are missing, left over, of another shape or type, or not
-            finite; names the file and the tensors.
+        DataError: Tensors are missing, unused, of another shape or type, or not finite;
+            the message names the file and the tensors.
     """
     leaves, _ = _leaves(spec)
     names = {
@@ -172,7 +174,7 @@ def read(
 
 
 def tree(spec: EncoderSpec, leaves: Mapping[str, Any]) -> PyTree:
-    """Returns weights as the towers take them, of what `read` has given."""
+    """Returns the tree of weights that the towers take, from the result of `read`."""
     names, structure = _leaves(spec)
     return jax.tree.unflatten(structure, [leaves[name] for name in names])
 
@@ -198,7 +200,7 @@ def write(spec: EncoderSpec, layout: Layout, frozen: PyTree) -> dict[str, np.nda
 
 @functools.lru_cache(maxsize=8)
 def _leaves(spec: EncoderSpec) -> tuple[dict[str, Shape], Any]:
-    """Returns path and shape of every leaf, in the order of the tree."""
+    """Returns path and shape of every leaf in order, and the structure of the tree."""
     tree = jax.eval_shape(lambda: encoder.init(jax.random.key(0), spec))
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     named = {
@@ -209,7 +211,7 @@ def _leaves(spec: EncoderSpec) -> tuple[dict[str, Shape], Any]:
 
 
 def _parts(rule: Rule, leaf: str, shape: Shape) -> Iterator[tuple[str, tuple, Shape]]:
-    """Yields name, place and shape of a leaf's parts in one block."""
+    """Yields name, index and shape of a leaf's parts in one block."""
     shape = shape[1:] if _BLOCKS in leaf else shape
     if not shape:
         yield rule.names[0], (...,), shape
@@ -237,7 +239,7 @@ def _fill(
                 tensor = _take(tensors, name.format(i), source, path)
             if rule.form.axes:
                 tensor = tensor.transpose(rule.form.axes)
-            with np.errstate(over="ignore"):  # a number too large becomes infinite
+            with np.errstate(over="ignore"):  # overflow to infinity is found just below
                 into[columns] = tensor.reshape(part)
             if not np.isfinite(into[columns]).all():
                 raise DataError(f"{path}: tensor {name.format(i)!r} is not finite")
@@ -247,7 +249,7 @@ def _fill(
 def _take(tensors: Tensors, name: str, shape: Shape, path: str) -> np.ndarray:
     tensor = tensors[name]
     if tensor.size == math.prod(shape) == 1:
-        tensor = tensor.reshape(shape)  # a scale is stored with or without an axis
+        tensor = tensor.reshape(shape)  # scales are stored with or without an axis
     if tensor.shape != shape:
         raise DataError(
             f"{path}: tensor {name!r} has shape {tensor.shape}, expected {shape}"

@@ -1,4 +1,4 @@
-"""From the name of an encoder to its weights and all that must be known to use it."""
+"""Loads an encoder by its name: its weights, and everything needed to use it."""
 
 import dataclasses
 import hashlib
@@ -37,14 +37,14 @@ _CHUNK = 2**22
 
 
 class Encoder(NamedTuple):
-    """A frozen encoder and what must be known to use it.
+    """A frozen encoder and everything needed to use it.
 
     Attributes:
-        spec: shape of its towers.
-        inputs: what it wants to be fed.
-        frozen: its weights, float32.
-        fingerprint: SHA-256 of its files, one behind the other.
-        summary: lines that say where it is from and what was read.
+        spec: Shape of its towers.
+        inputs: Input that it expects.
+        frozen: Weights, float32.
+        fingerprint: SHA-256 of its files, one after the other.
+        summary: Lines on its origin and contents.
     """
 
     spec: EncoderSpec
@@ -55,7 +55,7 @@ class Encoder(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """One checkpoint, of which no weight has been read."""
+    """One checkpoint, with no weight read yet."""
 
     family: str
     spec: EncoderSpec
@@ -69,7 +69,7 @@ class _Part(NamedTuple):
 
 
 def on_host(path: str, leaf: np.ndarray) -> np.ndarray:
-    """Leaves a weight where it was read."""
+    """Leaves a weight in host memory."""
     del path
     return leaf
 
@@ -78,14 +78,14 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
     """Reads an encoder; every tensor is used and every weight is filled.
 
     Args:
-        name: a folder, a file of weights, or a repository of a hub, see `hub.resolve`;
-            several with `+` between them, whose visual towers are joined: their text
-            towers must be the same; or `random:SIZE`, see `sizes.SIZES`.
-        place: where each leaf goes as soon as it is made, by its path in the tree.
+        name: A folder, a file of weights, or a repository of a hub, see `hub.resolve`;
+            or several of them separated by `+`, whose visual towers are joined and
+            whose text towers must be equal; or `random:SIZE`, see `sizes.SIZES`.
+        place: Function `(path, leaf) -> array` that moves a leaf as soon as it is made.
 
     Raises:
-        DataError: a file is missing or does not hold what is expected; the message
-            names the file and the field or the tensors.
+        DataError: A file is missing or has unexpected contents; the message names the
+            file and the field or the tensors.
     """
     if str(name).startswith(random_weights.PREFIX):
         spec, fed, frozen, fingerprint = random_weights.load(str(name), place)
@@ -113,7 +113,7 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
         for file in part.files:
             _hash(file, digest)
         if not part.inputs.tokenizer.path.endswith("tokenizer.json"):
-            # of several files
+            # It may consist of several files.
             digest.update(tokenizer_hash(part.inputs.tokenizer).encode())
     frozen = layouts.tree(spec, leaves)
     fingerprint = digest.hexdigest()
@@ -128,10 +128,10 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
 
 
 def read_inputs(name: str | pathlib.Path) -> InputSpec:
-    """Returns what an encoder wants to be fed; reads no weights.
+    """Returns the input that an encoder expects; reads no weights.
 
     Raises:
-        DataError: as `load`, but for the weights.
+        DataError: As in `load`, except for the weights.
     """
     if str(name).startswith(random_weights.PREFIX):
         return random_weights.describe(str(name))[1]
@@ -139,18 +139,18 @@ def read_inputs(name: str | pathlib.Path) -> InputSpec:
 
 
 def is_here(name: str) -> bool:
-    """Says whether nothing needs to be fetched for an encoder, whatever a hub has."""
+    """Returns whether an encoder is on this machine, so that nothing is downloaded."""
     parts = [name] if os.path.exists(name) else [p.strip() for p in name.split("+")]
     return all(os.path.exists(p) or p.startswith(random_weights.PREFIX) for p in parts)
 
 
 def _find(name: str | pathlib.Path) -> tuple[list[_Part], list[str]]:
-    """Returns the checkpoints of a name, and where each was found."""
+    """Returns the checkpoints of a name and the source of each."""
     names = [str(name)]
     if not os.path.exists(name):
         names = [part.strip() for part in str(name).split("+")]
     if not all(names):
-        raise DataError(f"{name!r}: nothing on one side of a '+'")
+        raise DataError(f"{name!r}: no encoder on one side of a '+'")
     parts, sources = [], []
     for one in names:
         if os.path.isfile(one):
@@ -178,13 +178,13 @@ def _check_readers(parts: list[_Part]) -> None:
 
 
 def _open(weights: pathlib.Path) -> _Part:
-    """Returns the checkpoint of a file; it and those beside it say of which family."""
+    """Returns the checkpoint of a file; its family follows from it and its folder."""
     folder, tensors = weights.parent, tensor_files.read(weights)
     if weights.suffix == ".npz":
         return _big_vision(folder, weights, tensors)
     if "modality_trunks.vision.blocks.0.norm_1.weight" in tensors:
         return _image_bind(folder, weights, tensors)
-    # many repositories hold both layouts, and a config of each
+    # Many repositories hold both layouts, with a config for each.
     is_transformers = any(name.startswith("vision_model.") for name in tensors)
     if (folder / OPEN_CLIP_CONFIG).exists() and not is_transformers:
         return _open_clip(folder, weights, tensors)
@@ -204,9 +204,9 @@ def _huggingface(
         if kind not in ("clip", "siglip"):
             raise ValueError(
                 f"field 'model_type': {kind!r} is not 'clip', 'siglip' or one of "
-                "LanguageBind; a tower alone does not do: samples and class names need "
-                "both and the scale of their logits, which no tower's file has. Give "
-                "the whole model that it was taken from"
+                "LanguageBind. A single tower is not enough: samples and class names "
+                "need both towers and the scale of the logits, which no file of a "
+                "single tower has. Give the whole model that it was taken from"
             )
         own = config.get("preprocessing")
         build = huggingface.clip_spec if kind == "clip" else huggingface.siglip_spec
@@ -322,7 +322,7 @@ def _square(spec: EncoderSpec) -> int:
 
 
 def _joined(specs: list[EncoderSpec]) -> EncoderSpec:
-    """Returns the encoder with the towers of all; the first of a name is taken."""
+    """Returns the encoder with all towers; of equal names the first is taken."""
     towers: dict[str, ReaderSpec] = {}
     readers: dict[str, str] = {}
     for spec in specs:
@@ -349,17 +349,17 @@ def _check_text(part: _Part, first: _Part) -> None:
 
 
 def _rule(text: TextSpec) -> TextSpec:
-    """Returns the tower without the id of an end token that its rule does not use."""
+    """Returns the tower with the id of its end token cleared if pooling ignores it."""
     return dataclasses.replace(text, end_token=0) if text.pool == "argmax" else text
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Says whether tensors are equal; files differ in how many bits they keep."""
+    """Returns whether tensors are equal in float16, the least precision of files."""
     return np.array_equal(one.astype(np.float16), other.astype(np.float16))
 
 
 def _inputs(parts: list[_Part]) -> InputSpec:
-    """Returns what the joined encoder is fed; sounds and clips as their parts say."""
+    """Returns the input of the joined encoder: for each modality, that of its part."""
     fed = parts[0].inputs
     for part in parts[1:]:
         fed = language_bind.joined_inputs(fed, part.inputs, part.spec)

@@ -1,4 +1,4 @@
-"""Tensors that stay in their files until they are taken."""
+"""Tensors that stay in their files until they are used."""
 
 import math
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 
 from mmcl_jax.errors import DataError, reading
 
-# what a tensor may consist of
+# Allowed types of the numbers of a tensor.
 DTYPES = tuple(
     np.dtype(name)
     for name in (
@@ -21,23 +21,24 @@ DTYPES = tuple(
 
 MAX_AXES = 32
 
-# trained numbers hardly compress, and no more than a few tensors share a storage
+# A small file must not claim to hold tensors of any size: trained numbers hardly
+# compress, and only a few tensors share a storage.
 _MAX_GROWTH = 16
-_FREE_BYTES = 64 * 2**20  # small files of zeros may grow more than that
+_FREE_BYTES = 64 * 2**20  # below this any growth is allowed, as for files of zeros
 
 
-# of no types, which a checker at run time would look for in a tensor that it takes
+# Without type arguments: a type checker at run time would take a tensor to check them.
 class MappedTensors(Mapping):
-    """Tensors by their name, each read when it is taken, and again the next time.
+    """Tensors by name; each is read when it is taken, and again the next time.
 
-    Taking one raises `DataError` naming the file and the tensor if its bytes cannot be
-    read.
+    Taking a tensor raises `DataError`, which names the file and the tensor, if its
+    bytes cannot be read.
     """
 
     def __init__(
         self, path: pathlib.Path, takes: Mapping[str, Callable[[], np.ndarray]]
     ) -> None:
-        """Holds how each tensor of the file `path` is read."""
+        """Keeps a function for each tensor of the file `path` that reads it."""
         self._path = path
         self._takes = takes
 
@@ -48,15 +49,15 @@ class MappedTensors(Mapping):
             return take()
 
     def __contains__(self, name: object) -> bool:
-        """Says whether there is a tensor of that name; reads nothing."""
+        """Returns whether there is a tensor of that name; reads nothing."""
         return name in self._takes
 
     def __iter__(self) -> Iterator[str]:
-        """Goes through the names; reads nothing."""
+        """Iterates over the names; reads nothing."""
         return iter(self._takes)
 
     def __len__(self) -> int:
-        """Counts the tensors."""
+        """Returns the number of tensors."""
         return len(self._takes)
 
 
@@ -69,19 +70,19 @@ def view(
 ) -> np.ndarray:
     """Maps a tensor into memory, read-only; its bytes are read when they are used.
 
-    A map of its own, so that what was read is given back with the array. As with every
-    map, who uses it after the file was cut is killed.
+    Each tensor has a map of its own, so that its memory is released with the array. As
+    with every map, using it after the file was truncated kills the process.
 
     Args:
-        path: of the file.
-        offset: of its first number, bytes.
-        dtype: of its numbers.
-        shape: of the tensor.
-        strides: steps along each axis, in numbers and not negative; None = the last
-            axis is contiguous.
+        path: Path of the file.
+        offset: Offset of the first number, bytes.
+        dtype: Type of the numbers.
+        shape: Shape of the tensor.
+        strides: Steps along each axis, in numbers and not negative; None: contiguous in
+            C order.
 
     Raises:
-        ValueError: the file ends before the tensor does.
+        ValueError: The file ends before the tensor does.
     """
     if 0 in shape:
         return np.empty(shape, dtype)
@@ -94,7 +95,7 @@ def view(
 
 
 def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Returns how many numbers lie between the first and the last, both included."""
+    """Returns the count of numbers from the first to the last, both included."""
     last = sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     return 0 if 0 in shape else 1 + last
 
@@ -104,6 +105,6 @@ def check_growth(path: pathlib.Path, size: int) -> None:
     file_size = path.stat().st_size
     if size > _FREE_BYTES + _MAX_GROWTH * file_size:
         raise DataError(
-            f"{path}: {size} bytes of tensors in a file of {file_size}; more than "
-            f"{_MAX_GROWTH} times as many are no weights"
+            f"{path}: {size} bytes of tensors in a file of {file_size}, more than "
+            f"{_MAX_GROWTH} times as many; the file is damaged or forged"
         )

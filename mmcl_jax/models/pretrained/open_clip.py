@@ -1,4 +1,4 @@
-"""Encoders in OpenCLIP's layout, with an `open_clip_config.json`."""
+"""Encoders in the layout of OpenCLIP, with an `open_clip_config.json`."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -60,37 +60,38 @@ _END_TOKEN = 49407
 _EPSILON = 1e-5
 _TIMM_EPSILON = 1e-6
 
-# fields without which the same is computed: of training, of other choices that are off
+# Fields that do not change the result: those of training and of disabled choices.
 _IDLE_MODEL = {"custom_text", "init_logit_scale", "init_logit_bias", "output_dict"}
 _IDLE_VISION = {"patch_dropout", "attn_pooler_queries", "attn_pooler_heads"}
 _IDLE_TIMM = {"timm_model_pretrained", "timm_drop", "timm_drop_path", "patch_dropout"}
 _IDLE_TEXT = {"hf_tokenizer_name", "pad_id", "eos_id", "hf_proj_type"}
 _IDLE_TEXT |= {"hf_pooler_type", "hf_model_pretrained"}
-# what some choose something else by; this is what is built here
+# Fields that select an architecture, with the only values that are supported.
 _FIXED_VISION = {"pos_embed_type": "learnable", "pool_type": "tok"}
 _FIXED_TIMM = {"timm_pool": "map", "timm_proj": "none"}
 _CLIP_TEXT = {"pool_type": "argmax", "no_causal_mask": False, "proj_type": "linear"}
 _SIGLIP_TEXT = {"pool_type": "last", "no_causal_mask": True, "proj_bias": True}
 _SIGLIP_TEXT |= {"tokenizer_kwargs": {"clean": "canonicalize"}}
 
-# of timm's SigLIP trunks: width, layers, heads, width of the MLP
+# SigLIP trunks of timm: width, layers, heads, width of the MLP.
 _TIMM_TRUNKS = {
     "vit_base": (768, 12, 12, 3072),
     "vit_large": (1024, 24, 16, 4096),
     "vit_so400m": (1152, 27, 16, 4304),
 }
 _TIMM_NAME = re.compile(r"(\w+)_patch(\d+)_siglip_(\d+)", re.ASCII)
-# those that have the approximate GELU; the same weights elsewhere are read with it
+# Trunks with the approximate GELU in timm. Other layouts of the same weights use it
+# for all trunks.
 _TIMM_TANH = {"vit_base_patch32_siglip_256", "vit_large_patch16_siglip_512"}
 _TIMM_TANH |= {f"vit_so400m_patch16_siglip_{size}" for size in (256, 384, 512)}
 
 
 def spec(config: Section) -> EncoderSpec:
-    """Returns the shape that `open_clip_config.json` says.
+    """Returns the shape of an encoder from `open_clip_config.json`.
 
     Raises:
-        ValueError: a field is of another type or out of range, or asks for what is not
-            built here; names it.
+        ValueError: A field is of another type or out of range, or selects an
+            unsupported architecture; the message names it.
     """
     model = fields.section(config, "model_cfg")
     _refuse(model, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", *_IDLE_MODEL})
@@ -173,7 +174,7 @@ def _siglip(
 ) -> EncoderSpec:
     known = {"timm_model_name", "image_size", *_IDLE_TIMM}
     _refuse(_FIXED_TIMM | vision, known, _FIXED_TIMM)
-    # another default of each would be taken for a field that is left out
+    # The default of each field is another one, so a field left out is refused too.
     _refuse(dict.fromkeys(_SIGLIP_TEXT) | text, {*_TEXT, *_IDLE_TEXT}, _SIGLIP_TEXT)
     name = vision["timm_model_name"]
     match = _TIMM_NAME.fullmatch(str(name))
@@ -200,12 +201,12 @@ def _siglip(
 
 
 def _refuse(config: Section, known: set[str], fixed: Section | None = None) -> None:
-    """Raises `ValueError` for a field that chooses what is not built here.
+    """Raises `ValueError` for a field that selects an unsupported architecture.
 
     Args:
-        config: a block of fields.
-        known: fields that are read, or that nothing depends on.
-        fixed: the only value of some others.
+        config: A block of fields.
+        known: Fields that are read, or that the result does not depend on.
+        fixed: The only supported value of some other fields.
     """
     fixed = fixed or {}
     for field in sorted(config.keys() & fixed.keys()):
@@ -217,13 +218,13 @@ def _refuse(config: Section, known: set[str], fixed: Section | None = None) -> N
     other = {k for k, v in config.items() if k not in known and v not in (None, False)}
     if other:
         raise ValueError(
-            f"fields {sorted(other)} choose an architecture that cannot be built; "
-            f"known are {sorted(known)}"
+            f"fields {sorted(other)} select an unsupported architecture; known fields "
+            f"are {sorted(known)}"
         )
 
 
 def layout(spec: EncoderSpec, tensors: Tensors) -> Layout:
-    """Returns the layout; whether text stands apart is seen by the tensors' names."""
+    """Returns the layout; the tensors' names show if text has a prefix of its own."""
     at = "text." if any(name.startswith("text.") for name in tensors) else ""
     visual = spec.reader("visual")
     assert isinstance(visual, VisualSpec)
@@ -279,7 +280,7 @@ def pixels(
     """Returns mean and deviation of pictures, and how they become a square.
 
     Raises:
-        ValueError: a field is missing, or asks for what would not be done.
+        ValueError: A field is missing, or asks for unsupported preprocessing.
     """
     chosen = fields.section(config, "preprocess_cfg")
     known = {"mean", "std", "resize_mode", "interpolation", "size", "fill_color"}
@@ -300,14 +301,14 @@ def pixels(
 
 
 def without_module(tensors: Tensors) -> Tensors:
-    """Returns tensors without the `module.` that data-parallel training leaves."""
+    """Returns tensors without the prefix `module.` of data-parallel training."""
     if not all(name.startswith("module.") for name in tensors):
         return tensors
     return Renamed(tensors, "module.")
 
 
 class Renamed(Mapping[str, np.ndarray]):
-    """Tensors without what stands in front of all their names."""
+    """Tensors under their names without a common prefix."""
 
     def __init__(self, tensors: Tensors, prefix: str) -> None:
         """Keeps the tensors."""

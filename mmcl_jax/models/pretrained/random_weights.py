@@ -1,4 +1,4 @@
-"""Encoders of a published size with random weights, to try what needs no knowledge."""
+"""Encoders of published sizes with random weights, for measurements and trials."""
 
 import dataclasses
 import difflib
@@ -18,7 +18,7 @@ from mmcl_jax.models.specs import EncoderSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
 PREFIX = "random:"
-# no tokenizer of a published encoder comes with the package
+# The built-in tokenizer: the package comes with none of a published encoder.
 _FOLDER = pathlib.Path(__file__).parents[1] / "assets"
 _END_TOKEN = 1
 _HALF = (0.5, 0.5, 0.5)
@@ -28,7 +28,7 @@ def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
     """Returns shape, inputs, weights and fingerprint of `random:SIZE`.
 
     Raises:
-        DataError: no such size; names the nearest.
+        DataError: There is no such size; the message names the nearest one.
     """
     spec, fed = describe(name)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
@@ -43,12 +43,12 @@ def load(name: str, place: Place) -> tuple[EncoderSpec, InputSpec, PyTree, str]:
 
 
 def describe(name: str) -> tuple[EncoderSpec, InputSpec]:
-    """Returns shape and inputs of `random:SIZE`, for which no weight is drawn.
+    """Returns shape and inputs of `random:SIZE`; no weight is drawn.
 
-    Sentences are cut by the tokenizer of the built-in encoder.
+    Sentences are encoded by the tokenizer of the built-in encoder.
 
     Raises:
-        DataError: no such size; names the nearest.
+        DataError: There is no such size; the message names the nearest one.
     """
     size = name.removeprefix(PREFIX)
     if size not in SIZES:

@@ -16,10 +16,11 @@ def save(
     """Writes `config.json` and `model.safetensors`, which `load` reads.
 
     Args:
-        folder: made if need be; `tokenizer.json` has to come there too.
-        spec: of an encoder as `encoder.clip` gives them.
-        frozen: its weights.
-        preprocessing: fields of `InputSpec` that the files do not hold otherwise.
+        folder: Output folder, created if necessary; the caller must add
+            `tokenizer.json`.
+        spec: Shape of an encoder, as `specs.clip` returns it.
+        frozen: Weights of the encoder.
+        preprocessing: Fields of `InputSpec` that the files do not hold otherwise.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Lines that say what an encoder is made of."""
+"""Lines that summarize an encoder."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from mmcl_jax.types import PyTree
 
 
 def towers(spec: EncoderSpec, frozen: PyTree) -> list[str]:
-    """Returns a line for each visual tower: what it reads, and its size."""
+    """Returns a line for each tower: the modalities it reads, and its size."""
     lines = []
     for name, reader in spec.towers:
         trunk = reader.trunk
@@ -25,7 +25,7 @@ def towers(spec: EncoderSpec, frozen: PyTree) -> list[str]:
 
 
 def preprocessing(fed: InputSpec, spec: EncoderSpec) -> list[str]:
-    """Returns a line for what pictures are turned into, and one for text."""
+    """Returns a line on the preprocessing of pictures, and one on that of text."""
     return [
         f"pictures: mean {fed.mean}, deviation {fed.std}, style {fed.style}, "
         f"{fed.resize}",

@@ -1,4 +1,4 @@
-"""Reads the tensors of published weight files, whatever format they are in."""
+"""Reads the tensors of published weight files of all formats."""
 
 import functools
 import io
@@ -23,7 +23,7 @@ from mmcl_jax.models.pretrained.mapped import (
     view,
 )
 
-# of a model of a billion parameters it takes a few hundred kilobytes
+# A model of a billion parameters has a header of a few hundred kilobytes.
 _MAX_HEADER_BYTES = 16 * 2**20
 _CODES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": jnp.bfloat16},
@@ -31,23 +31,23 @@ _CODES = {
     **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
     "BOOL": "bool",
 }
-_NPY_HEADER_BYTES = 12 + 10_000  # that NumPy reads at most
+_NPY_HEADER_BYTES = 12 + 10_000  # NumPy reads no more
 _INDEX = ".index.json"
 
 
 def read(path: str | pathlib.Path) -> MappedTensors:
-    """Returns the tensors of a file by their names.
+    """Returns the tensors of a file by name.
 
-    Which format it is says the suffix: `.safetensors`, `.bin`, `.pth` or `.pt` for what
-    `torch.save` writes, `.npz`, and `.safetensors.index.json` or `.bin.index.json` for
-    an index of several files beside it.
+    The suffix tells the format: `.safetensors`; `.bin`, `.pth` or `.pt` for files of
+    `torch.save`; `.npz`; and `.safetensors.index.json` or `.bin.index.json` for an
+    index of several files beside it.
 
-    What is wrong with the names, shapes and places of tensors is found at once; the
-    bytes of a tensor are read when it is taken from the mapping, or later still: most
-    are maps of the file, and read-only. Taking one twice reads it twice.
+    Names, shapes and places of tensors are checked at once. The bytes of a tensor are
+    read when it is taken from the mapping, or later still: most tensors are read-only
+    maps of the file. Taking a tensor twice reads it twice.
 
     Raises:
-        DataError: the file is damaged, of another format, or holds numbers of a type
+        DataError: The file is damaged, of another format, or holds numbers of a type
             that is not in `mapped.DTYPES`; the message names the file and, where there
             is one, the tensor.
     """
@@ -69,7 +69,7 @@ def _read_safetensors(path: pathlib.Path) -> MappedTensors:
                     f"{_MAX_HEADER_BYTES}"
                 )
             header = file.read(size)
-        # compares types, shapes and places with one another and with the file's size
+        # Checks that types, shapes and places agree with each other and with the file.
         with safetensors.safe_open(path, framework="numpy"):
             pass
         tensors = json.loads(header, object_pairs_hook=_without_doubles)
@@ -127,7 +127,8 @@ def _read_index(path: pathlib.Path) -> MappedTensors:
 
 
 def _is_beside(name: str, suffix: str) -> bool:
-    # names alone are looked at: files of a cache may be links to elsewhere
+    # An index must not lead to files elsewhere. Only names are checked, since the files
+    # of a cache are links.
     is_plain = name.isprintable() and not set(name) & set("/\\")
     return is_plain and name.endswith(f".{suffix}")
 
@@ -139,7 +140,7 @@ def _read_npz(path: pathlib.Path) -> MappedTensors:
             name = file.removesuffix(".npy")
             try:
                 offset, dtype, shape, is_fortran = _npy_header(entry)
-            except Exception as error:  # what Python's parser raises is a long list
+            except Exception as error:  # Python's parser raises many kinds of errors
                 raise DataError(f"{path}: tensor {name!r}: {error!r}") from error
             size = math.prod(shape) * dtype.itemsize
             if file == name or offset + size != entry.size:
@@ -156,7 +157,7 @@ def _read_npz(path: pathlib.Path) -> MappedTensors:
 
 
 def _npy_header(entry: Entry) -> tuple[int, np.dtype, tuple[int, ...], bool]:
-    """Returns offset, type and shape of the numbers, and if the first axis is fast."""
+    """Returns offset, type, shape, and whether the order is that of Fortran."""
     file = io.BytesIO(entry.start(_NPY_HEADER_BYTES))
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
@@ -166,7 +167,7 @@ def _npy_header(entry: Entry) -> tuple[int, np.dtype, tuple[int, ...], bool]:
     else:
         raise ValueError(f"version {version} of the format")
     if dtype == np.dtype("V2"):
-        # what NumPy makes of bfloat16, which it does not know
+        # NumPy has no bfloat16 and stores it as this type.
         dtype = np.dtype(jnp.bfloat16)
     if dtype not in DTYPES:
         raise ValueError(f"numbers of type {dtype}")

@@ -1,10 +1,10 @@
 """Reads tensors from the zip archives that `torch.save` writes, without torch.
 
 Such an archive holds a file of bytes for each storage, and `data.pkl`: a program for
-the stack machine of Python's pickles, that says which tensors there are. Unpickling
-runs what that program names; here nothing is unpickled. The program is read by a
-machine of its own that knows the instructions that `torch.save` writes, and whose
-values are text, numbers, lists, dictionaries and descriptions of tensors.
+the stack machine of Python's pickles that describes the tensors. Unpickling would run
+any function that the program names, so nothing is unpickled here. The program is
+interpreted by a machine that knows only the instructions that `torch.save` writes, and
+whose values are text, numbers, lists, dictionaries and descriptions of tensors.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from mmcl_jax.models.pretrained.mapped import (
 _EXPECTED = "a file that torch.save wrote"
 _REMEDY = "save its tensors as safetensors, and give that file"
 _MAX_PROGRAM_BYTES = 4 * 2**20  # a thousand tensors take a quarter of a megabyte
-_MAX_INSTRUCTIONS = 500_000  # fifty a tensor
+_MAX_INSTRUCTIONS = 500_000  # a tensor takes about fifty
 
 _STORAGES = {
     f"torch.{name}Storage": np.dtype(dtype)
@@ -54,21 +54,21 @@ _GLOBALS = (
     "torch._utils._rebuild_parameter",
     *_STORAGES,
 )
-# where checkpoints of a training keep the weights
+# Keys under which checkpoints of a training hold the weights.
 _NESTS = ("state_dict", "model")
 
 
-# classes of their own, and no tuples, which a program can make itself
+# Classes, not tuples: a program can make tuples, and could forge these values.
 @dataclasses.dataclass(frozen=True)
 class _Global:
-    """What the program names in a module; never looked up."""
+    """A name in a module that the program refers to; it is never imported."""
 
     name: str
 
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """Numbers that tensors consist of; `key` names their entry in the archive."""
+    """Numbers of one or more tensors; `key` names their entry in the archive."""
 
     dtype: np.dtype
     key: str
@@ -77,7 +77,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    """A part of a storage, all measured in its elements."""
+    """A view of a storage; offset and strides are counted in elements."""
 
     storage: _Storage
     offset: int
@@ -88,11 +88,11 @@ class _Tensor:
 def read(path: pathlib.Path) -> MappedTensors:
     """Returns the tensors of a state dict; their bytes stay in the file.
 
-    The state dict is what the file holds, or lies in it under "state_dict" or "model".
-    What else a checkpoint holds, such as the number of an epoch, is passed over.
+    The state dict is the content of the file, or its entry "state_dict" or "model".
+    Other contents of a checkpoint, such as the number of an epoch, are ignored.
 
     Raises:
-        DataError: the file is none that `torch.save` wrote with tensors alone, or is
+        DataError: The file was not written by `torch.save` with tensors alone, or is
             damaged; the message names it.
     """
     with reading(str(path), _EXPECTED):
@@ -110,11 +110,11 @@ def read(path: pathlib.Path) -> MappedTensors:
 
 
 def _open(path: pathlib.Path) -> tuple[bytes, Mapping[str, Entry]]:
-    """Returns `data.pkl`, and the entries of the storages by their keys."""
+    """Returns `data.pkl`, and the entries of the storages by key."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
             raise DataError(
-                f"{path}: no zip archive; files of torch before 1.6 are not read: "
+                f"{path}: no zip archive; files of torch before 1.6 are not supported: "
                 f"{_REMEDY}"
             )
     directory = read_directory(path)
@@ -149,11 +149,11 @@ _LITERALS += ("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES")
 
 
 def _run(program: bytes) -> Any:
-    """Returns what the program of a pickle leaves on its stack.
+    """Returns the value that the program of a pickle leaves on its stack.
 
     Raises:
-        ValueError: an instruction or a global that no state dict needs.
-        LookupError: the stack has nothing left, or nothing was stored.
+        ValueError: The program has an instruction or a global that no state dict needs.
+        LookupError: The stack is empty, or a value was not stored before it is used.
     """
     stack, below, memo = [], [], {}
     for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
@@ -169,7 +169,8 @@ def _run(program: bytes) -> Any:
                 stack = []
             case "BINPUT" | "LONG_BINPUT" | "MEMOIZE" as name:
                 index = len(memo) if name == "MEMOIZE" else argument
-                if index is None or index > len(program):  # they are counted up
+                # Real indices are consecutive; a huge one would fill the memory.
+                if index is None or index > len(program):
                     raise ValueError(f"value {index} of a short program")
                 memo[index] = stack[-1]
             case "BINGET" | "LONG_BINGET":
@@ -203,7 +204,7 @@ def _run(program: bytes) -> Any:
             case name if name in _LITERALS:
                 stack.append(argument)
             case name:
-                raise ValueError(f"instruction {name} is none of a state dict")
+                raise ValueError(f"instruction {name} does not occur in a state dict")
     raise ValueError("the program has no end")
 
 
@@ -217,7 +218,7 @@ def _put(stack: list[Any], name: str, items: list[Any]) -> None:
     else:
         _check_kind(stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # nothing else names a tensor, and it may take long to compare
+            # Only text names a tensor, and hashing other keys may take very long.
             if isinstance(key, str):
                 stack[-1][key] = value
 
@@ -249,8 +250,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
 def _global(name: str) -> _Global:
     if name not in _GLOBALS:
         raise ValueError(
-            f"global {name!r} is none that tensors consist of, and nothing is run: "
-            f"{_REMEDY}"
+            f"global {name!r} is not part of a tensor, and no code is run: {_REMEDY}"
         )
     return _Global(name)
 
@@ -260,14 +260,14 @@ def _storage(value: Any) -> _Storage:
         case ("storage", _Global(kind), str(key), str(_), elements):
             if kind in _STORAGES:
                 return _Storage(_STORAGES[kind], key, _size(elements))
-    raise ValueError("a reference that is none to a storage")
+    raise ValueError("a reference that is not one to a storage")
 
 
 def _call(function: Any, arguments: Any) -> Any:
     _check_kind(function, _Global)
     _check_kind(arguments, tuple)
     match function.name, arguments:
-        # a state dict is an OrderedDict; so are the hooks of a tensor
+        # State dicts are OrderedDicts, and so are the hooks of a tensor.
         case ("collections.OrderedDict", ()):
             return {}
         case (
@@ -280,7 +280,7 @@ def _call(function: Any, arguments: Any) -> Any:
             return _Tensor(storage, _size(offset), shape, strides)
         case ("torch._utils._rebuild_parameter", (_Tensor() as tensor, _, _)):
             return tensor
-    raise ValueError(f"{function.name} with arguments that torch does not give it")
+    raise ValueError(f"{function.name} with arguments that torch does not write")
 
 
 def _state_dict(value: Any) -> dict[str, _Tensor]:
@@ -293,17 +293,17 @@ def _state_dict(value: Any) -> dict[str, _Tensor]:
         value = value[nests[0]]
     found = {name: t for name, t in value.items() if isinstance(t, _Tensor)}
     if not found:
-        raise ValueError(f"it holds no tensors by their names: {_REMEDY}")
+        raise ValueError(f"it holds no tensors by name: {_REMEDY}")
     return found
 
 
 def _take(
     path: pathlib.Path, name: str, tensor: _Tensor, entries: Mapping[str, Entry]
 ) -> Callable[[], np.ndarray]:
-    """Returns what reads a tensor that lies inside its storage, and that in its entry.
+    """Returns the function that reads a tensor, after checks of all its places.
 
     Raises:
-        DataError: it does not.
+        DataError: The tensor exceeds its storage, or the storage exceeds its entry.
     """
     storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
     culprit = f"{path}: tensor {name!r}"
@@ -311,13 +311,14 @@ def _take(
     if entry is None:
         raise DataError(f"{culprit}: there is no entry data/{storage.key!r}")
     if entry.is_deflated:
-        raise DataError(f"{culprit}: its entry is compressed, as torch has none")
+        raise DataError(f"{culprit}: its entry is compressed, which torch never does")
     size = storage.dtype.itemsize
     if storage.elements * size > entry.size:
         raise DataError(
             f"{culprit}: a storage of {storage.elements} x {size} bytes in an entry of "
             f"{entry.size}"
         )
+    # The product too: with strides of 0 one number can claim to be any number of them.
     reach = tensor.offset + span(shape, strides)
     if max(reach, math.prod(shape)) > storage.elements:
         raise DataError(
