@@ -1,1 +1,1 @@
-"""Comparisons of runs, snapshots and methods, and the statistics behind them."""
+"""Comparisons of runs, snapshots and methods, and the statistics they rest on."""

@@ -16,13 +16,13 @@ Shape = tuple[int, ...]
 
 
 class Axis(NamedTuple):
-    """An axis of an array that is cut into parts of a meaning.
+    """An axis of an array that consists of named parts.
 
     Attributes:
         kind: `modality`, `layer` (a block of the tower, counted from 0 among those that
             the array is for) or `stage` (counted from 1).
-        index: of the axis.
-        names: of the parts, which are equally long and stand one behind the other.
+        index: Index of the axis.
+        names: Names of the parts, which are contiguous and equally long.
     """
 
     kind: str
@@ -33,19 +33,19 @@ class Axis(NamedTuple):
 def find(
     make_method: Callable[[Model], Method], model: Model
 ) -> dict[str, tuple[Axis, ...]]:
-    """Returns the axes of a method's params and memory that have such a meaning.
+    """Returns the axes of a method's params and memory that have such parts.
 
-    The method's arrays are made (as shapes) for a model with one modality or stage
-    more, or one block: what is of another size then is an axis of modalities, stages or
-    blocks. So it holds for every method, those to come included.
+    The shapes of the method's arrays are computed for a model with one more modality or
+    stage, or with a single block: an axis whose size changes is one of modalities,
+    stages or blocks. So this works for every method, future ones included.
 
     Args:
-        make_method: builds the method around a model.
-        model: knows the modalities and stages of the stream.
+        make_method: Builds the method around a model.
+        model: Knows the modalities and stages of the stream.
 
     Returns:
-        For each array, by its path as in `states.by_path`, the axes that one thing
-        alone changes.
+        For each array, by its path as in `states.by_path`, the axes that exactly one of
+        the three changes.
     """
 
     def shapes(model: Model) -> dict[str, Shape]:
@@ -76,7 +76,7 @@ def find(
             if groups:
                 alone = len(groups) == 1
                 parts["modality"] = members[groups[0]] if alone else model.modalities
-            # features of several blocks, laid end to end, are no axis of blocks
+            # concatenated features of several blocks are not an axis of blocks
             if any(size <= model.spec.tower(tower).layers for tower in blocks):
                 parts["layer"] = tuple(map(str, range(size)))
             if differs(staged):

@@ -1,4 +1,4 @@
-"""Embeddings of test samples under stored states, computed again."""
+"""Embeddings of test samples under stored states, computed anew."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class Embedded(NamedTuple):
     """Some test samples of a modality under several states.
 
     Attributes:
-        id: of each sample.
-        features: unit embeddings, states in front.
+        id: Id of each sample.
+        features: Unit embeddings, states in front.
     """
 
     id: Int[np.ndarray, " n"]
@@ -33,20 +33,20 @@ class Embedded(NamedTuple):
 
 
 def assembled(stored: StoredRun, config: Config) -> Run:
-    """Returns everything that a stored run was made of, its data included.
+    """Returns a stored run assembled anew, its data included.
 
     Args:
-        stored: the run.
-        config: that it was made with.
+        stored: The run.
+        config: Config of the run.
 
     Raises:
-        ValueError: the encoder or the data cannot be read.
-        DataError: they are not those that the run has learnt from.
+        ValueError: The encoder or the data cannot be read.
+        DataError: They are not those that the run has learnt from.
     """
-    if config.data.on_error != "skip":  # what is damaged shows when it is read
+    if config.data.on_error != "skip":  # a damaged sample raises when it is read
         unverified = dataclasses.replace(config.data, verify=False)
         config = dataclasses.replace(config, data=unverified)
-    # a run may have been made on more devices, or on fewer, than there are here
+    # the run may have had more or fewer devices than this machine
     model = config.mesh.model
     mesh = sharding.make_mesh(jax.devices()[:model], model)
     run = assemble(config, Console(quiet=True), mesh)
@@ -56,7 +56,7 @@ def assembled(stored: StoredRun, config: Config) -> Run:
     if here["preprocessing"] != stored.preprocessing:
         raise DataError(
             f"{stored.workdir}: it was made by a version that preprocesses samples as "
-            f"{stored.preprocessing}; this one does as {here['preprocessing']}. Use "
+            f"{stored.preprocessing}; this one does so as {here['preprocessing']}. Use "
             "that version, or do without embeddings"
         )
     return run
@@ -81,17 +81,17 @@ def embed(
     """Embeds test samples under each state, with their modality given.
 
     Args:
-        run: what the states are of.
-        states: stage, counted from 0, and arrays by their path, see `states.read`.
-        tasks: whose test samples are taken.
-        samples: of each modality at most, the same number from each of its tasks, laid
-            evenly over them.
+        run: Run that the states are of.
+        states: Stage, counted from 0, and arrays by path (see `states.read`) of each.
+        tasks: Tasks whose test samples are embedded.
+        samples: Largest number of samples per modality; each of its tasks contributes
+            the same number, spaced evenly over its test set.
 
     Returns:
         The embeddings by modality.
 
     Raises:
-        DataError: a sample cannot be decoded, or a state is not of this method.
+        DataError: A sample cannot be decoded, or a state is not of this method.
     """
     run = run._replace(stream=_shortened(run, tasks, samples))
     frozen = run.encoder.frozen
@@ -116,7 +116,7 @@ def embed(
         ]
         features = np.concatenate([np.stack(part) for part in parts], axis=1)
         ids = np.array([row.id for row in rows])
-        # the rows behind the last sample are padding
+        # the rows after the last sample are padding
         found[modality] = Embedded(ids, features[:, : len(rows)])
     return found
 
@@ -128,7 +128,7 @@ def _shortened(run: Run, tasks: Sequence[int], samples: int):
         modality, rows = stream.tasks[i].modality, stream.tasks[i].test
         share = samples // sum(stream.tasks[j].modality == modality for j in tasks)
         if len(rows) > share:
-            # every class has its turn, since test samples stand class by class
+            # evenly spaced, since test samples are ordered by class
             picked = np.linspace(0, len(rows) - 1, max(share, 1)).round().astype(int)
             rows = [rows[k] for k in picked]
         shorter[i] = dataclasses.replace(stream.tasks[i], test=rows)
@@ -136,7 +136,7 @@ def _shortened(run: Run, tasks: Sequence[int], samples: int):
 
 
 def _filled(like: PyTree, arrays: dict[str, np.ndarray], name: str) -> PyTree:
-    """Returns a tree of the structure of `like` with stored arrays for leaves."""
+    """Returns a tree with the structure of `like` and stored arrays as leaves."""
     leaves = []
     for path, leaf in by_path({name: like}).items():
         stored = arrays.get(path)

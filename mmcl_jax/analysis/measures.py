@@ -1,4 +1,4 @@
-"""The numbers of a run that methods are compared by, and what they are called."""
+"""The measures by which methods are compared, and their titles."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ METRICS = {
 COSTS = {
     "parameters_trained": "parameters",
     "bytes_remembered": "bytes",
-    "bytes_per_class": "bytes a class",
-    "bytes_per_task": "bytes a task",
-    "forwards_per_step": "forwards a step",
-    "forwards_per_prediction": "forwards a prediction",
+    "bytes_per_class": "bytes per class",
+    "bytes_per_task": "bytes per task",
+    "forwards_per_step": "forwards per step",
+    "forwards_per_prediction": "forwards per prediction",
     "seconds": "seconds",
 }
-# what counts first: among all classes met, modality predicted
+# the main setting: among all classes seen, modality predicted
 SPACE, ROUTE = "union", "predicted"
-# Among which classes, and whether the modality is given. Given a modality, heads answer
-# among its classes, methods that compare with class texts still among all: only
-# `within` then compares like with like.
+# Label space, and whether the modality is given. Given a modality, methods with heads
+# answer among its classes, but methods that compare with class texts among all: only
+# `within` is then a fair comparison.
 VIEWS = {
     "predicted": (SPACE, ROUTE),
     "given": (SPACE, "given"),
@@ -40,7 +40,7 @@ def measured(results: dict[str, Any]) -> dict[str, float]:
 
 
 def cost(results: dict[str, Any]) -> dict[str, float]:
-    """Returns the cost of a run; `seconds` are of all its parts but the report."""
+    """Returns the cost of a run; `seconds` covers all its parts but the report."""
     parts = {k: v for k, v in results["cost"]["seconds"].items() if k != "report"}
     found = results["cost"] | {"seconds": sum(parts.values())}
     return {name: _number(found[name]) for name in COSTS}

@@ -1,6 +1,6 @@
 """How two sets of predictions of the same samples differ: NumPy and SciPy.
 
-NaN is what is not defined, such as the kappa of two constants.
+Undefined values are NaN, such as the kappa of two constants.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _RESAMPLES = 10_000
 
 
 def share_equal(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> float:
-    """Returns the share of samples that are predicted alike; NaN without samples.
+    """Returns the share of samples with equal predictions; NaN without samples.
 
     >>> share_equal(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2]))
     0.75
@@ -24,16 +24,16 @@ def share_equal(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> 
 
 
 def cohen_kappa(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> float:
-    """Returns the agreement beyond what chance gives two such predictors.
+    """Returns the agreement of two predictors beyond chance.
 
-    `(p_o - p_e) / (1 - p_e)`, where `p_o` is the share of samples predicted alike and
-    `p_e = sum_k p_first(k) p_second(k)` that of two which draw from their shares of the
-    classes without a look at the sample. NaN where `p_e` is 1, or without samples.
-    SciPy has no such function.
+    `(p_o - p_e) / (1 - p_e)`, where `p_o` is the share of samples with equal
+    predictions, and `p_e = sum_k p_first(k) p_second(k)` its expectation if both drew
+    classes independently, each by its own frequencies. NaN where `p_e` is 1, or without
+    samples. SciPy has no such function.
 
     Args:
-        first: predicted class of each sample.
-        second: of the other predictor.
+        first: Class of each sample as one predictor has it.
+        second: Class of each sample as the other has it.
 
     References:
         J. Cohen, "A Coefficient of Agreement for Nominal Scales", 1960.
@@ -58,9 +58,9 @@ class McNemar(NamedTuple):
     """Whether one of two predictors is right more often.
 
     Attributes:
-        only_first: samples that the first alone has right.
-        only_second: samples that the second alone has right.
-        p_value: exact and two-sided; 1 where there are none of either.
+        only_first: Number of samples that only the first predicts correctly.
+        only_second: Number of samples that only the second predicts correctly.
+        p_value: Exact two-sided p-value; 1 if both numbers are 0.
     """
 
     only_first: int
@@ -71,7 +71,7 @@ class McNemar(NamedTuple):
 def mcnemar(
     first_right: Bool[np.ndarray, " n"], second_right: Bool[np.ndarray, " n"]
 ) -> McNemar:
-    """Returns McNemar's exact test on the samples that one predictor alone has right.
+    """Returns McNemar's exact test on samples that only one predictor has right.
 
     If both are right equally often, each of these `n` samples is the first one's with
     probability 1/2, so `p = min(1, 2 P[Binomial(n, 1/2) <= min(n_first, n_second)])`.
@@ -97,11 +97,11 @@ class Difference(NamedTuple):
     """How much more often one of two predictors is right.
 
     Attributes:
-        first: accuracy, as a mean over tasks.
-        second: of the other.
-        difference: `second - first`.
-        low: of the 95 % interval of the difference; NaN without samples.
-        high: the other end.
+        first: Accuracy of the first, as a mean over tasks.
+        second: Accuracy of the second.
+        difference: Difference `second - first`.
+        low: Lower end of its 95 % interval; NaN without samples.
+        high: Upper end of the interval.
     """
 
     first: float
@@ -117,18 +117,17 @@ def paired_difference(
 ) -> Difference:
     """Returns the difference of mean accuracies over tasks, on the same samples.
 
-    The interval is the percentile bootstrap over samples, paired: a sample is drawn
-    with what both predictors made of it, as many from each task as it has, and 10,000
-    times over, with a fixed seed. It says what other test samples would have changed;
-    not what other seeds, orders or tasks would have.
+    The interval is the paired percentile bootstrap over samples: each of 10,000 draws,
+    with a fixed seed, takes samples with both predictions, as many from each task as it
+    has. The interval covers other test samples, but no other seeds, orders or tasks.
 
     Of a sample only `d = second - first` in -1, 0, 1 counts, so the counts of a draw of
     n samples are multinomial with the shares of these three: they are drawn directly.
     `scipy.stats.bootstrap` would draw every sample, 10,000 times.
 
     Args:
-        first_right: whether each sample is right, one array a task.
-        second_right: of the other predictor, in the same order.
+        first_right: Whether each sample is predicted correctly, one array per task.
+        second_right: The same for the other predictor, in the same order.
 
     References:
         B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
@@ -156,13 +155,13 @@ def paired_difference(
 
 
 class Flips(NamedTuple):
-    """What has become of samples between two predictions, the earlier one first.
+    """How samples have changed between two predictions, the earlier one first.
 
     Attributes:
-        forgotten: samples that were right and no longer are.
-        recovered: that are right and were not.
-        right: both times.
-        wrong: both times.
+        forgotten: Samples that were right and no longer are.
+        recovered: Samples that are right and were not.
+        right: Samples that are right both times.
+        wrong: Samples that are wrong both times.
     """
 
     forgotten: Bool[np.ndarray, " n"]
@@ -174,7 +173,7 @@ class Flips(NamedTuple):
 def flips(
     before_right: Bool[np.ndarray, " n"], after_right: Bool[np.ndarray, " n"]
 ) -> Flips:
-    """Returns what has become of each sample; it is of one kind.
+    """Returns how each sample has changed; it is of exactly one kind.
 
     >>> flips(np.array([True, True, False]), np.array([True, False, False])).forgotten
     array([False,  True, False])
@@ -191,10 +190,10 @@ class Displacement(NamedTuple):
     """How far an array has moved; NaN where it is not defined.
 
     Attributes:
-        norm: L2 norm of what it was.
+        norm: L2 norm of the array before.
         change: L2 norm of the difference.
-        relative: `change / norm`; NaN where `norm` is 0.
-        cosine: between before and after; NaN where one of them is 0.
+        relative: Quotient `change / norm`; NaN if `norm` is 0.
+        cosine: Cosine between before and after; NaN if one of them is 0.
     """
 
     norm: float
@@ -209,7 +208,7 @@ def displacement(before: np.ndarray, after: np.ndarray) -> Displacement:
     >>> displacement(np.array([3.0, 4.0]), np.array([3.0, 0.0]))
     Displacement(norm=5.0, change=4.0, relative=0.8, cosine=0.6)
     """
-    # whole numbers and masks count as numbers
+    # integers and masks are compared as real numbers
     first, second = (np.asarray(x, np.float64).ravel() for x in (before, after))
     norm, other = float(np.linalg.norm(first)), float(np.linalg.norm(second))
     change = float(np.linalg.norm(second - first))
@@ -230,10 +229,10 @@ def hsic(k: Float[np.ndarray, "n n"], l: Float[np.ndarray, "n n"]) -> float:  # 
 
     Args:
         k: Gram matrix of the samples in one space.
-        l: in the other.
+        l: Gram matrix of the same samples in the other space.
 
     Raises:
-        ValueError: fewer than four samples.
+        ValueError: There are fewer than four samples.
 
     References:
         L. Song et al., "Feature Selection via Dependence Maximization", JMLR 2012,
@@ -250,33 +249,34 @@ def hsic(k: Float[np.ndarray, "n n"], l: Float[np.ndarray, "n n"]) -> float:  # 
 def linear_cka(
     x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n e"], debiased: bool = True
 ) -> float:
-    """Returns how alike two spaces place the same samples: linear CKA.
+    """Returns the similarity of two representations of the same samples: linear CKA.
 
     `HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with `K = X X'` and `L = Y Y'`. It is 1
     for spaces that differ by a rotation and a scale. With the unbiased `hsic` it is
     about 0 for independent ones, and may fall below; the biased form (Gram matrices of
-    centred features) grows with the number of dimensions over that of samples.
+    centred features) grows with the ratio of dimensions to samples.
 
     Args:
-        x: a row a sample.
-        y: the same samples in another space, which may have another width.
-        debiased: which estimate of HSIC.
+        x: Features, one row per sample.
+        y: Features of the same samples in another space, of any width.
+        debiased: Whether to use the unbiased estimate of HSIC.
 
     Returns:
-        CKA; NaN where the samples of a space lie at one point, or too close together
-        for its estimate to be above 0.
+        CKA; NaN if the samples of a space lie at one point, or too close together for
+        its estimate to be above 0.
 
     References:
         S. Kornblith et al., "Similarity of Neural Network Representations Revisited",
         ICML 2019. T. Nguyen, M. Raghu, S. Kornblith, "Do Wide and Deep Networks Learn
         the Same Things?", ICLR 2021, equation (3) (the unbiased estimate).
     """
-    # neither form sees the mean, but the sums round less without it
+    # neither form depends on the mean, but without it the sums have smaller rounding
+    # errors
     x, y = (np.asarray(z, np.float64) - np.mean(z, 0, np.float64) for z in (x, y))
     grams = x @ x.T, y @ y.T
     estimate = hsic if debiased else lambda k, l: float(np.sum(k * l))  # noqa: E741
     own = [estimate(gram, gram) for gram in grams]
     if min(own) <= 0:
         return float("nan")
-    # apart, since a product of two small numbers may be 0
+    # two roots, since the product of two small numbers may underflow to 0
     return estimate(*grams) / (np.sqrt(own[0]) * np.sqrt(own[1]))

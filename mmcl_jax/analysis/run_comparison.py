@@ -1,7 +1,7 @@
 """What differs between runs over one stream.
 
-All results are dicts of lists and numbers that JSON knows; null is what is not defined.
-Stages are counted from 1, as `--stop_after` counts: behind the first one the snapshot
+All results are dicts of lists and numbers for JSON; undefined values are null.
+Stages are counted from 1, as `--stop_after` counts: after the first one the snapshot
 `snapshots/000` was written.
 """
 
@@ -28,25 +28,25 @@ Path = str | pathlib.Path
 def compare_runs(
     a: Path, b: Path, stage: int | None = None, *, spaces: Sequence[str] = SPACES
 ) -> dict[str, Any]:
-    """Compares what two runs predict for the same test samples.
+    """Compares the predictions of two runs on the same test samples.
 
     Args:
-        a: workdir of the run that the other is compared to.
-        b: workdir of the other.
-        stage: of both; None: the last that each has come to.
-        spaces: label spaces.
+        a: Workdir of the run that the other is compared to.
+        b: Workdir of the other run.
+        stage: Stage of both; None takes the last stage of each.
+        spaces: Label spaces.
 
     Returns:
-        `first`, `second`: what they are. `spaces`: by label space and route, for each
-        task and for `all` of them accuracies, their difference `second - first` with
-        its interval over samples (`agreement.paired_difference`), McNemar's test, the
-        share of samples `predicted_alike`, and Cohen's kappa. Predictions of classes
-        of equal name are alike.
+        `first`, `second`: identities of the runs. `spaces`: by label space and route,
+        for each task and for `all` of them: accuracies, their difference
+        `second - first` with its interval over samples
+        (`paired_tests.paired_difference`), McNemar's test, the share of samples
+        `predicted_alike`, and Cohen's kappa. Classes of equal name count as one.
 
     Raises:
-        ComparisonError: the runs are not over the same stream, have not seen the same
+        ComparisonError: The runs are not over the same stream, have not seen the same
             tasks, or were not tested on the same samples.
-        WorkdirError, DataError, ConfigError: a workdir cannot be read.
+        WorkdirError, DataError, ConfigError: A workdir cannot be read.
     """
     first, second = read_run(a), read_run(b)
     configs = [config_of(run) for run in (first, second)]
@@ -63,7 +63,7 @@ def compare_runs(
     if seen[0] != seen[1]:
         raise ComparisonError(
             f"{a} has seen {len(seen[0])} tasks, {b} {len(seen[1])}: finish both, or "
-            "choose a stage that both have behind them"
+            "choose a stage that both have finished"
         )
     one, other = (read_predictions(run.workdir, run.stream, k - 1) for run, k in sides)
     rows = matched_samples(one, other, seen[0], str(a), str(b))
@@ -92,39 +92,38 @@ def compare_runs(
 def compare_pairs(
     pairs: Sequence[tuple[Path, Path]], stage: int | None = None
 ) -> dict[str, Any]:
-    """Compares two methods over several orders or seeds, a pair of runs each.
+    """Compares two methods over several orders or seeds, one pair of runs for each.
 
     Args:
-        pairs: workdirs as for `compare_runs`; the streams of two pairs may differ.
-        stage: of all of them; None: the last.
+        pairs: Workdirs as for `compare_runs`; the streams of two pairs may differ.
+        stage: Stage of all runs; None takes the last.
 
     Returns:
         `pairs`: what `compare_runs` gives for each. `over`: the seeds in which pairs
         differ. `differences`: by label space and route, of the mean accuracy over
         tasks, with mean, deviation and interval over pairs
-        (`statistics.paired_difference`); besides, the mean over pairs of both
-        accuracies, of the share `predicted_alike` and of kappa. `tasks`: the same of
-        each task that all pairs have by one name and modality; over several orders it
-        has other classes in each.
+        (`statistics.paired_difference`); also the mean over pairs of both accuracies,
+        of the share `predicted_alike` and of kappa. `tasks`: the same for each task
+        that all pairs have by name and modality; its classes differ between orders.
 
     Raises:
-        ComparisonError: as `compare_runs` and `over_pairs`.
+        ComparisonError: As for `compare_runs` and `over_pairs`.
     """
     return over_pairs([compare_runs(a, b, stage) for a, b in pairs])
 
 
 def over_pairs(compared: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns what pairs of runs say together.
+    """Summarizes comparisons of pairs of runs.
 
     Args:
-        compared: what `compare_runs` gives for each pair, in the same label spaces.
+        compared: What `compare_runs` gives for each pair, in the same label spaces.
 
     Returns:
-        As `compare_pairs`.
+        What `compare_pairs` returns.
 
     Raises:
-        ComparisonError: the pairs are of other methods, or two of them have the same
-            seeds.
+        ComparisonError: The pairs are of different methods, or two of them have the
+            same seeds.
     """
     sides = [(pair["first"], pair["second"]) for pair in compared]
     methods = [tuple(side["method"] for side in pair) for pair in sides]
@@ -132,14 +131,15 @@ def over_pairs(compared: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if names != methods[0]:
             raise ComparisonError(
                 f"pair 1 is of {' and '.join(methods[0])}, pair {k + 1} of "
-                f"{' and '.join(names)}: an interval over both says nothing"
+                f"{' and '.join(names)}: an interval over both is meaningless; give "
+                "pairs of the same two methods"
             )
     seeds = [pair[0]["seeds"] for pair in sides]
     for k, own in enumerate(seeds):
         if own in seeds[:k]:
             raise ComparisonError(
-                f"pair {k + 1} has the seeds of pair {seeds.index(own) + 1}: it would "
-                "count one draw twice"
+                f"pair {k + 1} has the seeds of pair {seeds.index(own) + 1}: the same "
+                "draw would count twice; leave one of them out"
             )
     differences: dict[str, Any] = {space: {} for space in compared[0]["spaces"]}
     tasks: dict[str, Any] = {space: {} for space in differences}
@@ -164,7 +164,7 @@ def over_pairs(compared: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _over_pairs(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the difference over pairs, and means of what a row of each says."""
+    """Returns the difference over pairs, and means over their rows."""
     columns = {
         name: [float("nan") if row[name] is None else row[name] for row in rows]
         for name in ("first", "second", "predicted_alike", "kappa")
@@ -180,7 +180,7 @@ def _over_pairs(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tasks_over_pairs(pairs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Returns a row for each task that all pairs have, as the first one orders them."""
+    """Returns a row for each task that all pairs have, in the order of the first."""
     named = [{(row["name"], row["modality"]): row for row in rows} for rows in pairs]
     return [
         {"name": key[0], "modality": key[1]} | _over_pairs([own[key] for own in named])
@@ -191,7 +191,7 @@ def _tasks_over_pairs(pairs: Sequence[list[dict[str, Any]]]) -> list[dict[str, A
 
 def _check_streams(first: StoredRun, second: StoredRun) -> None:
     if first.workdir.resolve() == second.workdir.resolve():
-        raise ComparisonError(f"{first.workdir}: twice the same run")
+        raise ComparisonError(f"{first.workdir}: twice the same run; give two runs")
     if first.hash == second.hash:
         return
     tasks = zip(first.tasks, second.tasks, strict=False)
@@ -205,8 +205,8 @@ def _check_streams(first: StoredRun, second: StoredRun) -> None:
     )
     raise ComparisonError(
         f"different streams: {first.workdir} has learnt {first.hash[:12]}, "
-        f"{second.workdir} {second.hash[:12]}; {where}. Runs over other orders or data "
-        "can be compared as pairs alone"
+        f"{second.workdir} {second.hash[:12]}; {where}. Compare runs over several "
+        "orders or data in pairs"
     )
 
 
@@ -220,7 +220,7 @@ def matched_samples(
     """Returns the rows of each task's test samples in both predictions, in one order.
 
     Raises:
-        ComparisonError: they are not of the same samples.
+        ComparisonError: The samples are not the same.
     """
     rows = {}
     for task in tasks:
@@ -241,7 +241,7 @@ def check_stage(run: StoredRun, stage: int) -> int:
     """Returns `stage`; raises `ComparisonError` if the run has not learnt it."""
     if not run.stages:
         raise ComparisonError(
-            f"{run.workdir}: no stage has been scored yet; wait for the first"
+            f"{run.workdir}: no stage has been evaluated yet; wait for the first"
         )
     if not 1 <= stage <= run.stages:
         raise ComparisonError(
@@ -251,7 +251,7 @@ def check_stage(run: StoredRun, stage: int) -> int:
 
 
 def identity(run: StoredRun, stage: int, config: Config) -> dict[str, Any]:
-    """Returns what says which run, and which of its states, is meant."""
+    """Returns what identifies a run and its state."""
     return {
         "workdir": str(run.workdir),
         "method": config.method.name,
@@ -268,7 +268,7 @@ def _differences(
     other: np.ndarray,
     label: np.ndarray,
 ) -> dict[str, Any]:
-    """Returns a row a task, and one of all."""
+    """Returns one row per task, and one for all."""
     canonical = np.array([slot.canonical for slot in stream.classes])
     chosen = [
         (canonical[one[mine]], canonical[other[theirs]])
@@ -286,7 +286,7 @@ def _differences(
 def _row(
     chosen: list[tuple[np.ndarray, np.ndarray]], labels: list[np.ndarray]
 ) -> dict[str, Any]:
-    """Compares two predictors on some tasks: canonical classes, one array a task."""
+    """Compares two predictors: canonical classes, one array per task."""
     hits = [
         [pair[side] == truth for pair, truth in zip(chosen, labels, strict=True)]
         for side in (0, 1)
@@ -311,18 +311,18 @@ def task_flips(
     """Returns which samples were forgotten and recovered, by label space and route.
 
     Args:
-        before: what was predicted first.
-        after: what was predicted later.
-        rows: of the samples of each task in both, see `matched_samples`.
-        canonical: class of each slot; equal names are one class.
+        before: The earlier predictions.
+        after: The later predictions.
+        rows: Rows of each task's samples in both, see `matched_samples`.
+        canonical: Class of each slot; equal names are one class.
 
     Returns:
-        Of each task what became of its samples, in the order of `rows`.
+        How the samples of each task have changed, in the order of `rows`.
     """
 
     def right(part: StoredPredictions, s: int, r: int, own: np.ndarray) -> np.ndarray:
         chosen = part.chosen[s, r, own]
-        # what no class was chosen for is wrong
+        # -1, no class chosen, would index the last slot
         return (canonical[chosen] == canonical[part.label[own]]) & (chosen >= 0)
 
     return {

@@ -44,27 +44,28 @@ def compare_snapshots(
     Stages are counted from 1, as `--stop_after` counts: 1 is the snapshot `000`.
 
     Args:
-        workdir: of the run.
-        i: stage of the first snapshot.
-        j: of the second.
-        with_embeddings: whether test samples are embedded again under both, which needs
-            the data.
-        samples: of each modality that are embedded, at most.
+        workdir: Workdir of the run.
+        i: Stage of the first snapshot.
+        j: Stage of the second snapshot.
+        with_embeddings: Whether test samples are embedded under both, which needs the
+            data.
+        samples: Largest number of samples per modality that are embedded.
 
     Returns:
-        A dict for JSON; null is what is not defined. `params`, `memory`: for each array
-        `agreement.displacement`, of all of it and by modality, layer and stage where it
-        has such axes. `embeddings`: by modality what `agreement.linear_cka` says of the
-        same samples of the tasks seen by `i`, and their mean cosine; None without.
-        `counts`: by label space and route, for each of these tasks the samples that
-        were forgotten, recovered, right both times and wrong both times. `forgotten`,
-        `recovered`: these samples among all classes met, modality predicted, and what
-        they were taken for. `notes`: what could not be said, and why.
+        A dict for JSON; undefined values are null. `params`, `memory`: for each array
+        `paired_tests.displacement`, of all of it and by modality, layer and stage where
+        it has such axes. `embeddings`: by modality, `paired_tests.linear_cka` between
+        the embeddings of the same samples of the tasks seen by `i`, and their mean
+        cosine; None without embeddings. `counts`: by label space and route, for each of
+        these tasks the numbers of samples forgotten, recovered, right both times and
+        wrong both times. `forgotten`, `recovered`: these samples among all classes
+        seen, modality predicted, with both predictions. `notes`: what is missing, and
+        why.
 
     Raises:
-        ComparisonError: a snapshot that there is not, or not the earlier one first.
-        ValueError: a file, the encoder or a sample cannot be read, or is another than
-            the run has learnt from; the message names it.
+        ComparisonError: A snapshot does not exist, or the later one is first.
+        ValueError: A file, the encoder or a sample cannot be read, or is not the one
+            that the run has learnt from; the message names it.
     """
     run = read_run(workdir)
     config = config_of(run)
@@ -76,7 +77,10 @@ def compare_snapshots(
     before, after = (read(layout.snapshot(run.workdir, stage - 1)) for stage in (i, j))
     shapes = [{k: v.shape for k, v in part.items()} for part in (before, after)]
     if shapes[0] != shapes[1]:
-        raise ComparisonError(f"{run.workdir}: the snapshots are of two methods")
+        raise ComparisonError(
+            f"{run.workdir}: the snapshots have arrays of different shapes, so they "
+            "are of two methods"
+        )
     similar, notes = None, []
     if with_embeddings:
         assembled = embeddings.assembled(run, config)
@@ -118,7 +122,7 @@ def _drift(
         entry: dict[str, Any] = {"shape": one.shape}
         entry |= paired_tests.displacement(one, other)._asdict()
         for axis in meaning.get(path, ()):
-            # the square of a symmetric matrix has the same names twice
+            # both axes of a square matrix may have the same parts: the first one counts
             entry.setdefault(axis.kind, _by_part(one, other, axis))
         found[path.removeprefix(kind)] = entry
     return found
@@ -149,7 +153,7 @@ def _similarity(embedded: dict[str, embeddings.Embedded]) -> dict[str, Any]:
 
 
 def _stream_with_samples(run: StoredRun, config: Config) -> tuple[Stream | None, str]:
-    """Returns the stream of a run as the data are now, or why there is none."""
+    """Returns the stream of a run from its present data, or why there is none."""
     try:
         stream = build_stream(config)
     except ValueError as error:
@@ -196,7 +200,7 @@ def _flips(
 def _listed(
     run: StoredRun, stream: Stream | None, columns: list[np.ndarray]
 ) -> list[dict[str, Any]]:
-    """Returns an entry a sample; columns are task, id, label and both predictions."""
+    """Returns one entry per sample; columns: task, id, label and both predictions."""
     where = {}
     if stream is not None:
         where = {row.id: row.reference for task in stream.tasks for row in task.test}

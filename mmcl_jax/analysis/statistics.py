@@ -1,6 +1,6 @@
 """Statistics over runs: NumPy and SciPy. A run is one order and seed, never one task.
 
-NaN is what was not measured or is not defined; it makes every result NaN that needs it.
+Missing or undefined values are NaN, and so is every result that needs them.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ _RESAMPLES = 10_000
 
 
 class Summary(NamedTuple):
-    """Some runs in a few numbers.
+    """A summary of one measure over several runs.
 
     Attributes:
-        mean: over runs.
-        deviation: sample standard deviation (`n - 1`); NaN for a single run.
-        low: of the 95 % bootstrap interval of the mean; NaN for a single run.
-        high: the other end.
-        values: of each run, in the order they were given.
+        mean: Mean over runs.
+        deviation: Sample standard deviation (`n - 1`); NaN for a single run.
+        low: Lower end of the 95 % bootstrap interval of the mean; NaN for a single run.
+        high: Upper end of the interval.
+        values: Value of each run, in the given order.
     """
 
     mean: float
@@ -45,11 +45,11 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def bootstrap_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval of the mean, 95 %.
+    """Returns the 95 % percentile bootstrap interval of the mean.
 
-    The means of 10,000 draws of n values out of n, with replacement and a fixed seed,
-    between their 2.5th and 97.5th percentiles. For few runs it is too narrow, which is
-    why the values of fewer than five are shown beside it.
+    It lies between the 2.5th and the 97.5th percentile of the means of 10,000 draws of
+    n values out of n, with replacement and a fixed seed. For few runs it is too narrow,
+    which is why the values of fewer than five are shown beside it.
 
     References:
         B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
@@ -76,15 +76,15 @@ def paired_difference(
 ) -> Summary | None:
     """Returns the differences `first - second` of runs that share order and seed.
 
-    What the order and the seed do to both falls out, so a difference may be sure where
-    the means alone are not.
+    Effects of order and seed that both runs share cancel, so a difference may be clear
+    even if the intervals of the two means overlap.
 
     Args:
-        first: value of each run by what identifies its order and seed.
-        second: of the method that it is compared to.
+        first: Value of each run, by what identifies its order and seed.
+        second: Values of the method that it is compared to.
 
     Returns:
-        Their summary; None where no run has a partner.
+        Their summary; None if no run has a partner.
 
     >>> paired_difference({(0,): 3.0, (1,): 5.0}, {(0,): 1.0, (1,): 2.0}).values
     (2.0, 3.0)
@@ -98,13 +98,13 @@ def paired_difference(
 def mean_ranks(values: dict[str, dict[tuple, float]]) -> tuple[dict[str, float], int]:
     """Returns the mean rank of each method over the runs that all of them have.
 
-    In a run, rank 1 is that of the largest value, and equal values share their mean.
+    Within a run, rank 1 is that of the largest value, and ties share their mean rank.
 
     Args:
-        values: of each method, by what identifies a run's order and seed.
+        values: Values of each method, by what identifies a run's order and seed.
 
     Returns:
-        Mean ranks, and the number of runs that they are over; NaN if there is none.
+        Mean ranks (NaN without common runs), and the number of common runs.
 
     >>> mean_ranks({"a": {(0,): 0.5}, "b": {(0,): 0.9}, "c": {(0,): 0.5}})
     ({'a': 2.5, 'b': 1.0, 'c': 2.5}, 1)
