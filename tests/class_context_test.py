@@ -78,7 +78,9 @@ def _class_tokens(encoder: Encoder, context: int | None, *templates: str):
         data_seed=0,
     )
     made = config.Config(method=options, encoder=chosen)
-    return stream, class_slots.class_tokens(made, encoder, stream)
+    return stream, class_slots.class_tokens(
+        made, encoder.spec.text, encoder.inputs, stream
+    )
 
 
 def test_tokens_of_a_stream(encoder: Encoder) -> None:

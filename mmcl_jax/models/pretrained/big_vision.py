@@ -1,6 +1,10 @@
 """SigLIP encoders in the layout of big_vision: one `.npz` file without a config."""
 
+import pathlib
+
 from mmcl_jax.errors import DataError
+from mmcl_jax.models.pretrained import inputs
+from mmcl_jax.models.pretrained.family import Checkpoint, Family, picture_side
 from mmcl_jax.models.pretrained.layout import (
     ONE_IN_FRONT,
     SAME,
@@ -143,3 +147,29 @@ def _norm(ours: str, at: str) -> Layout:
         f"{ours}/scale": Rule((f"{at}scale",)),
         f"{ours}/bias": Rule((f"{at}bias",)),
     }
+
+
+def _recognizes(weights: pathlib.Path, tensors: Tensors) -> bool:
+    del tensors
+    return weights.suffix == ".npz"
+
+
+def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
+    folder = weights.parent
+    shape = spec(tensors, str(weights))
+    tokenizer = inputs.siglip_tokenizer(folder)
+    size = picture_side(shape)
+    fed = inputs.drawn(size, shape.text, tokenizer, PIXELS, "squash")
+    return Checkpoint(
+        "big_vision",
+        shape,
+        fed,
+        layout(shape, tensors),
+        tensors,
+        weights,
+        UNUSED,
+        (pathlib.Path(tokenizer.path), weights),
+    )
+
+
+FAMILY = Family(_recognizes, _open)

@@ -1,6 +1,17 @@
 """Encoders in the layout of Hugging Face's `CLIPModel` and `SiglipModel`."""
 
-from mmcl_jax.models.pretrained import fields
+import pathlib
+
+from mmcl_jax.errors import reading
+from mmcl_jax.files import read_json
+from mmcl_jax.models.pretrained import fields, inputs
+from mmcl_jax.models.pretrained.family import (
+    CONFIG,
+    EXPECTED,
+    Checkpoint,
+    Family,
+    picture_side,
+)
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.layout import (
     ONE_IN_FRONT,
@@ -9,6 +20,7 @@ from mmcl_jax.models.pretrained.layout import (
     BlockNames,
     Layout,
     Rule,
+    Tensors,
     blocks,
     linear,
     norm,
@@ -216,3 +228,47 @@ def _sentences(ours: str) -> Layout:
         **norm(f"{ours}/final_norm", "text_model.final_layer_norm."),
         **blocks(ours, "text_model.encoder.layers.{}.", BLOCK),
     }
+
+
+def _recognizes(weights: pathlib.Path, tensors: Tensors) -> bool:
+    del weights, tensors
+    return True
+
+
+def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
+    folder = weights.parent
+    path = folder / CONFIG
+    config = read_json(path, EXPECTED)
+    with reading(str(path), EXPECTED):
+        kind = config.get("model_type")
+        if kind not in ("clip", "siglip"):
+            raise ValueError(
+                f"field 'model_type': {kind!r} is not 'clip', 'siglip' or one of "
+                "LanguageBind. A single tower is not enough: samples and class names "
+                "need both towers and the scale of the logits, which no file of a "
+                "single tower has. Give the whole model that it was taken from"
+            )
+        own = config.get("preprocessing")
+        build = clip_spec if kind == "clip" else siglip_spec
+        spec = build(config)
+        size = picture_side(spec)
+        if own is not None:
+            block = fields.section(config, "preprocessing")
+            pixels = fields.channels(block, "mean"), fields.channels(block, "std")
+            tokenizer, resize = inputs.own_tokenizer(folder), "crop"
+        else:
+            block = None
+            pixels, resize = inputs.processor(folder, size)
+            find = inputs.clip_tokenizer if kind == "clip" else inputs.siglip_tokenizer
+            tokenizer = find(folder)
+        fed = inputs.drawn(size, spec.text, tokenizer, pixels, resize, block)
+    layout = {"clip": clip_layout, "siglip": siglip_layout}
+    files = (path, pathlib.Path(tokenizer.path), weights)
+    if own is None:
+        files = (path, folder / inputs.PROCESSOR, *files[1:])
+    return Checkpoint(
+        kind, spec, fed, layout[kind](spec), tensors, weights, UNUSED, files
+    )
+
+
+FAMILY = Family(_recognizes, _open)

@@ -3,11 +3,15 @@
 Its weights are licensed CC-BY-NC-SA 4.0, not for commercial use.
 """
 
+import pathlib
 from typing import Any
 
-from mmcl_jax.errors import DataError
+from mmcl_jax.errors import DataError, reading
+from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models.pretrained import fields
+from mmcl_jax.models.pretrained import inputs as fed_by
+from mmcl_jax.models.pretrained.family import CONFIG, EXPECTED, Checkpoint, Family
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.inputs import CLIP_MEAN, CLIP_STD
 from mmcl_jax.models.pretrained.layout import (
@@ -205,3 +209,33 @@ def _blocks(name: str, spec: EncoderSpec) -> Layout:
             name_of = (f"{at}attn.{theirs}",)
             rules[f"{name}/blocks/{ours}"] = Rule(name_of, TWO_IN_FRONT)
     return rules
+
+
+def _recognizes(weights: pathlib.Path, tensors: Tensors) -> bool:
+    del weights
+    return "modality_trunks.vision.blocks.0.norm_1.weight" in tensors
+
+
+def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
+    folder = weights.parent
+    path = folder / CONFIG
+    config = read_json(path, EXPECTED) if path.exists() else {}
+    with reading(str(path if config else weights), EXPECTED):
+        shape = spec(tensors, str(weights), config)
+    tokenizer = fed_by.clip_tokenizer(folder)
+    fed = inputs(shape, tokenizer)
+    files = (pathlib.Path(tokenizer.path), weights)
+    return Checkpoint(
+        "imagebind",
+        shape,
+        fed,
+        layout(shape),
+        tensors,
+        weights,
+        UNUSED,
+        (path, *files) if config else files,
+        (LICENSE,),
+    )
+
+
+FAMILY = Family(_recognizes, _open)

@@ -1,14 +1,18 @@
 """LanguageBind: a checkpoint for each modality, all with the same text tower."""
 
 import dataclasses
+import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mmcl_jax.errors import DataError
+from mmcl_jax.errors import DataError, reading
+from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models.pretrained import fields, huggingface
+from mmcl_jax.models.pretrained import inputs as fed_by
+from mmcl_jax.models.pretrained.family import CONFIG, EXPECTED, Checkpoint, Family
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.inputs import CLIP_MEAN, CLIP_STD
 from mmcl_jax.models.pretrained.layout import (
@@ -235,3 +239,36 @@ def joined_inputs(fed: InputSpec, other: InputSpec, spec: EncoderSpec) -> InputS
     read = dict(spec.readers)
     taken = [field for m, own in names.items() if m in read for field in own]
     return dataclasses.replace(fed, **{name: getattr(other, name) for name in taken})
+
+
+def _recognizes(weights: pathlib.Path, tensors: Tensors) -> bool:
+    del tensors
+    path = weights.parent / CONFIG
+    if not path.exists():
+        return False
+    with reading(str(path), EXPECTED):
+        return modality_of(read_json(path, EXPECTED)) is not None
+
+
+def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
+    folder = weights.parent
+    config = read_json(folder / CONFIG, EXPECTED)
+    with reading(str(folder / CONFIG), EXPECTED):
+        modality = modality_of(config)
+        assert modality is not None  # `_recognizes` has asked
+        folded = Folded(tensors, config, str(weights))
+        shape = spec(config, modality, folded)
+        fed = inputs(config, modality, shape, fed_by.clip_tokenizer(folder))
+    return Checkpoint(
+        "languagebind",
+        shape,
+        fed,
+        layout(shape, modality, folded),
+        folded,
+        weights,
+        UNUSED,
+        (folder / CONFIG, pathlib.Path(fed.tokenizer.path), weights),
+    )
+
+
+FAMILY = Family(_recognizes, _open)

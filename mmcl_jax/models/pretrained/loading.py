@@ -14,7 +14,6 @@ from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.modalities.tokenization import tokenizer_hash
 from mmcl_jax.models.pretrained import (
     big_vision,
-    fields,
     hub,
     huggingface,
     image_bind,
@@ -26,14 +25,21 @@ from mmcl_jax.models.pretrained import (
 )
 from mmcl_jax.models.pretrained import layout as layouts
 from mmcl_jax.models.pretrained import tensors as tensor_files
-from mmcl_jax.models.pretrained.fields import Section
-from mmcl_jax.models.pretrained.layout import Layout, Place, Tensors
+from mmcl_jax.models.pretrained.family import Checkpoint, Family
+from mmcl_jax.models.pretrained.layout import Place
 from mmcl_jax.models.specs import EncoderSpec, ReaderSpec, TextSpec
 from mmcl_jax.types import PyTree
 
-CONFIG, OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
-_EXPECTED = "the config of an encoder"
 _CHUNK = 2**22
+
+# the first that recognizes a file reads it: the last takes whatever is left
+FAMILIES: tuple[Family, ...] = (
+    big_vision.FAMILY,
+    image_bind.FAMILY,
+    open_clip.FAMILY,
+    language_bind.FAMILY,
+    huggingface.FAMILY,
+)
 
 
 class Encoder(NamedTuple):
@@ -52,20 +58,6 @@ class Encoder(NamedTuple):
     frozen: PyTree
     fingerprint: str
     summary: tuple[str, ...]
-
-
-class _Part(NamedTuple):
-    """One checkpoint, with no weight read yet."""
-
-    family: str
-    spec: EncoderSpec
-    inputs: InputSpec
-    layout: Layout
-    tensors: Tensors
-    weights: pathlib.Path
-    unused: tuple[str, ...]
-    files: tuple[pathlib.Path, ...]
-    notes: tuple[str, ...] = ()
 
 
 def on_host(path: str, leaf: np.ndarray) -> np.ndarray:
@@ -144,7 +136,7 @@ def is_here(name: str) -> bool:
     return all(os.path.exists(p) or p.startswith(random_weights.PREFIX) for p in parts)
 
 
-def _find(name: str | pathlib.Path) -> tuple[list[_Part], list[str]]:
+def _find(name: str | pathlib.Path) -> tuple[list[Checkpoint], list[str]]:
     """Returns the checkpoints of a name and the source of each."""
     names = [str(name)]
     if not os.path.exists(name):
@@ -164,7 +156,7 @@ def _find(name: str | pathlib.Path) -> tuple[list[_Part], list[str]]:
     return parts, sources
 
 
-def _check_readers(parts: list[_Part]) -> None:
+def _check_readers(parts: list[Checkpoint]) -> None:
     """Raises `DataError` if two checkpoints read the same modality."""
     owner: dict[str, pathlib.Path] = {}
     for part in parts:
@@ -177,148 +169,11 @@ def _check_readers(parts: list[_Part]) -> None:
             owner[modality] = part.weights
 
 
-def _open(weights: pathlib.Path) -> _Part:
-    """Returns the checkpoint of a file; its family follows from it and its folder."""
-    folder, tensors = weights.parent, tensor_files.read(weights)
-    if weights.suffix == ".npz":
-        return _big_vision(folder, weights, tensors)
-    if "modality_trunks.vision.blocks.0.norm_1.weight" in tensors:
-        return _image_bind(folder, weights, tensors)
-    # Many repositories hold both layouts, with a config for each.
-    is_transformers = any(name.startswith("vision_model.") for name in tensors)
-    if (folder / OPEN_CLIP_CONFIG).exists() and not is_transformers:
-        return _open_clip(folder, weights, tensors)
-    return _huggingface(folder, weights, tensors)
-
-
-def _huggingface(
-    folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors
-) -> _Part:
-    path = folder / CONFIG
-    config = read_json(path, _EXPECTED)
-    with reading(str(path), _EXPECTED):
-        kind = config.get("model_type")
-        modality = language_bind.modality_of(config)
-        if modality:
-            return _language_bind(folder, weights, tensors, config, modality)
-        if kind not in ("clip", "siglip"):
-            raise ValueError(
-                f"field 'model_type': {kind!r} is not 'clip', 'siglip' or one of "
-                "LanguageBind. A single tower is not enough: samples and class names "
-                "need both towers and the scale of the logits, which no file of a "
-                "single tower has. Give the whole model that it was taken from"
-            )
-        own = config.get("preprocessing")
-        build = huggingface.clip_spec if kind == "clip" else huggingface.siglip_spec
-        spec = build(config)
-        size = _square(spec)
-        if own is not None:
-            block = fields.section(config, "preprocessing")
-            pixels = fields.channels(block, "mean"), fields.channels(block, "std")
-            tokenizer, resize = inputs.own_tokenizer(folder), "crop"
-        else:
-            block = None
-            pixels, resize = inputs.processor(folder, size)
-            find = inputs.clip_tokenizer if kind == "clip" else inputs.siglip_tokenizer
-            tokenizer = find(folder)
-        fed = inputs.drawn(size, spec.text, tokenizer, pixels, resize, block)
-    layout = {"clip": huggingface.clip_layout, "siglip": huggingface.siglip_layout}
-    files = (path, pathlib.Path(tokenizer.path), weights)
-    if own is None:
-        files = (path, folder / inputs.PROCESSOR, *files[1:])
-    return _Part(
-        kind, spec, fed, layout[kind](spec), tensors, weights, huggingface.UNUSED, files
-    )
-
-
-def _language_bind(
-    folder: pathlib.Path,
-    weights: pathlib.Path,
-    tensors: Tensors,
-    config: Section,
-    modality: str,
-) -> _Part:
-    folded = language_bind.Folded(tensors, config, str(weights))
-    spec = language_bind.spec(config, modality, folded)
-    fed = language_bind.inputs(config, modality, spec, inputs.clip_tokenizer(folder))
-    return _Part(
-        "languagebind",
-        spec,
-        fed,
-        language_bind.layout(spec, modality, folded),
-        folded,
-        weights,
-        language_bind.UNUSED,
-        (folder / CONFIG, pathlib.Path(fed.tokenizer.path), weights),
-    )
-
-
-def _open_clip(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) -> _Part:
-    path = folder / OPEN_CLIP_CONFIG
-    config = read_json(path, _EXPECTED)
-    with reading(str(path), _EXPECTED):
-        spec = open_clip.spec(config)
-        size = _square(spec)
-        pixels, resize = open_clip.pixels(config, size)
-        siglip = spec.text.pool == "last"
-        find = inputs.siglip_tokenizer if siglip else inputs.clip_tokenizer
-        tokenizer = find(folder)
-        fed = inputs.drawn(size, spec.text, tokenizer, pixels, resize)
-    stripped = open_clip.without_module(tensors)
-    return _Part(
-        "open_clip",
-        spec,
-        fed,
-        open_clip.layout(spec, stripped),
-        stripped,
-        weights,
-        open_clip.UNUSED,
-        (path, pathlib.Path(tokenizer.path), weights),
-    )
-
-
-def _big_vision(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) -> _Part:
-    spec = big_vision.spec(tensors, str(weights))
-    tokenizer = inputs.siglip_tokenizer(folder)
-    size = _square(spec)
-    fed = inputs.drawn(size, spec.text, tokenizer, big_vision.PIXELS, "squash")
-    return _Part(
-        "big_vision",
-        spec,
-        fed,
-        big_vision.layout(spec, tensors),
-        tensors,
-        weights,
-        big_vision.UNUSED,
-        (pathlib.Path(tokenizer.path), weights),
-    )
-
-
-def _image_bind(folder: pathlib.Path, weights: pathlib.Path, tensors: Tensors) -> _Part:
-    path = folder / CONFIG
-    config = read_json(path, _EXPECTED) if path.exists() else {}
-    with reading(str(path if config else weights), _EXPECTED):
-        spec = image_bind.spec(tensors, str(weights), config)
-    tokenizer = inputs.clip_tokenizer(folder)
-    fed = image_bind.inputs(spec, tokenizer)
-    files = (pathlib.Path(tokenizer.path), weights)
-    return _Part(
-        "imagebind",
-        spec,
-        fed,
-        image_bind.layout(spec),
-        tensors,
-        weights,
-        image_bind.UNUSED,
-        (path, *files) if config else files,
-        (image_bind.LICENSE,),
-    )
-
-
-def _square(spec: EncoderSpec) -> int:
-    reader = spec.reader("visual")
-    assert not isinstance(reader, TextSpec)
-    return reader.image_size[0]
+def _open(weights: pathlib.Path) -> Checkpoint:
+    """Returns the checkpoint that the first family to recognize a file reads."""
+    tensors = tensor_files.read(weights)
+    family = next(each for each in FAMILIES if each.recognizes(weights, tensors))
+    return family.open(weights, tensors)
 
 
 def _joined(specs: list[EncoderSpec]) -> EncoderSpec:
@@ -333,7 +188,7 @@ def _joined(specs: list[EncoderSpec]) -> EncoderSpec:
     )
 
 
-def _check_text(part: _Part, first: _Part) -> None:
+def _check_text(part: Checkpoint, first: Checkpoint) -> None:
     """Raises `DataError` if two checkpoints do not share a text tower."""
     if part is first:
         return
@@ -358,7 +213,7 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
     return np.array_equal(one.astype(np.float16), other.astype(np.float16))
 
 
-def _inputs(parts: list[_Part]) -> InputSpec:
+def _inputs(parts: list[Checkpoint]) -> InputSpec:
     """Returns the input of the joined encoder: for each modality, that of its part."""
     fed = parts[0].inputs
     for part in parts[1:]:

@@ -1,12 +1,16 @@
 """Encoders in the layout of OpenCLIP, with an `open_clip_config.json`."""
 
+import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 
-from mmcl_jax.models.pretrained import fields
+from mmcl_jax.errors import reading
+from mmcl_jax.files import read_json
+from mmcl_jax.models.pretrained import fields, inputs
+from mmcl_jax.models.pretrained.family import EXPECTED, Checkpoint, Family, picture_side
 from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.inputs import Pixels
 from mmcl_jax.models.pretrained.layout import (
@@ -84,6 +88,9 @@ _TIMM_NAME = re.compile(r"(\w+)_patch(\d+)_siglip_(\d+)", re.ASCII)
 # for all trunks.
 _TIMM_TANH = {"vit_base_patch32_siglip_256", "vit_large_patch16_siglip_512"}
 _TIMM_TANH |= {f"vit_so400m_patch16_siglip_{size}" for size in (256, 384, 512)}
+
+
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 
 def spec(config: Section) -> EncoderSpec:
@@ -329,3 +336,37 @@ class Renamed(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         """Returns a tensor."""
         return self._tensors[self._prefix + name]
+
+
+def _recognizes(weights: pathlib.Path, tensors: Tensors) -> bool:
+    # many repositories hold both layouts, and a config of each
+    is_transformers = any(name.startswith("vision_model.") for name in tensors)
+    return (weights.parent / OPEN_CLIP_CONFIG).exists() and not is_transformers
+
+
+def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
+    folder = weights.parent
+    path = folder / OPEN_CLIP_CONFIG
+    config = read_json(path, EXPECTED)
+    with reading(str(path), EXPECTED):
+        shape = spec(config)
+        size = picture_side(shape)
+        statistics, resize = pixels(config, size)
+        siglip = shape.text.pool == "last"
+        find = inputs.siglip_tokenizer if siglip else inputs.clip_tokenizer
+        tokenizer = find(folder)
+        fed = inputs.drawn(size, shape.text, tokenizer, statistics, resize)
+    stripped = without_module(tensors)
+    return Checkpoint(
+        "open_clip",
+        shape,
+        fed,
+        layout(shape, stripped),
+        stripped,
+        weights,
+        UNUSED,
+        (path, pathlib.Path(tokenizer.path), weights),
+    )
+
+
+FAMILY = Family(_recognizes, _open)
