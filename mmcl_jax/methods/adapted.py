@@ -68,6 +68,7 @@ def key_pulled(
         params: Params, context: Context, batch: Batch, features: Features, key: Key
     ) -> tuple[Float[Array, ""], Metrics]:
         value, metrics = plain.loss(params, context, batch, features, key)
+        # recomputed: the choice made in `inject` is not part of the features
         scores, chosen = choose(params, context, batch)
         distance = pool.key_distance(scores, chosen, batch.weight)
         return value + key_pull * distance, metrics | {"key_distance": distance}

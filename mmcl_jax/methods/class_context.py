@@ -92,6 +92,7 @@ def with_class_context(
         return method.trainable(_own(params), context) | {CLASS_CONTEXT: mask}
 
     def constrain(updates: PyTree, params: Params, context: Context) -> PyTree:
+        # the wrapped method does not know the context, whose updates pass unchanged
         constrained = method.constrain(_own(updates), _own(params), context)
         return constrained | {CLASS_CONTEXT: updates[CLASS_CONTEXT]}
 

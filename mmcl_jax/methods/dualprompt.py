@@ -80,6 +80,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     ) -> tuple[Float[Array, "b t"], Int[Array, "b 1"]]:
         keys = params["expert_keys"][model.tower_of(batch.modality)]
         scores = pool.cosines(batch.query, keys)
+        # in training the stage is known, and its key does not win yet
         if context.train:
             return scores, stage_slots.own(context, batch)[:, None]
         usable = stage_slots.visible(

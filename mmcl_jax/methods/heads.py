@@ -115,6 +115,8 @@ def closed_form(
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
         memory, own = context.memory, head_of(model, sharing, batch)
+        # Gram matrices are per head, but a column of `cross` is that of a class; the
+        # solve needs no count
         updated = statistics.update(
             statistics.Ridge(memory["gram"][own], memory["cross"], jnp.zeros(())),
             features(memory, batch),

@@ -20,7 +20,7 @@ from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
 
 
 def init_head(key: Key, model: Model) -> Params:
-    """Returns a head over all classes with small random weights."""
+    """Returns a head over all class slots, so that a new task changes no shape."""
     shape = (model.spec.embedding, model.num_classes)
     return {
         "weight": 0.01 * jax.random.normal(key, shape),

@@ -86,6 +86,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         memory, queries = context.memory, context.memory["queries"]
+        # empty slots hold zeros, which must not attract a centre
         used = queries.priority >= 0
         centres = kmeans.fit(key, queries.rows, used, options.centres)
         return params, memory | {

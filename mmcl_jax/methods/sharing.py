@@ -117,6 +117,7 @@ def restrict(
     own = classes.modality == jnp.asarray(members)[group][:, None]
     highest = jnp.where(classes.seen, logits, limits.min).max(-1, keepdims=True)
     lowest = jnp.where(classes.seen, logits, limits.max).min(-1, keepdims=True)
+    # one more than the range, so that equal logits fall below as well
     return jnp.where(own, logits, logits - (highest - lowest + 1))
 
 

@@ -114,6 +114,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     def constrain(updates: PyTree, params: Params, context: Context) -> PyTree:
         del params, context
+        # updates are scaled, since Adam would normalise a scaled gradient away
         slow = jax.tree.map(lambda u: options.slow_rate * u, updates["adapters"])
         return updates | {"adapters": slow}
 
@@ -139,6 +140,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         classes = context.classes
         head, jitter = _align(model, sharing, options, params["head"], context, key)
+        # after the first task the head needs no alignment with older ones
         old = jnp.any(classes.seen & ~classes.of_task)
         head = trees.select(old, head, params["head"])
         return params | {"head": head}, context.memory | {"jitter": jitter}

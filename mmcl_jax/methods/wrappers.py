@@ -93,6 +93,7 @@ def with_averaging(method: Method, interval: int) -> Method:
 
     def final(params: Params, context: Context) -> Params:
         average, steps = context.memory["average"], context.memory["steps"]
+        # after a last interval that is not full, the last parameters enter, too
         mean = trees.running_mean(average, params, steps // interval + 1)
         return trees.select(steps % interval == 0, average, mean)
 

@@ -88,6 +88,7 @@ def layer_features(
         x, frames = visual.tokens(reader, weights, inputs["pixels"])
         place = jnp.arange(x.shape[1]) >= reader.native_first
         counted = jnp.broadcast_to(place, x.shape[:2])
+    # a sentence without words has zeros, not NaN
     share = counted / jnp.maximum(counted.sum(1, keepdims=True), 1)
     plain = {"scale": jnp.ones(tower.width), "bias": jnp.zeros(tower.width)}
 

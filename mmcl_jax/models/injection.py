@@ -50,6 +50,7 @@ class Injection(NamedTuple):
         """Returns the injection for samples that are `times` consecutive rows each."""
         if times == 1:
             return self
+        # low-rank updates are weights without a batch axis; only their gate has one
         per_sample = self._replace(low_rank=None)
         repeated = jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), per_sample)
         return repeated._replace(low_rank=self.low_rank)

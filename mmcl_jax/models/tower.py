@@ -184,6 +184,7 @@ def trunk_with_summaries(
     prompts, prompted, length = injection.prompts, 0, 0
     if prompts is not None:
         _, prompted, length, _ = prompts.shape
+        # overwritten by the first prompts before any block reads them
         empty = jnp.zeros((x.shape[0], length, x.shape[2]), x.dtype)
         x = jnp.concatenate([x[:, :prompts_at], empty, x[:, prompts_at:]], axis=1)
     mask = None

@@ -65,6 +65,7 @@ def embed(
     """
     x, frames = tokens(spec, weights, pixels)
     if injection is not None:
+        # an injection is per sample, and each frame of a sample is a row
         injection = injection.repeat(frames)
     at = spec.native_first
     length = x.shape[1]

@@ -94,6 +94,7 @@ def update(
     num_classes = stats.count.shape[0]
     class_group = jnp.broadcast_to(class_group, (num_classes,))
     weight = jnp.where(weight > 0, weight, 0).astype(dtype)
+    # a label out of range has a row of zeros here, and so no weight
     member = jax.nn.one_hot(label, num_classes, dtype=dtype) * weight[:, None]
     weight = jnp.sum(member, axis=-1)
     x = jnp.where(weight[:, None] > 0, features, 0).astype(dtype)
@@ -131,6 +132,7 @@ def coarsen(stats: Gaussians, group: Int[Array, " C"], num_groups: int) -> Gauss
     mean = jax.ops.segment_sum(share * stats.mean, group, num_groups)[group]
     tied = stats.scatter.shape[0] == 1
     row_group = jnp.zeros_like(group) if tied else group
+    # the class means, weighted by their counts, are the rows of one more batch
     scatter = _scatter(stats.mean - mean, stats.count, row_group, stats.scatter)
     return Gaussians(stats.count, mean, scatter)
 

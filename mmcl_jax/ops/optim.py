@@ -84,6 +84,7 @@ def apply(
     params: Params, updates: PyTree, mask: PyTree, size: Float[Array, ""]
 ) -> Params:
     """Returns the params after a step; where `mask` is 0 they are bitwise the same."""
+    # masked gradients are not enough: moments and weight decay still give updates
     return jax.tree.map(
         lambda p, u, m: jnp.where(m > 0, p - size * u, p), params, updates, mask
     )

@@ -85,6 +85,7 @@ def apply(
     """
     z = z.astype(realignment.matrix.dtype)
     moved = _matmul(z, realignment.matrix)
+    # `cosine` is an array, so that one compiled program serves every kind
     moved = jnp.where(realignment.cosine, unit_norm(moved), moved)
     logits = realignment.scale * _matmul(moved, text.astype(z.dtype).T)
     return logits + _matmul(z, realignment.residual) + realignment.bias[None, :]

@@ -15,6 +15,7 @@ from mmcl_jax.ops.gaussians import Gaussians, cholesky_with_jitter, covariance
 from mmcl_jax.ops.losses import MASKED, Scalar, mask_logits, weighted_mean
 from mmcl_jax.types import PyTree
 
+# enough to bring the bounds closer than float32 can tell apart
 _BISECTIONS = 50
 
 
@@ -100,6 +101,7 @@ def linear_discriminant(
     factor, jitter = cholesky_with_jitter(covariance)
     direction = cho_solve((factor, True), offset.T).T
     bias = -0.5 * jnp.sum(direction * (mean + centre), axis=-1)
+    # no logarithm of 0: unused classes get the finite MASKED below
     bias = bias + jnp.log(jnp.where(used, prior, 1))
     return direction, jnp.where(used, bias, MASKED), jitter
 

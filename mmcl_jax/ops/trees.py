@@ -74,6 +74,7 @@ def tangent(
     >>> slope(jnp.ones(2)).tolist()
     [1.0, 3.0]
     """
+    # each term is 0, but its derivative with respect to x is g
     terms = jax.tree.map(
         lambda g, x: jnp.sum(g * (x - jax.lax.stop_gradient(x))), gradient, tree
     )

@@ -58,6 +58,7 @@ def realigned(
         return {"shift": shift}
     if kind == "gradient":
         return {"realignment": _by_gradient(model, options, stats, group, context, key)}
+    # a modality with many classes must not dominate the solve
     prior = relevance.balanced_prior(seen, classes.modality, len(model.modalities))
     covariance = _structure(options)(gaussians.covariance(stats, options.shrinkage))
     if kind == "regression":
