@@ -317,6 +317,7 @@ def main(argv: list[str]) -> None:
         counts = [_count(word) for word in _DEVICES.value]
         if not counts:
             raise ConfigError("--devices: missing; for instance --devices=1,8")
+        # Before the first use of a device, when JAX fixes their number.
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", max(counts))
         plans = []

@@ -45,6 +45,7 @@ def resample(samples: np.ndarray, source: int, target: int) -> np.ndarray:
     padded = np.pad(samples, (before, after))
     windows = np.lib.stride_tricks.sliding_window_view(padded, taps)
     result = np.empty((blocks, target), np.float32)
+    # Outputs of one phase share a kernel, so that each phase is one matrix product.
     for phase, (first, kernel) in enumerate(zip(firsts, kernels, strict=True)):
         start = first + before
         rows = windows[start : start + (blocks - 1) * source + 1 : source]

@@ -70,6 +70,7 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
             count += 1
             size += frame.width * frame.height * 3
             kept.append(frame)
+            # Above the limit every frame is dropped again, and a second pass decodes.
             if size > _KEEP_BYTES:
                 kept.clear()
         if not count:

@@ -75,6 +75,7 @@ def _check_same(stored: StoredRun, run: Run) -> None:
 
 
 def _restore(store: Snapshots, number: int, run: Run) -> LearnerState:
+    # Shapes suffice: an initialised state would only be overwritten.
     shape = jax.eval_shape(run.learner.init)
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(

@@ -88,6 +88,7 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
     allowed = jnp.asarray(classifier.allowed(modality))
     temperature = classifier.temperature(modality)
 
+    # Arrays of the closure become constants of the program.
     def classify(values: Array) -> tuple[Float[Array, "b C"], Float[Array, "b C"]]:
         rows, inputs = values.shape[0], {name: values}
         batch = Batch(

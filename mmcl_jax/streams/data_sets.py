@@ -163,6 +163,7 @@ def build(
             _keep(part[0], max_train_per_class, data_seed, data_set.modality)
             for part in parts
         ]
+        # By name, so that a data set is cut in the same way whatever else is included.
         seeds = [order_seed, zlib.crc32(data_set.path.encode())]
         places = np.random.default_rng(seeds).permutation(len(names))
         for k, chosen in enumerate(_cut(places, classes_per_task)):

@@ -57,6 +57,7 @@ class Decoder:
     def __setstate__(self, state: tuple[InputSpec, tuple[str, ...]]) -> None:
         """Restores a copy."""
         spec, modules = state
+        # The table of modalities is not pickled: a worker must import them again.
         for module in modules:
             plugins.add_modalities(module)
         Decoder.__init__(self, spec, 0)
@@ -99,6 +100,7 @@ class Decoder:
     def _remember(self, record: Record, inputs: Inputs) -> None:
         size = _size(inputs)
         with self._lock:
+            # Another thread may have decoded the same record meanwhile.
             if record.id in self._memo or size > self.memory_bytes:
                 return
             if self._used + size > self.memory_bytes:

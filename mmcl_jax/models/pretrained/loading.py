@@ -86,6 +86,7 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
     parts, sources = _find(name)
     spec = _joined([part.spec for part in parts])
     leaves: dict[str, Any] = {}
+    # The shared text tower is read from the first checkpoint alone.
     for part in parts:
         _check_text(part, parts[0])
         with reading(str(part.weights), "the weights of an encoder"):

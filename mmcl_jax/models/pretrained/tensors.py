@@ -91,6 +91,7 @@ def _read_safetensors(path: pathlib.Path) -> MappedTensors:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of equal names json keeps the last, while other readers may keep the first.
     found = {}
     for name, value in pairs:
         if name in found:
