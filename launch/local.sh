@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs an experiment on this machine: bash launch/local.sh [flags of mmcl_jax.main]
 #
-# Makes .venv in the repository with $PYTHON, by default python3, and installs what the
-# project needs, once. Paths in the flags count from where you stand. Without flags the
-# demo runs, and writes runs/demo in the repository.
+# Creates .venv in the repository with $PYTHON, by default python3, and installs the
+# dependencies, once. Paths in the flags are relative to the current folder. Without
+# flags the demo runs, and writes runs/demo in the repository.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 prepare run

@@ -1,6 +1,6 @@
-"""`python launch/notebooks.py runs/demo`: writes docs/notebooks/*.ipynb anew.
+"""`python launch/notebooks.py runs/demo`: regenerates docs/notebooks/*.ipynb.
 
-Each is made of the `.py` beside it, and executed on a workdir. Needs
+Each is made from the `.py` beside it, and executed on a workdir. Needs
 `pip install '.[notebooks]'`.
 """
 
@@ -20,7 +20,7 @@ def main(workdir: str) -> None:
     os.environ["WORKDIR"] = str(pathlib.Path(workdir).resolve())
     for path in sorted(FOLDER.glob("*.py")):
         notebook = jupytext.read(path)
-        # times are of nobody's interest, and change with every execution
+        # times would change with every execution
         nbclient.NotebookClient(notebook, record_timing=False).execute()
         for i, cell in enumerate(notebook.cells):
             cell.id = f"{path.stem}-{i}"

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it. `prepare run` or `prepare test` leaves a virtual
-# environment with what the project names: $ROOT is the repository, $VENV_PYTHON its
-# Python. MMCL_JAX_EXTRA names what JAX is to run on, by an extra of pyproject.toml;
-# without it that is CUDA where there is a GPU. Stamps inside the environment make a
-# second call take no time; they are written last, so whatever is interrupted is done
-# again.
+# Sourced by the scripts beside it. `prepare run` or `prepare test` makes a virtual
+# environment with the dependencies of the project: $ROOT is the repository,
+# $VENV_PYTHON the Python of the environment. MMCL_JAX_EXTRA selects the platform of JAX
+# by an extra of pyproject.toml; the default is CUDA if there is a GPU. Stamps inside
+# the environment make a second call return at once; they are written last, so that an
+# interrupted installation is repeated.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="$ROOT/.venv"
@@ -25,7 +25,7 @@ _version() {
     echo "not a working Python"
 }
 
-# Prints the Python to make the environment with.
+# Prints the Python to create the environment with.
 _find_python() {
   local candidate
   if [ -n "${PYTHON:-}" ]; then
@@ -50,7 +50,7 @@ _make_venv() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     _fail "$python lacks the module venv or ensurepip; on Debian and Ubuntu:" \
       "apt install python3-venv"
-  echo "making $VENV with Python $(_version "$python")" >&2
+  echo "creating $VENV with Python $(_version "$python")" >&2
   mkdir -p "$VENV"
   : >"$VENV/unfinished"
   "$python" -m venv "$VENV" >&2
@@ -68,7 +68,7 @@ _check_venv() {
   fi
 }
 
-# Says what should be installed: another answer than a stamp's means to install again.
+# Prints what should be installed: if it differs from the stamp, install again.
 _wanted() {
   (
     cd "$ROOT" || exit
@@ -79,7 +79,7 @@ _wanted() {
 
 prepare() {
   local extras="${MMCL_JAX_EXTRA:-}" wanted
-  # what an interrupted call began, and only that, is thrown away
+  # only an environment that an interrupted call left unfinished is removed
   if [ -e "$VENV/unfinished" ]; then rm -rf "$VENV"; fi
   if [ ! -e "$VENV" ]; then _make_venv; fi
   _check_venv
@@ -92,11 +92,11 @@ prepare() {
   "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 ||
     _fail "$VENV has no pip. Remove it and run this again"
   rm -f "$VENV"/installed-*
-  echo "installing what pyproject.toml names; this takes minutes the first time" >&2
+  echo "installing dependencies; this takes minutes the first time" >&2
   if [ "$1" = test ]; then extras="test${extras:+,$extras}"; fi
   "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check \
     --constraint "$ROOT/requirements.lock" --editable "$ROOT${extras:+[$extras]}" >&2
-  # what tests need holds what runs need
+  # the dependencies of tests include those of runs
   if [ "$1" = test ]; then echo "$wanted" >"$VENV/installed-test"; fi
   echo "$wanted" >"$VENV/installed-run"
 }

@@ -2,10 +2,10 @@
 # Checks style and types and runs the tests: bash launch/test.sh [flags of pytest]
 #
 # For instance: bash launch/test.sh -m "not slow"
-# Tests that take minutes and watch over few parts (a run that is killed again and again,
-# a cluster of SLURM, the wheel, the notebooks) run with --full, or with
+# Tests that take minutes and cover few parts (a run that is killed again and again, a
+# SLURM cluster, the wheel, the notebooks) run with --full, or with
 # --full-since=REVISION if their part has changed since.
-# Makes .venv as local.sh does. Paths in the flags count from the repository.
+# Creates .venv as local.sh does. Paths in the flags are relative to the repository.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 prepare test
@@ -14,11 +14,12 @@ cd "$ROOT"
 _check() {
   "$VENV_PYTHON" -m ruff check .
   "$VENV_PYTHON" -m ruff format --check .
-  # not the configuration of a folder above
+  # explicitly, or a configuration in a parent folder might be used
   "$VENV_PYTHON" -m basedpyright --project pyproject.toml
 }
 
-# beside the tests, which leave processors idle at their end; said after them
+# in parallel with the tests, which leave processors idle at their end; printed after
+# them
 said="$(mktemp)"
 _check >"$said" 2>&1 &
 checks=$!

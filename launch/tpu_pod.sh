@@ -2,9 +2,10 @@
 # Runs an experiment on all machines of a TPU slice:
 #   bash launch/tpu_pod.sh NAME ZONE [flags of mmcl_jax.main]
 #
-# Copies the project to each machine, makes .venv there, once, and starts the processes
-# of one run, which find each other. --workdir is on a disk that all machines mount. A
-# slice that was taken away is made anew, and the same command goes on.
+# Copies the project to each machine, creates .venv there, once, and starts the
+# processes of one run, which find each other. --workdir must be on a disk that all
+# machines mount. If a slice was preempted, recreate it; the same command resumes the
+# run.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 if [ $# -lt 3 ]; then
@@ -22,7 +23,7 @@ tar -C "$ROOT" -czf "$archive" --exclude='__pycache__' \
   configs launch mmcl_jax
 gcloud compute tpus tpu-vm scp "$archive" "$name:mmcl_jax.tar.gz" \
   --zone="$zone" --worker=all
-# the shell of each machine takes these words apart once more
+# quoted, since the shell of each machine splits these words again
 flags="$(printf ' %q' "$@")"
 gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="
   set -e

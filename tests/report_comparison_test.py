@@ -82,7 +82,7 @@ def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
         for name, value in (
             ("difference", of_compare["difference"]),
             ("p", of_compare["mcnemar"]["p_value"]),
-            ("alike", of_compare["predicted_alike"]),
+            ("agreement", of_compare["predicted_alike"]),
             ("kappa", of_compare["kappa"]),
         ):
             assert float(row[name]) == pytest.approx(value)
@@ -92,7 +92,7 @@ def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
         first, second = one == label[own], other == label[own]
         assert float(row["of first"]) == pytest.approx(first.mean())
         assert float(row["accuracy"]) == pytest.approx(second.mean())
-        assert float(row["alike"]) == pytest.approx(np.mean(one == other))
+        assert float(row["agreement"]) == pytest.approx(np.mean(one == other))
         lost, gained = int((first & ~second).sum()), int((second & ~first).sum())
         p = scipy.stats.binomtest(lost, lost + gained).pvalue
         assert float(row["p"]) == pytest.approx(p)
@@ -177,7 +177,7 @@ def test_runs_that_cannot_be_compared_are_named(folders, tmp_path) -> None:
     assert list(refused) == ["er", "ewc", "lwf"]
     assert "002.npz" in refused["er"] and str(damaged) in refused["er"]
     assert "different test samples: task 3" in refused["ewc"]
-    assert "has no partner of the same seeds" in refused["lwf"]
+    assert "has no partner with the same seeds" in refused["lwf"]
     text = page.render(loaded, parts)
     check_page(text)
     assert {row[0] for row in values(text, "Against the first")} == {2.0}
@@ -215,7 +215,7 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
     # without the others, which take their time
     found = differences.differences(run_data.group(runs))
     parsed = check_page(page.to_html("report", "title", [found], Cards(())))
-    assert found.absent == "" and "the first methods alone" in found.about
+    assert found.absent == "" and "only the tasks of the first methods" in found.about
     ((name, reason),) = found.blocks[-1].facts
     assert name == HOSTILE[0] and "method.name" in reason
     assert parsed.text.count(HOSTILE[0]) >= 10
@@ -225,7 +225,7 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
     one = run_loader.load(made[0])
     found = changes.changes(one)
     parsed = check_page(page.to_html("report", "title", [found], Cards(())))
-    assert "the table alone tells" in found.about
+    assert "more tasks are only in the table" in found.about
     assert "\u202e" not in "".join(parsed.text)
 
 
@@ -293,7 +293,7 @@ def test_of_changes_that_cannot_be_counted_the_page_says_why(tmp_path) -> None:
     parts = page.sections([run])
     text = page.render([run], parts)
     assert "predictions/000.npz: cannot be decoded" in named(parts, "changes").absent
-    assert "taken for" in check_page(text).text
+    assert "predicted as" in check_page(text).text
     (folder / "predictions" / "000.npz").unlink()
     assert "no such file" in section([run_loader.load(folder)], "changes").absent
     predict(folder, 0, _EACH, guessed(0.5, 0, TASKS * _EACH - 30))

@@ -150,7 +150,7 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     run = run_loader.load(make_run(tmp_path / "run", matrix, names=names))
     text = page.render([run], page.sections([run]))
     check_page(text)
-    assert "Left out, so that the page stays small" in text
+    assert "Left out to keep the page small" in text
     assert heat(text, "accuracy-union-predicted")[-1] == [50.0] * tasks
     # what is left out of the page has its files, of a size that can be opened
     matrix = next(c for c in page._charts(page.sections([run])) if "task" in c.name)

@@ -25,6 +25,7 @@ COLLECTIVES = (
     "collective-permute",
 )
 _CUTTING = "spmd-partitioning"
+# lines of HLO text: the head of a computation, and an instruction in it
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$|^(ENTRY )?%?([\w.-]+) \{$")
 _INSTRUCTION = re.compile(
     r"^\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\(([^)]*)\)(.*)$"

@@ -1,10 +1,10 @@
-"""One page, and figures and tables for a paper, of what runs have left behind."""
+"""A page, and figures and tables for a paper, made from the workdirs of runs."""
 
 import os
 import pathlib
 
-# Matplotlib lists the fonts it finds in a folder that is chosen when it is imported;
-# runs write to their workdir and to one cache alone.
+# Matplotlib writes its list of fonts to a folder that is chosen at import; runs write
+# only to their workdir and to one cache.
 os.environ.setdefault(
     "MPLCONFIGDIR", str(pathlib.Path.home() / ".cache" / "mmcl_jax" / "matplotlib")
 )

@@ -11,10 +11,10 @@ from mmcl_jax.report import page, run_loader
 from mmcl_jax.workdir.layout import REPORT
 
 _WORKDIRS = flags.DEFINE_list(
-    "workdirs", None, "Folders of runs, finished or on their way, with commas between."
+    "workdirs", None, "Folders of runs, finished or not, separated by commas."
 )
 _OUT = flags.DEFINE_string(
-    "out", None, "An .html file; else a folder, which gets figures and tables, too."
+    "out", None, "An .html file; or a folder, for figures and tables as well."
 )
 
 

@@ -1,4 +1,4 @@
-"""The stream, accuracy matrices and metrics; every number is of `metrics`."""
+"""The stream, accuracy matrices and metrics; `metrics` computes every number."""
 
 import math
 
@@ -17,12 +17,12 @@ from mmcl_jax.report.charts import Label, Matrix, Stop, Timeline, shown
 from mmcl_jax.report.run_data import Groups, RunData, flat, summary
 from mmcl_jax.report.tables import Table
 
-# what a page shows of a stream, so that it stays small whatever the stream
+# limits of tasks, and of classes per task, that keep the page small
 _STOPS, _CLASSES = 200, 12
 _TITLES = {
     "last_average_accuracy": "last average",
     "average_incremental_accuracy": "average incremental",
-    "learning_accuracy": "just learnt",
+    "learning_accuracy": "learning accuracy",
     "forgetting_chaudhry": "forgetting",
     "excess_forgetting": "excess forgetting",
     "backward_transfer": "backward transfer",
@@ -30,9 +30,9 @@ _TITLES = {
     "transfer_zscl": "transfer (ZSCL)",
     "average_zscl": "average (ZSCL)",
 }
-# shown where all upcoming tasks were scored
+# shown if all upcoming tasks were evaluated
 _OF_ALL_TASKS = ("transfer_zscl", "average_zscl")
-# orders of tasks that are shown
+# largest number of task orders that are shown
 _FEW = 5
 
 
@@ -46,9 +46,9 @@ def cards(run: RunData) -> Cards:
             _card("last average accuracy", found, given, "last_average_accuracy"),
             _card("average incremental", found, given, "average_incremental_accuracy"),
             _card("forgetting", found, given, "forgetting_chaudhry"),
-            _card("of it, excess", found, given, "excess_forgetting"),
+            _card("excess forgetting", found, given, "excess_forgetting"),
             Card(
-                "modality told apart",
+                "modality identification",
                 tables.percent(_float(identified.get("accuracy"))).text,
                 "of the test samples",
             ),
@@ -87,8 +87,8 @@ def stream(groups: Groups) -> Section:
         blocks.append(timeline)
     if len(orders) > len(timelines):
         others = len(orders) - len(timelines)
-        blocks.append(Text(f"Orders of tasks that are not listed: {others}."))
-    about = "Tasks in the order they were met, with their new classes."
+        blocks.append(Text(f"Task orders that are not shown: {others}."))
+    about = "Tasks in the order of learning, with their new classes."
     return Section("stream", "The stream", about, tuple(blocks))
 
 
@@ -124,8 +124,8 @@ def matrices(run: RunData) -> Section:
     columns = tuple(map(Label, names, colours))
     about = (
         "Accuracy in percent on the test set of each task (columns) after each task "
-        "(rows). Below the diagonal stands what was kept, above it tasks yet to come. "
-        "The columns' colours are the modalities'."
+        "(rows): below the diagonal on earlier tasks, above it on tasks yet to come. "
+        "Colours of rows and columns mark the modality."
     )
     found = []
     order = sorted(SPACES, key=lambda space: space != "union")
@@ -186,11 +186,11 @@ def comparison(groups: Groups) -> Section:
                 )
             )
     head = ("method", "labels", "modality", "n", *METRICS.values())
-    title = "Accuracy in percent, by labels and whether the modality is given"
+    title = "Metrics in percent, by label space and whether the modality is given"
     about = (
-        "Mean ± sample deviation over runs, each with an order and seeds of its own, "
-        "and the 95 % bootstrap interval of the mean. n is the number of runs; of few "
-        "runs intervals are too narrow."
+        "Mean ± sample standard deviation over runs, each with its own order and "
+        "seeds, and the 95 % bootstrap interval of the mean. n is the number of runs; "
+        "with few runs the intervals are too narrow."
     )
     table = Table("comparison", title, head, tuple(body), 2)
     return Section("comparison", "Methods", about, (table,))

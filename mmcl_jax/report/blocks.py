@@ -1,4 +1,4 @@
-"""What the sections of a page are made of, besides charts and tables."""
+"""Parts of the sections of a page, besides charts and tables."""
 
 from typing import NamedTuple
 
@@ -38,11 +38,11 @@ class Panels(NamedTuple):
 
 
 class Switch(NamedTuple):
-    """Matrices of which one is looked at.
+    """Matrices of which the reader chooses one.
 
     Attributes:
-        name: of the control.
-        matrices: by what is chosen; the first is shown at first.
+        name: Name of the control.
+        matrices: Matrices by the label of their choice; the first is shown initially.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Switch(NamedTuple):
 
 
 class Square(NamedTuple):
-    """A 2x2 table and what lies between its cells.
+    """A 2x2 table and the differences between its cells.
 
     Attributes:
-        columns: titles.
-        lines: titles.
-        cells: the four numbers, line by line, with their levels on the ramp.
-        across: what a step to the right costs, in each line.
-        down: what a step down costs, in each column.
-        gap: from the first cell to the last.
+        columns: Titles of the columns.
+        lines: Titles of the lines.
+        cells: The four numbers, line by line, with their levels on the ramp.
+        across: Cost of a step to the right, in each line.
+        down: Cost of a step down, in each column.
+        gap: Difference from the first cell to the last.
     """
 
     columns: tuple[str, str]
@@ -73,9 +73,9 @@ class Example(NamedTuple):
     """One sample.
 
     Attributes:
-        kind: "picture", "sound", "sentence", or "nothing" where it cannot be shown.
-        content: a data URI, a sentence, or why there is nothing.
-        name: of the sample.
+        kind: "picture", "sound", "sentence", or "nothing" if it cannot be shown.
+        content: A data URI, a sentence, or the reason for "nothing".
+        name: Name of the sample.
     """
 
     kind: str
@@ -87,11 +87,11 @@ class ClassSamples(NamedTuple):
     """A class and some of its samples.
 
     Attributes:
-        label: its name.
-        modality: of its samples.
-        colour: of that, a name of `theme.COLOURS`.
-        note: what is said of it.
-        examples: of its samples.
+        label: Name of the class.
+        modality: Modality of its samples.
+        colour: Colour of the modality, a name of `theme.COLOURS`.
+        note: Note on the class.
+        examples: Some of its samples.
     """
 
     label: str
@@ -102,18 +102,18 @@ class ClassSamples(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """A class that was taken for another one.
+    """A class that was predicted as another one.
 
     Attributes:
-        label: its name.
-        modality: of its samples.
-        colour: of that, a name of `theme.COLOURS`.
-        chosen: name of the other one.
-        chosen_modality: of the other's samples.
-        chosen_colour: of that.
-        times: how often.
-        samples: test samples of the class.
-        examples: of those that were mistaken.
+        label: Name of the class.
+        modality: Modality of its samples.
+        colour: Colour of the modality, a name of `theme.COLOURS`.
+        chosen: Name of the predicted class.
+        chosen_modality: Modality of the predicted class.
+        chosen_colour: Colour of that modality.
+        times: Number of samples with this mistake.
+        samples: Number of test samples of the class.
+        examples: Some of the misclassified samples.
     """
 
     label: str
@@ -128,7 +128,7 @@ class Confusion(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """Pairs of classes that are taken for each other, with samples."""
+    """Pairs of classes that are confused, with samples."""
 
     pairs: tuple[Confusion, ...]
 
@@ -140,7 +140,7 @@ class Samples(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """Names and values, folded away if there are many."""
+    """Names and values, collapsed if `folded`."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
@@ -179,11 +179,11 @@ class Section(NamedTuple):
     """A part of a page.
 
     Attributes:
-        name: its anchor.
-        title: its heading.
-        about: a sentence or two on how to read it.
-        blocks: what it shows.
-        absent: why it shows nothing; "": it does.
+        name: Anchor of the section.
+        title: Heading.
+        about: A sentence or two on how to read the section.
+        blocks: Content.
+        absent: Why there is no content; "" if there is.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What became of the test samples of each task since it was learnt: of one run."""
+"""How test samples of each task have changed since it was learnt, for one run."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from mmcl_jax.report.theme import Mark
 from mmcl_jax.workdir.predictions import StoredPredictions
 
 TITLE = "Forgotten and recovered"
-# in this order those that were right and those that are stand side by side
+# in this order the samples right before, and those right now, are adjacent
 _COLOURS = {
     "forgotten": "warning",
     "right": "muted",
@@ -22,17 +22,17 @@ _COLOURS = {
     "wrong": "line",
 }
 _TITLES = {"right": "right both times", "wrong": "wrong both times"}
-# bars of a chart; the table has all
+# largest number of bars in a chart; the table has all
 _BARS = 60
 
 
 def changes(run: RunData) -> Section:
-    """Returns what a task's samples were when it was learnt and are now."""
+    """Returns how a task's samples were predicted when it was learnt, and are now."""
     about = (
-        "Test samples of each task among all classes met: just after the task was "
-        "learnt, and after the newest one. Forgotten and right both times together "
-        "were right then; right both times and recovered together are right now. A "
-        "sample may also be forgotten because classes joined those that may win."
+        "Predictions for the test samples of each task, among all classes seen, just "
+        "after the task was learnt and after the newest task. Right then: forgotten "
+        "and right both times; right now: right both times and recovered. A sample "
+        "also counts as forgotten if a class added later wins."
     )
     try:
         found = since_learnt(run)
@@ -62,7 +62,7 @@ def changes(run: RunData) -> Section:
             )
         )
     if (more := len(found[ROUTES[0]]) - _BARS) > 0:
-        about += f" Of {more} more tasks the table alone tells."
+        about += f" {more} more tasks are only in the table."
     head = ("task", "modality", "samples", *(part.text for part in parts))
     table = Table(
         "changes", "Test samples since each task was learnt", head, tuple(body), 2
@@ -72,16 +72,16 @@ def changes(run: RunData) -> Section:
 
 
 def since_learnt(run: RunData) -> dict[str, dict[int, dict[str, int]]]:
-    """Returns for each task, but the newest, how many samples changed.
+    """Returns how many samples of each task but the newest have changed.
 
     Args:
-        run: whose history has read the predictions.
+        run: Run whose history has read the predictions.
 
     Returns:
-        By route and task, among all classes met, what `comparison.counts` gives.
+        By route and task, among all classes seen, what `run_comparison.counts` gives.
 
     Raises:
-        ValueError: says why there is nothing to count.
+        ValueError: There is nothing to count; says why.
     """
     history, stages = run.history, run.stream.stages[: len(run.rows)]
     if reason := history.absent.get("changes"):
@@ -89,7 +89,7 @@ def since_learnt(run: RunData) -> dict[str, dict[int, dict[str, int]]]:
     if history.newest is None:
         raise ValueError(NO_PREDICTIONS)
     if len(stages) < 2:
-        raise ValueError("a change is between two stages; there is one")
+        raise ValueError("it needs two stages; there is one")
     before = StoredPredictions(
         *(
             np.concatenate(part, axis=-1)

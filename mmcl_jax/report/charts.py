@@ -1,4 +1,4 @@
-"""What a figure shows, apart from how it is drawn: plain values, and their CSV."""
+"""The data of figures, apart from how they are drawn: plain values, and their CSV."""
 
 import csv
 import io
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 from mmcl_jax.report.theme import Mark, level
 
-# joins the parts of an emoji; all other format characters may hide or turn text
+# joins the parts of an emoji; other format characters may hide or reverse text
 _JOINER = "\u200d"
 
 
 def shown(text: Any, limit: int = 60) -> str:
-    r"""Returns a name from data as it is shown: one line, no control characters, cut.
+    r"""Returns a name from data for display: one short line without control characters.
 
     >>> shown("a\tvery\u202e long name", limit=8)
     'a very…'
     """
-    # what is cut anyway is not looked at
+    # names are untrusted and may be huge: only what can be shown is inspected
     head = str(text)[: 8 * limit]
     kept = [
         c
@@ -37,13 +37,13 @@ class Series(NamedTuple):
     """One curve.
 
     Attributes:
-        name: in the legend.
-        mark: colour and marker.
-        x: places.
-        y: shares, drawn in percent; NaN is not drawn.
-        low: of an interval around each value; empty: none.
-        high: its other end.
-        dashed: whether the line is a reference.
+        name: Name in the legend.
+        mark: Colour and marker.
+        x: Horizontal coordinates.
+        y: Shares, drawn in percent; NaN is not drawn.
+        low: Lower ends of intervals around the values; empty without intervals.
+        high: Upper ends.
+        dashed: Whether the line is a reference.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Lines(NamedTuple):
     """Curves over the tasks.
 
     Attributes:
-        name: of its files.
-        title: short.
-        y_label: of the vertical axis.
-        series: the curves.
-        limits: of the vertical axis.
-        x_label: of the other one.
+        name: Name of its files.
+        title: Short title.
+        y_label: Label of the vertical axis.
+        series: The curves.
+        limits: Limits of the vertical axis.
+        x_label: Label of the horizontal axis.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Lines(NamedTuple):
     x_label: str = "tasks learnt"
 
     def rows(self) -> list[list[Any]]:
-        """Returns a head, and a row for each point of each curve."""
+        """Returns a header, and a row for each point of each curve."""
         found: list[list[Any]] = [["series", self.x_label, self.title, "low", "high"]]
         for series in self.series:
             none = (math.nan,) * len(series.x)
@@ -89,8 +89,8 @@ class Label(NamedTuple):
     """A row or column of a matrix, a bar or a part of one.
 
     Attributes:
-        text: its name.
-        colour: of its mark, a name of `theme.COLOURS`, or "".
+        text: Its name.
+        colour: Colour of its mark, a name of `theme.COLOURS`, or "".
     """
 
     text: str
@@ -101,15 +101,15 @@ class Matrix(NamedTuple):
     """Numbers on a ramp of colours.
 
     Attributes:
-        name: of its files.
-        title: short.
-        corner: what rows and columns are.
-        rows_are: labels.
-        columns_are: labels.
-        values: numbers; NaN: none.
-        shares: from 0 to 1, the place of each on the ramp; empty: the values are it.
-        counts: whether the values are whole numbers, and not shares to be shown in
-            percent.
+        name: Name of its files.
+        title: Short title.
+        corner: What rows and columns stand for.
+        rows_are: Labels of the rows.
+        columns_are: Labels of the columns.
+        values: Numbers; NaN leaves a cell empty.
+        shares: Place of each number on the ramp, from 0 to 1; empty if the values are
+            that themselves.
+        counts: Whether the values are integers, rather than shares shown in percent.
     """
 
     name: str
@@ -123,11 +123,11 @@ class Matrix(NamedTuple):
 
     @property
     def short(self) -> bool:
-        """Returns whether the titles of the columns need no turning."""
+        """Returns whether the titles of the columns fit without rotation."""
         return all(len(label.text) <= 3 for label in self.columns_are)
 
     def cells(self) -> list[list[tuple[str, int | None]]]:
-        """Returns the text of each value and its level on the ramp, None without."""
+        """Returns the text of each value and its level on the ramp, None if empty."""
         return [
             [
                 ("", None)
@@ -144,7 +144,7 @@ class Matrix(NamedTuple):
         ]
 
     def rows(self) -> list[list[Any]]:
-        """Returns a head and the rows."""
+        """Returns a header and the rows."""
         head = [self.corner, *(label.text for label in self.columns_are)]
         body = zip(self.rows_are, self.values, strict=True)
         return [head, *([label.text, *values] for label, values in body)]
@@ -154,11 +154,11 @@ class Cloud(NamedTuple):
     """Points of one kind.
 
     Attributes:
-        name: in the legend.
-        mark: colour and marker.
-        points: places.
-        labels: what each is.
-        text: whether they are class texts, which are drawn hollow.
+        name: Name in the legend.
+        mark: Colour and marker.
+        points: Coordinates of the points.
+        labels: Name of each point.
+        text: Whether they are class texts, which are drawn hollow.
     """
 
     name: str
@@ -172,10 +172,10 @@ class Points(NamedTuple):
     """Points in two dimensions.
 
     Attributes:
-        name: of its files.
-        title: short.
-        clouds: the points.
-        links: pairs of places with a line between them.
+        name: Name of its files.
+        title: Short title.
+        clouds: The points.
+        links: Pairs of coordinates that a line connects.
     """
 
     name: str
@@ -184,7 +184,7 @@ class Points(NamedTuple):
     links: tuple[tuple[tuple[float, float], tuple[float, float]], ...] = ()
 
     def rows(self) -> list[list[Any]]:
-        """Returns a head, and a row for each point."""
+        """Returns a header, and a row for each point."""
         found: list[list[Any]] = [["kind", "name", "x", "y"]]
         for cloud in self.clouds:
             for label, point in zip(cloud.labels, cloud.points, strict=True):
@@ -207,10 +207,10 @@ class Timeline(NamedTuple):
     """The tasks in order.
 
     Attributes:
-        name: of its files.
-        title: short.
-        stops: the tasks.
-        more: tasks that are left out.
+        name: Name of its files.
+        title: Short title.
+        stops: The tasks.
+        more: Number of tasks that are left out.
     """
 
     name: str
@@ -219,7 +219,7 @@ class Timeline(NamedTuple):
     more: int = 0
 
     def rows(self) -> list[list[Any]]:
-        """Returns a head, and a row for each task."""
+        """Returns a header, and a row for each task."""
         return [
             ["number", "task", "modality", "classes"],
             *([s.number, s.name, s.modality, "; ".join(s.classes)] for s in self.stops),
@@ -230,11 +230,11 @@ class Interval(NamedTuple):
     """A row of a forest plot.
 
     Attributes:
-        text: what it is of.
-        mark: colour and marker.
-        value: a share, drawn in percent; NaN is not drawn.
-        low: of its interval; NaN: none.
-        high: the other end.
+        text: Name of the row.
+        mark: Colour and marker.
+        value: A share, drawn in percent; NaN is not drawn.
+        low: Lower end of its interval; NaN without an interval.
+        high: Upper end.
     """
 
     text: str
@@ -248,11 +248,11 @@ class Forest(NamedTuple):
     """Differences with their intervals, one below the other, and a line at zero.
 
     Attributes:
-        name: of its files.
-        title: short.
-        x_label: what differs.
-        intervals: from above.
-        limits: of the horizontal axis.
+        name: Name of its files.
+        title: Short title.
+        x_label: What differs.
+        intervals: Rows from top to bottom.
+        limits: Limits of the horizontal axis.
     """
 
     name: str
@@ -262,21 +262,21 @@ class Forest(NamedTuple):
     limits: tuple[float, float]
 
     def rows(self) -> list[list[Any]]:
-        """Returns a head, and a row for each interval."""
+        """Returns a header, and a row for each interval."""
         body = [[row.text, row.value, row.low, row.high] for row in self.intervals]
         return [["of", self.x_label, "low", "high"], *body]
 
 
 class Bars(NamedTuple):
-    """Bars of equal length, one below the other, each cut into parts.
+    """Bars of equal length, one below the other, each divided into parts.
 
     Attributes:
-        name: of its files.
-        title: short.
-        x_label: what a part is a share of.
-        parts: name and colour of each, from the left.
-        rows_are: what each bar is of, from above.
-        values: numbers of each bar, one a part; drawn as shares of their sum.
+        name: Name of its files.
+        title: Short title.
+        x_label: What a part is a share of.
+        parts: Name and colour of each part, from the left.
+        rows_are: Label of each bar, from top to bottom.
+        values: Numbers of each bar, one per part; drawn as shares of their sum.
     """
 
     name: str
@@ -287,7 +287,7 @@ class Bars(NamedTuple):
     values: tuple[tuple[float, ...], ...]
 
     def rows(self) -> list[list[Any]]:
-        """Returns a head, and a row for each bar."""
+        """Returns a header, and a row for each bar."""
         body = zip(self.rows_are, self.values, strict=True)
         head = [self.x_label, *(part.text for part in self.parts)]
         return [head, *([label.text, *values] for label, values in body)]

@@ -1,4 +1,4 @@
-"""Sections on accuracy and forgetting over time: every number is of `metrics`."""
+"""Sections on accuracy and forgetting over time; `metrics` computes every number."""
 
 import math
 from collections.abc import Callable
@@ -25,11 +25,11 @@ def curve(
     """Returns a metric after each learnt stage, over all tasks or those of a modality.
 
     Args:
-        run: whose accuracy.
-        metric: of a matrix that is cut to the tasks learnt by then.
-        space: label space.
-        route: whether the modality is given; "zero_shot" is the frozen encoder.
-        modality: whose test sets count; None: all.
+        run: The run.
+        metric: Function of a matrix that is restricted to the tasks learnt by then.
+        space: Label space.
+        route: Whether the modality is given; "zero_shot" is the frozen encoder.
+        modality: Modality whose test sets count; None takes all.
     """
     frozen = route == "zero_shot"
     whole = run.zero_shot(space) if frozen else run.accuracy(space, route)
@@ -50,13 +50,13 @@ _CURVES: dict[str, tuple[str, Metric]] = {
 def curves(groups: Groups) -> Section:
     """Returns average accuracy and forgetting over time."""
     about = (
-        "Over all tasks met by then, among all classes met (union). Forgetting is the "
+        "Over all tasks seen so far, among all classes seen (union). Forgetting is the "
         "mean drop from the best earlier accuracy (Chaudhry et al.). "
     )
     if len(groups) == 1:
         (runs,) = groups.values()
         panels = _curves_by_modality(runs)
-        about += "Dashed: the frozen encoder, whose accuracy falls as classes join."
+        about += "Dashed: the frozen encoder, whose accuracy falls with more classes."
     else:
         panels = _curves_by_method(groups)
     several = max(map(len, groups.values())) > 1
@@ -126,7 +126,7 @@ def _series(
     route: str,
     modality: str | None = None,
 ) -> Series:
-    """Returns a curve, of several runs their mean where all of them have a value."""
+    """Returns a curve; for several runs the mean, where all of them have a value."""
     of_runs = [curve(run, metric, SPACE, route, modality) for run in runs]
     places = [{row: i for i, row in enumerate(run.rows)} for run in runs]
     common = sorted(set.intersection(*(set(place) for place in places)))
@@ -148,7 +148,7 @@ def _series(
 
 
 def _with_limits(charts: list[Lines]) -> tuple[Lines, ...]:
-    """Returns charts, those of one axis with the same limits: whole tenths."""
+    """Returns charts with limits in whole tenths, the same for one kind of axis."""
     found = []
     for chart in charts:
         alike = [other for other in charts if other.y_label == chart.y_label]

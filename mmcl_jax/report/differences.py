@@ -1,4 +1,4 @@
-"""What `compare` says of several runs: each method against the first, in pairs."""
+"""Paired comparisons of several runs: each method against the first."""
 
 import math
 from collections.abc import Sequence
@@ -16,29 +16,30 @@ from mmcl_jax.report.theme import Mark
 
 _ALL, _OVERALL = "all tasks", Mark("ink", "o")
 _ABOUT = (
-    "Accuracy among all classes met after the newest stage, less that of {first} on "
-    "the same test samples, with 95 % bootstrap intervals: over test samples where two "
-    "runs are compared, over pairs of runs with the same seeds where there are more. "
-    "An interval over samples says nothing of other seeds. p: McNemar's exact test of "
-    "two runs, of one row each: over many rows some are small by chance. Alike: "
-    "samples with the same predicted class; kappa: the same beyond chance."
+    "Accuracy among all classes seen after the newest stage, minus that of {first} on "
+    "the same test samples, with 95 % bootstrap intervals: over test samples for one "
+    "pair of runs, over pairs of runs with the same seeds if there are several. An "
+    "interval over samples says nothing about other seeds. p: McNemar's exact test of "
+    "two runs, separately for each row: of many rows some are small by chance. "
+    "Agreement: share of samples with the same predicted class; kappa: agreement "
+    "beyond chance."
 )
-# what a page draws of tasks, and of how many methods; rows of tasks in its table
+# largest number of tasks and methods that a page draws, and of task rows in its table
 _TASKS, _METHODS, _ROWS = 40, 8, 1200
-_HEAD = ("samples", "accuracy", "of first", "difference", "p", "alike", "kappa")
+_HEAD = ("samples", "accuracy", "of first", "difference", "p", "agreement", "kappa")
 
 Row = dict[str, Any]
 
 
 class Side(NamedTuple):
-    """One that is compared to the first one.
+    """A method or run that is compared to the first one.
 
     Attributes:
-        name: of a method, or of a run where there is one method.
-        mark: colour and marker.
-        pairs: what `compare_runs` says of each pair.
-        whole: by route, all tasks: of one pair, or over pairs.
-        tasks: by route, each task.
+        name: Name of the method, or of the run if there is one method.
+        mark: Colour and marker.
+        pairs: What `compare_runs` gives for each pair.
+        whole: Row for all tasks by route, of one pair or over pairs.
+        tasks: Rows of each task by route.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Side(NamedTuple):
 
 
 def differences(groups: Groups) -> Section:
-    """Returns the others against the first method, or runs against the first run."""
+    """Returns all methods against the first, or all runs against the first run."""
     title = "Paired differences"
     named = groups if len(groups) > 1 else _run_by_run(groups)
     (first, base), *others = named.items()
@@ -69,14 +70,14 @@ def differences(groups: Groups) -> Section:
         blocks += [*_charts(sides), _table(sides, told)]
         if not all(told):
             about += (
-                " The table has the tasks of the first methods alone, so that the page "
-                "stays small; python -m mmcl_jax.compare --json has all."
+                " To keep the page small, the table has only the tasks of the first "
+                "methods; python -m mmcl_jax.compare --json has all."
             )
         if any(len(side.pairs) > 1 for side in sides):
             blocks.append(_pairs_table(sides))
     if refused:
         folded = len(refused) > 3
-        blocks.append(Facts("What is not compared", tuple(refused), folded))
+        blocks.append(Facts("Not compared", tuple(refused), folded))
     absent = "" if sides else "no two of these runs can be compared"
     return Section("differences", title, about, tuple(blocks), absent)
 
@@ -94,7 +95,7 @@ def _side(
     """Compares a group with the first one.
 
     Returns:
-        What was found, None if nothing can be compared; and what is left out, and why.
+        The comparison, None if nothing can be compared; and what is left out, and why.
     """
     compared, reasons = [], []
     for run in runs:
@@ -103,7 +104,7 @@ def _side(
         else:
             partners = [one for one in base if one.seeds == run.seeds]
         if not partners:
-            reasons.append(f"{run.workdir} has no partner of the same seeds")
+            reasons.append(f"{run.workdir} has no partner with the same seeds")
         for one in partners:
             try:
                 compared.append(
@@ -182,12 +183,12 @@ def _interval(text: str, mark: Mark, row: Row) -> Interval:
 
 
 def _difference(row: Row) -> str:
-    """Returns what the difference is called in a row of one pair, or over pairs."""
+    """Returns the key of the difference in a row of one pair, or over pairs."""
     return "difference" if "difference" in row else "mean"
 
 
 def _with_limits(charts: Sequence[Forest]) -> tuple[Forest, ...]:
-    """Returns charts with one axis, which has zero on it."""
+    """Returns charts with the same limits, which include zero."""
     ends = [
         end
         for chart in charts
@@ -202,7 +203,7 @@ def _with_limits(charts: Sequence[Forest]) -> tuple[Forest, ...]:
 
 
 def _table(sides: list[Side], told: list[bool]) -> Table:
-    """Returns a row for all tasks of each side, and for each task where it is told."""
+    """Returns a row for all tasks of each side, and one per task where `told`."""
     body = []
     for side, with_tasks in zip(sides, told, strict=True):
         for route in reversed(ROUTES):

@@ -1,4 +1,4 @@
-"""The section that shows features and class texts in two dimensions: of one run."""
+"""The section that shows features and class texts in two dimensions, for one run."""
 
 import numpy as np
 
@@ -15,22 +15,22 @@ _RIDGE = 1e-4
 def embeddings(run: RunData) -> Section:
     """Returns features and class texts in two dimensions."""
     about = (
-        "Principal components of unit vectors, each panel by itself. Filled: features, "
-        "hollow: the text of a class. Left: some test samples as the frozen encoder "
-        "sees them (embeddings.npz). "
+        "First two principal components of unit vectors, separately for each panel. "
+        "Filled: features; hollow: class texts. Left: some test samples, embedded by "
+        "the frozen encoder (embeddings.npz). "
     )
     title, arrays = "Embeddings", run.embeddings
     if arrays is None:
-        reason = "the workdir has no embeddings.npz; a run writes it as it scores"
+        reason = "the workdir has no embeddings.npz, which evaluation writes"
         return Section("embeddings", title, about, absent=reason)
     charts = [_samples(run, arrays)]
     geometry, text = run.history.geometry, arrays.text.astype(np.float64)
     if {"mean", "count", "matrix"} <= geometry.keys():
         about += (
-            "Then the class means of adapted features, as the newest snapshot has "
-            "them, before and after the re-alignment, with a line to their class text; "
-            "here in coordinates in which the texts are uncorrelated, which leaves the "
-            "products of features and texts as they are, and less their means."
+            "Then the class means of adapted features in the newest snapshot, before "
+            "and after the re-alignment, with a line to their class text; centred, and "
+            "in coordinates in which the texts are uncorrelated, which preserves the "
+            "inner products of features and texts."
         )
         charts += _means(run, geometry, text)
     else:
@@ -119,7 +119,7 @@ def _clouds(
 
 
 def _plane(vectors: np.ndarray) -> np.ndarray:
-    """Returns the first two principal components `[n 2]`, of a sign that is fixed."""
+    """Returns the first two principal components `[n 2]`, with a fixed sign."""
     centred = _centred(vectors)
     _, axes = np.linalg.eigh(centred.T @ centred)
     axes = axes[:, ::-1][:, :2]
@@ -130,7 +130,7 @@ def _plane(vectors: np.ndarray) -> np.ndarray:
 def _roots(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the symmetric root of `U^T U`, with a small ridge, and its inverse.
 
-    Features times the one and texts U times the other have the products they had.
+    Features times the root and texts U times its inverse keep their inner products.
     """
     size, axes = np.linalg.eigh(text.T @ text)
     size = np.sqrt(np.maximum(size, 0) + _RIDGE * max(size.sum() / len(text), 1e-12))

@@ -1,4 +1,4 @@
-"""Draws charts by matplotlib: for a page as SVG in its colours, else as SVG and PNG."""
+"""Draws charts with matplotlib: as SVG for a page, or as SVG and PNG files."""
 
 import functools
 import io
@@ -33,10 +33,10 @@ from mmcl_jax.report.charts import (
 
 # inches; a panel is as wide as a phone, and several stand side by side on a screen
 _PANEL = (3.7, 2.5)
-# of a panel whose rows have names: what a row and what the names take
+# in a panel with named rows: height of a row, width of the names
 _ROW, _NAMES = 0.21, 1.3
 _DPI = 200
-# numbers of a matrix that are written into it; a larger one shows colours alone
+# a matrix of more numbers shows colours alone
 _WRITTEN = 3600
 _NAMED = 60
 _INK, _MUTED, _LINE, _SURFACE = (
@@ -45,7 +45,7 @@ _INK, _MUTED, _LINE, _SURFACE = (
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mmcl_jax",
-    # what stands between dollars in a class name is no formula
+    # dollar signs in a class name do not mark a formula
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -75,7 +75,7 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 def inline(chart: Bars | Forest | Lines | Points) -> Markup:
     """Returns a chart as an `<svg>` element for a page, in the page's colours.
 
-    What is drawn again unchanged is remembered.
+    Unchanged charts are cached.
     """
     with _styled():
         figure = _draw(chart, legend=False)
@@ -83,7 +83,7 @@ def inline(chart: Bars | Forest | Lines | Points) -> Markup:
         FigureCanvasSVG(figure).print_svg(text, metadata=_NO_METADATA)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    # several figures share a page, but no ids
+    # ids must be unique on a page of several figures
     svg = re.sub(r'\bid="', f'id="{chart.name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{chart.name}-", svg)
     for name, (light, _) in theme.COLOURS.items():
@@ -107,7 +107,7 @@ def save(chart: Chart, folder: pathlib.Path) -> None:
 @contextmanager
 def _styled() -> Iterator[None]:
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # a page has fonts for what this one lacks
+        # the browser has fonts for characters that this one lacks
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         yield
 
@@ -131,7 +131,7 @@ def _panel(
 ) -> tuple[Figure, Axes]:
     width = _PANEL[0]
     figure = Figure(figsize=(width, height))
-    # margins in inches, so that labels have room whatever they say
+    # margins in inches, so that labels fit
     bottom, top = 0.46, 0.1
     return figure, figure.add_axes(
         (
@@ -169,7 +169,7 @@ def _lines(chart: Lines, legend: bool) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     if legend:
-        # a page has them above the panel
+        # a page shows them above the panel
         axes.set_ylabel(chart.y_label)
         axes.set_title(chart.title, loc="left")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02))
@@ -177,7 +177,7 @@ def _lines(chart: Lines, legend: bool) -> Figure:
 
 
 def _named_rows(names: list[str], x_label: str) -> tuple[Figure, Axes]:
-    """Returns a panel as high as its rows need; the first one is at 0, above."""
+    """Returns a panel as high as its rows need; the first row is at 0, at the top."""
     figure, axes = _panel(0.56 + _ROW * max(len(names), 1), _NAMES, right=0.2)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names)
@@ -200,7 +200,7 @@ def _forest(chart: Forest, legend: bool) -> Figure:
     axes.set_xlim(*chart.limits)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if legend:
-        # a page has it above the panel
+        # a page shows it above the panel
         axes.set_title(chart.title, loc="left")
     return figure
 
@@ -219,7 +219,7 @@ def _bars(chart: Bars, legend: bool) -> Figure:
             color=theme.COLOURS[part.colour][0],
             label=part.text,
             height=0.78,
-            # what lies between parts is the page
+            # the gap between parts has the colour of the page
             edgecolor=_SURFACE,
             linewidth=0.8,
         )
@@ -290,7 +290,7 @@ def _matrix(chart: Matrix) -> Figure:
             axes.add_patch(Rectangle((j, i), 1, 1, fc=background, ec="white", lw=0.8))
             place = (j + 0.5, i + 0.5)
             axes.text(*place, text, ha="center", va="center", color=ink, size=8)
-    # of a large one every so many rows and columns have a name
+    # a large matrix names only every n-th row and column
     across, down = (n // _NAMED + 1 for n in (columns, rows))
     axes.set_xticks([j + 0.5 for j in range(0, columns, across)])
     names = [label.text for label in chart.columns_are[::across]]

@@ -1,4 +1,4 @@
-"""What snapshots and predictions of a run say over time; each is read once."""
+"""Snapshots and predictions of a run over time; each file is read once."""
 
 import pathlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from mmcl_jax.workdir.predictions import StoredPredictions, read_predictions
 from mmcl_jax.workdir.reading import StoredRun
 from mmcl_jax.workdir.states import read_part, sealed
 
-# of what is read of one snapshot; memories of samples and second moments are not
+# limit for each path of a snapshot; stored samples and second moments are not read
 _MAX_BYTES = 256 * 2**20
 _RELEVANCE = "memory/router/mean_relevance"
 _GEOMETRY = (
@@ -24,25 +24,25 @@ _GEOMETRY = (
     "memory/realignment/matrix",
     "memory/shift",
 )
-# where prompts are kept: those in use, those that are trained, else all that is trained
+# paths of prompts: those in use, else those that are trained, else all params
 _PROMPTS = ("memory/anchor", "params/adapters", "params")
 
 
 class History:
-    """Grows by what is new in `snapshots/` and `predictions/` when it is asked.
+    """Reads what is new in `snapshots/` and `predictions/` on request.
 
     Attributes:
-        stages: that were read, in order.
-        relevance: mean blend weights `[m m]` of each; own modality by the others.
-        drift: relative change of each group of prompts since the stage before.
-        geometry: arrays of the newest one by name: class means of adapted features
-            `mean [C d]`, their `count [C]`, the re-alignment's `matrix [d d]`, `shift
-            [m d]`; those that the method has.
-        just_learnt: what was predicted for the samples of each task after the stage
-            that learnt it.
-        newest: what was predicted after the newest stage; None: there is no file.
-        absent: why there is no `relevance`, `drift` or `geometry`, or why `just_learnt`
-            lacks a stage: `changes`.
+        stages: Stages that were read, in order.
+        relevance: Mean blend weights `[m m]` by stage; own modality by the others.
+        drift: Relative change of each group of prompts since the stage before.
+        geometry: Arrays of the newest snapshot by name, as far as the method has them:
+            class means of adapted features `mean [C d]`, their `count [C]`, the
+            re-alignment's `matrix [d d]`, `shift [m d]`.
+        just_learnt: Predictions for the samples of each task after the stage that
+            learnt it.
+        newest: Predictions after the newest stage; None if there is no file.
+        absent: Why there is no `relevance`, `drift` or `geometry`, or (`changes`) why
+            `just_learnt` lacks a stage.
     """
 
     def __init__(self, workdir: pathlib.Path) -> None:
@@ -58,14 +58,14 @@ class History:
         self.absent: dict[str, str] = {}
 
     def follow_predictions(self, run: StoredRun, learnt: int) -> None:
-        """Reads the files of predictions that are new.
+        """Reads the new files of predictions.
 
         Args:
-            run: of the workdir.
-            learnt: stages that were learnt by now.
+            run: Run of the workdir.
+            learnt: Number of stages learnt by now.
 
         Raises:
-            DataError: the newest file is damaged; earlier ones are `absent`.
+            DataError: The newest file is damaged; earlier ones are `absent`.
         """
         last = learnt - 1
         there = layout.predictions(self._workdir, last).is_file()
@@ -83,10 +83,10 @@ class History:
             self.absent["changes"] = str(error).splitlines()[0]
 
     def follow(self, towers: Mapping[str, str]) -> None:
-        """Reads the snapshots that are new.
+        """Reads the new snapshots.
 
         Args:
-            towers: that read each modality of the stream, in its order.
+            towers: Tower that reads each modality of the stream, in its order.
         """
         new = [n for n in sealed(self._folder) if n not in self.stages]
         for number in new:
@@ -143,7 +143,7 @@ class History:
             self.absent["drift"] = "this method trains no prompts"
             if left_out:
                 self.absent["drift"] = (
-                    f"what this method trains is larger than {_MAX_BYTES >> 20} MiB"
+                    f"the params of this method are larger than {_MAX_BYTES >> 20} MiB"
                 )
             return
         groups = _groups(prompts, towers)
@@ -154,7 +154,7 @@ class History:
         }
         self._prompts = groups
         if len(self.stages) < 2:
-            self.absent["drift"] = "a drift is between two snapshots; there is one"
+            self.absent["drift"] = "drift needs two snapshots; there is one"
 
 
 def _at(tree: PyTree, path: str) -> Any:
@@ -169,11 +169,11 @@ def _at(tree: PyTree, path: str) -> Any:
 def _groups(
     prompts: Mapping[str, PyTree], towers: Mapping[str, str]
 ) -> dict[str, list[np.ndarray]]:
-    """Returns the arrays of each modality where a tower has a slot for each, else all.
+    """Returns the arrays of each modality if a tower has one slot for each, else all.
 
     Args:
-        prompts: stacks by tower, or by whatever the method has.
-        towers: that read each modality, in the order of the slots.
+        prompts: Stacks of prompts by tower, or by another key of the method.
+        towers: Tower that reads each modality, in the order of the slots.
     """
     groups: dict[str, list[np.ndarray]] = {}
     for part, tree in prompts.items():

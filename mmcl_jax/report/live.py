@@ -1,4 +1,4 @@
-"""The page of a run that is on its way."""
+"""The page of a run while it is running."""
 
 import pathlib
 import time
@@ -9,12 +9,12 @@ from mmcl_jax.training.build import Run
 from mmcl_jax.workdir.layout import REPORT
 from mmcl_jax.workdir.logs import is_writer
 
-# of the time since the start, that pages between tasks may take
+# share of the time since the start that pages between tasks may take
 _SHARE = 1 / 20
 
 
 class Reporter:
-    """Writes `report.html` of one run; whatever goes wrong with it is one line."""
+    """Writes `report.html` of one run; any failure is reported in one line."""
 
     def __init__(
         self, workdir: pathlib.Path, run: Run, say: Callable[[str], None]
@@ -22,9 +22,9 @@ class Reporter:
         """Writes nothing yet.
 
         Args:
-            workdir: of the run.
-            run: whose `config.report` says when.
-            say: is told what went wrong.
+            workdir: Workdir of the run.
+            run: Run whose `config.report` says when to write.
+            say: Receives a line on any failure.
         """
         self._workdir, self._run, self._say = workdir, run, say
         self._when = run.config.report if is_writer() else "off"
@@ -35,7 +35,7 @@ class Reporter:
         """Writes the page so far, unless pages have taken too much of the time.
 
         Args:
-            results: gives what `results.json` would hold; called if it is needed.
+            results: Returns what `results.json` would hold; called only if needed.
         """
         elapsed = time.perf_counter() - self._started
         if self._when == "each_task" and self._spent <= _SHARE * elapsed:
@@ -49,7 +49,7 @@ class Reporter:
     def _write(self, results: Callable[[], dict[str, Any]]) -> None:
         started = time.perf_counter()
         try:
-            # drawing is not loaded before there is something to draw
+            # imported late: plotting libraries take seconds to load
             from mmcl_jax.report import page, run_loader
             from mmcl_jax.report.history import History
             from mmcl_jax.report.run_data import Source
@@ -58,7 +58,7 @@ class Reporter:
             source = Source(self._run.stream, self._run.encoder.inputs)
             loaded = run_loader.load(self._workdir, results(), self._history, source)
             page.write([loaded], self._workdir / REPORT)
-        except Exception as error:  # a picture of a run is no reason to end it
+        except Exception as error:  # a page that fails must not end the run
             reason = str(error).strip().splitlines() or [repr(error)]
             self._say(f"{REPORT} was not written: {reason[0]}")
         self._spent += time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Samples as small media inside a page: pictures, sounds and sentences."""
+"""Samples as small media embedded in a page: pictures, sounds and sentences."""
 
 import base64
 import dataclasses
@@ -15,10 +15,10 @@ from mmcl_jax.report.blocks import Example
 from mmcl_jax.report.charts import shown
 from mmcl_jax.streams.base import Record
 
-# of all media of a page, in the base-64 form
+# limit for all media of a page, as base64
 MAX_BYTES = 1_200_000
 _SIDE, _FRAMES, _SECONDS, _LETTERS = 128, 4, 3.0, 280
-# of MP3, hertz
+# sampling rates of MP3, in hertz
 _RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -26,7 +26,7 @@ def fitting(example: Example, room: int) -> Example:
     """Returns an example, or why it is left out of a page with `room` bytes left."""
     if len(example.content) <= room:
         return example
-    return Example("nothing", "left out, so that the page stays small", example.name)
+    return Example("nothing", "left out to keep the page small", example.name)
 
 
 @functools.lru_cache(maxsize=64)
@@ -34,9 +34,9 @@ def example(record: Record, modality: str, inputs: InputSpec) -> Example:
     """Returns a sample as a page shows it.
 
     Args:
-        record: of the sample.
-        modality: its modality.
-        inputs: bounds what is decoded.
+        record: Record of the sample.
+        modality: Modality of the sample.
+        inputs: Limits for decoding.
     """
     name = shown(record.reference.describe(), 80)
     inputs = dataclasses.replace(inputs, frames=_FRAMES)
@@ -56,7 +56,7 @@ def _sound(samples: np.ndarray, rate: int) -> str:
     """Returns the first seconds as MP3, which every browser plays."""
     start = np.asarray(samples[: int(_SECONDS * rate)], np.float32)
     target = next((r for r in _RATES if r >= rate), _RATES[-1])
-    if target != rate:  # MP3 has few rates; to listen to it, a straight line will do
+    if target != rate:  # MP3 has few rates; linear interpolation is enough to listen
         places = np.arange(int(len(start) * target / rate)) * (rate / target)
         start = np.interp(places, np.arange(len(start)), start).astype(np.float32)
     buffer = io.BytesIO()
@@ -68,8 +68,8 @@ def _picture(pixels: np.ndarray) -> str:
     """Returns a picture, a depth map, or the frames of a clip side by side, as WebP.
 
     Args:
-        pixels: uint8 `[h w 3]`, uint16 `[h w]` in millimetres with 0 for no reading, or
-            uint8 `[f h w 3]`.
+        pixels: Picture uint8 `[h w 3]`, depth uint16 `[h w]` in millimetres with 0 for
+            no reading, or clip uint8 `[f h w 3]`.
     """
     if pixels.ndim == 2:
         pixels = _grey(pixels)
@@ -78,7 +78,7 @@ def _picture(pixels: np.ndarray) -> str:
     frames = frames[np.linspace(0, last, count, dtype=int)]
     small = [_small(Image.fromarray(frame)) for frame in frames]
     width = sum(picture.width for picture in small) + 2 * (len(small) - 1)
-    # what lies between frames shows the page
+    # transparent gaps between frames show the page
     strip = Image.new("RGBA", (width, small[0].height))
     left = 0
     for picture in small:
@@ -90,14 +90,14 @@ def _picture(pixels: np.ndarray) -> str:
 
 
 def _small(picture: Image.Image) -> Image.Image:
-    """Returns a picture of at most `_SIDE` pixels a side; a tiny one is enlarged."""
+    """Returns a picture of at most `_SIDE` pixels per side; a tiny one is enlarged."""
     scale = min(_SIDE / max(picture.size), 2.0)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     return picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _grey(depth: np.ndarray) -> np.ndarray:
-    """Returns a depth map as near is bright; no reading is black."""
+    """Returns a depth map as grey values: near is bright, no reading is black."""
     known = depth > 0
     low, high = (np.percentile(depth[known], p) for p in (2, 98))
     share = np.clip((high - depth) / max(high - low, 1.0), 0.0, 1.0)

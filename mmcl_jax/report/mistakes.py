@@ -1,4 +1,4 @@
-"""The section on classes that were taken for each other: of one run."""
+"""The section on classes that were confused, for one run."""
 
 import numpy as np
 
@@ -18,21 +18,21 @@ _PAIRS, _SAMPLES = 6, 3
 def mistakes(run: RunData) -> Section:
     """Returns the classes that were confused most, with some of their samples."""
     about = (
-        "The most frequent mistakes among all classes met, modality predicted, after "
-        "the newest task; below each some of the test samples that were mistaken."
+        "The most frequent mistakes among all classes seen, modality predicted, after "
+        "the newest task, each with some of the misclassified test samples."
     )
     title = "Most confused classes"
     if run.history.newest is None:
         return Section("mistakes", title, about, absent=NO_PREDICTIONS)
     pairs = _confusions(run, run.history.newest)
-    absent = "" if pairs else "no test sample was mistaken"
+    absent = "" if pairs else "no test sample was misclassified"
     return Section(
         "mistakes", title, about, (Mistakes(pairs),) if pairs else (), absent
     )
 
 
 def _confusions(run: RunData, predictions: StoredPredictions) -> tuple[Confusion, ...]:
-    """Returns the most frequent mistakes among all classes met, modality predicted."""
+    """Returns the most frequent mistakes among all classes seen, modality predicted."""
     slots = run.stream.classes
     label = predictions.label
     chosen = predictions.chosen[SPACES.index(SPACE), ROUTES.index(ROUTE)]
@@ -62,7 +62,7 @@ def _confusions(run: RunData, predictions: StoredPredictions) -> tuple[Confusion
 
 
 def _example(run: RunData, number: int, label: int) -> Example:
-    """Returns a test sample by its id, which is of a class slot."""
+    """Returns a test sample by its id and class slot."""
     if isinstance(run.source, str):
         return Example("nothing", run.source, f"sample {number}")
     stream, inputs = run.source

@@ -1,4 +1,4 @@
-"""Sections on what it is worth to know the modality, and who can tell it."""
+"""Sections on the value of knowing the modality, and on its identification."""
 
 import math
 
@@ -15,22 +15,22 @@ from mmcl_jax.report.tables import Cell, Table
 
 
 def knowing(groups: Groups) -> Section:
-    """Returns what it costs not to be told the modality, for labels and for routes."""
+    """Returns the cost of not knowing the modality, for labels and for routes."""
     about = (
-        "Last average accuracy. To the right, classes of other modalities may win, "
-        "too; downwards, the method has to find the modality itself. The order of the "
-        "two steps matters, hence two numbers for each."
+        "Last average accuracy. Step to the right: classes of other modalities may be "
+        "predicted, too. Step down: the method has to predict the modality itself. The "
+        "order of the two steps matters, hence two numbers for each."
     )
     blocks: list[Block] = []
     if len(groups) == 1:
         (runs,) = groups.values()
         blocks.append(_square(runs))
     blocks += [_knowing_table(groups), _gap_table(groups)]
-    return Section("knowing", "What knowing is worth", about, tuple(blocks))
+    return Section("knowing", "Value of knowing the modality", about, tuple(blocks))
 
 
 def _cell_values(run: RunData) -> dict[str, float]:
-    """Returns the four cells and what lies between them."""
+    """Returns the four cells and the differences between them."""
     name = "last_average_accuracy"
     cells = {
         f"{space}/{route}": run.metrics(space, route)[name]
@@ -71,7 +71,7 @@ def _square(runs: list[RunData]) -> Square:
         return tables.percent(-value.mean, signed=True)
 
     return Square(
-        ("classes of its modality", "all classes met"),
+        ("classes of its modality", "all classes seen"),
         ("modality given", "modality predicted"),
         tuple(cells),
         (cost("labels/given"), cost("labels/predicted")),
@@ -106,11 +106,11 @@ def _knowing_table(groups: Groups) -> Table:
 
 
 def _gap_table(groups: Groups) -> Table:
-    """Returns the gap between all and nothing known, split along both paths."""
+    """Returns the gap between everything and nothing known, split along both paths."""
     parts = {
-        "gap": "all of it",
+        "gap": "whole gap",
         "labels/given": "labels, modality given",
-        "labels/predicted": "labels, predicted",
+        "labels/predicted": "labels, modality predicted",
         "route/modality": "route, own classes",
         "route/union": "route, all classes",
     }
@@ -119,15 +119,15 @@ def _gap_table(groups: Groups) -> Table:
         found = _over(runs)
         cells = [tables.summarized(found[part], signed=True) for part in parts]
         body.append((tables.word(shown(name)), *cells))
-    title = "What is lost from all known to nothing known, in percent"
+    title = "Accuracy lost from everything known to nothing known, in percent"
     return Table("gap", title, ("method", *parts.values()), tuple(body))
 
 
 def identification(groups: Groups) -> Section:
-    """Returns which modality test samples were taken for."""
+    """Returns the true and the predicted modalities of test samples."""
     about = (
-        "True modality (rows) and the one that the method took a sample for (columns), "
-        "over all test samples seen so far; the colour is the share of the row."
+        "True modality (rows) and predicted modality (columns) of the test samples of "
+        "all tasks seen so far; the colour is the share of the row."
     )
     blocks: list[Block] = []
     for name, runs in groups.items():
@@ -158,5 +158,5 @@ def identification(groups: Groups) -> Section:
                 counts=True,
             )
         )
-    absent = "" if blocks else "no test sample has been scored yet"
+    absent = "" if blocks else "no test sample has been evaluated yet"
     return Section("modalities", "Modality confusion", about, tuple(blocks), absent)

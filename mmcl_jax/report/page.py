@@ -1,4 +1,4 @@
-"""Puts sections together: one page, or a folder with figures and tables besides."""
+"""Puts sections together: one page, or a folder with figures and tables as well."""
 
 import functools
 import pathlib
@@ -27,13 +27,13 @@ from mmcl_jax.report.run_data import RunData, group
 from mmcl_jax.report.tables import Table
 from mmcl_jax.workdir.layout import REPORT
 
-# numbers of all matrices of a page; a stream of 40 tasks has 12,800
+# limit for the numbers in all matrices of a page; a stream of 40 tasks has 12,800
 _CELLS = 16_000
-_ONE_AT_A_TIME = "one run at a time is shown; make the page of that run alone"
+_ONE_AT_A_TIME = "only a page of a single run has it"
 
 
 def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
-    """Returns what a page shows of one run, or of several in comparison."""
+    """Returns the sections of a page of one run, or of several in comparison."""
     groups = group(list(runs))
     several = len(runs) > 1
     if several:
@@ -80,7 +80,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
 
 
 def render(runs: Sequence[RunData], parts: Sequence[Section]) -> str:
-    """Returns the page: HTML with its styles, pictures and program inside."""
+    """Returns the page: HTML with styles, pictures and script embedded."""
     first = runs[0]
     cards = accuracy.cards(first) if len(runs) == 1 else Cards(())
     learnt, stages = len(first.rows), len(first.stream.stages)
@@ -104,15 +104,15 @@ def to_html(
     state: str = "",
     subtitle: str = "",
 ) -> str:
-    """Returns a page: HTML with its styles, pictures and program inside.
+    """Returns a page: HTML with styles, pictures and script embedded.
 
     Args:
-        kind: of page: "report" of runs, or another word.
-        title: its heading; a long one is cut.
-        parts: what it shows.
-        cards: its first numbers.
-        state: stands behind the title.
-        subtitle: stands below it.
+        kind: Kind of page: "report" of runs, or another word.
+        title: Heading; a long one is truncated.
+        parts: Sections.
+        cards: First numbers.
+        state: State, shown after the title.
+        subtitle: Subtitle, shown below the title.
     """
     return _template().render(
         kind=kind,
@@ -130,11 +130,11 @@ def write(runs: Sequence[RunData], out: pathlib.Path) -> list[pathlib.Path]:
     """Writes a page, and next to it figures and tables if `out` is a folder.
 
     Args:
-        runs: at least one.
-        out: an HTML file, or else a folder, made if need be.
+        runs: Runs, at least one.
+        out: An HTML file, or else a folder, created if missing.
 
     Returns:
-        What was written.
+        The files written.
     """
     parts = sections(runs)
     if out.suffix.lower() in (".html", ".htm"):
@@ -168,7 +168,7 @@ def _charts(parts: Sequence[Section]) -> list[Chart]:
 
 
 def _bounded(parts: Sequence[Section]) -> list[Section]:
-    """Returns sections without the matrices that a page has no room for."""
+    """Returns sections without the matrices that exceed the limit of a page."""
     room, found = _CELLS, []
     for section in parts:
         blocks, left_out = [], []
@@ -189,8 +189,8 @@ def _bounded(parts: Sequence[Section]) -> list[Section]:
         about = section.about
         if left_out:
             about += (
-                f" Left out, so that the page stays small: {'; '.join(left_out)}. All "
-                "matrices are among the CSV files that --out=FOLDER writes."
+                f" Left out to keep the page small: {'; '.join(left_out)}. "
+                "--out=FOLDER writes all matrices as CSV files."
             )
         found.append(section._replace(blocks=tuple(blocks), about=about))
     return found

@@ -1,4 +1,4 @@
-"""Sections on prompts: what they are blended of, and how far they moved. Of one run."""
+"""Sections on prompts of one run: how they are blended, and how far they moved."""
 
 import numpy as np
 
@@ -9,10 +9,11 @@ from mmcl_jax.report.run_data import RunData
 
 
 def relevance(run: RunData) -> Section:
-    """Returns how much of each modality's prompts a sample's prompt is made of."""
+    """Returns the weight of each modality's prompts in a sample's prompt."""
     about = (
-        "Mean weight of each modality's prompts in the prompt of a sample, for the "
-        "samples of one modality a panel, after each task since that modality was met."
+        "Mean weight of each modality's prompts in the prompt of a sample, after each "
+        "task since the modality of the sample was first learnt; one panel for the "
+        "samples of each modality."
     )
     title, found = "Relevance over time", run.history.relevance
     if not found:
@@ -44,9 +45,9 @@ def relevance(run: RunData) -> Section:
 def drift(run: RunData) -> Section:
     """Returns how far prompts moved between snapshots."""
     about = (
-        "Distance between the prompts of two snapshots, in percent of the norm of the "
-        "earlier ones; since a modality was first learnt. 0: they did not move. An old "
-        "prompt that moves is a way to forget."
+        "Distance between the prompts of consecutive snapshots, in percent of the norm "
+        "of the earlier ones, since a modality was first learnt; 0 if they did not "
+        "move. Drift of old prompts is one cause of forgetting."
     )
     title, found = "Prompt drift", run.history.drift
     groups = list(dict.fromkeys(name for moved in found.values() for name in moved))

@@ -1,4 +1,4 @@
-"""Sections on what a run cost, what it was made with, and what went wrong."""
+"""Sections on the cost, the configuration and the warnings of runs."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ _LINES = 40
 
 
 def cost(groups: Groups) -> Section:
-    """Returns the ledger: seconds of each part, sizes, passes through a tower."""
+    """Returns seconds of each part, sizes, and passes through a tower."""
     parts = dict.fromkeys(
         part
         for runs in groups.values()
@@ -37,24 +37,24 @@ def cost(groups: Groups) -> Section:
             ]
             body.append(_row(title, values, 0))
     head = ("", *map(shown, groups)) if len(groups) > 1 else ("", "amount")
-    title = "Ledger, mean over runs" if max(map(len, groups.values())) > 1 else "Ledger"
+    title = "Costs, mean over runs" if max(map(len, groups.values())) > 1 else "Costs"
     table = Table("cost", title, head, tuple(body))
     about = (
-        "Wall-clock seconds of each part of the loop; the report's own are not counted "
-        "in any other part. Bytes are of all that a snapshot holds, and by how much "
-        "they grow with a class or a task. Forwards are passes through a tower."
+        "Wall-clock seconds of each part of the loop; the time of the report is in no "
+        "other part. Bytes: size of all that a snapshot holds, and its growth per "
+        "class and per task. Forwards: passes through a tower."
     )
     return Section("cost", "Cost", about, (table,))
 
 
 def _row(what: str, values: list[list[float]], digits: int) -> tuple[Cell, ...]:
-    """Returns what is counted, and its mean over the runs of each method."""
+    """Returns the name of a cost, and its mean over the runs of each method."""
     means = [statistics.summary(of_runs).mean for of_runs in values]
     return tables.word(shown(what)), *(tables.number(mean, digits) for mean in means)
 
 
 def setup(groups: Groups) -> Section:
-    """Returns configuration, seeds, versions and where the runs are."""
+    """Returns configuration, seeds, versions and workdirs of the runs."""
     blocks: list[Block] = []
     runs = [(name, run) for name, members in groups.items() for run in members]
     common = set.intersection(
@@ -76,7 +76,7 @@ def setup(groups: Groups) -> Section:
     blocks.append(Facts("Configuration", tuple(shared), folded=True))
     if len(runs) > _LINES:
         blocks.append(Remarks((f"{len(runs) - _LINES} more runs are not listed.",)))
-    about = "What is needed to run it again."
+    about = "Everything needed to run it again."
     return Section("setup", "Configuration", about, tuple(blocks))
 
 
@@ -100,7 +100,7 @@ def _value(value: Any) -> str:
 
 
 def remarks(groups: Groups) -> Section:
-    """Returns what went wrong, or could have."""
+    """Returns the warnings of all runs."""
     lines = []
     runs = [(name, run) for name, members in groups.items() for run in members]
     for name, run in runs:
@@ -114,7 +114,7 @@ def remarks(groups: Groups) -> Section:
             0, "the methods were not run over the same streams; compare with care"
         )
     about = "Skipped samples, leaks, jitter, refused steps, restarts, unfinished runs."
-    block = Remarks(tuple(lines)) if lines else Text("There is nothing to warn of.")
+    block = Remarks(tuple(lines)) if lines else Text("There are no warnings.")
     return Section("warnings", "Warnings", about, (block,))
 
 
@@ -122,7 +122,7 @@ def _remarks(run: RunData) -> list[str]:
     results, found = run.results, []
     if not run.finished:
         learnt, stages = len(run.rows), len(run.stream.stages)
-        found.append(f"on its way: {learnt} of {stages} stages are learnt")
+        found.append(f"unfinished: {learnt} of {stages} stages are learnt")
     if skipped := results["skipped_samples"]:
         found.append(f"{skipped} samples were skipped: they cannot be decoded")
     for stage, most in results["jitter"].items():
@@ -138,5 +138,5 @@ def _remarks(run: RunData) -> list[str]:
             f"{results['batch_dependence']['predicted_again']} that were made again"
         )
     if restarts := results["restarts"]:
-        found.append(f"it was gone on with {restarts} times")
+        found.append(f"it was resumed {restarts} times")
     return [*found, *run.log]

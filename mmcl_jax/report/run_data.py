@@ -1,4 +1,4 @@
-"""What a page knows of a run, and which runs belong together."""
+"""The data of a run that a page shows, and which runs belong together."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ from mmcl_jax.workdir.reading import StoredRun
 from mmcl_jax.workdir.results import of_stream
 
 NO_PREDICTIONS = "the workdir has no predictions of its newest stage"
-# of config, what does not make two runs of one method two methods
+# sections of the config in which runs of one variant of a method may differ
 _NO_VARIANT = ("seeds", "resume", "report", "checkpoint", "data", "logging", "mesh")
 
 
@@ -24,8 +24,8 @@ class Source(NamedTuple):
     """Where test samples come from, to show some of them.
 
     Attributes:
-        stream: with the references of all samples.
-        inputs: bounds what is decoded.
+        stream: Stream with the references of all samples.
+        inputs: Limits for decoding.
     """
 
     stream: Stream
@@ -34,16 +34,16 @@ class Source(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RunData:
-    """One run, as far as it has come.
+    """One run, finished or not.
 
     Attributes:
-        stored: its config and stream.
-        results: what `results.json` holds, or would hold by now.
-        rows: last task of each stage that was learnt: the rows of the accuracy matrix.
-        history: what snapshots and predictions say over time.
-        embeddings: of the frozen encoder; None: there are none.
-        source: of the test samples, or why there is none.
-        log: warnings of `log.txt`, each once.
+        stored: Config and stream.
+        results: Content of `results.json`, or what it would hold by now.
+        rows: Last task of each stage that was learnt: the rows of the accuracy matrix.
+        history: Snapshots and predictions over time.
+        embeddings: Embeddings by the frozen encoder; None if there are none.
+        source: Source of the test samples, or why there is none.
+        log: Warnings of `log.txt`, each once.
     """
 
     stored: StoredRun
@@ -56,7 +56,7 @@ class RunData:
 
     @property
     def workdir(self) -> pathlib.Path:
-        """Returns its folder."""
+        """Returns the folder of the run."""
         return self.stored.workdir
 
     @property
@@ -81,7 +81,7 @@ class RunData:
 
     @property
     def seeds(self) -> dict[str, Any]:
-        """Returns the seeds by what they are of."""
+        """Returns the seeds by their purpose."""
         return self.config["seeds"]
 
     @property
@@ -91,12 +91,12 @@ class RunData:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Returns the modalities in the order they are met."""
+        """Returns the modalities in the order of learning."""
         return tuple(self.results["modalities"])
 
     @property
     def variant(self) -> dict[str, Any]:
-        """Returns what runs that are averaged over have in common, flat."""
+        """Returns the flat config that runs share if they are averaged over."""
         kept = {k: v for k, v in self.config.items() if k not in _NO_VARIANT}
         return {k: v for k, v in flat(kept).items() if k != "stream.order"}
 
@@ -105,7 +105,7 @@ class RunData:
         return np.array(self.results["accuracy"][space][route], np.float64)
 
     def zero_shot(self, space: str) -> np.ndarray:
-        """Returns that of the frozen encoder."""
+        """Returns the accuracy matrix `[T, T]` of the frozen encoder."""
         return np.array(self.results["zero_shot"][space], np.float64)
 
     def metrics(self, space: str, route: str) -> dict[str, float]:
@@ -115,7 +115,7 @@ class RunData:
         return of_stream(cut, self.zero_shot(space)[:size, :size])
 
 
-# runs that differ by order and seeds alone, by a name
+# by name, runs that differ by order and seeds alone
 Groups = dict[str, list[RunData]]
 
 
@@ -127,7 +127,7 @@ def summary(
 
 
 def flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Returns nested dicts as one, by paths with dots.
+    """Returns nested dicts as a single one, by dotted paths.
 
     >>> flat({"a": {"b": 1}, "c": 2})
     {'a.b': 1, 'c': 2}
@@ -143,10 +143,10 @@ def flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def group(runs: list[RunData]) -> Groups:
-    """Returns runs that differ by order and seeds alone together, by a short name.
+    """Groups runs that differ by order and seeds alone, under a short name.
 
-    The name is the method's; where several groups have the same, what they differ in
-    follows it.
+    The name is the method's; if several groups share it, the fields in which they
+    differ follow it.
     """
     by_variant: dict[str, list[RunData]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""From workdirs to what a page knows of their runs."""
+"""Reads workdirs into the data of a page."""
 
 import pathlib
 from typing import Any
@@ -33,17 +33,17 @@ def load(
     """Reads a workdir.
 
     Args:
-        workdir: of a run that may still be on its way.
-        results: of a run that is on its way; None: from `results.json`, or else from
-            the newest snapshot.
-        history: that has read the snapshots before; None: all are read.
-        source: of the test samples; None: built anew from `config.json`.
-        inside: whether snapshots, predictions, embeddings and samples are read, which
-            a page of several runs has no room for.
+        workdir: Workdir of a run, finished or not.
+        results: Results of a running run; None reads `results.json`, or else the
+            newest snapshot.
+        history: History that has read earlier snapshots; None reads all.
+        source: Source of the test samples; None builds it from `config.json`.
+        inside: Whether to read snapshots, predictions, embeddings and samples, which a
+            page of several runs does not show.
 
     Raises:
-        WorkdirError: there is no run in the folder.
-        DataError: a file is absent or damaged; names it.
+        WorkdirError: There is no run in the folder.
+        DataError: A file is absent or damaged; names it.
     """
     stored = read_run(workdir)
     if results is not None:
@@ -53,11 +53,11 @@ def load(
     if results is None:
         raise DataError(
             f"{workdir}: neither {layout.RESULTS} nor a snapshot is there; a report "
-            "needs one learnt task at least"
+            "needs at least one learnt task"
         )
     rows = _learnt(results, stored.stream)
     if not rows:
-        raise DataError(f"{workdir}: accuracy: no task was scored yet")
+        raise DataError(f"{workdir}: accuracy: no task has been evaluated yet")
     history = history or History(workdir)
     if inside:
         history.follow(stored.towers)
@@ -83,16 +83,16 @@ def _learnt(results: dict[str, Any], stream: Stream) -> tuple[int, ...]:
 
 
 def _source(run: StoredRun) -> Source | str:
-    """Returns the test samples of a run, or why they cannot be had."""
+    """Returns the source of a run's test samples, or why there is none."""
     try:
         config = config_of(run)
         stream = build.build_stream(config)
         name = build.encoder_name(config.encoder)
         if not pretrained.is_here(name):
-            return "the encoder is a repository, and a page fetches nothing"
+            return "the encoder is in a remote repository, and a page downloads nothing"
         inputs = pretrained.read_inputs(name)
     except (ValueError, OSError) as error:
-        return f"the samples are not at hand ({str(error).splitlines()[0]})"
+        return f"the samples cannot be read ({str(error).splitlines()[0]})"
     if stream.classes != run.stream.classes:
         return "the data are not those that the run was made with"
     return Source(stream, inputs)

@@ -9,8 +9,8 @@ from mmcl_jax.analysis.statistics import Summary
 from mmcl_jax.report.charts import to_csv
 
 NONE = "–"
-# By hand: nothing that is needed anyway writes LaTeX, and signs of these tables such as
-# ± and − are no library's.
+# Escaped by hand: no dependency of the project writes LaTeX, and libraries do not know
+# signs of these tables such as ± and −.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -36,7 +36,7 @@ _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
 class Cell(NamedTuple):
-    """What is read, and the value that rows are sorted by and a CSV file holds."""
+    """A text, and the value for sorting and for CSV files."""
 
     text: str
     value: Any
@@ -44,14 +44,14 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with a head.
+    """A table with a header.
 
     Attributes:
-        name: of its files.
-        title: for people.
-        head: titles of the columns.
-        body: cells.
-        words: columns from the left that hold words; the others hold numbers.
+        name: Name of its files.
+        title: Title for people.
+        head: Titles of the columns.
+        body: Rows of cells.
+        words: Number of columns, from the left, that hold words; others hold numbers.
     """
 
     name: str
@@ -96,12 +96,12 @@ def summarized(summary: Summary, signed: bool = False) -> Cell:
 
 
 def csv_of(table: Table) -> str:
-    """Returns the values of a table, and what stands below them as columns of text."""
+    """Returns the values of a table as CSV."""
     return to_csv([table.head, *([cell.value for cell in row] for row in table.body)])
 
 
 def latex_of(table: Table) -> str:
-    """Returns a `tabular` for the package booktabs, in a file of its own."""
+    """Returns the table as a LaTeX `tabular` for the package booktabs."""
     columns = "l" * table.words + "r" * (len(table.head) - table.words)
     lines = [
         f"% {_escaped(table.title)}; needs \\usepackage{{booktabs}}",

@@ -1,15 +1,15 @@
 """The colours of pages and figures, for a light and a dark surface.
 
-Every colour has a name; a page knows it as the CSS variable `--name`, a figure is drawn
-in the light one. Modalities have one colour each, everywhere; they and the methods'
-colours can be told apart without seeing red from green, and curves have markers of
-their own besides.
+Every colour has a name, which is a CSS variable `--name` on a page; figures use the
+light variant. Each modality has one colour everywhere. The colours of modalities, and
+those of methods, are distinct with red-green colour blindness, and curves also have
+different markers.
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-# of a page: light, dark
+# name: light, dark
 COLOURS = {
     "ink": ("#1a1f26", "#e8ebef"),
     "muted": ("#57606b", "#a3adb9"),
@@ -39,7 +39,7 @@ _OTHERS, _METHODS = 2, 8
 MARKERS = "osD^vP*X"
 GLYPHS = dict(zip(MARKERS, "●■◆▲▼✚★✖", strict=True)) | {"": ""}
 LEVELS = 21
-# of the ramp of matrices, from 0 to 1: light, dark
+# ends of the ramp of matrices, at 0 and 1: light, dark
 _RAMP = (("#fefefe", "#0d4f92"), ("#171b21", "#8fc7ff"))
 
 
@@ -47,8 +47,8 @@ class Mark(NamedTuple):
     """How a modality or a method is drawn.
 
     Attributes:
-        colour: a name of `COLOURS`.
-        marker: in the notation of matplotlib.
+        colour: A name of `COLOURS`.
+        marker: Marker in the notation of matplotlib.
     """
 
     colour: str
@@ -56,7 +56,7 @@ class Mark(NamedTuple):
 
 
 def of_modalities(names: Iterable[str]) -> dict[str, Mark]:
-    """Returns the mark of each modality; unknown ones share what colours are left."""
+    """Returns the mark of each modality; unknown ones share the remaining colours."""
     others = [name for name in names if name not in _MODALITIES]
     return {
         name: Mark(name, MARKERS[_MODALITIES.index(name)])
@@ -70,7 +70,7 @@ def of_modalities(names: Iterable[str]) -> dict[str, Mark]:
 
 
 def of_methods(names: Iterable[str]) -> dict[str, Mark]:
-    """Returns the mark of each of some methods; more than eight share colours."""
+    """Returns the mark of each method; more than eight share colours."""
     return {
         name: Mark(f"method-{i % _METHODS}", MARKERS[i % len(MARKERS)])
         for i, name in enumerate(names)

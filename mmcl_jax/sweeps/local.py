@@ -48,6 +48,7 @@ class Pool:
         code = RUN_AGAIN
         while code == RUN_AGAIN:
             with (workdir / layout.OUTPUT).open("w") as output:
+                # under the lock, so that no process starts once `_stop` has run
                 with self._lock:
                     if self._stopped:
                         return "was not started", 0.0

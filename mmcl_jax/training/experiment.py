@@ -311,7 +311,7 @@ class _Loop:
         """Returns the results to save with a state, which must be worth saving.
 
         Raises:
-            DivergedError: a step before it was refused, or the state is not finite.
+            DivergedError: A step before it was refused, or the state is not finite.
         """
         lesson.log.finish(state)
         finite, _ = self._run.learner.health(state)

@@ -38,4 +38,5 @@ class Interrupt:
         if self.nothing_to_save:
             sys.exit(RUN_AGAIN)
         if again and number == signal.SIGINT:
+            # without the clean-up, which would wait for states that are being written
             os._exit(_INTERRUPTED)

@@ -187,7 +187,7 @@ class Writer:
 SHORT_NAMES = {
     "last_average_accuracy": "last average",
     "forgetting_chaudhry": "forgetting",
-    "excess_forgetting": "of it, excess",
+    "excess_forgetting": "excess forgetting",
 }
 
 

@@ -154,6 +154,7 @@ def _check(
             _complain(source, path, value)
         for i, item in enumerate(value):
             _check(item, expected[0], source, [*path, i])
+    # Python counts booleans as integers, and JSON has integers beyond any float
     elif not isinstance(value, expected) or isinstance(value, bool):
         _complain(source, path, value)
     elif isinstance(value, int) and abs(value) > sys.float_info.max:

@@ -91,6 +91,7 @@ class Snapshots:
             state=ocp.args.StandardSave(state), results=ocp.args.JsonSave(results)
         )
         try:
+            # at most one state is unsealed: the one before gets its checksums first
             self._seal()
             self._unsealed = number
             self._manager.save(number, args=args)
@@ -144,7 +145,7 @@ class Snapshots:
         if jax.process_index() == 0:
             folder.mkdir(exist_ok=True)
             self.path(number).rename(target)
-        synchronize(f"behind {target}")
+        synchronize(f"after {target}")
         self._manager.reload()
         return target
 

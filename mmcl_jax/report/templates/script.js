@@ -1,5 +1,5 @@
 "use strict";
-// tables sort by the column whose title is clicked; numbers that are not there go last
+// tables sort by the column whose title is clicked; missing numbers go last
 for (const table of document.querySelectorAll("table.sorts")) {
   const titles = [...table.tHead.rows[0].cells];
   titles.forEach((title, column) => title.firstElementChild.addEventListener("click", () => {
@@ -20,7 +20,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
     body.append(...[...body.rows].sort(compare));
   }));
 }
-// one of several matrices is shown; without this program all of them are
+// one of several matrices is shown; without this script all of them are
 for (const box of document.querySelectorAll(".switch")) {
   const parts = [...box.querySelectorAll("[data-choice]")];
   const choose = name => parts.forEach(part => part.hidden = part.dataset.choice !== name);
@@ -29,7 +29,7 @@ for (const box of document.querySelectorAll(".switch")) {
   choices.addEventListener("change", event => choose(event.target.value));
   choose(choices.querySelector("input:checked").value);
 }
-// what a number of a matrix is of, below it and as its title
+// row and column of a number, shown below the matrix and as its title
 for (const figure of document.querySelectorAll("figure.matrix")) {
   const readout = figure.querySelector(".readout");
   const columns = figure.querySelector("thead").rows[0].cells;
