@@ -16,7 +16,7 @@ import dataclasses
 from mmcl_jax.fields import NonNegative
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.sequential import sequential
-from mmcl_jax.models import Model
+from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses
 
 
