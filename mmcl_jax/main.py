@@ -18,6 +18,7 @@ from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import (
     BatchDependenceError,
+    CodeError,
     ConfigError,
     DataError,
     DivergedError,
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> None:
         compilation_cache.keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt, Reporter)
-    except (ConfigError, WorkdirError, DataError) as error:
+    except (CodeError, ConfigError, WorkdirError, DataError) as error:
         sys.exit(command_line.complain(error))
     except (BatchDependenceError, DivergedError) as error:
         sys.exit(f"error: {error}")

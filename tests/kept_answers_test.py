@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from mmcl_jax import config
+from mmcl_jax.errors import CodeError
 from mmcl_jax.methods.base import Features, Method, Pass, aligned
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.ops.digest import digest
@@ -403,7 +404,7 @@ def test_who_reads_inputs_must_say_so(encoder_folder: pathlib.Path):
         return _driven(_picture)(model)._replace(drives_tower=False)
 
     run = _own_run(encoder_folder, make_method)
-    with pytest.raises(KeyError, match="pixels"):
+    with pytest.raises(CodeError, match="pixels.*drives_tower=True"):
         _Scored(run).score(run.learner.init())
 
 

@@ -21,6 +21,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from mmcl_jax.errors import CodeError
 from mmcl_jax.methods.base import Features, Method, forward
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import optim, rngs
@@ -333,7 +334,14 @@ def _conclude(own: _Learning, state, frozen, classes, task, batch, features):
         passes = own.method.inject(params, context, batch)
         return prediction, tuple(digest(each) for each in passes)
 
-    routes = _routes(own, state, frozen, classes, task, _clean(batch), route)
+    try:
+        routes = _routes(own, state, frozen, classes, task, _clean(batch), route)
+    except KeyError as error:  # while it is traced: the batch has no inputs
+        raise CodeError(
+            f"the method reads batch.inputs ({error}) in `inject` or `predict`, which "
+            "must follow from what the tower gives; a method that needs more says "
+            "drives_tower=True, and is then predicted anew after every stage"
+        ) from error
     predictions, asked = zip(*routes, strict=True)
     return _stacked(predictions), asked
 
