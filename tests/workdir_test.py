@@ -212,7 +212,7 @@ def test_a_state_of_another_version_is_named(
         return zero_shot(model)._replace(init=lambda key, model: ({}, remembers))
 
     monkeypatch.setitem(METHODS, "zero_shot", newer)
-    with pytest.raises(WorkdirError, match="snapshots/000: intact, but not a"):
+    with pytest.raises(WorkdirError, match="snapshots/000: whole, but not a"):
         experiment.run(made, tmp_path / "run")
     monkeypatch.undo()
     results = {"stages": 1}
@@ -220,5 +220,5 @@ def test_a_state_of_another_version_is_named(
         "mmcl_jax.workdir.results.Results.to_json", lambda self: results
     )
     assert experiment.run(made, tmp_path / "other", stop_after=1) is None
-    with pytest.raises(WorkdirError, match="snapshots/000: intact, but not a"):
+    with pytest.raises(WorkdirError, match="snapshots/000: whole, but not a"):
         experiment.run(made, tmp_path / "other")
