@@ -193,7 +193,7 @@ def test_pods_are_told_where_own_code_is(
 def test_manifests_that_are_none_are_named(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("kind: Job\nmetadata: {name: run}\n")
-    with pytest.raises(ConfigError, match="mine.yaml is no job set"):
+    with pytest.raises(ConfigError, match="mine.yaml is not a job set"):
         jobset.read(path)
     path.write_text("a: [")
     with pytest.raises(DataError, match="mine.yaml"):

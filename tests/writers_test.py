@@ -229,7 +229,7 @@ def test_a_disk_that_is_full_ends_the_events_alone(tmp_path, monkeypatch):
     writer.scalars(0, 1, loss=1.0)
     writer.scalars(0, 2, loss=1.0)
     writer.close()
-    assert output(console).count("TensorBoard fails") == 1
+    assert output(console).count("TensorBoard failed") == 1
 
 
 # Weights & Biases

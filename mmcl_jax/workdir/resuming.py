@@ -176,7 +176,7 @@ def foreign(path: pathlib.Path, error: Exception) -> WorkdirError:
     """Returns the error of an intact state that cannot be restored due to `error`."""
     reason = str(error).strip().splitlines() or [repr(error)]
     return WorkdirError(
-        f"{path}: intact, but not a state of this method in this version ({reason[0]});"
+        f"{path}: whole, but not a state of this method in this version ({reason[0]});"
         " resume with the version that wrote it, or choose another folder"
     )
 
