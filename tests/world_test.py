@@ -22,8 +22,8 @@ from mmcl_jax.streams.world.concepts import (
     Concept,
 )
 from mmcl_jax.streams.world.render import VERSION, render
+from mmcl_jax.streams.world.sentences import _ADJECTIVES, _CLAUSES, _NOUNS
 from mmcl_jax.streams.world.silhouettes import distance
-from mmcl_jax.streams.world.text import _ADJECTIVES, _CLAUSES, _NOUNS
 
 _STAR = Concept(SHAPES.index("star"), MANNERS.index("spinning"))
 _BALL = Concept(SHAPES.index("ball"), MANNERS.index("rising"))

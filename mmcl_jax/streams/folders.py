@@ -18,8 +18,8 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import FileReference, Modality, Reference
 from mmcl_jax.streams import data_sets
 from mmcl_jax.streams.base import Required, Stream, StreamSource
+from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import PARTS, DataSet, Source
-from mmcl_jax.streams.options import Selection
 from mmcl_jax.streams.table_files import read_table
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"

@@ -18,7 +18,7 @@ from mmcl_jax.streams.base import (
     build_stream,
     first,
 )
-from mmcl_jax.streams.options import Classes
+from mmcl_jax.streams.data_options import Classes
 from mmcl_jax.streams.world.concepts import DEVELOPMENT, NOVEL, Concept
 from mmcl_jax.streams.world.render import VERSION, check_modality, render
 

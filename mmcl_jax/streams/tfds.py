@@ -22,8 +22,8 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, Media, Modality
 from mmcl_jax.streams import data_sets
 from mmcl_jax.streams.base import Required, Stream, StreamSource
+from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import DataSet
-from mmcl_jax.streams.options import Selection
 
 EXPECTED = "a data set that TensorFlow Datasets has prepared as array records"
 _INFO = "dataset_info.json"

@@ -5,7 +5,7 @@ import pathlib
 from mmcl_jax.errors import DataError
 from mmcl_jax.models.pretrained import inputs
 from mmcl_jax.models.pretrained.family import Checkpoint, Family, picture_side
-from mmcl_jax.models.pretrained.layout import (
+from mmcl_jax.models.pretrained.weight_layout import (
     ONE_IN_FRONT,
     SAME,
     TWO_IN_FRONT,

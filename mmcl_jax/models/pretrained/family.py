@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mmcl_jax.modalities.base import InputSpec
-from mmcl_jax.models.pretrained.layout import Layout, Tensors
+from mmcl_jax.models.pretrained.weight_layout import Layout, Tensors
 from mmcl_jax.models.specs import EncoderSpec, TextSpec
 
 CONFIG = "config.json"

@@ -4,7 +4,7 @@ import pathlib
 
 from mmcl_jax.errors import reading
 from mmcl_jax.files import read_json
-from mmcl_jax.models.pretrained import fields, inputs
+from mmcl_jax.models.pretrained import inputs, sections
 from mmcl_jax.models.pretrained.family import (
     CONFIG,
     EXPECTED,
@@ -12,8 +12,8 @@ from mmcl_jax.models.pretrained.family import (
     Family,
     picture_side,
 )
-from mmcl_jax.models.pretrained.fields import Section
-from mmcl_jax.models.pretrained.layout import (
+from mmcl_jax.models.pretrained.sections import Section
+from mmcl_jax.models.pretrained.weight_layout import (
     ONE_IN_FRONT,
     TORCH_LINEAR,
     TWO_IN_FRONT,
@@ -83,7 +83,7 @@ def clip_spec(config: Section) -> EncoderSpec:
     """
     vision = clip_block(config, "vision_config", CLIP_VISION)
     text = clip_block(config, "text_config", CLIP_TEXT)
-    width = fields.integer({"projection_dim": 512} | config, "projection_dim")
+    width = sections.integer({"projection_dim": 512} | config, "projection_dim")
     return two_towers(clip_visual(vision), clip_text(text), width)
 
 
@@ -96,26 +96,26 @@ def clip_block(config: Section, name: str, defaults: Section) -> Section:
     """
     older = f"{name}_dict"
     if config.get(older) is None:
-        return defaults | fields.section(config, name)
-    own = {} if config.get(name) is None else fields.section(config, name)
-    return own | defaults | fields.section(config, older)
+        return defaults | sections.section(config, name)
+    own = {} if config.get(name) is None else sections.section(config, name)
+    return own | defaults | sections.section(config, older)
 
 
 def clip_visual(config: Section) -> VisualSpec:
     """Returns the visual tower of a `vision_config` that has all fields."""
-    size, patch = fields.picture(config)
-    channels = fields.integer(config, "num_channels")
+    size, patch = sections.picture(config)
+    channels = sections.integer(config, "num_channels")
     return VisualSpec(trunk(config), (size, size), patch, patch, channels)
 
 
 def clip_text(config: Section) -> TextSpec:
     """Returns the text tower of a `text_config` that has all fields."""
-    vocabulary = fields.integer(config, "vocab_size")
-    end = fields.token(config, "eos_token_id", vocabulary)
+    vocabulary = sections.integer(config, "vocab_size")
+    end = sections.token(config, "eos_token_id", vocabulary)
     return TextSpec(
         trunk(config),
         vocabulary,
-        fields.integer(config, "max_position_embeddings"),
+        sections.integer(config, "max_position_embeddings"),
         end,
         pool="argmax" if end == _WRONG_END_TOKEN else "end",
     )
@@ -127,12 +127,12 @@ def siglip_spec(config: Section) -> EncoderSpec:
     Raises:
         ValueError: A field is of another type or out of range; the message names it.
     """
-    vision = SIGLIP_VISION | fields.section(config, "vision_config")
-    text = SIGLIP_TEXT | fields.section(config, "text_config")
-    size, patch = fields.picture(vision)
+    vision = SIGLIP_VISION | sections.section(config, "vision_config")
+    text = SIGLIP_TEXT | sections.section(config, "text_config")
+    size, patch = sections.picture(vision)
     visual_trunk, text_trunk = trunk(vision), trunk(text)
     embedding = visual_trunk.width
-    projected = fields.integer(
+    projected = sections.integer(
         {"projection_size": text_trunk.width} | text, "projection_size"
     )
     if projected != embedding:
@@ -145,20 +145,20 @@ def siglip_spec(config: Section) -> EncoderSpec:
         text_trunk,
         (size, size),
         patch,
-        fields.integer(text, "vocab_size"),
-        fields.integer(text, "max_position_embeddings"),
+        sections.integer(text, "vocab_size"),
+        sections.integer(text, "max_position_embeddings"),
     )
 
 
 def trunk(config: Section) -> TowerSpec:
     """Returns the transformer of a `vision_config` or `text_config`."""
     return TowerSpec(
-        width=fields.width(config, "hidden_size", "num_attention_heads"),
-        layers=fields.integer(config, "num_hidden_layers"),
-        heads=fields.integer(config, "num_attention_heads"),
-        mlp_width=fields.integer(config, "intermediate_size"),
-        activation=fields.activation(config, "hidden_act"),
-        norm_epsilon=fields.number(config, "layer_norm_eps"),
+        width=sections.width(config, "hidden_size", "num_attention_heads"),
+        layers=sections.integer(config, "num_hidden_layers"),
+        heads=sections.integer(config, "num_attention_heads"),
+        mlp_width=sections.integer(config, "intermediate_size"),
+        activation=sections.activation(config, "hidden_act"),
+        norm_epsilon=sections.number(config, "layer_norm_eps"),
     )
 
 
@@ -253,8 +253,8 @@ def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
         spec = build(config)
         size = picture_side(spec)
         if own is not None:
-            block = fields.section(config, "preprocessing")
-            pixels = fields.channels(block, "mean"), fields.channels(block, "std")
+            block = sections.section(config, "preprocessing")
+            pixels = sections.channels(block, "mean"), sections.channels(block, "std")
             tokenizer, resize = inputs.own_tokenizer(folder), "crop"
         else:
             block = None

@@ -9,12 +9,12 @@ from typing import Any
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
-from mmcl_jax.models.pretrained import fields
 from mmcl_jax.models.pretrained import inputs as fed_by
+from mmcl_jax.models.pretrained import sections
 from mmcl_jax.models.pretrained.family import CONFIG, EXPECTED, Checkpoint, Family
-from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.inputs import CLIP_MEAN, CLIP_STD
-from mmcl_jax.models.pretrained.layout import (
+from mmcl_jax.models.pretrained.sections import Section
+from mmcl_jax.models.pretrained.weight_layout import (
     ONE_IN_FRONT,
     TORCH_LINEAR,
     TWO_IN_FRONT,
@@ -66,10 +66,10 @@ def spec(
     Raises:
         DataError: Required tensors are missing.
     """
-    heads = HEADS | fields.section({"heads": {}} | config, "heads")
+    heads = HEADS | sections.section({"heads": {}} | config, "heads")
     sizes = _SIZES | {
         name: _sides(size)
-        for name, size in fields.section({"sizes": {}} | config, "sizes").items()
+        for name, size in sections.section({"sizes": {}} | config, "sizes").items()
     }
     try:
         words = tensors["modality_preprocessors.text.token_embedding.weight"].shape
@@ -93,7 +93,7 @@ def spec(
 def _sides(value: Any) -> tuple[int, int]:
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError(f"field 'sizes': {value!r} is not a height and a width")
-    height, width = (fields.integer({"image_size": v}, "image_size") for v in value)
+    height, width = (sections.integer({"image_size": v}, "image_size") for v in value)
     return height, width
 
 
@@ -103,7 +103,7 @@ def _trunk(tensors: Tensors, name: str, heads: dict[str, int]) -> TowerSpec:
     layers = {n.removeprefix(at).partition(".")[0] for n in tensors if n.startswith(at)}
     shape = {"hidden_size": width, "heads": heads[name]}
     return TowerSpec(
-        fields.width(shape, "hidden_size", "heads"),
+        sections.width(shape, "hidden_size", "heads"),
         len(layers),
         heads[name],
         inner,

@@ -7,8 +7,8 @@ from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.modalities.tokenization import find_tokenizer, load_tokenizer
-from mmcl_jax.models.pretrained import fields
-from mmcl_jax.models.pretrained.fields import Section
+from mmcl_jax.models.pretrained import sections
+from mmcl_jax.models.pretrained.sections import Section
 from mmcl_jax.models.specs import TextSpec
 
 Pixels = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -61,19 +61,19 @@ def drawn(
     values = _DRAWN | block
     limits: dict[str, Any] = {}
     if "max_pixels" in values:
-        limits["max_pixels"] = fields.integer(values, "max_pixels")
+        limits["max_pixels"] = sections.integer(values, "max_pixels")
     if "max_seconds" in values:
-        limits["max_seconds"] = fields.number(values, "max_seconds")
+        limits["max_seconds"] = sections.number(values, "max_seconds")
     return InputSpec(
         image_size=image_size,
-        frames=fields.integer(values, "frames"),
+        frames=sections.integer(values, "frames"),
         mean=pixels[0],
         std=pixels[1],
-        sample_rate=fields.integer(values, "sample_rate"),
-        audio_seconds=fields.number(values, "audio_seconds"),
-        audio_mean=fields.number(values, "audio_mean"),
-        audio_std=fields.number(values, "audio_std"),
-        max_depth=fields.number(values, "max_depth"),
+        sample_rate=sections.integer(values, "sample_rate"),
+        audio_seconds=sections.number(values, "audio_seconds"),
+        audio_mean=sections.number(values, "audio_mean"),
+        audio_std=sections.number(values, "audio_std"),
+        max_depth=sections.number(values, "max_depth"),
         context_length=text.context_length,
         tokenizer=tokenizer,
         resize=resize,
@@ -99,8 +99,8 @@ def processor(
     config = read_json(path, expected)
     with reading(str(path), expected):
         pixels = (
-            fields.channels(config, "image_mean"),
-            fields.channels(config, "image_std"),
+            sections.channels(config, "image_mean"),
+            sections.channels(config, "image_std"),
         )
         size = config.get("size")
         if not isinstance(size, (int, dict)):

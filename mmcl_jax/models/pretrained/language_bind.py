@@ -10,12 +10,12 @@ import numpy as np
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
-from mmcl_jax.models.pretrained import fields, huggingface
+from mmcl_jax.models.pretrained import huggingface, sections
 from mmcl_jax.models.pretrained import inputs as fed_by
 from mmcl_jax.models.pretrained.family import CONFIG, EXPECTED, Checkpoint, Family
-from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.inputs import CLIP_MEAN, CLIP_STD
-from mmcl_jax.models.pretrained.layout import (
+from mmcl_jax.models.pretrained.sections import Section
+from mmcl_jax.models.pretrained.weight_layout import (
     ONE_IN_FRONT,
     Layout,
     Rule,
@@ -67,21 +67,21 @@ def spec(config: Section, modality: str, tensors: Tensors) -> EncoderSpec:
     """
     vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
     text = huggingface.clip_block(config, "text_config", huggingface.CLIP_TEXT)
-    trunk, (size, patch) = huggingface.trunk(vision), fields.picture(vision)
+    trunk, (size, patch) = huggingface.trunk(vision), sections.picture(vision)
     sides = (size, size)
     if modality == "audio":
         sides = (
-            fields.integer(vision, "num_mel_bins"),
-            fields.integer(vision, "target_length"),
+            sections.integer(vision, "num_mel_bins"),
+            sections.integer(vision, "target_length"),
         )
     tube, classes = 1, 1
-    frames = fields.integer(vision, "num_frames")
+    frames = sections.integer(vision, "num_frames")
     kernel = tensors["vision_model.embeddings.patch_embedding.weight"].shape
     if len(kernel) == 5:
         tube, frames = kernel[2], frames // kernel[2]
         shape = tensors["vision_model.embeddings.class_embedding"].shape
         classes = shape[0] if len(shape) == 2 else 1
-    if not fields.switch(vision, "add_time_attn"):
+    if not sections.switch(vision, "add_time_attn"):
         frames = 1
     visual = VisualSpec(
         dataclasses.replace(trunk, frames=frames),
@@ -96,7 +96,7 @@ def spec(config: Section, modality: str, tensors: Tensors) -> EncoderSpec:
     return EncoderSpec(
         ((modality, visual), ("text", sentences)),
         ((modality, modality), ("text", "text")),
-        fields.integer({"projection_dim": 512} | config, "projection_dim"),
+        sections.integer({"projection_dim": 512} | config, "projection_dim"),
     )
 
 
@@ -134,8 +134,8 @@ class Folded(Mapping[str, np.ndarray]):
         """Keeps the tensors; raises `DataError` for updates without a rank."""
         vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
         self._tensors, self._path = tensors, path
-        self._rank = fields.integer(vision, "lora_r")
-        self._alpha = fields.number(vision, "lora_alpha")
+        self._rank = sections.integer(vision, "lora_r")
+        self._alpha = sections.number(vision, "lora_alpha")
         self._names = {
             name.replace(_PEFT, "encoder."): name
             for name in tensors
@@ -205,9 +205,9 @@ def inputs(
     sound = {}
     if modality == "audio":
         sound = {
-            "sample_rate": fields.integer(vision, "audio_sample_rate"),
-            "audio_mean": fields.number(vision, "audio_mean"),
-            "audio_std": fields.number(vision, "audio_std"),
+            "sample_rate": sections.integer(vision, "audio_sample_rate"),
+            "audio_mean": sections.number(vision, "audio_mean"),
+            "audio_std": sections.number(vision, "audio_std"),
             "mel_bands": visual.image_size[0],
             "mel_frames": visual.image_size[1],
         }
@@ -220,7 +220,7 @@ def inputs(
         "audio_seconds": 10.0,
         "audio_mean": 0.0,
         "audio_std": 1.0,
-        "max_depth": fields.number(vision, "max_depth"),
+        "max_depth": sections.number(vision, "max_depth"),
         "context_length": spec.text.context_length,
         "tokenizer": tokenizer,
         "style": "languagebind",

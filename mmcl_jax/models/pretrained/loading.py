@@ -23,10 +23,10 @@ from mmcl_jax.models.pretrained import (
     random_weights,
     summary,
 )
-from mmcl_jax.models.pretrained import layout as layouts
 from mmcl_jax.models.pretrained import tensors as tensor_files
+from mmcl_jax.models.pretrained import weight_layout as layouts
 from mmcl_jax.models.pretrained.family import Checkpoint, Family
-from mmcl_jax.models.pretrained.layout import Place
+from mmcl_jax.models.pretrained.weight_layout import Place
 from mmcl_jax.models.specs import EncoderSpec, ReaderSpec, TextSpec
 from mmcl_jax.types import PyTree
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from mmcl_jax.errors import reading
 from mmcl_jax.files import read_json
-from mmcl_jax.models.pretrained import fields, inputs
+from mmcl_jax.models.pretrained import inputs, sections
 from mmcl_jax.models.pretrained.family import EXPECTED, Checkpoint, Family, picture_side
-from mmcl_jax.models.pretrained.fields import Section
 from mmcl_jax.models.pretrained.inputs import Pixels
-from mmcl_jax.models.pretrained.layout import (
+from mmcl_jax.models.pretrained.sections import Section
+from mmcl_jax.models.pretrained.weight_layout import (
     ONE_IN_FRONT,
     SAME,
     TORCH_LINEAR,
@@ -100,22 +100,22 @@ def spec(config: Section) -> EncoderSpec:
         ValueError: A field is of another type or out of range, or selects an
             unsupported architecture; the message names it.
     """
-    model = fields.section(config, "model_cfg")
+    model = sections.section(config, "model_cfg")
     _refuse(model, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", *_IDLE_MODEL})
     vision, text = (
-        fields.section(model, "vision_cfg"),
-        fields.section(model, "text_cfg"),
+        sections.section(model, "vision_cfg"),
+        sections.section(model, "text_cfg"),
     )
-    embedding = fields.integer(model, "embed_dim")
-    quick = fields.switch({"quick_gelu": False} | model, "quick_gelu")
+    embedding = sections.integer(model, "embed_dim")
+    quick = sections.switch({"quick_gelu": False} | model, "quick_gelu")
     if "timm_model_name" in vision:
         return _siglip(vision, text, embedding, quick)
     _refuse(vision, {*_VISION, *_IDLE_VISION}, _FIXED_VISION)
     _refuse(text, {*_TEXT, *_IDLE_TEXT}, _CLIP_TEXT)
     vision = _VISION | vision
-    size, patch = fields.picture(vision)
-    width = fields.integer(vision, "width")
-    heads = width // fields.integer(vision, "head_width")
+    size, patch = sections.picture(vision)
+    width = sections.integer(vision, "width")
+    heads = width // sections.integer(vision, "head_width")
     return two_towers(
         VisualSpec(_trunk(vision, heads, quick), (size, size), patch, patch),
         _text(_TEXT | text, quick),
@@ -125,24 +125,24 @@ def spec(config: Section) -> EncoderSpec:
 
 def _text(config: Section, quick_gelu: bool) -> TextSpec:
     return TextSpec(
-        _trunk(config, fields.integer(config, "heads"), quick_gelu),
-        fields.integer(config, "vocab_size"),
-        fields.integer(config, "context_length"),
+        _trunk(config, sections.integer(config, "heads"), quick_gelu),
+        sections.integer(config, "vocab_size"),
+        sections.integer(config, "context_length"),
         _END_TOKEN,
         pool="argmax",
-        projection_bias=fields.switch(config, "proj_bias"),
+        projection_bias=sections.switch(config, "proj_bias"),
     )
 
 
 def _trunk(config: Section, heads: int, quick_gelu: bool) -> TowerSpec:
-    width = fields.integer(config, "width")
+    width = sections.integer(config, "width")
     if not heads or width % heads:
         raise ValueError(f"field 'heads': {heads} does not divide width {width}")
     return TowerSpec(
         width=width,
-        layers=fields.integer(config, "layers"),
+        layers=sections.integer(config, "layers"),
         heads=heads,
-        mlp_width=int(width * fields.number(config, "mlp_ratio")),
+        mlp_width=int(width * sections.number(config, "mlp_ratio")),
         activation=_activation(config, quick_gelu),
         norm_epsilon=_epsilon(config),
     )
@@ -173,7 +173,7 @@ def _epsilon(config: Section) -> float:
         raise ValueError(
             f"field 'norm_kwargs': {chosen!r}; expected 'eps' and nothing else"
         )
-    return fields.number(chosen, "eps")
+    return sections.number(chosen, "eps")
 
 
 def _siglip(
@@ -192,15 +192,15 @@ def _siglip(
         )
     width, layers, heads, mlp_width = _TIMM_TRUNKS[match[1]]
     act = "gelu_tanh" if name in _TIMM_TANH else "gelu"
-    size = fields.integer(vision, "image_size")
+    size = sections.integer(vision, "image_size")
     text = _TEXT | text
     result = siglip(
         TowerSpec(width, layers, heads, mlp_width, act, _TIMM_EPSILON),
-        _trunk(text, fields.integer(text, "heads"), quick_gelu),
+        _trunk(text, sections.integer(text, "heads"), quick_gelu),
         (size, size),
         int(match[2]),
-        fields.integer(text, "vocab_size"),
-        fields.integer(text, "context_length"),
+        sections.integer(text, "vocab_size"),
+        sections.integer(text, "context_length"),
     )
     if result.embedding != embedding:
         raise ValueError(f"field 'embed_dim': {embedding}, expected {result.embedding}")
@@ -289,7 +289,7 @@ def pixels(
     Raises:
         ValueError: A field is missing, or asks for unsupported preprocessing.
     """
-    chosen = fields.section(config, "preprocess_cfg")
+    chosen = sections.section(config, "preprocess_cfg")
     known = {"mean", "std", "resize_mode", "interpolation", "size", "fill_color"}
     _refuse(chosen, known, {"mode": "RGB"})
     if "size" in chosen and chosen["size"] not in (image_size, [image_size] * 2):
@@ -303,7 +303,7 @@ def pixels(
             f"fields 'resize_mode' and 'interpolation': {mode!r} and "
             f"{interpolation!r}; expected 'shortest' or 'squash', and 'bicubic'"
         )
-    both = fields.channels(chosen, "mean"), fields.channels(chosen, "std")
+    both = sections.channels(chosen, "mean"), sections.channels(chosen, "std")
     return both, "crop" if mode == "shortest" else "squash"
 
 

@@ -12,7 +12,7 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import image_bind, inputs, language_bind
-from mmcl_jax.models.pretrained.layout import Place
+from mmcl_jax.models.pretrained.weight_layout import Place
 from mmcl_jax.models.sizes import SIZES
 from mmcl_jax.models.specs import EncoderSpec, VisualSpec
 from mmcl_jax.types import PyTree

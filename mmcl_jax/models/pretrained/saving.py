@@ -5,7 +5,7 @@ import pathlib
 
 import safetensors.numpy
 
-from mmcl_jax.models.pretrained import huggingface, layout
+from mmcl_jax.models.pretrained import huggingface, weight_layout
 from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
@@ -26,7 +26,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(spec) | {"preprocessing": preprocessing}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    tensors = layout.write(spec, huggingface.clip_layout(spec), frozen)
+    tensors = weight_layout.write(spec, huggingface.clip_layout(spec), frozen)
     safetensors.numpy.save_file(tensors, str(folder / "model.safetensors"))
 
 

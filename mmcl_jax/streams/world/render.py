@@ -5,12 +5,12 @@ import difflib
 import numpy as np
 
 from mmcl_jax.modalities.base import Media
-from mmcl_jax.streams.world.audio import render_audio
+from mmcl_jax.streams.world.clips import render_video
 from mmcl_jax.streams.world.concepts import WORLD_MODALITIES, Concept
-from mmcl_jax.streams.world.depth import render_depth
-from mmcl_jax.streams.world.image import render_image
-from mmcl_jax.streams.world.text import render_text
-from mmcl_jax.streams.world.video import render_video
+from mmcl_jax.streams.world.depth_maps import render_depth
+from mmcl_jax.streams.world.pictures import render_image
+from mmcl_jax.streams.world.sentences import render_text
+from mmcl_jax.streams.world.sounds import render_audio
 
 VERSION = "1"
 """Version that changes whenever the output of any renderer changes."""
