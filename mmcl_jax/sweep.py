@@ -64,7 +64,7 @@ FAILED = 1
 
 def prepare(
     sweep: runs.Sweep, folder: pathlib.Path, console: Console
-) -> tuple[list[runs.Run], dict[str, str]]:
+) -> tuple[list[runs.SweepRun], dict[str, str]]:
     """Writes the configs of the runs that are not finished.
 
     Args:
@@ -79,7 +79,7 @@ def prepare(
     todo, failures = [], {}
     for each in sweep.runs:
         try:
-            if runs.prepare(each, folder):
+            if runs.prepare_workdir(each, folder):
                 todo.append(each)
         except (ConfigError, DataError) as error:
             failures[each.name] = str(error)

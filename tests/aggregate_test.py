@@ -14,7 +14,7 @@ from mmcl_jax.config import Config, MethodOptions
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.sweeps import aggregate
 from mmcl_jax.sweeps.aggregate import CHOSEN_BY
-from mmcl_jax.sweeps.runs import Run
+from mmcl_jax.sweeps.runs import SweepRun
 from mmcl_jax.workdir import schema
 
 LAST = "given/last_average_accuracy"
@@ -30,9 +30,9 @@ def _results(value: float | None, seconds: float = 2.0) -> dict[str, Any]:
     }
 
 
-def _run(variant: str, stream: str, seed: int, **values: float) -> Run:
+def _run(variant: str, stream: str, seed: int, **values: float) -> SweepRun:
     config = Config(method=MethodOptions(name=variant.partition(" ")[0]))
-    return Run(variant, stream, seed, config, values)
+    return SweepRun(variant, stream, seed, config, values)
 
 
 # two streams; under seed 1 the second method lacks a run

@@ -28,7 +28,7 @@ SCHEMA = json.loads(pathlib.Path(__file__).with_name("jobset_schema.json").read_
 WORLD = helpers.REPOSITORY / "configs" / "world.py"
 
 
-def _grid() -> tuple[runs.Run, ...]:
+def _grid() -> tuple[runs.SweepRun, ...]:
     variants = {"ridge": ("ridge", {}), "comm_plus": ("comm_plus", {})}
     return runs.grid(WORLD, variants, ["interleaved"], [0, 1], "smoke")
 
@@ -218,7 +218,7 @@ def test_the_array_gives_every_job_its_run(
     out = tmp_path / "a sweep"
     made = _grid()
     for run in made:
-        runs.prepare(run, out / "runs")
+        runs.prepare_workdir(run, out / "runs")
     options = {"partition": "gpu", "gpus_per_node": "4"}
     path = slurm.write(made, out, options, 2)
     text = path.read_text()

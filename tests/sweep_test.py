@@ -18,7 +18,7 @@ from mmcl_jax.errors import ConfigError
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps import runs
-from mmcl_jax.sweeps.runs import Run, Sweep, grid
+from mmcl_jax.sweeps.runs import Sweep, SweepRun, grid
 from mmcl_jax.workdir import layout
 from tests import helpers
 from tests.pages import EXAMPLE, make_run
@@ -27,7 +27,7 @@ WORLD = helpers.REPOSITORY / "configs" / "world.py"
 PROGRAM = str(helpers.REPOSITORY / "launch" / "sweep.py")
 
 
-def _grid(**changes: Any) -> tuple[Run, ...]:
+def _grid(**changes: Any) -> tuple[SweepRun, ...]:
     arguments = {
         "variants": {
             "ridge": ("ridge", {}),
@@ -102,28 +102,28 @@ def test_the_benchmark_is_every_method_on_every_stream() -> None:
 
 def test_what_has_ended_is_not_run_again(tmp_path: pathlib.Path) -> None:
     first, second, *_ = _grid()
-    assert runs.prepare(first, tmp_path)
-    assert runs.prepare(first, tmp_path)  # was begun, and is gone on with
+    assert runs.prepare_workdir(first, tmp_path)
+    assert runs.prepare_workdir(first, tmp_path)  # was begun, and is gone on with
     stored = json.loads((tmp_path / first.name / "config.json").read_text())
     assert resolve(stored) == first.config
     assert runs.finished([first, second], tmp_path) == []
     whole = make_run(tmp_path / "whole", EXAMPLE)
     for name in ("stream.json", "results.json"):
         shutil.copy(whole / name, tmp_path / first.name)
-    assert not runs.prepare(first, tmp_path)
+    assert not runs.prepare_workdir(first, tmp_path)
     results = json.loads((whole / "results.json").read_text())
     assert runs.finished([first, second], tmp_path) == [(first, results)]
 
 
 def test_a_folder_of_another_config_is_left_alone(tmp_path: pathlib.Path) -> None:
     run, other = _grid()[0], _grid(values={"train.epochs": 9})[0]
-    runs.prepare(run, tmp_path)
+    runs.prepare_workdir(run, tmp_path)
     (tmp_path / run.name / "results.json").write_text("{}")
     with pytest.raises(ConfigError, match="made with another config"):
-        runs.prepare(other, tmp_path)
+        runs.prepare_workdir(other, tmp_path)
     out = tmp_path.parent / "out"
     tmp_path.rename(tmp_path.parent / "kept")
-    runs.prepare(run, out / "runs")
+    runs.prepare_workdir(run, out / "runs")
     failures = sweep.run(Sweep((other,)), out, 1, Console(quiet=True))
     assert list(failures) == [other.name]
 

@@ -12,7 +12,7 @@ import numpy as np
 from mmcl_jax.analysis import statistics
 from mmcl_jax.analysis.measures import COSTS, METRICS, SPACE, cost, measured
 from mmcl_jax.files import read_json, write_text
-from mmcl_jax.sweeps.runs import Run
+from mmcl_jax.sweeps.runs import SweepRun
 from mmcl_jax.workdir.results import plain
 
 _LESS_IS_BETTER = ("forgetting_chaudhry", "excess_forgetting")
@@ -26,7 +26,7 @@ CHOSEN_BY = "predicted/last_average_accuracy"
 ALL_STREAMS = "all streams"
 _SHOW_VALUES_BELOW = 5
 
-Ended = Sequence[tuple[Run, dict[str, Any]]]
+Ended = Sequence[tuple[SweepRun, dict[str, Any]]]
 Values = dict[str, dict[tuple[str, int], float]]
 
 

@@ -23,7 +23,7 @@ _MAX_BYTES = 2**20
 
 
 def write(
-    todo: Sequence[runs.Run], out: pathlib.Path, manifest: str, there: str | None
+    todo: Sequence[runs.SweepRun], out: pathlib.Path, manifest: str, there: str | None
 ) -> pathlib.Path:
     """Writes a file with one job set per run, for `kubectl apply -f`.
 

@@ -23,7 +23,7 @@ class Pool:
         self._processes: set[subprocess.Popen] = set()
         self._lock, self._stopped = threading.Lock(), False
 
-    def run(self, todo: list[runs.Run]) -> dict[str, str]:
+    def run(self, todo: list[runs.SweepRun]) -> dict[str, str]:
         """Runs all of them; returns the reason of each failure, by the run's name."""
         failures, done = {}, 0
         with concurrent.futures.ThreadPoolExecutor(self._workers) as threads:
@@ -41,7 +41,7 @@ class Pool:
                 raise
         return failures
 
-    def _run(self, run: runs.Run) -> tuple[str, float]:
+    def _run(self, run: runs.SweepRun) -> tuple[str, float]:
         """Returns what went wrong ("" if nothing), and the seconds it took."""
         start, workdir = time.perf_counter(), self._folder / run.name
         command = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]

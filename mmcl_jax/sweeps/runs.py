@@ -19,7 +19,7 @@ from mmcl_jax.workdir.reading import read_results, read_run
 from mmcl_jax.workdir.resuming import has_config, write_config
 
 
-class Run(NamedTuple):
+class SweepRun(NamedTuple):
     """One run of a sweep.
 
     Attributes:
@@ -50,7 +50,7 @@ class Sweep(NamedTuple):
         baseline: Variant that the others are compared to.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[SweepRun, ...]
     baseline: str = "comm"
 
 
@@ -142,7 +142,7 @@ def grid(
     seeds: Iterable[int],
     argument: str = "",
     values: dict[str, Any] | None = None,
-) -> tuple[Run, ...]:
+) -> tuple[SweepRun, ...]:
     """Returns a run of every variant over every stream under every seed.
 
     Args:
@@ -160,7 +160,7 @@ def grid(
     ):
         more = f"method={method},stream={stream},seed={seed}"
         config = make_config(file, f"{argument},{more}", (values or {}) | own)
-        runs.append(Run(variant, stream, seed, config, own))
+        runs.append(SweepRun(variant, stream, seed, config, own))
     return tuple(runs)
 
 
@@ -215,7 +215,7 @@ def check(sweep: Sweep) -> None:
             raise ConfigError(f"two runs of the sweep are named {name!r}")
 
 
-def prepare(run: Run, folder: pathlib.Path) -> bool:
+def prepare_workdir(run: SweepRun, folder: pathlib.Path) -> bool:
     """Writes the config of a run where `mmcl_jax.main` finds it.
 
     Returns:
@@ -240,8 +240,8 @@ def prepare(run: Run, folder: pathlib.Path) -> bool:
 
 
 def finished(
-    runs: Sequence[Run], folder: pathlib.Path
-) -> list[tuple[Run, dict[str, Any]]]:
+    runs: Sequence[SweepRun], folder: pathlib.Path
+) -> list[tuple[SweepRun, dict[str, Any]]]:
     """Returns the finished runs, and the content of their `results.json`.
 
     Args:

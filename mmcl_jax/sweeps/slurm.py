@@ -27,7 +27,7 @@ _SCRIPT = _ROOT / "launch" / "slurm.sbatch"
 
 
 def write(
-    todo: Sequence[runs.Run],
+    todo: Sequence[runs.SweepRun],
     out: pathlib.Path,
     options: Mapping[str, str],
     at_a_time: int | None,
