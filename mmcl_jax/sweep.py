@@ -62,7 +62,7 @@ _SLURM = {
 FAILED = 1
 
 
-def prepare(
+def prepare_runs(
     sweep: runs.Sweep, folder: pathlib.Path, console: Console
 ) -> tuple[list[runs.SweepRun], dict[str, str]]:
     """Writes the configs of the runs that are not finished.
@@ -103,7 +103,7 @@ def run(
         The last line of every run that failed, by name.
     """
     folder = pathlib.Path(out) / "runs"
-    todo, failures = prepare(sweep, folder, console)
+    todo, failures = prepare_runs(sweep, folder, console)
     return failures | local.Pool(folder, workers, console).run(todo)
 
 
@@ -116,7 +116,7 @@ def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[st
     Raises:
         ConfigError: The jobs cannot be submitted.
     """
-    todo, failures = prepare(sweep, out / "runs", console)
+    todo, failures = prepare_runs(sweep, out / "runs", console)
     if not todo:
         return failures
     if _ENGINE.value == "slurm":
