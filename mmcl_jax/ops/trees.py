@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.ops.losses import Scalar
 from mmcl_jax.types import PyTree
@@ -84,3 +84,13 @@ def tangent(
 def nbytes(tree: PyTree) -> int:
     """Returns the total size of the arrays of `tree` in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Returns whether every entry of every leaf is finite.
+
+    >>> bool(all_finite({"a": jnp.ones(2), "b": jnp.array(jnp.nan)}))
+    False
+    """
+    leaves = jax.tree.leaves(tree)
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from mmcl_jax.errors import CodeError
 from mmcl_jax.methods.base import Features, Method, forward
 from mmcl_jax.models.model import Model
-from mmcl_jax.ops import optim, rngs
+from mmcl_jax.ops import optim, rngs, trees
 from mmcl_jax.ops.digest import digest
 from mmcl_jax.parallel import sharding
 from mmcl_jax.types import (
@@ -244,7 +244,9 @@ def _train_step(own: _Learning, state, frozen, classes, task, steps, batch):
     if method.after_step is not None:
         memory = method.after_step(params, context, batch)
     norm = optax.tree.norm(gradient)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm) & _finite((params, memory))
+    finite = (
+        jnp.isfinite(value) & jnp.isfinite(norm) & trees.all_finite((params, memory))
+    )
     # the host hears of a refused step some steps later: until then nothing may move
     moves = finite & (own.skip_nonfinite | (state.refused == 0))
     params, memory, optimizer = jax.tree.map(
@@ -281,7 +283,7 @@ def _health(
     own: _Learning, state: LearnerState
 ) -> tuple[Bool[Array, ""], Float[Array, ""]]:
     del own
-    return _finite((state.params, state.memory)), _largest_jitter(state.memory)
+    return trees.all_finite((state.params, state.memory)), _largest_jitter(state.memory)
 
 
 def _routes(own: _Learning, state, frozen, classes, task, batch, route) -> tuple:
@@ -373,11 +375,6 @@ def make_embed(
         return features.embeddings[0] if features.embeddings else batch.query
 
     return jax.jit(embed)
-
-
-def _finite(tree: PyTree) -> Bool[Array, ""]:
-    leaves = jax.tree.leaves(tree)
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool).all()
 
 
 def _largest_jitter(memory: Memory) -> Float[Array, ""]:
