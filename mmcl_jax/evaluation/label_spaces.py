@@ -37,6 +37,10 @@ class TaskPredictions:
     modality: np.ndarray
 
 
+# of test sets, by the index of their task
+ByTask = dict[int, TaskPredictions]
+
+
 def allowed_slots(stream: Stream, task: int, seen: Iterable[int]) -> np.ndarray:
     """Returns which class slots may win `[spaces, C]` for the test set of `task`.
 

@@ -176,9 +176,7 @@ def trunk_with_summaries(
         Tokens of the last layer, `n_out = n + p`, and the summaries, stacked by layer.
 
     References:
-        Jia et al., Visual Prompt Tuning, 2022. Hu et al., LoRA, 2021. Li & Liang,
-        Prefix-Tuning, 2021. Tang et al., Mind the Interference (DIKI), 2024 (the
-        residual prefix).
+        Visual Prompt Tuning, 2022; LoRA, 2021; Prefix-Tuning, 2021; DIKI, 2024.
     """
     injection = injection or Injection()
     prompts, prompted, length = injection.prompts, 0, 0

@@ -18,7 +18,6 @@ from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.types import Classes, Prediction, PyTree
 from mmcl_jax.workdir.results import Results
 
-ByTask = dict[int, label_spaces.TaskPredictions]
 # called after each batch with the number of samples that it has evaluated; the place
 # where a long computation can be stopped
 Between = Callable[[int], None]
@@ -42,7 +41,7 @@ class Scorer:
         index: int,
         results: Results,
         between: Between,
-    ) -> ByTask:
+    ) -> label_spaces.ByTask:
         """Fills a row of `results`: all seen test sets, and upcoming ones.
 
         Args:
@@ -62,8 +61,7 @@ class Scorer:
         seen, upcoming = scored_tasks(
             stream, index, self._run.config.evaluation.upcoming
         )
-        by_task: ByTask = {}
-        witness = self._witness([*seen, *upcoming], index)
+        by_task: witness = self._witness([*seen, *upcoming], index)
         with results.timed("evaluate"):
             for i in [*seen, *upcoming]:
                 records = self._feed.records([i], "test")

@@ -13,7 +13,6 @@ from mmcl_jax.streams.base import Stream, scored_tasks
 from mmcl_jax.streams.description import describe_tasks
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
-from mmcl_jax.training.evaluator import ByTask
 from mmcl_jax.workdir import layout, predictions, temperatures
 from mmcl_jax.workdir.results import Results, plain
 
@@ -24,7 +23,7 @@ def write_scores(
     feed: Feed,
     text: np.ndarray,
     results: Results,
-    by_task: ByTask,
+    by_task: label_spaces.ByTask,
 ) -> None:
     """Writes predictions, temperatures and some embeddings after a stage.
 
