@@ -19,6 +19,7 @@ from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.parallel import distributed
 from mmcl_jax.sweeps import jobset, runs, slurm
 from mmcl_jax.training.preemption import RUN_AGAIN
+from mmcl_jax.workdir import layout
 from tests import helpers
 
 LAUNCH = helpers.REPOSITORY / "launch"
@@ -247,7 +248,7 @@ def test_the_array_gives_every_job_its_run(
             ["bash", str(path)], env=environ | {"SLURM_ARRAY_TASK_ID": str(index)}
         )
         assert done.returncode == RUN_AGAIN
-        said = (out / "runs" / run.name / runs.OUTPUT).read_text()
+        said = (out / "runs" / run.name / layout.OUTPUT).read_text()
         # one task a node, since nothing else was said; this job alone is queued again
         assert "--ntasks=3 " in said and "--coordinator=auto" in said
         assert f"--workdir={out}/runs/{run.name}\n" in said
@@ -349,7 +350,7 @@ def test_gathering_names_what_has_not_ended(
     tmp_path: pathlib.Path, start: Callable[..., Ended]
 ) -> None:
     start(engine="slurm")
-    output = tmp_path / "out" / "runs" / "comm" / "random" / "0" / runs.OUTPUT
+    output = tmp_path / "out" / "runs" / "comm" / "random" / "0" / layout.OUTPUT
     output.write_text("one\nerror: no room\n")
     done = start(gather="true")
     assert (done.code, done.errors) == (0, "")

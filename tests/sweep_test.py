@@ -269,7 +269,7 @@ def test_runs_end_with_the_sweep(tmp_path: pathlib.Path) -> None:
     file.write_text(SWEEP.format(encoder="builtin", world=str(WORLD)))
     flags = (f"--sweep={file}", f"--out={tmp_path / 'out'}")
     started = helpers.start(PROGRAM, flags=flags, workdir=tmp_path)
-    output = tmp_path / "out" / "runs" / "zero_shot" / "random" / "0" / runs.OUTPUT
+    output = tmp_path / "out" / "runs" / "zero_shot" / "random" / "0" / layout.OUTPUT
     while not output.exists():
         assert started.process.poll() is None
         time.sleep(0.05)

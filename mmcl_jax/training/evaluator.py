@@ -61,7 +61,8 @@ class Scorer:
         seen, upcoming = scored_tasks(
             stream, index, self._run.config.evaluation.upcoming
         )
-        by_task: witness = self._witness([*seen, *upcoming], index)
+        by_task: label_spaces.ByTask = {}
+        witness = self._witness([*seen, *upcoming], index)
         with results.timed("evaluate"):
             for i in [*seen, *upcoming]:
                 records = self._feed.records([i], "test")
