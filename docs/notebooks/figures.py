@@ -29,12 +29,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from mmcl_jax.evaluation import metrics
-from mmcl_jax.report import curves, data, page
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.report import curves, page, run_loader
 
 plt.rcParams["figure.dpi"] = 72
 WORKDIR = pathlib.Path(os.environ.get("WORKDIR", "../../runs/demo"))
-run = data.load(WORKDIR)
-print(f"{run.method}, {len(run.rows)} of {len(run.stream['stages'])} stages learnt")
+run = run_loader.load(WORKDIR)
+print(f"{run.method}, {len(run.rows)} of {len(run.stream.stages)} stages learnt")
 for number, task in enumerate(run.tasks, start=1):
     print(f"{number:2d} {task['modality']:6s} {', '.join(task['classes'])}")
 
@@ -43,7 +44,7 @@ for number, task in enumerate(run.tasks, start=1):
 #
 # Row: after which task. Column: on whose test set. Above the diagonal only the next
 # task is scored, and only in the label spaces that hold its classes. Here all classes
-# met may win (`union`), and nobody tells the modality (`predicted`).
+# seen may win (`union`), and the modality is not given (`predicted`).
 
 # %%
 accuracy = run.accuracy("union", "predicted")
@@ -126,17 +127,18 @@ plt.show()
 # %% [markdown]
 # ## Single predictions
 #
-# `predictions/` has a file a stage with what was said of each test sample, in each
-# label space and on each route, so that any number can be computed again: here the
+# `predictions/` has one file per stage with the prediction for each test sample, in
+# each label space and on each route, so that any number can be computed again: the
 # last row of the matrix above, and the worst mistakes.
 
 # %%
-predictions = run.predictions
-names = [slot["name"] for slot in run.stream["classes"]]
-canonical = np.array([slot["canonical"] for slot in run.stream["classes"]])
-label, chosen = predictions["label"], predictions["chosen/union/predicted"]
+predictions = run.history.newest
+names = [slot.name for slot in run.stream.classes]
+canonical = np.array([slot.canonical for slot in run.stream.classes])
+label = predictions.label
+chosen = predictions.chosen[SPACES.index("union"), ROUTES.index("predicted")]
 right = canonical[chosen] == canonical[label]
-again = [right[predictions["task"] == task].mean() for task in range(len(run.tasks))]
+again = [right[predictions.task == task].mean() for task in range(len(run.tasks))]
 assert np.allclose(again, accuracy[-1])
 for own, other, count in metrics.most_confused(label, chosen, canonical, 5):
     print(f"{count} of {np.sum(label == own)}: {names[own]}, taken for {names[other]}")
@@ -150,12 +152,12 @@ for own, other, count in metrics.most_confused(label, chosen, canonical, 5):
 
 # %%
 arrays = run.embeddings
-features = np.concatenate([arrays["query"], arrays["text"]]).astype(np.float64)
+features = np.concatenate([arrays.query, arrays.text]).astype(np.float64)
 features -= features.mean(axis=0)
 _, _, directions = np.linalg.svd(features, full_matrices=False)
 places = features @ directions[:2].T
-of_class = [slot["modality"] for slot in run.stream["classes"]]
-modality = np.array([of_class[c] for c in arrays["label"]])
+of_class = [slot.modality for slot in run.stream.classes]
+modality = np.array([of_class[c] for c in arrays.label])
 figure, axes = plt.subplots(figsize=(4.6, 3.8), layout="constrained")
 samples, texts = places[: len(modality)], places[len(modality) :]
 for name in run.modalities:
