@@ -23,8 +23,8 @@ _WORKDIRS = flags.DEFINE_multi_string(
     "workdirs",
     [],
     "Folders of runs over one stream, separated by commas: all are compared with the "
-    "first. If the flag is repeated, each list is a repetition, for instance another "
-    "seed, and intervals are over the differences of the repetitions.",
+    "first. If the flag is repeated, each list is a repetition, for instance with "
+    "another seed, and intervals are over the differences of the repetitions.",
 )
 _SNAPSHOTS = flags.DEFINE_list(
     "snapshots",
@@ -36,7 +36,7 @@ _NO_EMBEDDINGS = flags.DEFINE_bool(
     "no-embeddings", False, "Skip the embeddings of samples, which need the data."
 )
 _SAMPLES = flags.DEFINE_integer(
-    "samples", SAMPLES, "Maximum of samples of a modality that are embedded.", 4
+    "samples", SAMPLES, "Maximum number of samples of each modality to embed.", 4
 )
 
 # Samples in the tables; JSON has all.
@@ -127,7 +127,7 @@ def _runs_table(found: dict[str, Any]) -> Table:
     first, second = found["first"], found["second"]
     table = Table(
         title=f"{_name(second)} minus {_name(first)}: accuracy in percent among all "
-        "classes met, modality predicted",
+        "classes seen, modality predicted",
         caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact",
     )
     table.add_column("task")
@@ -187,7 +187,7 @@ def _show_snapshots(found: dict[str, Any], console: Console) -> None:
             table.add_row(modality, str(row["samples"]), *cells)
         console.print(table)
     kinds = ("forgotten", "recovered", "right", "wrong")
-    table = Table(title=f"{title}, samples among all classes met, modality predicted")
+    table = Table(title=f"{title}, samples among all classes seen, modality predicted")
     table.add_column("task")
     for kind in kinds:
         table.add_column(kind, justify="right")

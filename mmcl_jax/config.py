@@ -145,7 +145,7 @@ class TrainOptions:
         epochs: Number of passes over a task's samples.
         batch_size: Number of samples of a step over all devices.
         label_space: Classes that the training loss is over: those of the `task`, those
-            met so far in the sample's modality (`modality_seen`), or all met so far.
+            seen so far in the sample's modality (`modality_seen`), or all seen so far.
         optimizer: Optimizer of the trained parameters.
         log_every_steps: Number of steps between two lines of `metrics.jsonl`.
         on_nonfinite: What to do about a step whose loss or gradient is not finite:

@@ -22,7 +22,7 @@ _SNAPSHOT = flags.DEFINE_integer(
 _MODALITY = flags.DEFINE_string(
     "modality",
     None,
-    "Modality that the classifier reads; by default the first that the run has met.",
+    "Modality that the classifier reads; by default the first that the run has seen.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Trains a method on a stream of tasks, and evaluates it after each of them.
+"""Trains a method on a stream of tasks and evaluates it after each of them.
 
 `python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`. Instead of
 a file, `--config` may name a config that comes with the package, such as `demo`. Any

@@ -17,7 +17,9 @@ _LAYOUT = flags.DEFINE_enum(
     "layout", None, ["esc50", "nyu_depth"], "Name of the data set's layout."
 )
 _ROOT = flags.DEFINE_string("root", None, "Folder of the unpacked data set.")
-_FOLD = flags.DEFINE_integer("test_fold", 5, "Fold of ESC-50 for testing.", 1, 5)
+_FOLD = flags.DEFINE_integer(
+    "test_fold", 5, "Fold of ESC-50 that is held out for testing.", 1, 5
+)
 NAME = "manifest.csv"
 
 

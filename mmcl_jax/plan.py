@@ -33,11 +33,11 @@ from mmcl_jax.types import Batch, Classes, PyTree
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config of the run.")
 _DEVICES = flags.DEFINE_list(
-    "devices", ["8"], "Number of chips; a plan is made for each of several."
+    "devices", ["8"], "Numbers of chips, separated by commas; each gets a plan."
 )
-_CHIP = flags.DEFINE_enum("chip", "h100", list(roofline.CHIPS), "Kind of the chips.")
+_CHIP = flags.DEFINE_enum("chip", "h100", list(roofline.CHIPS), "Type of the chips.")
 _MODEL = flags.DEFINE_integer(
-    "model", None, "Chips that a tower is divided over; sets config.mesh.model.", 1
+    "model", None, "Number of chips that share a tower; sets config.mesh.model.", 1
 )
 _ROWS = flags.DEFINE_integer(
     "rows", None, "Rows of a batch on each chip, in place of train.batch_size.", 1

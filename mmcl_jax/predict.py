@@ -1,4 +1,4 @@
-"""Labels ordinary files, or sentences, with the classes that a run has learnt.
+"""Labels ordinary files or sentences with the classes that a run has learnt.
 
 `python -m mmcl_jax.predict --workdir=DIR [flags] FILE|FOLDER|- ...` prints the
 likeliest classes of each file; `-` reads a list of files from standard input.
@@ -33,7 +33,7 @@ _MODALITY = flags.DEFINE_string(
     "a file is recognized by its content, and the model predicts the modality.",
 )
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes shown for each file.", 1)
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object a line.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line.")
 _TEXT = flags.DEFINE_multi_string("text", [], "A sentence to label.")
 
 # Shorter lists are finished before a progress bar is of use.

@@ -40,12 +40,12 @@ from mmcl_jax.training import build
 from mmcl_jax.workdir.progress import Bar
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config with stream and encoder; its method is not used."
+    "config", None, "Config with encoder and stream; its method is not used."
 )
 _OUT = flags.DEFINE_string(
     "out", None, "An .html file to write, with counts and samples."
 )
-_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of lines.")
+_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of text.")
 _SAMPLES = 3  # of a class
 _CLASSES = 100  # whose samples are shown
 _LINES = 50  # of remarks on a page

@@ -2,7 +2,7 @@
 
 `python -m mmcl_jax.pretrain --config=configs/pretrain.py --output=DIR` writes
 `config.json`, `tokenizer.json`, `model.safetensors` and, with the training curve,
-`training.json`. The concepts of streams are never rendered here.
+`training.json`. Concepts of streams are never rendered.
 """
 
 import concurrent.futures
@@ -38,7 +38,9 @@ from mmcl_jax.types import Key, PyTree
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config of the encoder and of its training."
 )
-_OUTPUT = flags.DEFINE_string("output", "runs/encoder", "Folder of the encoder.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "runs/encoder", "Folder to which the encoder is written."
+)
 
 VISUAL = ("image", "video", "audio", "depth")
 # Seeds of rendered samples, disjoint from those of streams.

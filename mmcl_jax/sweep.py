@@ -1,7 +1,7 @@
 """Runs a sweep: many runs of methods, orders and seeds, and tables that compare them.
 
 `python launch/sweep.py --sweep=FILE.py[:variant] --out=DIR --workers=1` starts the runs
-that are missing, each in a process of its own, then compares all that have finished. A
+that are missing, each in its own process, then compares all that have finished. A
 run that fails is named at the end and does not stop the others; the same command
 resumes a sweep that was stopped. With `--engine=slurm` or `--engine=jobset` the jobs of
 a cluster are written instead, and `--gather` compares runs that have finished there.
@@ -26,26 +26,26 @@ _OUT = flags.DEFINE_string("out", None, "Folder of all runs and of the tables.")
 _WORKERS = flags.DEFINE_integer(
     "workers",
     None,
-    "Number of simultaneous runs; by default 1 on this machine, all with SLURM.",
+    "Number of simultaneous runs; by default 1 on this machine and all with SLURM.",
     1,
 )
 _CHOOSE = flags.DEFINE_string(
-    "choose", None, "JSON file to write, with the best values of each method."
+    "choose", None, "JSON file to which the best values of each method are written."
 )
 _ENGINE = flags.DEFINE_enum(
     "engine",
     "local",
     ["local", "slurm", "jobset"],
-    "What starts the runs: this machine, SLURM, or a JobSet of Kubernetes.",
+    "What starts the runs: this machine, SLURM or a Kubernetes JobSet.",
 )
 _SUBMIT = flags.DEFINE_bool("submit", False, "Submit the written jobs to the cluster.")
 _GATHER = flags.DEFINE_bool(
-    "gather", False, "Start nothing, but compare the runs that have finished."
+    "gather", False, "Start no runs; only compare those that have finished."
 )
 _MANIFEST = flags.DEFINE_string(
     "manifest",
     str(jobset.MANIFEST),
-    "JobSet with the resources of a run, for --engine=jobset.",
+    "YAML file of a JobSet with the resources of a run, for --engine=jobset.",
 )
 _PODS_OUT = flags.DEFINE_string(
     "pods_out",
@@ -54,7 +54,7 @@ _PODS_OUT = flags.DEFINE_string(
 )
 _SLURM = {
     name: flags.DEFINE_string(
-        name, None, "Passed to sbatch as its flag, for --engine=slurm."
+        name, None, "Passed to sbatch as the flag of this name, for --engine=slurm."
     )
     for name in slurm.OPTIONS
 }

@@ -21,7 +21,7 @@ Phase = Literal["prepare", "begin", "train", "observe", "end", "predict"]
 
 
 class Classes(NamedTuple):
-    """Every class slot of the stream; masks tell which have been met.
+    """Every class slot of the stream; masks tell which have been seen.
 
     A slot is one class name in one modality of one data set, so two data sets with an
     equal class name hold two slots.

@@ -136,7 +136,7 @@ def test_names_do_nothing_in_a_card() -> None:
 def test_a_modality_that_was_not_met_has_no_program(
     classifier: from_workdir.Classifier,
 ) -> None:
-    with pytest.raises(ConfigError, match="audio has not been met by snapshot 3"):
+    with pytest.raises(ConfigError, match="audio has not been seen by snapshot 3"):
         standalone.program(classifier, "audio")
     with pytest.raises(ConfigError, match="did you mean 'image'"):
         standalone.program(classifier, "imag")

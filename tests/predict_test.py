@@ -210,12 +210,12 @@ def test_what_a_run_has_not_met_is_said(
     tmp_path: pathlib.Path,
 ) -> None:
     sound = helpers.write(tmp_path, "audio")
-    with pytest.raises(DataError, match="audio has not been met") as caught:
+    with pytest.raises(DataError, match="audio has not been seen") as caught:
         classifier.predict([sound])
     assert sound in str(caught.value)
-    with pytest.raises(DataError, match="text has not been met"):
+    with pytest.raises(DataError, match="text has not been seen"):
         classifier.embed([TextReference("a star", "list", 1)])
-    with pytest.raises(ConfigError, match="audio has not been met"):
+    with pytest.raises(ConfigError, match="audio has not been seen"):
         classifier.predict([sound], modality="audio")
     with pytest.raises(ConfigError, match="'imgae' is not one of"):
         classifier.predict([sound], modality="imgae")
@@ -223,7 +223,7 @@ def test_what_a_run_has_not_met_is_said(
         first = mmcl_jax.load(whole_run.workdir, snapshot=1)
     (known,) = first.modalities
     (later,) = {"image", "video"} - {known}
-    with pytest.raises(DataError, match="it is met by snapshot 2"):
+    with pytest.raises(DataError, match="it is seen by snapshot 2"):
         first.predict([helpers.write(tmp_path, later)])
     assert len(first.classes) == 2
 

@@ -198,8 +198,8 @@ def label_space(classes: Classes, hint: Array, name: LabelSpace) -> Array:
     Args:
         classes: Class slots of the stream.
         hint: Modality index of each row.
-        name: `task`: those of the task; `modality_seen`: all met so far in the row's
-            modality; `all_seen`: all met so far.
+        name: `task`: those of the task; `modality_seen`: all seen so far in the row's
+            modality; `all_seen`: all seen so far.
     """
     rows = (hint.shape[0], classes.seen.shape[0])
     if name == "task":

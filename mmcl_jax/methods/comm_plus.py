@@ -59,7 +59,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     with `m` the modality of class `c`, `q` the frozen query, `h` the layer features,
     and `p_m` the discriminant of the classes of `m` under the covariance of `m`. A
-    given modality counts as certain. A class not met yet has the probability of its
+    given modality counts as certain. A class not seen yet has the probability of its
     text among all classes.
     """
     del common
@@ -126,7 +126,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             (options.layer_share, padded(features), "layer_precision"),
         )
         stats = memory["router"]["queries"], memory["layers"]
-        # classes not met yet keep these logits
+        # classes not seen yet keep these logits
         text = text_logits(batch.query, known, model.logit_scale)
         logits = jax.nn.log_softmax(text)
         met = known.seen & (stats[0].count > 0)

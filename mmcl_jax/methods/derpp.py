@@ -23,8 +23,8 @@ class Options:
         buffer_bytes: Bytes of the remembered samples of all modalities together.
         logit_weight: Weight α of the distance to the stored logits.
         label_weight: Weight β of the cross-entropy of remembered samples.
-        label_space: Classes that this cross-entropy is over: those met so far in the
-            sample's modality (`modality_seen`), or all met so far.
+        label_space: Classes that this cross-entropy is over: those seen so far in the
+            sample's modality (`modality_seen`), or all seen so far.
     """
 
     buffer_bytes: Count = DEFAULT_BYTES

@@ -16,8 +16,8 @@ class Options:
 
     Attributes:
         buffer_bytes: Bytes of the remembered samples of all modalities together.
-        label_space: Classes that the loss of remembered samples is over: those met so
-            far in the sample's modality (`modality_seen`), or all met so far.
+        label_space: Classes that the loss of remembered samples is over: those seen so
+            far in the sample's modality (`modality_seen`), or all seen so far.
     """
 
     buffer_bytes: Count = DEFAULT_BYTES

@@ -5,7 +5,7 @@ the modality where it is given and by a router where it is not. `per_modality_ro
 the router always chooses. In training the modality is known. So every method has the
 same modality information, and each can be compared in every variant.
 
-The router is a linear discriminant over all classes met, from the Gaussians of their
+The router is a linear discriminant over all classes seen, from the Gaussians of their
 frozen queries, which never drift.
 """
 
@@ -87,7 +87,7 @@ def group_weights(
 def router_scores(
     model: Model, context: Context, query: Float[Array, "b d"]
 ) -> Float[Array, "b m"]:
-    """Returns log-odds of the modalities met; `losses.MASKED` for the others."""
+    """Returns log-odds of the modalities seen; `losses.MASKED` for the others."""
     return router.scores(
         "discriminant",
         context.memory["router"],

@@ -45,7 +45,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     the softmax over texts first, then over the samples of the batch.
 
     Deviation: the paper tunes all weights and distils on a separate set of pictures and
-    captions. Here the reference is the task's own samples and the classes met before,
+    captions. Here the reference is the task's own samples and the classes seen before,
     so no class to come is named; those of the task are left to the labels. The paper's
     cross-entropy has another value, and the same gradient.
 

@@ -21,7 +21,7 @@ class Ridge(NamedTuple):
 
     Attributes:
         gram: Gram matrix `sum_i w_i x_i x_i^T`.
-        cross: Products `sum_i w_i x_i y_i^T`; zero columns for classes not met.
+        cross: Products `sum_i w_i x_i y_i^T`; zero columns for classes not seen.
         count: Total weight `sum_i w_i`.
     """
 
@@ -81,7 +81,7 @@ def solve(
             too small for the precision, the smallest sufficient jitter is added.
 
     Returns:
-        W [d, C], with predictions `x W` and zero columns for classes not met; and the
+        W [d, C], with predictions `x W` and zero columns for classes not seen; and the
         jitter, see `gaussians.cholesky_with_jitter`.
 
     >>> stats = init(2, 2)

@@ -1,4 +1,7 @@
-"""`python -m mmcl_jax.report --workdirs=A,B,... --out=FILE_OR_FOLDER`."""
+"""Writes a page that shows one run, or compares several.
+
+`python -m mmcl_jax.report --workdirs=A,B,... --out=FILE_OR_FOLDER` reads workdirs.
+"""
 
 import pathlib
 import sys
@@ -14,7 +17,10 @@ _WORKDIRS = flags.DEFINE_list(
     "workdirs", None, "Folders of runs, finished or not, separated by commas."
 )
 _OUT = flags.DEFINE_string(
-    "out", None, "An .html file; or a folder, for figures and tables as well."
+    "out",
+    None,
+    "An .html file, or a folder that also gets figures and tables; by default "
+    "report.html in the first workdir.",
 )
 
 

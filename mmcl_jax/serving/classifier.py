@@ -109,7 +109,7 @@ class Classifier:
             top: Number of labels of a sample.
 
         Raises:
-            ConfigError: There is no such modality, or the run has not met it.
+            ConfigError: There is no such modality, or the run has not seen it.
             DataError: A file cannot be read; the message names it.
         """
         found = []
@@ -208,7 +208,7 @@ class Classifier:
         return self.run.config.train.batch_size
 
     def check_modality(self, modality: str | None) -> None:
-        """Raises `ConfigError` for a modality that is unknown or was not met yet."""
+        """Raises `ConfigError` for a modality that is unknown or was not seen yet."""
         if modality is None:
             return
         configs.check_name("modality", modality, MODALITIES)
@@ -225,9 +225,9 @@ class Classifier:
             for number, stage in enumerate(stream.stages, 1)
             if any(stream.tasks[i].modality == modality for i in stage)
         ]
-        more = f"; it is met by snapshot {later[0]}" if later else ""
+        more = f"; it is seen by snapshot {later[0]}" if later else ""
         return (
-            f"{modality} has not been met by snapshot {self.snapshot} of this run, "
+            f"{modality} has not been seen by snapshot {self.snapshot} of this run, "
             f"which knows {', '.join(self.modalities)}{more}"
         )
 

@@ -67,7 +67,7 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
     win, as `Classifier.predict` with a given modality. It contains the weights.
 
     Raises:
-        ConfigError: The run has not met the modality.
+        ConfigError: The run has not seen the modality.
         ValueError: The encoder's weights are too large for a program.
     """
     classifier.check_modality(modality)
@@ -115,7 +115,7 @@ def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
     """Writes all four files into a folder, which is new or empty.
 
     Raises:
-        ConfigError: The folder is not empty, the run has not met the modality, or
+        ConfigError: The folder is not empty, the run has not seen the modality, or
             flatbuffers, with which JAX serializes, is not installed.
         ValueError: The encoder is too large, see `program`.
     """
