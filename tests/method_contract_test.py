@@ -291,7 +291,9 @@ def test_four_devices_learn_what_one_learns(bench: Bench, encoder: Encoder) -> N
     cut = many.learn(many.learner.init(), [0, 1])
     whole = bench.history
     for stage in (0, 1):
-        assert_near(cut.ended[stage].params, whole.ended[stage].params, 1e-5)
+        # sums in another order differ by rounding, which the first steps of Adam divide
+        # by gradients close to zero: up to 1.06e-5 was seen, on one kind of processor
+        assert_near(cut.ended[stage].params, whole.ended[stage].params, 2e-5)
         memories = [history.ended[stage].memory for history in (cut, whole)]
         # some of it is a small difference of large numbers
         assert_near(*memories, 1e-4, least=1.0)
