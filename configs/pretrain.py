@@ -40,6 +40,8 @@ def get_config(variant: str = "") -> ConfigDict:
                 "audio": 150,
                 "depth": 200,
             },
+            # of a concept and modality, to evaluate on
+            "probes": {"base": 8, "development": 24},
             "shares": {"image": 0.35, "video": 0.3, "audio": 0.15, "depth": 0.2},
             "shift": 3,
             "batch_size": 192,
@@ -54,6 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         config.samples_per_concept = {name: 2 for name in config.samples_per_concept}
         config.captions_per_concept = 2
+        config.probes.base, config.probes.development = 1, 1
         config.steps, config.warmup_steps, config.evaluate_every = 4, 2, 2
         config.batch_size = 20
     return config

@@ -269,8 +269,10 @@ def _pools(config, inputs: InputSpec) -> tuple[dict, dict, dict]:
         )
         per_concept = config.samples_per_concept[name]
         pools[name] = render_of(BASE, per_concept, _TRAIN_SEED)
-        base_probes[name] = render_of(BASE, 8, _PROBE_SEED)
-        development_probes[name] = render_of(DEVELOPMENT, 24, _PROBE_SEED)
+        base_probes[name] = render_of(BASE, config.probes.base, _PROBE_SEED)
+        development_probes[name] = render_of(
+            DEVELOPMENT, config.probes.development, _PROBE_SEED
+        )
         logging.info("rendered %d samples of %s", len(pools[name][1]), name)
     return pools, base_probes, development_probes
 
