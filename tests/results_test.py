@@ -9,6 +9,7 @@ import pytest
 
 from mmcl_jax import config
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.report import live
 from mmcl_jax.training import experiment
 from tests import helpers
 
@@ -190,6 +191,7 @@ def test_all_upcoming_tasks_are_scored_on_demand(
             evaluation=config.EvaluationOptions(upcoming=upcoming),
         ),
         tmp_path / "run",
+        make_reporter=live.Reporter,
     )
     assert results
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
