@@ -234,7 +234,7 @@ def _read_config(folder: pathlib.Path, name: str) -> None:
 
 def _read_results(folder: pathlib.Path, name: str) -> None:
     del name  # all files of a run are read
-    run = runs.Run("ridge", "random", 0, config.Config())
+    run = runs.SweepRun("ridge", "random", 0, config.Config())
     other = run._replace(variant="comm")
     place = folder / "runs"
     for each in (run, other):
