@@ -129,7 +129,7 @@ _COST = dict.fromkeys(schema.COSTS, 1) | {"seconds": {"train": 1.0}}
     ],
 )
 def test_damaged_results_are_named(change: dict, tmp_path: pathlib.Path) -> None:
-    run = runs.Run("comm", "random", 0, config.Config())
+    run = runs.SweepRun("comm", "random", 0, config.Config())
     path = make_run(tmp_path / run.name, EXAMPLE) / "results.json"
     whole = json.loads(path.read_text()) | {"metrics": _METRICS, "cost": _COST}
     path.write_text(json.dumps(whole))
