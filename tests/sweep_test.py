@@ -103,7 +103,7 @@ def test_the_benchmark_is_every_method_on_every_stream() -> None:
 def test_what_has_ended_is_not_run_again(tmp_path: pathlib.Path) -> None:
     first, second, *_ = _grid()
     assert runs.prepare_workdir(first, tmp_path)
-    assert runs.prepare_workdir(first, tmp_path)  # was begun, and is gone on with
+    assert runs.prepare_workdir(first, tmp_path)  # was begun, and resumes
     stored = json.loads((tmp_path / first.name / "config.json").read_text())
     assert resolve(stored) == first.config
     assert runs.finished([first, second], tmp_path) == []
