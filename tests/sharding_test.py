@@ -63,9 +63,11 @@ def test_any_mesh_learns_what_one_device_learns(
         assert_near(found.ended[stage].params, wanted.ended[stage].params, 1e-5)
         memories = [dict(history.ended[stage].memory) for history in (found, wanted)]
         solved = [memory.pop("realignment", {}) for memory in memories]
-        # some of it is a small difference of large numbers; the direction of a router,
-        # which is solved for, differed by 1.4e-5 on one kind of processor
-        assert_near(*memories, 2e-5, least=1.0)
+        # the direction of a router is solved for: it differed by 1.4e-5 once
+        routers = [memory.pop("router", {}) for memory in memories]
+        assert_near(*({"router": each} for each in routers), 2e-5, least=1.0)
+        # some of it is a small difference of large numbers
+        assert_near(*memories, 1e-5, least=1.0)
         assert_near(*({"realignment": each} for each in solved), 1e-4)
         rows = one.rows(stage, test=True)
         left = many.predict(found.ended[stage], stage, rows)
