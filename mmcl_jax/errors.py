@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 # the class of a panic in a library written in Rust, by name as it cannot be imported
 _PANIC = "PanicException"
+_LISTED = 10  # faults in one message
 
 
 class ConfigError(ValueError):
@@ -48,6 +49,39 @@ class BatchDependenceError(RuntimeError):
 
 class Preempted(Exception):
     """The run was asked to stop; its state is saved."""
+
+
+class Faults:
+    """Collects the faults of data, so that all of them are reported in one go.
+
+    Attributes:
+        errors: Messages about what must be repaired, such as a folder that is probably
+            misspelt.
+        unused: What is there but is not used, with the reason.
+    """
+
+    def __init__(self) -> None:
+        """Creates an empty collection."""
+        self.errors: list[str] = []
+        self.unused: list[str] = []
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Adds a `DataError` that is raised in the `with` block to the errors."""
+        try:
+            yield
+        except DataError as error:
+            self.errors.append(str(error))
+
+    def check(self) -> None:
+        """Raises `DataError` with all errors, if there are any."""
+        if len(self.errors) == 1:
+            raise DataError(self.errors[0])
+        if self.errors:
+            head = f"{len(self.errors)} faults in the data:"
+            more = len(self.errors) - _LISTED
+            rest = [f"and {more} more; mmcl_jax.prepare lists them"] if more > 0 else []
+            raise DataError("\n  ".join([head, *self.errors[:_LISTED], *rest]))
 
 
 @contextlib.contextmanager

@@ -39,6 +39,30 @@ class TokenizerSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class Storage:
+    """How files store what they hold, as far as the files do not say it themselves.
+
+    It belongs to a data set, not to an encoder; a sample may have its own.
+
+    Attributes:
+        depth_scale: Stored units of a depth map in a metre; None: 1000 where they are
+            integers, 1 where they are floating-point numbers.
+        depth_invalid: Stored values that stand for "no reading", besides 0 and values
+            that are not finite.
+        depth_rotated: Whether the 16 bits of each reading are rotated to the left by
+            three, as in SUN RGB-D.
+        transparency: Whether transparent pixels are put on `white`, or transparency is
+            dropped (`drop`), as the preprocessing of CLIP does, which shows whatever
+            colour a hidden pixel has.
+    """
+
+    depth_scale: float | None = None
+    depth_invalid: tuple[float, ...] = ()
+    depth_rotated: bool = False
+    transparency: Literal["white", "drop"] = "white"
+
+
+@dataclasses.dataclass(frozen=True)
 class InputSpec:
     """The input that an encoder expects, read from the encoder's files.
 
@@ -67,6 +91,7 @@ class InputSpec:
         disparity_scale: Disparity times depth for the style "imagebind": the baseline
             of the depth camera, metres, times its focal length, pixels. The default is
             that of the first Kinect, which recorded NYU Depth v2.
+        storage: How files are stored whose data set does not say otherwise.
     """
 
     image_size: int
@@ -88,6 +113,7 @@ class InputSpec:
     mel_bands: int = 112
     mel_frames: int = 1036
     disparity_scale: float = 0.075 * 518.857901
+    storage: Storage = Storage()
 
 
 class Style(NamedTuple):
@@ -120,6 +146,9 @@ class Modality(NamedTuple):
         recognizes: Whether a file that begins with these bytes, at most 64 KiB, is of
             this modality and not of a built-in one; None if files cannot be recognized
             by their content.
+        oddities: `(media, spec) -> phrases` on a sample that can be decoded but is
+            probably not what its owner believes, such as a sound that is silent; None:
+            nothing is looked for. Equal phrases are counted together.
     """
 
     name: str
@@ -129,6 +158,7 @@ class Modality(NamedTuple):
     templates: tuple[str, ...]
     styles: dict[str, Style]
     recognizes: Callable[[bytes], bool] | None = None
+    oddities: Callable[[Media, InputSpec], tuple[str, ...]] | None = None
 
     def preprocess(self, media: Media, spec: InputSpec) -> Inputs:
         """Returns the inputs of one sample, see `Style`."""
@@ -182,13 +212,17 @@ class FileReference:
         path: Path of the file, absolute or relative to the working directory.
         name: Path relative to the root of its data set, so that a description does not
             depend on where the data are stored; empty: the path is used.
+        storage: How the file is stored; None: as the `storage` of the input says.
     """
 
     path: str
     name: str = ""
+    storage: Storage | None = None
 
     def load(self, modality: Modality, spec: InputSpec) -> Media:
         """Decodes the file."""
+        if self.storage is not None:
+            spec = dataclasses.replace(spec, storage=self.storage)
         return modality.decode(self.path, spec)
 
     def describe(self) -> str:
@@ -198,12 +232,45 @@ class FileReference:
     def identity(self) -> str:
         """Returns a hash of the file's content, which does not depend on its path.
 
+        How the file is stored is part of it, unless that is the default.
+
         Raises:
             DataError: The file cannot be read.
         """
         with reading(self.path, "a file that can be read"):
             status = os.stat(self.path)
-            return _content_hash(self.path, status.st_size, status.st_mtime_ns)
+            content = _content_hash(self.path, status.st_size, status.st_mtime_ns)
+        default = self.storage is None or self.storage == Storage()
+        return content if default else f"{content} {self.storage}"
+
+
+@dataclasses.dataclass(frozen=True)
+class UnreadableReference:
+    """A sample that is known to be unreadable before it is decoded.
+
+    It takes the place of a row without a sentence or of a file of another kind, so that
+    such samples are reported, or skipped, together with files that are damaged.
+
+    Attributes:
+        place: Path of the file, or the line of a table, relative to the root.
+        fault: What is wrong with it and what to do, for a message.
+    """
+
+    place: str
+    fault: str
+
+    def load(self, modality: Modality, spec: InputSpec) -> Media:
+        """Raises `DataError`."""
+        del modality, spec
+        raise DataError(f"{self.place}: {self.fault}")
+
+    def describe(self) -> str:
+        """Returns the place."""
+        return self.place
+
+    def identity(self) -> str:
+        """Returns a text that no other sample has."""
+        return f"unreadable {self.place}"
 
 
 @dataclasses.dataclass(frozen=True)

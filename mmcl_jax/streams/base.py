@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,10 @@ EvaluateOn = Literal["test", "validation"]
 
 # Tasks of a run in the order "recurring".
 _RUN = 2
+
+# Marks at which a line may break or not, that of byte order among them. Joiners are
+# left, since words of several scripts are spelt with them.
+_UNSEEN = dict.fromkeys((0x200B, 0x2060, 0xFEFF))
 
 
 class Record(NamedTuple):
@@ -98,7 +103,8 @@ class StreamSource(NamedTuple):
         options: Frozen dataclass with a default for each field, `kind` among them: the
             section `stream` of a config.
         build: Function that returns the stream for the options, `order_seed` and
-            `data_seed`, all given as keywords; it decodes no sample.
+            `data_seed`, all given as keywords; it decodes no sample. Where samples are
+            files, it is also given `faults`, which receives what is wrong with them.
         required: The option that has no useful default; None if there is none.
         check: Function that raises `ConfigError` for options that contradict each
             other.
@@ -204,20 +210,23 @@ def _arrange_random(
 
 
 def display_name(name: str) -> str:
-    """Returns a class name as it is displayed: no underscores, single spaces.
+    """Returns a class name as it is displayed: no underscores, single spaces, NFC.
+
+    Marks of width zero that nobody sees are dropped.
 
     >>> display_name("fire_truck ")
     'fire truck'
     """
-    return " ".join(name.replace("_", " ").split())
+    seen = unicodedata.normalize("NFC", name).translate(_UNSEEN)
+    return " ".join(seen.replace("_", " ").split())
 
 
 def canonical_ids(names: Iterable[str]) -> tuple[int, ...]:
     """Numbers names in the order in which they are met; equal names share a number.
 
-    Names that differ only in underscores, case or white space are equal. Two data sets
-    with a class "fire truck" would otherwise have two identical text embeddings, of
-    which the argmax always takes the first.
+    Names that differ only in underscores, case, white space or Unicode form are equal.
+    Two data sets with a class "fire truck" would otherwise have two identical text
+    embeddings, of which the argmax always takes the first.
 
     >>> canonical_ids(["Fire_truck", "cat", "fire  truck"])
     (0, 1, 0)
@@ -265,7 +274,8 @@ def build_stream(drafts: Sequence[TaskDraft]) -> Stream:
             if slots[key] in labels:
                 raise ValueError(
                     f"task {draft.name!r}: class {shown!r} of data set {dataset!r} "
-                    "occurs twice (underscores, case and white space do not count)"
+                    "occurs twice (underscores, case, white space and Unicode form "
+                    "do not count)"
                 )
             labels.append(slots[key])
         train, test = (

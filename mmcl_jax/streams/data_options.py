@@ -29,6 +29,13 @@ class Selection:
         validation_fraction: Share of a class's training samples that is split off for
             validation.
         first_tasks: Number of tasks that are kept, in the final order; None: all.
+        depth_scale: Stored units of a depth map in a metre: `5000` for all data sets,
+            or `tum=5000,kitti=256`; `sunrgbd` stands for the rotated bits of SUN RGB-D.
+            Empty: 1000 for integers, which are then millimetres, and 1 for floats.
+        depth_invalid: Stored values that stand for "no reading" besides 0, given as
+            those of `depth_scale`; several are separated by blanks.
+        transparency: Whether transparent pixels of pictures are put on `white`, or
+            transparency is dropped (`drop`), as the preprocessing of CLIP does.
     """
 
     classes_per_task: Classes = 5
@@ -40,6 +47,9 @@ class Selection:
     evaluate_on: EvaluateOn = "test"
     validation_fraction: Fraction = 0.2
     first_tasks: Count | None = None
+    depth_scale: str = ""
+    depth_invalid: str = ""
+    transparency: Literal["white", "drop"] = "white"
 
 
 @dataclasses.dataclass(frozen=True)

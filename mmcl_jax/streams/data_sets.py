@@ -11,12 +11,13 @@ import fnmatch
 import hashlib
 import unicodedata
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
-from mmcl_jax.errors import DataError
-from mmcl_jax.modalities.base import FileReference, Modality, Reference
+from mmcl_jax.errors import DataError, Faults
+from mmcl_jax.modalities.base import FileReference, Modality, Reference, Storage
 from mmcl_jax.streams.base import (
     EvaluateOn,
     Stream,
@@ -26,6 +27,7 @@ from mmcl_jax.streams.base import (
     display_name,
     first,
 )
+from mmcl_jax.streams.storage import per_data_set
 
 PARTS = ("train", "test")
 # Classes that a message names, if several are wrong in the same way.
@@ -44,13 +46,16 @@ class DataSet:
         source: Location of the data set, for messages.
         path: `<modality>/<name>`.
         modality: Modality of all its samples.
-        parts: Samples of each class of "train", and of "test" if there is one.
+        parts: Samples of each class of "train", and of "test" if there is one. Names of
+            classes are in the Unicode form NFC.
+        storage: How its files are stored, unless a sample has its own.
     """
 
     source: str
     path: str
     modality: Modality
     parts: Mapping[str, Mapping[str, Source]]
+    storage: Storage = Storage()
 
     @property
     def name(self) -> str:
@@ -60,7 +65,15 @@ class DataSet:
     def samples(self, part: str, name: str) -> list[Reference]:
         """Returns the samples of a class in one part."""
         source = self.parts[part][name]
-        return source() if callable(source) else source
+        found = source() if callable(source) else source
+        if self.storage == Storage():
+            return found
+        return [self._stored(reference) for reference in found]
+
+    def _stored(self, reference: Reference) -> Reference:
+        if isinstance(reference, FileReference) and reference.storage is None:
+            return dataclasses.replace(reference, storage=self.storage)
+        return reference
 
     def check(self) -> None:
         """Raises `DataError` if its parts or its classes are invalid."""
@@ -98,8 +111,12 @@ def build(
     evaluate_on: EvaluateOn = "test",
     validation_fraction: float = 0.2,
     first_tasks: int | None = None,
+    depth_scale: str = "",
+    depth_invalid: str = "",
+    transparency: Literal["white", "drop"] = "white",
     order_seed: int = 0,
     data_seed: int = 0,
+    faults: Faults,
 ) -> Stream:
     """Returns a stream of data sets; no sample is decoded.
 
@@ -124,15 +141,20 @@ def build(
             that are split off the training samples, with test samples left unused.
         validation_fraction: Share of each class that is split off for validation.
         first_tasks: Number of tasks that are kept, in the final order; None: all.
+        depth_scale: Stored units of a depth map in a metre, see `storage`.
+        depth_invalid: Stored values that stand for "no reading", see `storage`.
+        transparency: What becomes of transparent pixels, see `modalities.base.Storage`.
         order_seed: Seed of the grouping of classes into tasks, and of the order of
             tasks.
         data_seed: Seed of the split and of the choice of training samples.
+        faults: Receives a message for each data set that is left out because it is
+            invalid, for instance because a class has too few samples.
 
     Returns:
-        The stream.
+        The stream of all other data sets.
 
     Raises:
-        DataError: A class has too few samples, or a glob matches no class; the message
+        DataError: No data set is left, or a glob or name matches none; the message
             names it.
         ValueError: An argument is out of range.
     """
@@ -146,36 +168,65 @@ def build(
             raise ValueError(f"{name}={share}: expected between 0 and 1")
     if max_train_per_class is not None and max_train_per_class < 1:
         raise ValueError(f"max_train_per_class={max_train_per_class}: expected 1 or up")
+    stored = per_data_set(
+        [data_set.name for data_set in data_sets],
+        depth_scale,
+        depth_invalid,
+        transparency,
+    )
+    valid = []
     for data_set in data_sets:
-        data_set.check()
+        with faults.collecting():
+            data_set.check()
+            storage = stored[data_set.name]
+            valid.append(dataclasses.replace(data_set, storage=storage))
+    if not valid:
+        faults.check()
     drafts = []
-    for data_set, names in _select(data_sets, _globs(include), _globs(exclude)):
-        parts = [_parts(data_set, name, test_fraction, data_seed) for name in names]
-        if evaluate_on == "validation":
-            # Hashed with another seed than the test split, which has taken the smallest
-            # draws of its own: else nothing of the same range would be left here.
-            seed = f"validation {data_seed}"
-            parts = [
-                _split(part[0], validation_fraction, seed, data_set, name)
-                for part, name in zip(parts, names, strict=True)
+    for data_set, names in _select(valid, _globs(include), _globs(exclude)):
+        with faults.collecting():
+            parts = [_parts(data_set, name, test_fraction, data_seed) for name in names]
+            if evaluate_on == "validation":
+                # Hashed with another seed than the test split, which has taken the
+                # smallest draws of its own: else nothing of the same range would be
+                # left here.
+                seed = f"validation {data_seed}"
+                parts = [
+                    _split(part[0], validation_fraction, seed, data_set, name)
+                    for part, name in zip(parts, names, strict=True)
+                ]
+            train = [
+                _keep(part[0], max_train_per_class, data_seed, data_set.modality)
+                for part in parts
             ]
-        train = [
-            _keep(part[0], max_train_per_class, data_seed, data_set.modality)
-            for part in parts
-        ]
-        # By name, so that a data set is cut in the same way whatever else is included.
-        seeds = [order_seed, zlib.crc32(data_set.path.encode())]
-        places = np.random.default_rng(seeds).permutation(len(names))
-        for k, chosen in enumerate(_cut(places, classes_per_task)):
-            draft = TaskDraft(
-                name=f"{data_set.path}/{k}",
-                modality=data_set.modality.name,
-                classes=tuple((names[i], data_set.name) for i in chosen),
-                train=tuple(train[i] for i in chosen),
-                test=tuple(parts[i][1] for i in chosen),
-            )
-            drafts.append(draft)
+            test = [part[1] for part in parts]
+            # By name, so that a data set is cut in the same way whatever else is
+            # included.
+            seeds = [order_seed, zlib.crc32(data_set.path.encode())]
+            places = np.random.default_rng(seeds).permutation(len(names))
+            drafts += _tasks(data_set, names, train, test, places, classes_per_task)
+    if not drafts:
+        faults.check()
     return build_stream(first(arrange(drafts, order, order_seed), first_tasks))
+
+
+def _tasks(
+    data_set: DataSet,
+    names: Sequence[str],
+    train: Sequence[list[Reference]],
+    test: Sequence[list[Reference]],
+    places: np.ndarray,
+    classes_per_task: int,
+) -> Iterator[TaskDraft]:
+    """Yields the tasks of a data set whose classes are in the order of `places`."""
+    for k, chosen in enumerate(_cut(places, classes_per_task)):
+        yield TaskDraft(
+            name=f"{data_set.path}/{k}",
+            modality=data_set.modality.name,
+            classes=tuple((names[i], data_set.name) for i in chosen),
+            train=tuple(train[i] for i in chosen),
+            test=tuple(test[i] for i in chosen),
+        )
 
 
 def _cut(places: np.ndarray, size: int) -> list[np.ndarray]:
@@ -183,6 +234,28 @@ def _cut(places: np.ndarray, size: int) -> list[np.ndarray]:
     if len(places) % size == 1 and len(cuts) > 0:
         cuts.pop()
     return np.split(places, cuts)
+
+
+def by_class(source: str, found: Iterable[tuple[str, Source]]) -> dict[str, Source]:
+    """Returns the samples of each class by its name in the Unicode form NFC.
+
+    Args:
+        source: Location of the data set, for messages.
+        found: Names as they are stored, each with its samples.
+
+    Raises:
+        DataError: Two names are the same but for their Unicode form.
+    """
+    classes: dict[str, Source] = {}
+    for name, samples in found:
+        composed = unicodedata.normalize("NFC", name)
+        if composed in classes:
+            raise DataError(
+                f"{source}: two classes are named {composed!r}, the same but for their "
+                "Unicode form (NFC and NFD); merge them"
+            )
+        classes[composed] = samples
+    return classes
 
 
 def check_name(source: str, name: str) -> None:

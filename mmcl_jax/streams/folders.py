@@ -2,28 +2,49 @@
 
 <root>/<modality>/<dataset>/{train,test}/<class>/<file>
 <root>/<modality>/<dataset>/{train,test}.csv     sentences: columns text and label
+
+A table may also be .jsonl or .parquet. Whatever else lies in the tree is named: as an
+error where it looks like a misspelt modality or split, else as not used.
 """
 
 import dataclasses
+import difflib
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from absl import logging
-
-from mmcl_jax.errors import DataError
+from mmcl_jax.errors import DataError, Faults
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import FileReference, Modality, Reference
-from mmcl_jax.streams import data_sets
+from mmcl_jax.modalities.base import (
+    FileReference,
+    Modality,
+    Reference,
+    UnreadableReference,
+)
+from mmcl_jax.streams import data_sets, table_files
 from mmcl_jax.streams.base import Required, Stream, StreamSource
 from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import PARTS, DataSet, Source
-from mmcl_jax.streams.table_files import read_table
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
-_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+# Files that file managers leave everywhere, and that nobody means as data.
+_JUNK = (".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".directory")
+# Names that other layouts give to the two parts, in lower case.
+_PARTS = dict.fromkeys(("training", "trn", "tr", "fit"), "train") | dict.fromkeys(
+    ("testing", "tst", "val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test",
+)
+# Names that a folder of a modality is given by mistake, in lower case and singular.
+_MODALITIES = (
+    dict.fromkeys(("img", "picture", "photo", "rgb", "jpg", "jpeg", "png"), "image")
+    | dict.fromkeys(("clip", "movie", "film", "mp4"), "video")
+    | dict.fromkeys(("sound", "speech", "music", "wav", "recording"), "audio")
+    | dict.fromkeys(("depth_map", "rgbd", "rgb-d", "disparity"), "depth")
+    | dict.fromkeys(("sentence", "language", "txt", "csv"), "text")
+)
+_SIMILAR = 0.8  # ratio of difflib above which two names are taken for the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,114 +54,215 @@ class Folders(Selection):
     Attributes:
         kind: Name of this kind of stream.
         root: Folder of the data; a relative path counts from the working directory.
+        follow_links: Whether links may lead out of `root`.
     """
 
     kind: str = "folders"
     root: str = ""
+    follow_links: bool = False
 
 
-def build(*, root: str, **selection: Any) -> Stream:
+def build(
+    *, root: str, follow_links: bool = False, faults: Faults, **selection: Any
+) -> Stream:
     """Reads a stream from a tree of folders; no sample is decoded.
 
     Args:
-        root: Folder in the layout that the module describes. Folders that are not named
-            after a modality, and files beside data sets, are ignored.
+        root: Folder in the layout that the module describes.
+        follow_links: Whether links may lead out of the root, to data that are stored
+            elsewhere; data from strangers must not make a run read other files.
+        faults: Receives whatever in the tree is wrong or not used.
         **selection: Arguments of `data_sets.build`.
 
     Returns:
         The stream. Descriptions of its samples are relative to `root`.
 
     Raises:
-        DataError: The tree violates the layout; the message names the path.
+        DataError: No valid data set is left; the message says why.
         ValueError: An argument is out of range.
     """
-    return data_sets.build(_scan(pathlib.Path(root)), **selection)
+    tree = _Tree(pathlib.Path(root).expanduser(), follow_links, faults)
+    return data_sets.build(_scan(tree), **selection, faults=faults)
 
 
-def _scan(root: pathlib.Path) -> list[DataSet]:
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected {_LAYOUT}")
+def _scan(tree: "_Tree") -> list[DataSet]:
+    if not tree.root.is_dir():
+        raise DataError(f"{tree.root}: no such folder; expected {_LAYOUT}")
     found = []
-    for folder in _folders(root, root):
-        if modality := MODALITIES.get(folder.name):
-            found += [_open(root, path, modality) for path in _folders(folder, root)]
-        else:
-            logging.info("%s: ignored, not one of %s", folder, tuple(MODALITIES))
+    for path in tree.inside(tree.root):
+        modality = MODALITIES.get(path.name)
+        if modality is None or not path.is_dir():
+            tree.leave(path, _mistaken_modality(path))
+            continue
+        for each in tree.inside(path):
+            if not each.is_dir():
+                tree.leave(each)
+                continue
+            with tree.faults.collecting():
+                found.append(_open(tree, each, modality))
     if not found:
+        tree.faults.check()
         raise DataError(
-            f"{root}: no data set in it; expected {_LAYOUT}, modality one of "
+            f"{tree.root}: no data set in it; expected {_LAYOUT}, modality one of "
             f"{tuple(MODALITIES)}"
         )
     return found
 
 
-def _open(root: pathlib.Path, path: pathlib.Path, modality: Modality) -> DataSet:
-    inside = {entry.name for entry in _entries(path, root)}
+def _open(tree: "_Tree", path: pathlib.Path, modality: Modality) -> DataSet:
+    inside = tree.inside(path)
     parts: dict[str, Mapping[str, Source]] = {}
-    for part in PARTS:
-        if modality.tower == "text" and f"{part}.csv" in inside:
-            parts[part] = read_table(path / f"{part}.csv", root)
-        elif part in inside:
-            parts[part] = {
-                folder.name: functools.partial(_files, folder, root, modality)
-                for folder in _folders(path / part, root)
-            }
+    rest = []
+    for each in inside:
+        part, table = each.stem, each.suffix in table_files.SUFFIXES
+        if part not in PARTS or not (each.is_dir() and not each.suffix or table):
+            rest.append(each)
+            continue
+        if table and modality.tower != "text":
+            tree.leave(each, unused="tables of files are read by configs/manifest.py")
+            continue
+        if part in parts:
+            raise DataError(
+                f"{path}: several folders or tables are named {part!r}; keep one"
+            )
+        if table:
+            rows = table_files.read_table(each, tree.root)
+            parts[part] = data_sets.by_class(str(each), rows.items())
+        else:
+            parts[part] = data_sets.by_class(str(each), _classes(tree, each, modality))
+    for each in rest:
+        tree.leave(each, _mistaken_part(each, parts))
     if not parts.get("train"):
         raise DataError(f"{path}: no class in a folder 'train'; expected {_LAYOUT}")
-    return DataSet(str(path), path.relative_to(root).as_posix(), modality, parts)
+    name = path.relative_to(tree.root).as_posix()
+    return DataSet(str(path), name, modality, parts)
 
 
-def _entries(folder: pathlib.Path, root: pathlib.Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except NotADirectoryError:
-        return []
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
-    kept = []
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in _JUNK:
-            continue
-        if entry.name.encode(errors="ignore").decode() != entry.name:
-            raise DataError(
-                f"{folder}: the name {entry.name!r} in it is not UTF-8; rename it"
-            )
-        # Data from elsewhere must not make a run read files outside of its root.
-        if entry.is_symlink():
-            target = pathlib.Path(os.path.realpath(entry.path))
-            if not target.is_relative_to(os.path.realpath(root)):
-                raise DataError(
-                    f"{entry.path}: a link that leads out of {root}, to {target}; "
-                    "replace it by a copy of its target"
-                )
-            if not os.path.exists(target):
-                raise DataError(f"{entry.path}: a broken link; remove it")
-        kept.append(entry)
-    return kept
+def _classes(
+    tree: "_Tree", folder: pathlib.Path, modality: Modality
+) -> Iterable[tuple[str, Callable[[], list[Reference]]]]:
+    for path in tree.inside(folder):
+        if path.is_dir():
+            yield path.name, functools.partial(_files, tree, path, modality)
+        else:
+            tree.leave(path)
 
 
-def _folders(folder: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:
-    return [folder / entry.name for entry in _entries(folder, root) if entry.is_dir()]
-
-
-def _files(
-    folder: pathlib.Path, root: pathlib.Path, modality: Modality
-) -> list[Reference]:
+def _files(tree: "_Tree", folder: pathlib.Path, modality: Modality) -> list[Reference]:
     references: list[Reference] = []
-    for entry in _entries(folder, root):
-        path = folder / entry.name
-        if not entry.is_file():
-            raise DataError(f"{path}: not a file; expected {_LAYOUT}")
-        if path.suffix.lower() not in modality.suffixes:
-            raise DataError(
-                f"{path}: suffix {path.suffix!r}; modality {modality.name!r} takes "
+    for path in tree.inside(folder):
+        place = path.relative_to(tree.root).as_posix()
+        if not path.is_file():
+            tree.faults.errors.append(f"{path}: not a file; expected {_LAYOUT}")
+        elif path.suffix.lower() not in modality.suffixes:
+            fault = (
+                f"suffix {path.suffix!r}; modality {modality.name!r} takes "
                 f"{', '.join(modality.suffixes)}; convert or remove it"
             )
-        references.append(FileReference(str(path), path.relative_to(root).as_posix()))
+            references.append(UnreadableReference(place, fault))
+        else:
+            references.append(FileReference(str(path), place))
     if not references:
         raise DataError(f"{folder}: no file in it; add some or remove the folder")
     return references
+
+
+class _Tree:
+    """The folders below a root, of which every entry is accounted for."""
+
+    def __init__(self, root: pathlib.Path, follow_links: bool, faults: Faults) -> None:
+        self.root = root
+        self.faults = faults
+        self._follow_links = follow_links
+
+    def inside(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """Returns what lies in a folder, sorted, without what is hidden or invalid."""
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
+        kept, hidden = [], []
+        for entry in entries:
+            if entry.name.lower() in _JUNK or entry.name.startswith("._"):
+                continue
+            if entry.name.startswith("."):
+                hidden.append(entry.name)
+            elif fault := self._fault(entry):
+                self.faults.errors.append(fault)
+            else:
+                kept.append(folder / entry.name)
+        if hidden:
+            more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+            self.leave(folder / hidden[0], unused=f"hidden{more}")
+        return kept
+
+    def _fault(self, entry: os.DirEntry[str]) -> str | None:
+        if entry.name.encode(errors="ignore").decode() != entry.name:
+            folder = os.path.dirname(entry.path)
+            return f"{folder}: the name {entry.name!r} in it is not UTF-8; rename it"
+        if not entry.is_symlink():
+            return None
+        target = pathlib.Path(os.path.realpath(entry.path))
+        if not os.path.exists(target):
+            return f"{entry.path}: a broken link; remove it"
+        # Data from elsewhere must not make a run read files outside of its root.
+        outside = not target.is_relative_to(os.path.realpath(self.root))
+        if outside and not self._follow_links:
+            return (
+                f"{entry.path}: a link that leads out of {self.root}, to {target}; "
+                "replace it by a copy of its target, or allow such links by "
+                "--config.stream.follow_links=True"
+            )
+        return None
+
+    def leave(
+        self, path: pathlib.Path, fault: str | None = None, unused: str = ""
+    ) -> None:
+        """Notes an entry that is not used; it is an error if there is a fault."""
+        if fault:
+            self.faults.errors.append(f"{path}: {fault}")
+        else:
+            place = path.relative_to(self.root).as_posix()
+            reason = unused or ("a folder" if path.is_dir() else "a file")
+            self.faults.unused.append(f"{place} ({reason})")
+
+
+def _mistaken_modality(path: pathlib.Path) -> str | None:
+    """Returns the fault of an entry of the root that was probably meant as data."""
+    expected = f"expected {_LAYOUT}, modality one of {', '.join(MODALITIES)}"
+    name = path.name.lower()
+    if not path.is_dir():
+        return None
+    if name in (*PARTS, *_PARTS):
+        return f"a split at the place of a modality; {expected}"
+    meant = _MODALITIES.get(name) or _MODALITIES.get(name.removesuffix("s"))
+    near = difflib.get_close_matches(name, MODALITIES, n=1, cutoff=_SIMILAR)
+    if meant or near:
+        return f"not a modality; rename it to {(meant or near[0])!r}, or move it away"
+    if any((each / "train").is_dir() for each in path.iterdir()):
+        return f"data sets of no known modality; {expected}; rename it or move it away"
+    return None
+
+
+def _mistaken_part(path: pathlib.Path, parts: Iterable[str]) -> str | None:
+    """Returns the fault of an entry of a data set that was probably meant as a part."""
+    suffix = path.suffix.lower()
+    if not (path.is_dir() or suffix in (*table_files.SUFFIXES, ".tsv", ".json")):
+        return None
+    name = path.name.removesuffix(path.suffix).lower()
+    near = difflib.get_close_matches(name, PARTS, n=1, cutoff=_SIMILAR)
+    meant = _PARTS.get(name) or (near[0] if near else None)
+    if meant is None or (meant in parts and meant != name):
+        return None
+    kind = "folder" if path.is_dir() else "table"
+    if meant in parts:
+        return f"a second {meant} part beside {meant!r}; remove or merge one"
+    taken = "" if path.is_dir() else f" with one of {', '.join(table_files.SUFFIXES)}"
+    return (
+        f"not used: a {kind} of this name is no part of a data set; rename it to "
+        f"{meant!r}{taken}, or move it away"
+    )
 
 
 SOURCE = StreamSource(

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from mmcl_jax.errors import DataError
+from mmcl_jax.errors import DataError, Faults
 from mmcl_jax.files import write_text
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import FileReference, Reference
@@ -92,11 +92,12 @@ def _same(path: pathlib.Path, content: str) -> bool:
     return path.stat().st_size == len(wanted) and path.read_bytes() == wanted
 
 
-def build(*, path: str, **selection: Any) -> Stream:
+def build(*, path: str, faults: Faults, **selection: Any) -> Stream:
     """Reads a stream from a manifest; no sample is decoded.
 
     Args:
         path: Path of the table.
+        faults: Receives what is wrong with the table.
         **selection: Arguments of `data_sets.build`.
 
     Returns:
@@ -109,7 +110,7 @@ def build(*, path: str, **selection: Any) -> Stream:
             folder; the message names the line.
         ValueError: An argument is out of range.
     """
-    return data_sets.build(_read(pathlib.Path(path)), **selection)
+    return data_sets.build(_read(pathlib.Path(path)), **selection, faults=faults)
 
 
 def _read(path: pathlib.Path) -> list[DataSet]:

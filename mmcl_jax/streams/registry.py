@@ -1,9 +1,12 @@
 """The table of all sources of streams by kind, and building a stream from it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from mmcl_jax.errors import ConfigError
+from absl import logging
+
+from mmcl_jax.errors import ConfigError, Faults
 from mmcl_jax.streams import folders, manifest, procedural, tfds
 from mmcl_jax.streams.base import Stream, StreamSource
 
@@ -13,6 +16,8 @@ SOURCES: dict[str, StreamSource] = {
     "manifest": manifest.SOURCE,
     "tfds": tfds.SOURCE,
 }
+
+_NAMED = 3  # of what is not used
 
 
 def check(options: Any) -> None:
@@ -29,7 +34,9 @@ def check(options: Any) -> None:
         )
 
 
-def build(options: Any, order_seed: int, data_seed: int) -> Stream:
+def build(
+    options: Any, order_seed: int, data_seed: int, faults: Faults | None = None
+) -> Stream:
     """Returns the stream that the options of a source describe.
 
     Args:
@@ -37,7 +44,27 @@ def build(options: Any, order_seed: int, data_seed: int) -> Stream:
         order_seed: Seed of the grouping of classes into tasks, and of the order of
             tasks.
         data_seed: Seed of the choice of training samples.
+        faults: Receives the faults of the data, and the stream is made of the rest;
+            None: a fault is an error, and what is not used is logged.
+
+    Raises:
+        DataError: There are faults, or nothing is left to make a stream of.
     """
     fields = dataclasses.asdict(options)
     source = SOURCES[fields.pop("kind")]
-    return source.build(**fields, order_seed=order_seed, data_seed=data_seed)
+    found = Faults() if faults is None else faults
+    if source.of_files:
+        fields["faults"] = found
+    stream = source.build(**fields, order_seed=order_seed, data_seed=data_seed)
+    if faults is None:
+        found.check()
+        if found.unused:
+            logging.warning("%s", _unused(found.unused))
+    return stream
+
+
+def _unused(found: Sequence[str]) -> str:
+    shown = "; ".join(found[:_NAMED])
+    more = len(found) - _NAMED
+    rest = f"; and {more} more, which mmcl_jax.prepare lists" if more > 0 else ""
+    return f"not used of the data: {shown}{rest}"

@@ -8,6 +8,7 @@ from mmcl_jax.errors import DataError, check_bytes, reading
 from mmcl_jax.modalities.base import Reference, TextReference
 
 EXPECTED = "a UTF-8 CSV table with the columns `text` and `label`"
+SUFFIXES = (".csv",)
 # A small file can fill the memory: a row takes a few hundred bytes and a column eight,
 # however short they are.
 _MAX_ROWS = 4_000_000
