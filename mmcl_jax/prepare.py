@@ -16,7 +16,7 @@ from rich.console import Console
 
 from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
-from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.errors import ConfigError, DataError, Faults
 from mmcl_jax.files import write_text
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import pretrained
@@ -33,7 +33,7 @@ from mmcl_jax.report.blocks import (
 from mmcl_jax.report.charts import shown
 from mmcl_jax.report.tables import Table, number, word
 from mmcl_jax.streams.base import Record, Stream
-from mmcl_jax.streams.inspection import Findings, inspect, to_json
+from mmcl_jax.streams.inspection import Findings, inspect, to_json, without_stream
 from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.streams.verification import verify
 from mmcl_jax.training import build
@@ -54,8 +54,9 @@ _LINES = 50  # of remarks on a page
 def main(argv: list[str]) -> None:
     """Prints the findings.
 
-    The exit code is 1 if samples are damaged, are training and test samples at once, or
-    have two classes; 2 if the stream cannot be built.
+    The exit code is 2 if there are errors: something in folders or tables is wrong,
+    samples are damaged, are training and test samples at once, or have two classes. It
+    is 0 if there are at most warnings.
     """
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -63,19 +64,9 @@ def main(argv: list[str]) -> None:
         command_line.refuse_arguments(argv)
         given = command_line.required(_CONFIG.value, "configs/folders.py")
         config = configs.resolve(given)
-        stream = build.build_stream(config)
         inputs = pretrained.read_inputs(build.encoder_name(config.encoder))
-        with Bar(Console(stderr=True), "reading every file once", None) as bar:
-            failures = verify(
-                Decoder(inputs, 0),
-                stream,
-                bar.reach,
-                threads=config.data.threads,
-                worker_processes=config.data.worker_processes,
-                collect=True,
-            )
-        findings = inspect(stream, failures)
-        if _OUT.value:
+        stream, findings = _inspect(config, inputs)
+        if _OUT.value and stream:
             out = pathlib.Path(_OUT.value)
             out.parent.mkdir(parents=True, exist_ok=True)
             write_text(out, render(stream, findings, inputs))
@@ -85,36 +76,48 @@ def main(argv: list[str]) -> None:
         print(json.dumps(to_json(stream, findings)))
     else:
         print("\n".join(map(command_line.printable, _lines(stream, findings))))
-    sys.exit(1 if findings.wrong else 0)
+    sys.exit(command_line.USAGE_ERROR if findings.wrong else 0)
 
 
-def _lines(stream: Stream, findings: Findings) -> Iterator[str]:
-    for task in stream.tasks:
+def _inspect(
+    config: configs.Config, inputs: InputSpec
+) -> tuple[Stream | None, Findings]:
+    """Returns the stream of whatever is valid; None: nothing is."""
+    faults = Faults()
+    try:
+        stream = build.build_stream(config, faults)
+    except DataError as error:
+        if not faults.errors:  # else the error lists them again
+            faults.errors.append(str(error))
+        return None, without_stream(faults)
+    with Bar(Console(stderr=True), "reading every file once", None) as bar:
+        verified = verify(
+            Decoder(inputs, 0),
+            stream,
+            bar.reach,
+            threads=config.data.threads,
+            worker_processes=config.data.worker_processes,
+            collect=True,
+        )
+    return stream, inspect(stream, verified, faults)
+
+
+def _lines(stream: Stream | None, findings: Findings) -> Iterator[str]:
+    for task in stream.tasks if stream else ():
         yield (
             f"{task.name}: {len(task.classes)} classes, {len(task.train)} training and "
             f"{len(task.test)} test samples"
         )
-    yield from findings.remarks
-    if findings.repeated:
-        yield f"{len(findings.repeated)} samples are duplicates within one class"
-    yield from _wrong(findings)
-    yield f"faults found: {findings.wrong}" if findings.wrong else "no faults found"
-
-
-def _wrong(findings: Findings) -> Iterator[str]:
-    """Yields a line for each fault that should be repaired."""
-    for failure in findings.damaged:
-        yield f"damaged: {failure}"
-    for train, test in findings.leaks:
-        yield (
-            f"leak: {test.reference.describe()} is a test sample and "
-            f"{train.reference.describe()} a training sample of the same content"
-        )
-    for first, second in findings.contradictions:
-        yield (
-            f"contradiction: {first.reference.describe()} and "
-            f"{second.reference.describe()} have the same content but different classes"
-        )
+    rows = list(findings.rows())
+    widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
+    for severity, kind, message in rows:
+        # each finding on a line of its own, whatever a message holds
+        flat = "; ".join(message.splitlines())
+        yield f"{severity:<{widths[0]}}  {kind:<{widths[1]}}  {flat}"
+    warnings = len(rows) - findings.wrong
+    yield (
+        f"errors: {findings.wrong}, warnings: {warnings}" if rows else "no faults found"
+    )
 
 
 def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
@@ -135,7 +138,7 @@ def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
             Card("faults", f"{findings.wrong:,}", "to repair before training"),
         )
     )
-    lines = list(_wrong(findings)) + list(findings.remarks)
+    lines = [f"{kind}: {message}" for _, kind, message in findings.rows()]
     more = (f"and {len(lines) - _LINES} more",) if len(lines) > _LINES else ()
     remarks = tuple(shown(line, 300) for line in lines[:_LINES]) + more
     table = Table(
@@ -157,7 +160,8 @@ def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
     warnings = Section(
         "warnings",
         "Faults and imbalances",
-        "Damaged files, samples of the same content, classes with few samples.",
+        "Damaged files, samples of the same content, implausible values, classes with "
+        "few samples, and what is not used.",
         (Remarks(remarks) if remarks else Text("None found."),),
     )
     samples = Section(

@@ -4,11 +4,13 @@ import collections
 import os
 import pathlib
 import shutil
+import unicodedata
 
 import pytest
 
-from mmcl_jax.errors import DataError
-from mmcl_jax.modalities.base import TextReference
+from mmcl_jax.errors import DataError, Faults
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import Storage, TextReference
 from mmcl_jax.streams.base import Stream, stream_hash
 from mmcl_jax.streams.folders import build
 from tests import helpers
@@ -43,8 +45,15 @@ def root(tmp_path: pathlib.Path) -> pathlib.Path:
     return root
 
 
+def _collect(root: pathlib.Path, **changes: object) -> tuple[Stream, Faults]:
+    options = {"root": str(root), "classes_per_task": 2, "faults": Faults()} | changes
+    return build(**options), options["faults"]
+
+
 def _build(root: pathlib.Path, **changes: object) -> Stream:
-    return build(**({"root": str(root), "classes_per_task": 2} | changes))
+    stream, faults = _collect(root, **changes)
+    faults.check()
+    return stream
 
 
 def _paths(stream: Stream) -> set[str]:
@@ -266,12 +275,108 @@ def test_missing_or_empty_root(root: pathlib.Path, tmp_path: pathlib.Path) -> No
 
 
 def test_bad_files(root: pathlib.Path) -> None:
-    _touch(root, "image/pets/train/b_x/a.bmp")
-    _fails(root, "b_x/a.bmp", ".bmp", ".jpg, .jpeg, .png")
-    _build(root, exclude="image/pets/b_x")
-    (root / "image/pets/train/b_x/a.bmp").unlink()
+    _touch(root, "image/pets/train/b_x/a.txt")
+    records = [r for t in _build(root, include="image").tasks for r in t.train]
+    (bad,) = [r.reference for r in records if r.reference.describe().endswith(".txt")]
+    with pytest.raises(DataError, match=r"train/b_x/a.txt: suffix '.txt'.*\.jpg, "):
+        bad.load(MODALITIES["image"], None)
+    (root / "image/pets/train/b_x/a.txt").unlink()
     (root / "image/pets/train/b_x/inner").mkdir()
     _fails(root, "b_x/inner", "not a file")
+    _build(root, exclude="image/pets/b_x")
+
+
+def test_whatever_is_not_used_is_named(root: pathlib.Path) -> None:
+    _touch(
+        root, "image/pets/val/a_x/0.jpg", "audio/calls.zip", "image/pets/train/x.jpg"
+    )
+    _touch(root, "audio/calls/train.csv", ".cache/one", ".cache/two", ".git/config")
+    _, faults = _collect(root)
+    assert not faults.errors
+    assert set(faults.unused) == {
+        ".cache (hidden and 1 more)",
+        "audio/calls.zip (a file)",
+        "audio/calls/train.csv (tables of files are read by configs/manifest.py)",
+        "image/pets/SOURCE.md (a file)",
+        "image/pets/train/x.jpg (a file)",
+        "image/pets/val (a folder)",
+        "notes.txt (a file)",
+        "text/x.json (a file)",
+        "vocabulary (a folder)",
+    }
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Test", "testing", "dev", "tests"])
+def test_parts_of_other_names(name: str, root: pathlib.Path) -> None:
+    (root / "image/pets/test").rename(root / "image/pets" / name)
+    _fails(root, f"image/pets/{name}: not used", "rename it to 'test'")
+    (root / "text/talk/test.csv").rename(root / "text/talk" / f"{name}.csv")
+    _fails(root, f"text/talk/{name}.csv: not used", "a table of this name")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("images", "image"), ("Image", "image"), ("sounds", "audio"), ("photo", "image")],
+)
+def test_modalities_of_other_names(name: str, near: str, root: pathlib.Path) -> None:
+    (root / "audio").rename(root / name)
+    _fails(root, f"{name}: not a modality; rename it to '{near}'")
+
+
+def test_data_sets_of_an_unknown_modality(root: pathlib.Path) -> None:
+    _touch(root, "thermal/faces/train/one/0.png", "train/cat/0.jpg")
+    _, faults = _collect(root)
+    assert len(faults.errors) == 2
+    assert "thermal: data sets of no known modality" in faults.errors[0]
+    assert "train: a split at the place of a modality" in faults.errors[1]
+
+
+def test_all_faults_are_told_in_one_go(root: pathlib.Path) -> None:
+    (root / "image/pets/test").rename(root / "image/pets/valid")
+    (root / "audio/calls/train").rename(root / "audio/calls/Train")
+    _touch(root, "thermal/faces/train/one/0.png")
+    stream, faults = _collect(root)
+    assert {task.name for task in stream.tasks} == {
+        "image/pets/0",
+        "image/pets/1",
+        "text/talk/0",
+    }
+    assert len(faults.errors) == 4
+    _fails(root, "4 faults in the data", "valid", "Train", "thermal", "no class in")
+
+
+def test_unicode_forms_of_one_name(root: pathlib.Path) -> None:
+    composed, decomposed = (unicodedata.normalize(f, "café") for f in ("NFC", "NFD"))
+    _touch(root, f"image/pets/train/{composed}/0.jpg")
+    _touch(root, f"image/pets/test/{decomposed}/0.jpg")
+    assert "image/pets/café" in _paths(_build(root))
+    _touch(root, f"image/pets/train/{decomposed}/0.jpg")
+    _fails(root, "image/pets/train", "'café', the same but for their Unicode form")
+
+
+def test_storage_of_each_data_set(root: pathlib.Path) -> None:
+    for name in ("tum", "kitti"):
+        paths = [f"depth/{name}/train/{c}/{i}.png" for c in "xy" for i in range(3)]
+        _touch(root, *paths)
+    stream = _build(
+        root,
+        include="depth",
+        depth_scale="tum=5000,kitti=sunrgbd",
+        depth_invalid="kitti=65535 -1",
+    )
+    stored = {
+        r.reference.describe().split("/")[1]: r.reference.storage
+        for task in stream.tasks
+        for r in (*task.train, *task.test)
+    }
+    assert stored == {
+        "tum": Storage(depth_scale=5000.0),
+        "kitti": Storage(1000.0, (65535.0, -1.0), depth_rotated=True),
+    }
+    _fails(root, "no data set 'tom'; nearest: 'tum'", depth_scale="tom=5000")
+    for text in ("mm", "0", "-1", "inf", "nan"):
+        _fails(root, "config.stream.depth_scale", repr(text), "5000", depth_scale=text)
+    _fails(root, "config.stream.depth_invalid", "'none'", depth_invalid="none")
 
 
 def test_bad_classes(root: pathlib.Path) -> None:
@@ -306,7 +411,15 @@ def test_links(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     _fails(root, str(link), "a broken link")
     link.unlink()
     os.symlink(tmp_path, root / "video")
-    _fails(root, "video", "leads out of")
+    _fails(root, "video", "leads out of", "--config.stream.follow_links=True")
+
+
+def test_links_that_are_followed(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (root / "image/pets").rename(elsewhere)
+    os.symlink(elsewhere, root / "image/pets")
+    _fails(root, "image/pets", "leads out of")
+    assert "image/pets/a x" in _paths(_build(root, follow_links=True))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_sound_data_pass(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     done = _run(root, f"--out={page}")
     assert done.returncode == 0, done.stderr
     assert "image/pets/0: 2 classes, 6 training and 6 test samples" in done.stdout
-    assert done.stdout.endswith("no faults found\n")
+    assert done.stdout.endswith("errors: 0, warnings: 2\n")
     text = page.read_text()
     assert text.count("<img src") == 6 and text.count("data:image/webp") == 6
     assert "http" not in text.replace("http://www.w3.org", "")
@@ -51,7 +51,7 @@ def test_everything_wrong_is_found(root: pathlib.Path, tmp_path: pathlib.Path) -
     shutil.copy(train / "ape/2.png", train / "bee/other.png")
     shutil.copy(train / "bee/7.png", train / "bee/again.png")
     done = _run(root, "--json", f"--out={tmp_path / 'page.html'}")
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
     found = json.loads(done.stdout)
     assert found["wrong"] == 4
     assert sorted(pathlib.Path(f.split(":")[0]).name for f in found["damaged"]) == [
@@ -70,8 +70,11 @@ def test_everything_wrong_is_found(root: pathlib.Path, tmp_path: pathlib.Path) -
     assert counts == {"ape": (4, 4), "bee": (5, 4)}
     assert any("1 of 2 classes have fewer than 5" in line for line in found["remarks"])
     lines = _run(root).stdout
-    assert "damaged: " in lines and "leak: " in lines and "contradiction: " in lines
-    assert lines.endswith("faults found: 4\n")
+    kinds = [line.split()[:2] for line in lines.splitlines()]
+    assert kinds.count(["error", "damaged"]) == 2
+    assert ["error", "leak"] in kinds and ["error", "contradiction"] in kinds
+    assert ["warning", "duplicate"] in kinds and ["warning", "imbalance"] in kinds
+    assert lines.splitlines()[-1].startswith("errors: 4, warnings: ")
     assert "damaged.png" in (tmp_path / "page.html").read_text()
 
 
@@ -79,7 +82,7 @@ def test_names_do_nothing_to_a_terminal(root: pathlib.Path) -> None:
     train, test = root / "image/pets/train", root / "image/pets/test"
     shutil.copy(train / "ape/1.png", test / "ape/a\x1b[2J.png")
     done = _run(root)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert r"ape/a\x1b[2J.png is a test sample" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
 
@@ -95,4 +98,7 @@ def test_uneven_classes_are_a_remark(root: pathlib.Path) -> None:
 
 def test_without_a_stream_there_is_nothing_to_look_at(tmp_path: pathlib.Path) -> None:
     done = _run(tmp_path / "none")
-    assert done.returncode == 2 and "no such folder" in done.stderr
+    assert done.returncode == 2 and "no such folder" in done.stdout
+    assert done.stdout.endswith("errors: 1, warnings: 0\n")
+    found = json.loads(_run(tmp_path / "none", "--json").stdout)
+    assert found["wrong"] == 1 and not found["classes"]

@@ -63,7 +63,8 @@ def _stream(train: Any, test: Any) -> Stream:
 def test_every_sample_is_decoded_once(spec: InputSpec) -> None:
     seen: list[tuple[int, int]] = []
     stream = _stream(range(15), range(15, 30))
-    assert verify(Decoder(spec, 2**20), stream, lambda *done: seen.append(done)) == {}
+    found = verify(Decoder(spec, 2**20), stream, lambda *done: seen.append(done))
+    assert not found.failures
     assert seen == [(i + 1, 33) for i in range(33)]
 
 
@@ -79,7 +80,7 @@ def test_up_to_ten_are_listed(spec: InputSpec) -> None:
 
 def test_skipped_samples_leave_the_stream(spec: InputSpec) -> None:
     stream = _stream([1, 100, 2, 101], [3, 102])
-    found = verify(Decoder(spec, 0), stream, collect=True)
+    found = verify(Decoder(spec, 0), stream, collect=True).failures
     assert [found[i] for i in sorted(found)] == [
         f"grey/{level}.png: too bright" for level in (100, 101, 102)
     ]
@@ -94,14 +95,14 @@ def test_a_class_of_which_nothing_is_left(part: str, spec: InputSpec) -> None:
     levels = {"train": [1, 2], "test": [3]} | {part: [100, 101]}
     stream = _stream(**levels)
     with pytest.raises(DataError, match=f"image/pets: no {part} sample .* 'cat'") as e:
-        without(stream, verify(Decoder(spec, 0), stream, collect=True))
+        without(stream, verify(Decoder(spec, 0), stream, collect=True).failures)
     assert "grey/100.png: too bright" in str(e.value)
 
 
 def test_a_sample_that_kills_its_process_is_told_apart(spec: InputSpec) -> None:
     stream = _stream([1, 200, *range(2, 20), 100], [3])
     options = {"worker_processes": 2, "collect": True}
-    found = verify(Decoder(spec, 0), stream, **options)
+    found = verify(Decoder(spec, 0), stream, **options).failures
     assert len(found) == 2
     assert "grey/200.png: the process that decoded it was killed" in found[1]
     assert found[20] == "grey/100.png: too bright"

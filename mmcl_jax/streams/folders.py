@@ -94,12 +94,13 @@ def _scan(tree: "_Tree") -> list[DataSet]:
         if modality is None or not path.is_dir():
             tree.leave(path, _mistaken_modality(path))
             continue
-        for each in tree.inside(path):
-            if not each.is_dir():
-                tree.leave(each)
-                continue
-            with tree.faults.collecting():
-                found.append(_open(tree, each, modality))
+        with tree.faults.collecting():
+            for each in tree.inside(path):
+                if each.is_dir():
+                    with tree.faults.collecting():
+                        found.append(_open(tree, each, modality))
+                else:
+                    tree.leave(each)
     if not found:
         tree.faults.check()
         raise DataError(

@@ -1,6 +1,7 @@
 """From records to batches: decoding, a memo of decoded inputs, and Grain pipelines."""
 
 import functools
+import hashlib
 import multiprocessing
 import multiprocessing.process
 import os
@@ -8,7 +9,7 @@ import signal
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -17,7 +18,7 @@ from absl import flags
 from mmcl_jax import plugins
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import Inputs, InputSpec, Reference
+from mmcl_jax.modalities.base import Inputs, InputSpec, Media, Reference
 from mmcl_jax.streams.base import Record
 from mmcl_jax.types import Batch
 
@@ -28,6 +29,18 @@ _KILLED = "terminated unexpectedly"
 _REPLACE_EVERY = 8
 
 Queries = Mapping[int, np.ndarray] | np.ndarray
+
+
+class Examined(NamedTuple):
+    """What is seen of a sample that can be decoded.
+
+    Attributes:
+        oddities: Phrases of `Modality.oddities`.
+        content: Hash of what was decoded; None where it is not made of arrays.
+    """
+
+    oddities: tuple[str, ...]
+    content: bytes | None
 
 
 class Decoder:
@@ -80,6 +93,18 @@ class Decoder:
             if reference == record.reference:  # else the id is that of another stream
                 self._memo.move_to_end(record.id)
                 return inputs
+        return self._decode(record, modality)[1]
+
+    def examine(self, record: Record, modality: str) -> Examined:
+        """Decodes one record, keeps its inputs, and looks at what was decoded.
+
+        Arguments and errors are those of a call.
+        """
+        media, _ = self._decode(record, modality)
+        look = MODALITIES[modality].oddities
+        return Examined(look(media, self.spec) if look else (), _hash(media))
+
+    def _decode(self, record: Record, modality: str) -> tuple[Media, Inputs]:
         kind = MODALITIES[modality]
         source = record.reference.describe()
         try:
@@ -95,7 +120,7 @@ class Decoder:
             error.add_note(f"while preprocessing {source}")
             raise
         self._remember(record, inputs)
-        return inputs
+        return media, inputs
 
     def _remember(self, record: Record, inputs: Inputs) -> None:
         size = _size(inputs)
@@ -116,6 +141,18 @@ class Decoder:
 
 def _size(inputs: Inputs) -> int:
     return sum(array.nbytes for array in inputs.values())
+
+
+def _hash(media: Media) -> bytes | None:
+    parts = media if isinstance(media, tuple) else (media,)
+    arrays = [np.asarray(p) for p in parts if isinstance(p, (np.ndarray, int, float))]
+    if len(arrays) != len(parts):
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(repr((array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
 def num_batches(samples: int, batch_size: int) -> int:

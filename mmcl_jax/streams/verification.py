@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.streams.base import Record, Stream
-from mmcl_jax.streams.loader import Decoder
+from mmcl_jax.streams.loader import Decoder, Examined
 
 _LISTED = 10
 _BLOCK = 256
 _CHUNK = 8
 
 Job = tuple[Record, str]
+# the error of a sample that cannot be decoded
+Answer = Examined | str
 
 
 class Leak(NamedTuple):
@@ -24,6 +26,20 @@ class Leak(NamedTuple):
 
     train: Record
     test: Record
+
+
+class Verified(NamedTuple):
+    """What decoding every sample once has shown, by sample id.
+
+    Attributes:
+        failures: Errors of the samples that cannot be decoded.
+        oddities: Phrases on samples that are probably not what their owner believes.
+        contents: Hashes of what was decoded.
+    """
+
+    failures: dict[int, str]
+    oddities: dict[int, tuple[str, ...]]
+    contents: dict[int, bytes]
 
 
 def verify(
@@ -34,8 +50,8 @@ def verify(
     threads: int = 4,
     worker_processes: int = 0,
     collect: bool = False,
-) -> dict[int, str]:
-    """Decodes every sample of a stream once.
+) -> Verified:
+    """Decodes every sample of a stream once and looks at what was decoded.
 
     Args:
         decoder: Decoder, which keeps inputs as far as it has room.
@@ -47,9 +63,6 @@ def verify(
             sample that kills its process is identified; 0: threads.
         collect: Whether errors are returned instead of raised.
 
-    Returns:
-        Errors of the samples that cannot be decoded, by id.
-
     Raises:
         DataError: Samples cannot be decoded, unless `collect`; the message lists up to
             ten of them.
@@ -59,45 +72,52 @@ def verify(
         for task in stream.tasks
         for record in (*task.train, *task.test)
     ]
-    attempt = functools.partial(_failure, decoder)
+    attempt = functools.partial(_attempt, decoder)
     if worker_processes:
-        failures = _in_processes(attempt, jobs, worker_processes)
+        answers = _in_processes(attempt, jobs, worker_processes)
     else:
-        failures = _in_threads(attempt, jobs, threads)
-    found: dict[int, str] = {}
-    for done, ((record, _), failure) in enumerate(zip(jobs, failures, strict=False), 1):
-        if failure:
-            found[record.id] = failure
+        answers = _in_threads(attempt, jobs, threads)
+    found = Verified({}, {}, {})
+    for done, ((record, _), answer) in enumerate(zip(jobs, answers, strict=False), 1):
+        if isinstance(answer, str):
+            found.failures[record.id] = answer
+        else:
+            if answer.oddities:
+                found.oddities[record.id] = answer.oddities
+            if answer.content:
+                found.contents[record.id] = answer.content
         if progress:
             progress(done, len(jobs))
-        if not collect and len(found) == _LISTED:
+        if not collect and len(found.failures) == _LISTED:
             break
-    if found and not collect:
-        more = " or more" if len(found) == _LISTED else ""
-        head = f"{len(found)}{more} of {len(jobs)} samples cannot be decoded; "
-        raise DataError("\n  ".join([head + "repair or remove them:", *found.values()]))
+    if (failures := found.failures) and not collect:
+        more = " or more" if len(failures) == _LISTED else ""
+        head = f"{len(failures)}{more} of {len(jobs)} samples cannot be decoded; "
+        head += (
+            "repair or remove them, or leave them out by --config.data.on_error=skip:"
+        )
+        raise DataError("\n  ".join([head, *failures.values()]))
     return found
 
 
-def _failure(decoder: Decoder, job: Job) -> str | None:
+def _attempt(decoder: Decoder, job: Job) -> Answer:
     try:
-        decoder(*job)
+        return decoder.examine(*job)
     except DataError as error:
         return str(error)
-    return None
 
 
 def _in_threads(
-    attempt: Callable[[Job], str | None], jobs: Sequence[Job], threads: int
-) -> Iterator[str | None]:
+    attempt: Callable[[Job], Answer], jobs: Sequence[Job], threads: int
+) -> Iterator[Answer]:
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(jobs), _BLOCK):
             yield from pool.map(attempt, jobs[start : start + _BLOCK])
 
 
 def _in_processes(
-    attempt: Callable[[Job], str | None], jobs: Sequence[Job], workers: int
-) -> Iterator[str | None]:
+    attempt: Callable[[Job], Answer], jobs: Sequence[Job], workers: int
+) -> Iterator[Answer]:
     """Yields as `_in_threads` does; a sample that kills its worker is a failure too.
 
     A broken pool does not tell which sample broke it, so all that may have been in
@@ -119,8 +139,8 @@ def _in_processes(
 
 
 def _one_by_one(
-    attempt: Callable[[Job], str | None], jobs: Sequence[Job]
-) -> Iterator[str | None]:
+    attempt: Callable[[Job], Answer], jobs: Sequence[Job]
+) -> Iterator[Answer]:
     pool = _pool(1)
     try:
         for record, modality in jobs:

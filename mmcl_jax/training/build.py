@@ -12,7 +12,7 @@ from absl import logging
 from rich.console import Console
 
 from mmcl_jax import config as configs
-from mmcl_jax.errors import ConfigError
+from mmcl_jax.errors import ConfigError, Faults
 from mmcl_jax.methods import registry
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.modalities import BUILT_IN, MODALITIES
@@ -23,7 +23,7 @@ from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
-from mmcl_jax.streams import loader, verification
+from mmcl_jax.streams import loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, joint, stream_hash
 from mmcl_jax.streams.description import describe_tasks
@@ -118,10 +118,15 @@ def encoder_name(options: configs.EncoderOptions) -> str:
     return str(BUILTIN_ENCODER) if options.path == "builtin" else options.path
 
 
-def build_stream(config: configs.Config) -> Stream:
-    """Returns the stream that the config names, joined if its method requires that."""
+def build_stream(config: configs.Config, faults: Faults | None = None) -> Stream:
+    """Returns the stream that the config names, joined if its method requires that.
+
+    Args:
+        config: The experiment.
+        faults: See `streams.registry.build`.
+    """
     seeds = config.seeds
-    stream = sources.build(config.stream, seeds.order, seeds.data)
+    stream = sources.build(config.stream, seeds.order, seeds.data, faults)
     return joint(stream) if _joins(config) else stream
 
 
@@ -203,10 +208,12 @@ def assemble(
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
     failures, notes = {}, []
     if config.data.verify and sources.SOURCES[config.stream.kind].of_files:
-        failures = _verify(decoder, stream, config.data, console)
+        verified = _verify(decoder, stream, config.data, console)
+        failures = verified.failures
         stream = verification.without(stream, failures)
         notes = [f"skipped: {failure}" for failure in failures.values()]
         notes += verification.describe_leaks(verification.leaks(stream))
+        notes += plausibility.describe(stream, verified)
     return compose(config, encoder, stream, mesh, decoder, len(failures), tuple(notes))
 
 
@@ -265,7 +272,7 @@ def _verify(
     stream: Stream,
     options: configs.DataOptions,
     console: Console,
-) -> dict[int, str]:
+) -> verification.Verified:
     with Bar(console, "reading every file once", None) as bar:
         return verification.verify(
             decoder,
