@@ -115,9 +115,7 @@ def _lines(stream: Stream | None, findings: Findings) -> Iterator[str]:
         flat = "; ".join(message.splitlines())
         yield f"{severity:<{widths[0]}}  {kind:<{widths[1]}}  {flat}"
     warnings = len(rows) - findings.wrong
-    yield (
-        f"errors: {findings.wrong}, warnings: {warnings}" if rows else "no faults found"
-    )
+    yield f"errors: {findings.wrong}, warnings: {warnings}"
 
 
 def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:

@@ -19,7 +19,7 @@ from mmcl_jax.models import pretrained, text
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.sizes import SIZES
-from mmcl_jax.models.specs import TextSpec, with_trunks
+from mmcl_jax.models.specs import EncoderSpec, TextSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import build, experiment
 from mmcl_jax.workdir import states
@@ -72,8 +72,13 @@ def _embed(
     inputs: dict | None = None,
 ):
     inputs = inputs or _inputs(encoder, modality)
-    embed = jax.jit(functools.partial(encoders.embed, encoder.spec), static_argnums=1)
+    embed = _program(encoder.spec)
     return np.asarray(embed(encoder.frozen, modality, inputs, injection))
+
+
+@functools.cache
+def _program(spec: EncoderSpec):
+    return jax.jit(functools.partial(encoders.embed, spec), static_argnums=1)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -337,10 +342,15 @@ STREAMS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, kind) for name, (_, own) in STREAMS.items() for kind in own],
+    [
+        pytest.param(
+            name, kind, marks=[pytest.mark.full("encoders")] * (kind != own[0])
+        )
+        for name, (_, own) in STREAMS.items()
+        for kind in own
+    ],
 )
 def test_comm_learns_two_tasks(name: str, kind: str, tmp_path: pathlib.Path) -> None:
     made = config.Config(

@@ -14,7 +14,16 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # by the name that the mark `full` gives: files and folders that a test watches over
 PARTS = {
-    "devices": ("mmcl_jax/methods", "mmcl_jax/parallel", "tests/contract.py"),
+    "benches": ("tests/bench",),
+    "devices": (
+        "mmcl_jax/methods",
+        "mmcl_jax/parallel",
+        "mmcl_jax/training",
+        "tests/contract.py",
+        "tests/runs_test.py",
+        "tests/sharding_test.py",
+    ),
+    "encoders": ("mmcl_jax/models", "tests/families_test.py"),
     # of a run of one process or several
     "interruption": (
         "mmcl_jax/main.py",

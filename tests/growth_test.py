@@ -34,6 +34,7 @@ def test_growth_counts_bytes_and_programs(tmp_path: pathlib.Path):
     assert {"prepare", "end_task", "predict", "task"} <= set(found["along"])
 
 
+@pytest.mark.full("benches")
 def test_feed_measures_every_modality(tmp_path: pathlib.Path):
     feed.write_files(tmp_path / "files", samples=1)
     there = {path.parts[-5] for path in (tmp_path / "files").glob("*/*/*/*/*")}

@@ -72,7 +72,15 @@ def whole(encoder_folder, tmp_path_factory) -> dict[str, Any]:
 
 
 @pytest.mark.xdist_group("preemption")
-@pytest.mark.parametrize("looks", [0, 1, 2, 11, 25])
+@pytest.mark.parametrize(
+    "looks",
+    [
+        0,
+        2,
+        25,
+        *(pytest.param(n, marks=pytest.mark.full("interruption")) for n in (1, 11)),
+    ],
+)
 def test_leaving_at_any_look_loses_nothing(
     looks: int, whole, encoder_folder, tmp_path: pathlib.Path
 ) -> None:

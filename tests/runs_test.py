@@ -83,7 +83,7 @@ def test_processes_report_what_one_reports(
     assert len(told) == len(alone)
 
 
-@pytest.mark.slow
+@pytest.mark.full("devices")
 def test_a_state_of_eight_devices_is_gone_on_with_by_fewer(
     whole_run: helpers.Finished, tmp_path: pathlib.Path
 ) -> None:

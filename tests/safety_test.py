@@ -29,12 +29,14 @@ sys.addaudithook(forbid)
 """
 
 
-def _flags(encoder: pathlib.Path, *more: str) -> tuple[str, ...]:
+def _flags(
+    encoder: pathlib.Path, *more: str, modalities: str = "image,text"
+) -> tuple[str, ...]:
     return (
         f"--config={helpers.REPOSITORY / 'configs/demo.py'}:smoke",
         f"--config.encoder.path={encoder}",
-        "--config.stream.modalities=image,text",
-        "--config.stream.tasks=2",
+        f"--config.stream.modalities={modalities}",
+        f"--config.stream.tasks={len(modalities.split(','))}",
         "--config.train.batch_size=4",
         "--config.checkpoint.every_steps=4",
         *more,
@@ -114,16 +116,16 @@ def test_data_threads_and_workers_change_nothing(encoder_folder, tmp_path):
         "threads": ("--config.data.threads=4",),
         "workers": ("--config.data.worker_processes=2",),
     }
-    flags = _flags(encoder_folder)
+    # workers start again in every epoch and for every test part
+    flags = _flags(encoder_folder, "--config.train.epochs=1", modalities="image")
     left = tmp_path / "one"
     assert helpers.run(*flags, "--config.data.threads=1", workdir=left).code == 0
     for name, more in several.items():
         right = tmp_path / name
         done = helpers.run(*flags, *more, workdir=right)
         assert done.code == 0, done.errors
-        for stage in range(2):
-            for what in (helpers.snapshot, helpers.predictions):
-                one, other = what(left, stage), what(right, stage)
-                assert one.keys() == other.keys()
-                for key, value in one.items():
-                    assert value.tobytes() == other[key].tobytes(), (name, stage, key)
+        for what in (helpers.snapshot, helpers.predictions):
+            one, other = what(left, 0), what(right, 0)
+            assert one.keys() == other.keys()
+            for key, value in one.items():
+                assert value.tobytes() == other[key].tobytes(), (name, key)

@@ -21,7 +21,7 @@ CASES = {"comm": 3e-5, "ranpac": 1e-5, "er": 1e-5}
 
 
 def of_every_mesh() -> list:
-    """Methods, layouts and shapes of the mesh; all but two are slow to try."""
+    """Methods, layouts and shapes of the mesh; all but two take minutes together."""
     layouts = ("replicated", "sharded")
     chosen = [("comm", layout, shape) for layout in layouts for shape in MESHES]
     for case in ("ranpac", "er"):
@@ -33,7 +33,7 @@ def of_every_mesh() -> list:
             case,
             layout,
             *shape,
-            marks=[] if (case, layout, shape) in quick else pytest.mark.slow,
+            marks=[] if (case, layout, shape) in quick else pytest.mark.full("devices"),
         )
         for case, layout, shape in chosen
     ]

@@ -23,6 +23,7 @@ from mmcl_jax.models import adapters
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.models.specs import EncoderSpec
 from mmcl_jax.types import Batch, Classes, Context, Key, Phase
 from tests import by_hand
 
@@ -45,6 +46,12 @@ def _jit(function, phase: Phase = "train"):
     return lambda params, context, *rest: compiled(
         params, context._replace(phase=None), *rest
     )
+
+
+@functools.cache
+def _embed(spec: EncoderSpec):
+    """Compiles the frozen encoder, once."""
+    return jax.jit(functools.partial(encoders.embed, spec), static_argnums=1)
 
 
 class Stream:
@@ -97,7 +104,7 @@ class Stream:
         inputs = jax.tree.map(draw, self.model.input_shapes[index])
         return Batch(
             inputs=inputs,
-            query=self.model.embed(self.frozen, MODALITIES[index], inputs, None),
+            query=_embed(self.model.spec)(self.frozen, MODALITIES[index], inputs),
             label=jnp.asarray(np.resize([2 * stage, 2 * stage + 1], rows), jnp.int32),
             weight=jnp.ones(rows),
             id=jnp.arange(rows, dtype=jnp.int32) + rows * (stage + 100 * seed),
