@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import io
 import os
 import pathlib
 
@@ -11,14 +12,16 @@ import pytest
 from rich.console import Console
 
 from mmcl_jax import config
+from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import FileReference, TextReference, TokenizerSpec
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader
 from mmcl_jax.streams.base import Record
 from mmcl_jax.training import build, feature_cache
 from mmcl_jax.training.batches import Feed
+from tests import helpers
 
-TASKS, NAME = range(3), "ab" + 62 * "0"
+TASKS = range(3)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,7 @@ def test_without_the_cache_nothing_is_read_or_written(
 ) -> None:
     first = _embedded(run)
     for path in _files(folder):
-        feature_cache.write(folder, path.stem, np.zeros((6, 16), np.float32))
+        path.write_bytes(b"other features")
     data = dataclasses.replace(run.config.data, feature_cache=False)
     without = run._replace(config=dataclasses.replace(run.config, data=data))
     before = {path: path.stat().st_mtime_ns for path in _files(folder)}
@@ -113,20 +116,92 @@ def test_a_damaged_file_is_computed_again(
     assert {path: path.read_bytes() for path in _files(folder)} == good
 
 
-def test_another_shape_is_not_taken(tmp_path: pathlib.Path) -> None:
-    stored = np.arange(6, dtype=np.float32).reshape(2, 3)
-    feature_cache.write(tmp_path, NAME, stored)
-    np.testing.assert_array_equal(feature_cache.read(tmp_path, NAME, (2, 3)), stored)
-    assert feature_cache.read(tmp_path, NAME, (3, 2)) is None
-    assert feature_cache.read(tmp_path, "cd" + NAME[2:], (2, 3)) is None
+def _entry(shape: tuple[int, int], version: str = "text-1") -> feature_cache.Entry:
+    return feature_cache.Entry("producer", "text", version, "samples", shape)
+
+
+def test_what_is_stored_is_what_was_asked_for(tmp_path: pathlib.Path) -> None:
+    stored, entry = np.arange(6, dtype=np.float32).reshape(2, 3), _entry((2, 3))
+    feature_cache.write(tmp_path, entry, stored)
+    np.testing.assert_array_equal(feature_cache.read(tmp_path, entry), stored)
+    assert feature_cache.read(tmp_path, _entry((3, 2))) is None
+    assert feature_cache.read(tmp_path, _entry((2, 3), "text-2")) is None
+
+
+def test_a_renamed_file_is_noticed(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = _entry((2, 3)), _entry((2, 3), "text-2")
+    for entry, value in ((one, 1), (other, 2)):
+        feature_cache.write(tmp_path, entry, np.full((2, 3), value, np.float32))
+    path, target = (tmp_path / e.name[:2] / f"{e.name}.npy" for e in (one, other))
+    os.replace(path, target)
+    assert feature_cache.read(tmp_path, other) is None
+    assert f"{target}: damaged or of other samples" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_believed(
+    value: float, tmp_path: pathlib.Path
+) -> None:
+    feature_cache.write(tmp_path, _entry((2, 3)), np.full((2, 3), value, np.float32))
+    assert feature_cache.read(tmp_path, _entry((2, 3))) is None
+
+
+def test_what_is_no_array_under_a_right_checksum_is_not_believed(
+    tmp_path: pathlib.Path,
+) -> None:
+    entry = _entry((2, 3))
+    feature_cache.write(tmp_path, entry, np.zeros((2, 3), np.float32))
+    (path,) = _files(tmp_path)
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        huge, {"descr": "<f4", "fortran_order": False, "shape": (2**40, 2**10)}
+    )
+    for array in (b"", b"nothing", huge.getvalue()):
+        path.write_bytes(entry.sealed(array))
+        assert feature_cache.read(tmp_path, entry) is None
+
+
+def test_a_file_that_is_replaced_while_a_run_is_paused_is_an_error(
+    tmp_path: pathlib.Path, run: build.Run, folder: pathlib.Path
+) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, "image"))
+    record = Record(FileReference(str(path), "cat.png"), 0, 0)
+    decoder = loader.Decoder(run.encoder.inputs, 2**20)
+    first = decoder(record, "image")
+    os.utime(path)  # the same content
+    assert decoder(record, "image") is first
+    helpers.write_picture(path, 1)
+    for each in (decoder, loader.Decoder(run.encoder.inputs, 0)):
+        if each is decoder:
+            with pytest.raises(DataError, match="cat.png: its content has changed"):
+                each(record, "image")
+        else:  # which has not read it before
+            assert not np.array_equal(each(record, "image")["pixels"], first["pixels"])
+
+
+def test_features_of_replaced_files_are_not_stored(
+    run: build.Run, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, looks = feature_cache.entry, []
+
+    def changing(*args: object) -> feature_cache.Entry:
+        looks.append(args)
+        return entry(*args)._replace(samples=str(len(looks)))
+
+    monkeypatch.setattr(feature_cache, "entry", changing)
+    _embedded(run)
+    assert looks and not _files(folder)
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path: pathlib.Path) -> None:
     values = [np.full((300, 40), i, np.float32) for i in range(8)]
+    entry = _entry((300, 40))
 
     def write_and_read(value: np.ndarray) -> float:
-        feature_cache.write(tmp_path, NAME, value)
-        found = feature_cache.read(tmp_path, NAME, value.shape)
+        feature_cache.write(tmp_path, entry, value)
+        found = feature_cache.read(tmp_path, entry)
         assert found is not None
         assert np.ptp(found) == 0
         return found[0, 0]
@@ -135,7 +210,7 @@ def test_writers_of_one_file_do_not_meet(tmp_path: pathlib.Path) -> None:
         found = list(pool.map(write_and_read, values * 4))
     assert set(found) <= set(range(8))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [
-        f"{NAME}.npy"
+        f"{entry.name}.npy"
     ]
 
 
@@ -148,12 +223,13 @@ def test_a_write_that_fails_is_a_warning_and_leaves_nothing(
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    feature_cache.write(tmp_path, NAME, np.zeros((2, 3), np.float32))
+    feature_cache.write(tmp_path, _entry((2, 3)), np.zeros((2, 3), np.float32))
     assert "disk full" in caplog.text
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     (tmp_path / "file").write_text("")
-    feature_cache.write(tmp_path / "file", NAME, np.zeros((2, 3), np.float32))
-    assert feature_cache.read(tmp_path / "file", NAME, (2, 3)) is None
+    entry = _entry((2, 3))
+    feature_cache.write(tmp_path / "file", entry, np.zeros((2, 3), np.float32))
+    assert feature_cache.read(tmp_path / "file", entry) is None
 
 
 # what a name depends on
@@ -189,7 +265,7 @@ def test_names_do_not_depend_on_where_the_encoder_lies(
 
 def _key(*sentences: str, modality: str = "text", version: str = "text-1") -> str:
     rows = [Record(TextReference(s, "t", i), 0, i) for i, s in enumerate(sentences)]
-    return feature_cache.key("producer", modality, version, rows)
+    return feature_cache.entry("producer", modality, version, rows, 16).name
 
 
 def test_names_change_with_the_samples() -> None:

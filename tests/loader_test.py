@@ -39,6 +39,9 @@ class Grey:
     def describe(self) -> str:
         return f"grey/{self.level}.png"
 
+    def identity(self) -> str:
+        return str(self.level)
+
 
 class Counting(Decoder):
     """A decoder that knows how often it was called for which record."""

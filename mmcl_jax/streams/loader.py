@@ -47,7 +47,9 @@ class Decoder:
     """Decodes and preprocesses records, and keeps inputs as far as there is room.
 
     Inputs are kept by record id, so a decoder serves one stream. It may be called from
-    several threads; a pickled copy starts with an empty memo.
+    several threads; a pickled copy starts with an empty memo. A sample whose content
+    is another one than when it was first decoded is an error: what was computed from
+    the one would be taken for that of the other.
 
     Attributes:
         spec: Input of the encoder.
@@ -59,6 +61,7 @@ class Decoder:
         self.spec = spec
         self.memory_bytes = memory_bytes
         self._memo: OrderedDict[int, tuple[Reference, Inputs]] = OrderedDict()
+        self._contents: dict[int, tuple[Reference, str]] = {}
         self._used = 0
         self._misses = 0
         self._lock = threading.Lock()
@@ -86,13 +89,16 @@ class Decoder:
             The result of `Modality.preprocess`.
 
         Raises:
-            DataError: The record cannot be decoded; the message names it.
+            DataError: The record cannot be decoded, or has changed since it was first
+                decoded; the message names it.
         """
         with self._lock:
             reference, inputs = self._memo.get(record.id, (None, {}))
-            if reference == record.reference:  # else the id is that of another stream
+            if known := reference == record.reference:  # else it is of another stream
                 self._memo.move_to_end(record.id)
-                return inputs
+        if known:
+            self._check_content(record)
+            return inputs
         return self._decode(record, modality)[1]
 
     def examine(self, record: Record, modality: str) -> Examined:
@@ -108,7 +114,9 @@ class Decoder:
         kind = MODALITIES[modality]
         source = record.reference.describe()
         try:
+            self._check_content(record)
             media = record.reference.load(kind, self.spec)
+            self._check_content(record)  # it may have been replaced while it was read
             inputs = kind.preprocess(media, self.spec)
         except DataError as error:
             if source in str(error):
@@ -121,6 +129,19 @@ class Decoder:
             raise
         self._remember(record, inputs)
         return media, inputs
+
+    def _check_content(self, record: Record) -> None:
+        content = record.reference.identity()
+        first = (record.reference, content)
+        with self._lock:
+            reference, known = self._contents.setdefault(record.id, first)
+            if reference != record.reference:  # the id is that of another stream
+                self._contents[record.id] = first
+            elif known != content:
+                raise DataError(
+                    f"{record.reference.describe()}: its content has changed since "
+                    "this run first read it; restore it, or start again with new data"
+                )
 
     def _remember(self, record: Record, inputs: Inputs) -> None:
         size = _size(inputs)

@@ -94,13 +94,10 @@ class Feed:
     def _embed_part(
         self, modality: str, rows: Sequence[Record], between: Callable[[], None]
     ) -> np.ndarray:
-        run = self._run
-        cached, name = run.config.data.feature_cache, ""
-        if cached:
-            version = MODALITIES[modality].version(run.encoder.inputs)
-            name = feature_cache.key(self._producer, modality, version, rows)
-            shape = (len(rows), run.encoder.spec.embedding)
-            stored = feature_cache.read(self._folder, name, shape)
+        run, wanted = self._run, None
+        if run.config.data.feature_cache:
+            wanted = self._entry(modality, rows)
+            stored = feature_cache.read(self._folder, wanted)
             # embedding is a collective computation: if one process lacks the file, all
             # of them have to take part
             if distributed.everywhere(stored is not None) and stored is not None:
@@ -116,9 +113,17 @@ class Feed:
             between()
         # the last batch is padded to its full size
         embedded = np.concatenate(parts)[: len(rows)]
-        if cached:
-            feature_cache.write(self._folder, name, embedded)
+        # a file that was replaced meanwhile may have been decoded before or after
+        if wanted and wanted == self._entry(modality, rows):
+            feature_cache.write(self._folder, wanted, embedded)
         return embedded
+
+    def _entry(self, modality: str, rows: Sequence[Record]) -> feature_cache.Entry:
+        encoder = self._run.encoder
+        version = MODALITIES[modality].version(encoder.inputs)
+        return feature_cache.entry(
+            self._producer, modality, version, rows, encoder.spec.embedding
+        )
 
     def queries(self, rows: Sequence[Record]) -> np.ndarray:
         """Returns cached unit features `[n d]`."""
