@@ -18,6 +18,7 @@ from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import SAMPLES, compare_snapshots
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ComparisonError
+from mmcl_jax.plain_text import printable
 
 _WORKDIRS = flags.DEFINE_multi_string(
     "workdirs",
@@ -135,7 +136,7 @@ def _runs_table(found: dict[str, Any]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     cells = found["spaces"][SPACE][ROUTE]
     for row in cells["tasks"]:
-        table.add_row(Text(row["name"]), *_runs_cells(row))
+        table.add_row(Text(printable(row["name"])), *_runs_cells(row))
     table.add_section()
     table.add_row("all", *_runs_cells(cells["all"]))
     return table
@@ -192,7 +193,7 @@ def _show_snapshots(found: dict[str, Any], console: Console) -> None:
     for kind in kinds:
         table.add_column(kind, justify="right")
     for row in found["counts"][SPACE][ROUTE]:
-        table.add_row(Text(row["name"]), *(str(row[kind]) for kind in kinds))
+        table.add_row(Text(printable(row["name"])), *(str(row[kind]) for kind in kinds))
     console.print(table)
     for kind in ("forgotten", "recovered"):
         for row in found[kind][:_SHOWN]:
@@ -201,11 +202,13 @@ def _show_snapshots(found: dict[str, Any], console: Console) -> None:
                 for at in ("before", "after")
             )
             line = f"{kind}: {row['sample'] or row['id']}: {row['class']}, taken for "
-            console.print(Text(f"{line}{before}, then for {after}"), soft_wrap=True)
+            console.print(
+                Text(printable(f"{line}{before}, then for {after}")), soft_wrap=True
+            )
         if (more := len(found[kind]) - _SHOWN) > 0:
             console.print(f"and {more} more {kind}")
     for note in found["notes"]:
-        console.print(Text(note), soft_wrap=True)
+        console.print(Text(printable(note)), soft_wrap=True)
 
 
 def _drift_table(arrays: dict[str, Any], title: str, kinds: tuple[str, ...]) -> Table:
@@ -215,7 +218,7 @@ def _drift_table(arrays: dict[str, Any], title: str, kinds: tuple[str, ...]) -> 
     for name in ("norm", "change", "relative", "cosine"):
         table.add_column(name, justify="right")
     for path, entry in arrays.items():
-        table.add_row(Text(path), "", *_drift_cells(entry))
+        table.add_row(Text(printable(path)), "", *_drift_cells(entry))
         for kind in kinds:
             parts = entry.get(kind, {})
             for name, part in parts.items() if len(parts) > 1 else ():

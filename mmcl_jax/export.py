@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.parallel import host_memory
+from mmcl_jax.plain_text import printable
 from mmcl_jax.serving import from_workdir, standalone
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
         folder = pathlib.Path(_OUT.value)
         classifier = from_workdir.load(_WORKDIR.value, _SNAPSHOT.value)
         for note in classifier.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {printable(note)}", file=sys.stderr)
         modality = _MODALITY.value or classifier.modalities[0]
         standalone.write(classifier, folder, modality)
     except (ValueError, OSError) as error:  # includes errors of config, data, workdir

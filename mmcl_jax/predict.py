@@ -14,10 +14,10 @@ from absl import app, flags, logging
 from rich.console import Console
 
 from mmcl_jax.cli import command_line
-from mmcl_jax.cli.command_line import printable
 from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.parallel import compilation_cache, host_memory
+from mmcl_jax.plain_text import printable
 from mmcl_jax.serving import from_workdir
 from mmcl_jax.serving.classifier import Labelled, Sample
 from mmcl_jax.workdir.progress import Bar

@@ -20,6 +20,7 @@ from mmcl_jax.errors import ConfigError, DataError, Faults
 from mmcl_jax.files import write_text
 from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.models import pretrained
+from mmcl_jax.plain_text import printable
 from mmcl_jax.report import media, page, theme
 from mmcl_jax.report.blocks import (
     Card,
@@ -75,7 +76,7 @@ def main(argv: list[str]) -> None:
     if _JSON.value:
         print(json.dumps(to_json(stream, findings)))
     else:
-        print("\n".join(map(command_line.printable, _lines(stream, findings))))
+        print("\n".join(map(printable, _lines(stream, findings))))
     sys.exit(command_line.USAGE_ERROR if findings.wrong else 0)
 
 

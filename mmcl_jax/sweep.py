@@ -19,6 +19,7 @@ from rich.console import Console
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
+from mmcl_jax.plain_text import printable
 from mmcl_jax.sweeps import aggregate, jobset, local, runs, slurm
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
@@ -145,7 +146,9 @@ def left(ended: list, sweep: runs.Sweep, out: pathlib.Path, console: Console) ->
     for each in sweep.runs:
         if each.name not in names:
             last = runs.last_line(out / "runs" / each.name) or "no output yet"
-            console.print(f"{each.name}: {last}", markup=False, highlight=False)
+            console.print(
+                printable(f"{each.name}: {last}"), markup=False, highlight=False
+            )
 
 
 def main(argv: list[str]) -> None:
@@ -175,7 +178,7 @@ def main(argv: list[str]) -> None:
     if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):
         aggregate.write_choice(aggregate.choose(ended), pathlib.Path(_CHOOSE.value))
     for run_name, failure in failures.items():
-        print(f"failed: {run_name}: {failure}", file=sys.stderr)
+        print(printable(f"failed: {run_name}: {failure}"), file=sys.stderr)
     if failures:
         sys.exit(FAILED)
 

@@ -18,6 +18,7 @@ from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.parallel import compilation_cache
+from mmcl_jax.plain_text import printable
 from mmcl_jax.training import build
 from mmcl_jax.training.evaluator import frozen_accuracy
 from mmcl_jax.workdir.results import plain
@@ -37,7 +38,7 @@ def _table(found: dict[str, Any]) -> Table:
     for row in found["tasks"]:
         # The name of a folder must not be read as markup.
         table.add_row(
-            Text(row["name"]),
+            Text(printable(row["name"])),
             row["modality"],
             str(row["classes"]),
             str(row["samples"]),
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(found, allow_nan=False))
         return
     for line in found["encoder"]:
-        console.print(Text(line))
+        console.print(Text(printable(line)))
     Console().print(_table(found))
 
 

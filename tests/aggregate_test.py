@@ -162,7 +162,7 @@ def test_every_row_of_a_table_has_as_many_cells() -> None:
 
 
 def test_csv_has_the_same_numbers() -> None:
-    rows = list(csv.DictReader(io.StringIO(aggregate.to_csv(REPORT))))
+    rows = list(csv.DictReader(io.StringIO(aggregate.csv_of(REPORT))))
     assert {row["table"] for row in rows} == {
         "summaries",
         "differences",

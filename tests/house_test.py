@@ -16,7 +16,7 @@ DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 # from the ground up: a room may import from those before it, and from none after it
 FLOORS = (
     ("errors", "types", "version"),
-    ("files", "fields"),
+    ("files", "fields", "plain_text"),
     ("ops", "parallel", "modalities"),
     ("plugins", "models"),
     ("streams", "methods"),

@@ -5,12 +5,13 @@ import re
 import sys
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags, tuple_parser
 
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import CONFIGS, raised_in, shipped
+from mmcl_jax.plain_text import printable
 from mmcl_jax.streams.registry import SOURCES
 
 USAGE_ERROR = 2
@@ -55,6 +56,7 @@ def _between_commas(text: str) -> list[str]:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags at any position; returns the program and its other arguments."""
+    _log_plain_text()
     flags.FLAGS.set_gnu_getopt()
     try:
         return flags.FLAGS(argv)
@@ -68,6 +70,7 @@ def parse_with_config(argv: list[str]) -> list[str]:
     `configs/demo.py` also means that config if there is no such file, so that the
     commands of the documentation work in any folder.
     """
+    _log_plain_text()
     argv, path = list(argv), ""
     for i, flag in enumerate(argv):
         name, equals, value = flag.partition("=")
@@ -87,6 +90,16 @@ def parse_with_config(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except Exception as error:  # a config file may raise anything
         sys.exit(complain(ConfigError(_of_config(error, argv, path))))
+
+
+def _log_plain_text() -> None:
+    """Escapes what is logged: names of files must not control a terminal."""
+
+    def escape(record: logging.logging.LogRecord) -> bool:
+        record.msg, record.args = printable(record.getMessage()), ()
+        return True
+
+    logging.get_absl_handler().addFilter(escape)
 
 
 def refuse_arguments(argv: list[str]) -> None:
@@ -147,17 +160,3 @@ def complain(error: Exception) -> int:
     lines = (printable(line) for line in str(error).strip().splitlines())
     print("error:", "\n".join(lines) or repr(error), file=sys.stderr)
     return USAGE_ERROR
-
-
-def printable(text: str) -> str:
-    r"""Returns text that is harmless in a terminal: control characters are escaped.
-
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    return "".join(
-        c
-        if c.isprintable()
-        else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in text
-    )

@@ -1,10 +1,7 @@
 """The data of figures, apart from how they are drawn: plain values, and their CSV."""
 
-import csv
-import io
 import math
 import unicodedata
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from mmcl_jax.report.theme import Mark, level
@@ -294,16 +291,3 @@ class Bars(NamedTuple):
 
 
 Chart = Bars | Forest | Lines | Matrix | Points | Timeline
-
-
-def to_csv(rows: Iterable[Iterable[Any]]) -> str:
-    """Returns rows as CSV; NaN and None are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow(["" if _missing(value) else value for value in row])
-    return text.getvalue()
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

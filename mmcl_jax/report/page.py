@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jinja2
 
 from mmcl_jax.files import write_text
+from mmcl_jax.plain_text import to_csv
 from mmcl_jax.report import (
     accuracy,
     changes,
@@ -22,7 +23,7 @@ from mmcl_jax.report import (
     theme,
 )
 from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
-from mmcl_jax.report.charts import Chart, Matrix, Timeline, shown, to_csv
+from mmcl_jax.report.charts import Chart, Matrix, Timeline, shown
 from mmcl_jax.report.run_data import RunData, group
 from mmcl_jax.report.tables import Table
 from mmcl_jax.workdir.layout import REPORT

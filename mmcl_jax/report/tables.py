@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mmcl_jax.analysis.statistics import Summary
-from mmcl_jax.report.charts import to_csv
+from mmcl_jax.plain_text import to_csv
 
 NONE = "–"
 # Escaped by hand: no dependency of the project writes LaTeX, and libraries do not know

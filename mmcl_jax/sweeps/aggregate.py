@@ -1,7 +1,5 @@
 """From the results of many runs to tables: Markdown, CSV and JSON."""
 
-import csv
-import io
 import json
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -12,6 +10,7 @@ import numpy as np
 from mmcl_jax.analysis import statistics
 from mmcl_jax.analysis.measures import COSTS, METRICS, SPACE, cost, measured
 from mmcl_jax.files import read_json, write_text
+from mmcl_jax.plain_text import to_csv
 from mmcl_jax.sweeps.runs import SweepRun
 from mmcl_jax.workdir.results import plain
 
@@ -208,22 +207,22 @@ def write_choice(choice: dict[str, Any], path: pathlib.Path) -> None:
 def write(report: dict[str, Any], folder: pathlib.Path) -> None:
     """Writes `summary.json`, `summary.csv` and `summary.md`."""
     write_text(folder / "summary.json", json.dumps(report, indent=1) + "\n")
-    write_text(folder / "summary.csv", to_csv(report))
+    write_text(folder / "summary.csv", csv_of(report))
     write_text(folder / "summary.md", to_markdown(report))
 
 
-def to_csv(report: dict[str, Any]) -> str:
+def csv_of(report: dict[str, Any]) -> str:
     """Returns one line per number; values of single runs are separated by spaces."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     numbers = ("mean", "deviation", "low", "high")
-    writer.writerow(["table", "stream", "variant", "metric", "n", *numbers, "values"])
+    rows: list[list[Any]] = [
+        ["table", "stream", "variant", "metric", "n", *numbers, "values"]
+    ]
     for table in ("summaries", "differences"):
         for stream, variants in report[table].items():
             for variant, found in variants.items():
                 for key, entry in found.items():
                     values = entry["values"]
-                    writer.writerow(
+                    rows.append(
                         [table, stream, variant, key, len(values)]
                         + [entry[name] for name in numbers]
                         + [" ".join("" if v is None else f"{v:.6g}" for v in values)]
@@ -231,11 +230,11 @@ def to_csv(report: dict[str, Any]) -> str:
     for key, streams in report["ranks"].items():
         for stream, entry in streams.items():
             for variant, rank in entry["mean"].items():
-                writer.writerow(["ranks", stream, variant, key, entry["runs"], rank])
+                rows.append(["ranks", stream, variant, key, entry["runs"], rank])
     for variant, found in report["cost"].items():
         for name, value in found.items():
-            writer.writerow(["cost", ALL_STREAMS, variant, name, "", value])
-    return text.getvalue()
+            rows.append(["cost", ALL_STREAMS, variant, name, "", value])
+    return to_csv(rows)
 
 
 def to_markdown(report: dict[str, Any], level: int = 1) -> str:

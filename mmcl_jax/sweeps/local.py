@@ -9,6 +9,7 @@ import time
 
 from rich.console import Console
 
+from mmcl_jax.plain_text import printable
 from mmcl_jax.sweeps import runs
 from mmcl_jax.training.preemption import RUN_AGAIN
 from mmcl_jax.workdir import layout
@@ -69,4 +70,6 @@ class Pool:
                 process.terminate()
 
     def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            printable(line), markup=False, highlight=False, soft_wrap=True
+        )

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from mmcl_jax.config import Config
 from mmcl_jax.files import write_text
+from mmcl_jax.plain_text import printable
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.progress import Bar
 from mmcl_jax.workdir.tensorboard import TensorBoard
@@ -116,7 +117,11 @@ class Writer:
             self._guarded(name, functools.partial(told.scalars, step, values))
 
     def say(self, message: str) -> None:
-        """Writes one line to the console and to `log.txt`."""
+        """Writes one line to the console and to `log.txt`.
+
+        Names from data in it can neither control a terminal nor forge another line.
+        """
+        message = printable(message)
         self.console.print(message, markup=False, highlight=False, soft_wrap=True)
         logger.info(message)
 
@@ -215,7 +220,8 @@ def results_table(results: dict[str, Any]) -> Table:
             matrix = results["accuracy"][space][route]
             cells.append(_percent(matrix[j if which == "diagonal" else -1][j]))
         # `Text`, since brackets in the name of a folder are not markup
-        name, count = Text(task["name"]), str(len(task["classes"]))
+        name = Text(printable(task["name"]))
+        count = str(len(task["classes"]))
         table.add_row(name, task["modality"], count, *cells)
     table.add_section()
     for name in SHORT_NAMES:

@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from mmcl_jax.plain_text import printable
+
 # time between two plain lines
 _PLAIN_SECONDS = 60.0
 
@@ -122,7 +124,7 @@ class Bar:
 
     def describe(self, description: str) -> None:
         """Sets the description."""
-        self._bars.update(self._id, description=description)
+        self._bars.update(self._id, description=printable(description))
 
     def reach(self, samples: float, total: float | None = None) -> None:
         """Sets how many samples are done, and the total if that was not known."""

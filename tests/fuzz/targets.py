@@ -242,7 +242,7 @@ def _read_results(folder: pathlib.Path, name: str) -> None:
         for path in folder.glob("*.json"):
             shutil.copy(path, place / each.name)
     report = aggregate.aggregate(runs.finished([run, other], place), "comm")
-    aggregate.to_csv(report)
+    aggregate.csv_of(report)
     aggregate.to_markdown(report)
     json.dumps(report, allow_nan=False)
 
