@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import av
+import av.error
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from mmcl_jax.errors import DataError
@@ -37,9 +39,15 @@ def open_streams(path: str, form: str) -> InputContainer:
 
 def pictures_in(container: InputContainer) -> VideoStream | None:
     """Returns the first stream of moving pictures; covers of sounds are none."""
-    cover = av.stream.Disposition.attached_pic
-    streams = (s for s in container.streams.video if not s.disposition & cover)
-    return next(streams, None)
+    return next((s for s in container.streams.video if not _is_cover(s)), None)
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    if stream.disposition & Disposition.attached_pic:
+        return True
+    # some writers store a cover as a clip of a single picture
+    is_still = stream.frames == 1 and stream.codec_context.name in ("mjpeg", "png")
+    return is_still and bool(stream.container.streams.audio)
 
 
 def holds_pictures(path: str, form: str) -> bool:
@@ -158,7 +166,7 @@ def _colours(flags: int) -> int:
 
 
 def _behind(data: mmap.mmap, place: int) -> int:
-    """Returns the place behind a row of blocks, each of which begins with its length."""
+    """Returns the place behind a row of blocks that begin with their length each."""
     while length := data[place]:
         place += 1 + length
     return place + 1

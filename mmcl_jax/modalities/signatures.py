@@ -61,7 +61,11 @@ _TABLE: tuple[tuple[int, bytes, Signature], ...] = (
     (0, b"II+\0", Signature("tiff", "a TIFF picture", "image")),
     (0, b"MM\0+", Signature("tiff", "a TIFF picture", "image")),
     (0, b"8BPS", Signature("psd", f"a Photoshop document{_CONVERT}")),
-    (0, b"\0\0\0\x0cjP  \r\n\x87\n", Signature("jp2", f"a JPEG 2000 picture{_CONVERT}")),
+    (
+        0,
+        b"\0\0\0\x0cjP  \r\n\x87\n",
+        Signature("jp2", f"a JPEG 2000 picture{_CONVERT}"),
+    ),
     (0, b"\xff\x4f\xff\x51", Signature("jp2", f"a JPEG 2000 picture{_CONVERT}")),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", Signature("jxl", f"a JPEG XL picture{_CONVERT}")),
     (0, b"\xff\x0a", Signature("jxl", f"a JPEG XL picture{_CONVERT}")),
@@ -165,10 +169,10 @@ _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 
 
 
 def describe(head: bytes) -> str | None:
-    """Returns what a file is that begins with these bytes; None if that is not known.
+    """Returns what a file is that begins with these bytes; None: it is not known.
 
-    >>> describe(b"PK\\3\\4")
-    'a ZIP archive; unpack it'
+    >>> describe(b"%PDF-1.7")
+    'a PDF document'
     """
     found = identify(head)
     return found.phrase if found else None

@@ -7,17 +7,18 @@ import numpy as np
 
 from mmcl_jax.errors import DataError, check_bytes, reading
 from mmcl_jax.modalities.base import Inputs, InputSpec, Modality, Shapes, Style
+from mmcl_jax.modalities.signatures import found_in, head_of, identify
 from mmcl_jax.modalities.tokenization import EXPECTED as EXPECTED_TOKENIZER
 from mmcl_jax.modalities.tokenization import clean, load_tokenizer
-
-from mmcl_jax.modalities.signatures import found_in, head_of, identify
 
 EXPECTED = "a text file in UTF-8"
 _MAX_BYTES = 2**20
 # formats of text that may be a sample as well
 _WRITTEN = ("json", "xml", "svg", "m3u")
 # UTF-8 that was read as Latin-1 or Windows-1252 and stored again
-_MOJIBAKE = re.compile("[\xc2\xc3][\x80-\xbf]|\xe2\u20ac|\xc3[\u0192\u201a\u00a0-\u00bf]")
+_MOJIBAKE = re.compile(
+    "[\xc2\xc3][\x80-\xbf]|\xe2\u20ac|\xc3[\u0192\u201a\u00a0-\u00bf]"
+)
 
 
 def decode(path: str, spec: InputSpec) -> str:
