@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 _PANIC = "PanicException"
 _LISTED = 10  # faults in one message
 # how Python shows an object that has no text of its own
-_OBJECT = re.compile(r"<[\w. ]+ at 0x[0-9a-fA-F]+>")
+_OBJECT = re.compile(r" ?<[\w. ]+ at 0x[0-9a-fA-F]+>")
 
 
 class ConfigError(ValueError):
@@ -121,7 +121,7 @@ def reading(
         # Ctrl-C and exits pass through
         if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
             raise
-        cause = _OBJECT.sub("the file", f"{type(error).__name__}: {error}")
+        cause = _OBJECT.sub("", f"{type(error).__name__}: {error}")
         found = None
         with contextlib.suppress(OSError):
             found = describe(path) if describe else None

@@ -6,6 +6,8 @@ The rate is in hertz.
 import io
 import os
 import pathlib
+import re
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,7 +26,7 @@ from mmcl_jax.modalities.base import (
     still_shapes,
 )
 from mmcl_jax.modalities.filters import log_mel, resample
-from mmcl_jax.modalities.signatures import found_in, head_of, require
+from mmcl_jax.modalities.signatures import found_in, head_of, mp3_seconds, require
 
 EXPECTED = (
     "a sound in WAV, OGG, FLAC, MP3, M4A, AAC or AIFF format, of samples in [-1, 1]"
@@ -45,6 +47,10 @@ _SLACK_SECONDS = 0.2
 # a tenth of the last bit of 16; share of samples at full scale above which it is odd
 _SILENCE = 3e-6
 _FULL_SCALE, _CLIPPED = 0.99, 0.01
+
+
+# in the first frame of an MP3, followed by flags and the number of frames
+_XING = re.compile(b"Xing|Info")
 
 
 class _Sound(NamedTuple):
@@ -107,8 +113,8 @@ def _read_by_ffmpeg(path: str, form: str, spec: InputSpec) -> tuple[np.ndarray, 
             )
         if not container.streams.audio:
             raise DataError(f"{path}: no sound in it; expected {EXPECTED}")
-        stated = (container.duration or 0) / containers.TIME_BASE
-        check_seconds(path, 0 if _is_guessed(path, form) else stated, spec)
+        stated = _stated_seconds(path, form, container.duration)
+        check_seconds(path, stated, spec)
         frames = containers.sound_in(container)
         first = next(frames, None)
         if first is None:
@@ -126,7 +132,7 @@ def _read_by_ffmpeg(path: str, form: str, spec: InputSpec) -> tuple[np.ndarray, 
 
         samples = _collect(path, _Sound(rate, channels, None, blocks()), spec)
     seconds = len(samples) / rate
-    if not _is_guessed(path, form) and seconds < 0.95 * stated - _SLACK_SECONDS:
+    if seconds < 0.95 * stated - _SLACK_SECONDS:
         raise DataError(
             f"{path}: {seconds:.1f} s where the header says {stated:.1f} s; the "
             "file is truncated or damaged"
@@ -134,10 +140,20 @@ def _read_by_ffmpeg(path: str, form: str, spec: InputSpec) -> tuple[np.ndarray, 
     return samples, rate
 
 
-def _is_guessed(path: str, form: str) -> bool:
-    """Returns whether FFmpeg guesses the length from the size of the file."""
-    start = head_of(path)[:4096]
-    return form == "aac" or form == "mp3" and not (b"Xing" in start or b"Info" in start)
+def _stated_seconds(path: str, form: str, duration: int | None) -> float:
+    """Returns how long a sound says it is; 0: it does not say.
+
+    FFmpeg guesses the length of MP3 and AAC from the size of the file.
+    """
+    if form not in ("mp3", "aac"):
+        return (duration or 0) / containers.TIME_BASE
+    head = head_of(path)
+    start = head[10:] if head[:3] == b"ID3" else head
+    tag = _XING.search(start, 0, 256)
+    if form == "aac" or tag is None or len(start) < tag.end() + 8:
+        return 0.0
+    has_frames, frames = struct.unpack_from(">II", start, tag.end())
+    return frames * mp3_seconds(start) if has_frames & 1 else 0.0
 
 
 def _collect(path: str, sound: _Sound, spec: InputSpec) -> np.ndarray:
@@ -150,7 +166,9 @@ def _collect(path: str, sound: _Sound, spec: InputSpec) -> np.ndarray:
         )
     _check_count(path, stated or 0, rate, spec)
     if stated == 0:
-        raise DataError(f"{path}: no samples in it; expected {EXPECTED}")
+        raise DataError(
+            f"{path}: no samples in it, unless it is truncated; expected {EXPECTED}"
+        )
     parts, count = [], 0
     for block in sound.blocks:
         count += len(block)
@@ -183,12 +201,16 @@ def _mended(path: str, form: str) -> str | io.BytesIO:
     Raises:
         DataError: The file is shorter than it says, which libsndfile does not report.
     """
-    if form not in ("wav", "aiff"):
+    if form not in ("wav", "rf64", "aiff"):
         return path
     with open(path, "rb") as file:
         head = file.read(2**16)
     actual = os.path.getsize(path)
-    stated = int.from_bytes(head[4:8], "little" if form == "wav" else "big")
+    if form == "rf64":
+        # its lengths have 64 bits, in a chunk of their own
+        stated = int.from_bytes(head[20:28], "little")
+    else:
+        stated = int.from_bytes(head[4:8], "little" if form == "wav" else "big")
     is_streamed = containers.is_streamed(stated)
     if not is_streamed and stated + 8 > actual + 1:
         raise _truncated(path, actual, stated + 8)

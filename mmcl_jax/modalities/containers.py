@@ -179,7 +179,22 @@ _CHECKS = {
 
 
 def sound_in(container: InputContainer) -> Iterator[av.AudioFrame]:
-    """Decodes the first stream of sound, as float32 in separate channels."""
+    """Decodes the first stream of sound, as float32 in separate channels.
+
+    What lies behind the last frame and is none, such as zeros, is skipped.
+    """
     resampler = av.AudioResampler(format="fltp")
-    for frame in container.decode(container.streams.audio[0]):
-        yield from resampler.resample(frame)
+    skipped = None
+    for packet in container.demux(container.streams.audio[0]):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:
+            # a frame of MP3 or AAC begins with ones
+            if bytes(packet)[:1] == b"\xff" or not packet.size:
+                raise
+            skipped = error
+            continue
+        for frame in frames:
+            if skipped:
+                raise skipped
+            yield from resampler.resample(frame)

@@ -35,6 +35,7 @@ class Signature(NamedTuple):
 _CONVERT = "; convert it to JPEG or PNG"
 _RAW = Signature("raw", f"a camera's raw photo{_CONVERT}")
 _HTML = Signature("html", "an HTML page (a failed download?); get the file itself")
+_PNM = Signature("pnm", "a PNM picture; convert it to PNG")
 _LFS = Signature("lfs", "a Git LFS pointer; run `git lfs pull`")
 _MP3 = Signature("mp3", "an MP3 sound", "audio")
 _ADTS = Signature("aac", "an AAC sound", "audio")
@@ -72,6 +73,7 @@ _TABLE: tuple[tuple[int, bytes, Signature], ...] = (
     (0, b"\x76\x2f\x31\x01", Signature("exr", "an EXR picture; convert it")),
     (0, b"#?RADIANCE", Signature("hdr", "a Radiance HDR picture; convert it")),
     (0, b"\0\0\1\0", Signature("ico", f"an icon{_CONVERT}")),
+    (0, b"qoif", Signature("qoi", f"a QOI picture{_CONVERT}")),
     (0, b"DDS ", Signature("dds", f"a DDS texture{_CONVERT}")),
     (0, b"\x93NUMPY", Signature("npy", "an NPY array", "depth")),
     (0, b"Pf\n", Signature("pfm", "a PFM map", "depth")),
@@ -155,6 +157,7 @@ _TEXTS: tuple[tuple[str, Signature], ...] = (
     (r"%PDF-", Signature("pdf", "a PDF document")),
     (r"%!PS", Signature("ps", "a PostScript document")),
     (r"\{\\rtf", Signature("rtf", "an RTF document; save it as plain text")),
+    (r"P[1-7]\s+(#[^\n]*\n)?(\d+\s+\d+\s|WIDTH )", _PNM),
     (r"#EXTM3U", Signature("m3u", "a playlist, which is not followed")),
     (
         r"\{\s*(\"[^\"]{0,200}\"\s*:|\})|\[\s*[\[{]",
@@ -208,7 +211,7 @@ def identify(head: bytes) -> Signature | None:
     if len(head) > 10 and head[8:10] == b'{"' and head[4:8] == bytes(4):
         return Signature("safetensors", "weights as safetensors")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return Signature("utf16", "text in UTF-16; save it as UTF-8")
+        return Signature("utf16", "text in UTF-16 or UTF-32; save it as UTF-8")
     return _by_frames(head)
 
 
@@ -255,6 +258,14 @@ def _by_frames(head: bytes) -> Signature | None:
         size = 72_000 * _LOW_BITRATES[bits] // _RATES[version][rate]
     size += head[2] >> 1 & 1
     return _MP3 if head[size : size + 1] in (b"", b"\xff") else None
+
+
+def mp3_seconds(frame: bytes) -> float:
+    """Returns the length of a frame of MP3, seconds; 0: there is no such frame."""
+    if _by_frames(frame) is not _MP3:
+        return 0.0
+    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3
+    return (1152 if version == 3 else 576) / _RATES[version][rate]
 
 
 def _by_text(head: bytes) -> Signature | None:
