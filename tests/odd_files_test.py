@@ -413,6 +413,7 @@ def test_avif(spec: InputSpec, tmp_path: pathlib.Path) -> None:
         ("lfs", LFS, "Git LFS pointer"),
         ("a.html", HTML, "an HTML page"),
         ("table.png", b"path,label\na.png,b\n", "text, although '.png'"),
+        ("answer.jpg", b'{"a": 1}', "a JSON document (a failed download?), although"),
         ("sentence.wav", b"a sentence", "text, although '.wav'"),
         ("a.zip", _zipped("a"), "a ZIP archive; unpack it"),
         ("a.wma", bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "WMV or WMA"),

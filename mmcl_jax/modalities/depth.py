@@ -1,5 +1,6 @@
 """Depth maps: PNG, TIFF, NPY and PFM files, float32 `[h, w]` metres, 0 = no reading."""
 
+import io
 import math
 import pathlib
 import re
@@ -20,7 +21,7 @@ from mmcl_jax.modalities.base import (
 )
 from mmcl_jax.modalities.image import MAX_BYTES, in_memory
 from mmcl_jax.modalities.resizing import crop_box, fitted_shape, trim
-from mmcl_jax.modalities.signatures import found_in, require
+from mmcl_jax.modalities.signatures import found_in, head_of, require
 
 EXPECTED = (
     "a depth map: a 16-bit grey PNG or TIFF (in millimetres unless `depth_scale` says "
@@ -80,10 +81,12 @@ def _metres(path: str, stored: np.ndarray, storage: Storage) -> np.ndarray:
             )
         stored = (stored >> 3) | (stored << 13)
     scale = storage.depth_scale or (1 if is_float else 1000)
-    with np.errstate(over="ignore"):
-        metres = stored.astype(np.float32) / np.float32(scale)
-    lost |= ~((metres > 0) & np.isfinite(metres))
-    return np.where(lost, np.float32(0), metres)
+    with np.errstate(over="ignore", invalid="ignore"):
+        metres = stored.astype(np.float32)
+        metres /= np.float32(scale)
+        lost |= ~((metres > 0) & np.isfinite(metres))
+    metres[lost] = 0
+    return metres
 
 
 def _from_pillow(path: str, spec: InputSpec) -> np.ndarray:
@@ -100,13 +103,14 @@ def _from_pillow(path: str, spec: InputSpec) -> np.ndarray:
 
 def _from_npy(path: str, spec: InputSpec) -> np.ndarray:
     check_bytes(path, MAX_BYTES)
-    with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        size = file.tell() + math.prod(shape) * dtype.itemsize
+    # in memory, so that a header cannot claim more bytes than there are
+    file = io.BytesIO(head_of(path))
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    size = file.tell() + math.prod(shape) * dtype.itemsize
     sides = [n for n in shape if n != 1] if len(shape) == 3 else shape
     if len(sides) != 2 or min(shape, default=0) < 1:
         raise DataError(f"{path}: an array of shape {shape}; expected {EXPECTED}")

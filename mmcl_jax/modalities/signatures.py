@@ -161,7 +161,7 @@ _TEXTS: tuple[tuple[str, Signature], ...] = (
     (r"#EXTM3U", Signature("m3u", "a playlist, which is not followed")),
     (
         r"\{\s*(\"[^\"]{0,200}\"\s*:|\})|\[\s*[\[{]",
-        Signature("json", "a JSON document (a failed download?)"),
+        Signature("json", "a JSON document (a failed download?)", "text"),
     ),
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f]")

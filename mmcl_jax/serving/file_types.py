@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.modalities import MODALITIES, TEXT, containers
-from mmcl_jax.modalities.signatures import head_of, identify, is_text
+from mmcl_jax.modalities.signatures import Signature, head_of, identify, is_text
 
 EXPECTED = "a picture, a video, a sound, a depth map or a sentence in UTF-8"
 _STREAMS = ("mp4", "mov", "matroska")
@@ -35,8 +35,10 @@ def modality_of(path: str | os.PathLike[str]) -> str:
             if kind.recognizes is not None and kind.recognizes(head):
                 return name
     found = identify(head)
-    if found is None:
-        return _text(path, head)
+    if found is None and not is_text(head):
+        raise DataError(f"{path}: begins with {head[:8]!r}; expected {EXPECTED}")
+    if found is None or found.modality == "text":
+        return _text(path, found)
     if found.modality is None:
         raise DataError(f"{path}: {found.phrase}; expected {EXPECTED}")
     if found.format in _STREAMS and not containers.holds_pictures(path, found.format):
@@ -50,14 +52,13 @@ def modality_of(path: str | os.PathLike[str]) -> str:
     return found.modality
 
 
-def _text(path: str, head: bytes) -> str:
-    if not is_text(head):
-        raise DataError(f"{path}: begins with {head[:8]!r}; expected {EXPECTED}")
+def _text(path: str, found: Signature | None) -> str:
     suffix = pathlib.PurePath(path).suffix.lower()
     for name, kind in MODALITIES.items():
         if suffix in kind.suffixes and suffix not in TEXT.suffixes:
+            what = found.phrase if found else "text"
             raise DataError(
-                f"{path}: text, although {suffix!r} stands for {name}; get the file "
+                f"{path}: {what}, although {suffix!r} stands for {name}; get the file "
                 "itself, or rename it to .txt if it is a sentence"
             )
     return "text"
