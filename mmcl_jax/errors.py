@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 _PANIC = "PanicException"
 _LISTED = 10  # faults in one message
 # how Python shows an object that has no text of its own
-_OBJECT = re.compile(r" ?<[\w. ]+ at 0x[0-9a-fA-F]+>")
+_OBJECT = re.compile(r" ?<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 class ConfigError(ValueError):

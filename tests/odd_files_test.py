@@ -17,7 +17,8 @@ from PIL import Image, features
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import AUDIO, DEPTH, IMAGE, TEXT, VIDEO
-from mmcl_jax.modalities.base import InputSpec, Modality, Storage
+from mmcl_jax.modalities.base import InputSpec, Modality, Storage, TokenizerSpec
+from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models.pretrained import tensors
 from mmcl_jax.serving import file_types
 from tests import helpers, odd_files
@@ -426,6 +427,13 @@ def test_what_is_no_sample(
     with pytest.raises(DataError) as caught:
         file_types.modality_of(tmp_path / name)
     assert words in str(caught.value) and name in str(caught.value)
+
+
+def test_tokenizers_that_were_not_downloaded(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(LFS)
+    with pytest.raises(DataError, match="tokenizer.json: a Git LFS pointer"):
+        load_tokenizer(TokenizerSpec(str(path)))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.bin", "model.npz"])

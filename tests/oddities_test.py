@@ -43,6 +43,7 @@ def test_depth_in_a_wrong_unit(spec: InputSpec, tmp_path: pathlib.Path) -> None:
         (room.astype(np.float32), "`depth_scale`"),
         ((room // 1000).astype(np.uint16), "nearer than 1 cm"),
         (marked, "`depth_invalid`"),
+        (np.where(room == 0, 32767, room * np.uint16(5)), "`depth_invalid`"),
         (room * 0 + 7, "all equal"),
         ((room / room.max()).astype(np.float32), "are they in metres"),
     ):

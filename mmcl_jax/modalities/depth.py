@@ -34,9 +34,10 @@ _PERCENTILES = (2.0, 98.0)
 # The scale spans at least this share of the nearest reading's disparity: otherwise the
 # sensor noise of a flat wall would fill it.
 _MIN_SPREAD = 0.1
-# share of equal readings above which they may be a marker; readings whose stored values
-# are looked at, and how many of those must differ
+# share of equal readings above which they may be a marker, and usual markers
 _MARKED = 0.005
+_MARKERS = (2**16 - 1, 2**15 - 1)
+# readings whose stored values are looked at, and how many of those must differ
 _LOOKED_AT, _DISTINCT = 4096, 32
 
 
@@ -226,10 +227,12 @@ def oddities(media: np.ndarray, spec: InputSpec) -> tuple[str, ...]:
     if (known < _MIN_DEPTH).mean() > 0.5:
         odd.append("most readings are nearer than 1 cm; is `depth_scale` right?")
     largest = known == farthest
-    if largest.mean() > _MARKED and farthest > 2 * known[~largest].max():
+    stored = round(float(farthest) * (spec.storage.depth_scale or 1000))
+    is_apart = stored in _MARKERS or farthest > 2 * known[~largest].max()
+    if largest.mean() > _MARKED and is_apart:
         odd.append(
-            "many readings have one value far beyond all others; does it stand for "
-            "'no reading' (`depth_invalid`)?"
+            "many readings have one value, beyond all others; does it stand for 'no "
+            "reading' (`depth_invalid`)?"
         )
     if spec.storage.depth_scale is None:
         odd += _unit_oddities(known[:: max(1, len(known) // _LOOKED_AT)], farthest)
