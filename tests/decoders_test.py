@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from mmcl_jax.modalities import DEPTH, IMAGE, VIDEO
-from mmcl_jax.modalities.base import InputSpec, Modality
-from tests import helpers
+from mmcl_jax.modalities.base import InputSpec, Modality, Storage
+from tests import helpers, odd_files
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +237,36 @@ def test_depth_keeps_its_bits(spec: InputSpec, tmp_path: pathlib.Path) -> None:
     assert media.dtype == np.float32
     # bit by bit as the integers themselves give it
     np.testing.assert_array_equal(media, depth.astype(np.float32) / 1000)
+
+
+def test_rotated_bits_are_turned_back(spec: InputSpec, tmp_path: pathlib.Path) -> None:
+    depth = np.arange(65536).astype(np.uint16).reshape(256, 256)
+    # the three highest bits become the lowest
+    rotated = depth * np.uint16(8) + depth // np.uint16(8192)
+    path = tmp_path / "a.png"
+    Image.fromarray(rotated).save(path)
+    turned = dataclasses.replace(spec, storage=Storage(depth_rotated=True))
+    expected = depth.astype(np.float32) / 1000
+    np.testing.assert_array_equal(DEPTH.decode(str(path), turned), expected)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_depth_as_it_was_stored(
+    seed: int, spec: InputSpec, tmp_path: pathlib.Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    shape, scale = tuple(rng.integers(1, 40, 2)), float(rng.uniform(0.5, 6000))
+    metres = rng.uniform(0.5, 8, shape).astype(np.float32)
+    holes = rng.random(shape) < 0.2
+    holes.flat[0] = False
+    stored = np.where(holes, rng.choice([np.nan, np.inf, -1, 0]), metres * scale)
+    spec = dataclasses.replace(spec, storage=Storage(depth_scale=scale))
+    path, order = tmp_path / "a", rng.choice(["<", ">"])
+    for content in (odd_files.pfm(stored, order), odd_files.npy(stored)):
+        path.write_bytes(content)
+        media = DEPTH.decode(str(path), spec)
+        np.testing.assert_array_equal(media == 0, holes)
+        np.testing.assert_allclose(media[~holes], metres[~holes], rtol=1e-6)
 
 
 def test_near_is_bright_and_holes_are_far(spec: InputSpec) -> None:

@@ -152,6 +152,7 @@ PICTURES = [
     Odd("._a.jpg", lambda: b"\0\5\x16\7\0\2" + bytes(30), "metadata of macOS"),
     Odd("wide.txt.jpg", lambda: "a cat".encode("utf-16"), "text in UTF-16 or"),
     Odd("csv.png", lambda: b"path,label\na.png,b\n", "text"),
+    Odd("zeros.jpg", lambda: bytes(5000), "nothing but zeros (a failed copy?)"),
     Odd("cut.webp", lambda: odd_files.cut(picture("WEBP")), "found a WebP picture"),
     Odd("cut.jpg", lambda: odd_files.cut(picture("JPEG")), "found a JPEG picture"),
     Odd("cut.bmp", lambda: odd_files.cut(picture("BMP")), "found a BMP picture"),
@@ -316,6 +317,11 @@ CLIPS = [
     Odd("cover2.mp4", lambda: streams("mp4", "cover", "aac"), "a sound, not a video"),
     Odd("song.webm", lambda: streams("webm", "libopus"), "a sound, not a video"),
     Odd("photo.mp4", lambda: _ftyp(b"heic"), "a HEIC picture"),
+    Odd(
+        "half.mp4",
+        lambda: odd_files.cut(streams("mp4", "mpeg4")).ljust(1335, b"\0"),
+        "coded in an unknown way",
+    ),
     Odd("list.mp4", lambda: b"#EXTM3U\n#EXTINF:1,\n/a\n", "a playlist"),
     Odd(
         "a.ts", lambda: streams("mpegts", "mpeg4"), "an MPEG transport stream; convert"
@@ -330,6 +336,8 @@ SENTENCES = [
     Odd("mark.txt", lambda: "\ufeffa größer cat\r\n".encode(), "=a größer cat"),
     Odd("free.txt", lambda: b"the free lunch", "=the free lunch"),
     Odd("mac.txt", lambda: b"MAC addresses, MZ and BM", "=MAC addresses, MZ and BM"),
+    Odd("pnm.txt", lambda: b"P5 12 3 is a grade", "=P5 12 3 is a grade"),
+    Odd("tag.txt", lambda: b"<error> is a tag", "=<error> is a tag"),
     Odd("wide.txt", lambda: "a cat".encode("utf-16"), "UTF-32; save it as UTF-8"),
     Odd("bare.txt", lambda: "a cat".encode("utf-16-le"), "NUL characters"),
     Odd(
@@ -394,6 +402,18 @@ def test_odd_files(
         return
     _compare(kind, kind.decode(str(path), spec), odd.expected)
     assert file_types.modality_of(path) == kind.name
+
+
+def test_heic_is_read_whole(spec: InputSpec, tmp_path: pathlib.Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    pixels = np.full((128, 192, 3), RED, np.uint8)
+    pixels[:64, :64] = BLUE
+    path = tmp_path / "a.heic"
+    Image.fromarray(pixels).save(path, "HEIF", quality=90, tile_size=64)
+    media = IMAGE.decode(str(path), spec)
+    assert media.shape == pixels.shape
+    assert np.abs(media.astype(int) - pixels).mean() < 3
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")

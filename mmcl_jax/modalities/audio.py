@@ -113,6 +113,7 @@ def _read_by_ffmpeg(path: str, form: str, spec: InputSpec) -> tuple[np.ndarray, 
             )
         if not container.streams.audio:
             raise DataError(f"{path}: no sound in it; expected {EXPECTED}")
+        containers.check_codec(path, container.streams.audio[0], EXPECTED)
         stated = _stated_seconds(path, form, container.duration)
         check_seconds(path, stated, spec)
         frames = containers.sound_in(container)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from mmcl_jax.errors import DataError
@@ -46,8 +46,18 @@ def _is_cover(stream: VideoStream) -> bool:
     if stream.disposition & Disposition.attached_pic:
         return True
     # some writers store a cover as a clip of a single picture
-    is_still = stream.frames == 1 and stream.codec_context.name in ("mjpeg", "png")
-    return is_still and bool(stream.container.streams.audio)
+    codec = stream.codec_context
+    is_still = stream.frames == 1 and codec and codec.name in ("mjpeg", "png")
+    return bool(is_still and stream.container.streams.audio)
+
+
+def check_codec(path: str, stream: Stream, expected: str) -> None:
+    """Raises `DataError` if FFmpeg does not know how a stream is coded."""
+    if stream.codec_context is None:
+        raise DataError(
+            f"{path}: its {stream.type} is coded in an unknown way; convert it, for "
+            f"instance with ffmpeg; expected {expected}"
+        )
 
 
 def holds_pictures(path: str, form: str) -> bool:
@@ -57,7 +67,8 @@ def holds_pictures(path: str, form: str) -> bool:
     """
     try:
         with open_streams(path, form) as container:
-            return pictures_in(container) is not None
+            has_sound = bool(container.streams.audio)
+            return pictures_in(container) is not None or not has_sound
     except (av.error.FFmpegError, OSError, ValueError):
         return True
 

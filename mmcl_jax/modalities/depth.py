@@ -25,8 +25,8 @@ from mmcl_jax.modalities.signatures import found_in, head_of, require
 
 EXPECTED = (
     "a depth map: a 16-bit grey PNG or TIFF (in millimetres unless `depth_scale` says "
-    "otherwise), or a TIFF, NPY or PFM file of floating-point numbers (in metres), "
-    "0 = no reading"
+    "otherwise), or a TIFF of 32-bit floats, an NPY or a PFM file (in metres if they "
+    "hold floats), 0 = no reading"
 )
 _PFM = re.compile(rb"Pf\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,30})(?:\r\n|\s)")
 _MIN_DEPTH = 0.01

@@ -153,11 +153,11 @@ _TEXTS: tuple[tuple[str, Signature], ...] = (
         r"(<\?xml[^>]*>\s*)?((<!--.{0,2000}?-->|<!doctype svg[^>]*>)\s*)*<svg\b",
         Signature("svg", "an SVG drawing; render it to PNG"),
     ),
-    (r"<\?xml\b|<error>", Signature("xml", "an XML document (a failed download?)")),
+    (r"<\?xml\b|<error>\s*<", Signature("xml", "an XML document (a failed download?)")),
     (r"%PDF-", Signature("pdf", "a PDF document")),
     (r"%!PS", Signature("ps", "a PostScript document")),
     (r"\{\\rtf", Signature("rtf", "an RTF document; save it as plain text")),
-    (r"P[1-7]\s+(#[^\n]*\n)?(\d+\s+\d+\s|WIDTH )", _PNM),
+    (r"P[1-7]\r?\n(#[^\n]*\n)?(\d+\s+\d+\s|WIDTH )", _PNM),
     (r"#EXTM3U", Signature("m3u", "a playlist, which is not followed")),
     (
         r"\{\s*(\"[^\"]{0,200}\"\s*:|\})|\[\s*[\[{]",
@@ -188,6 +188,8 @@ def identify(head: bytes) -> Signature | None:
     """
     if (text := _by_text(head)) or is_text(head):
         return text
+    if head and not any(head):
+        return Signature("zeros", "nothing but zeros (a failed copy?); copy it again")
     if head[:4] == b"RIFF":
         return _RIFF.get(head[8:12])
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):

@@ -141,6 +141,7 @@ def _frames(path: str, form: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
             raise DataError(
                 f"{path}: {what}: no video stream in it; expected {EXPECTED}"
             )
+        containers.check_codec(path, stream, EXPECTED)
         codec = stream.codec_context
         check_pixels(path, codec.width, codec.height, spec)
         check_seconds(path, (container.duration or 0) / av.time_base, spec)
