@@ -253,6 +253,8 @@ SOUNDS = [
     Odd("a.aac", lambda: streams("adts", "aac"), 0.5),
     Odd("tagged.aac", lambda: odd_files.id3(9000) + streams("adts", "aac"), 0.5),
     Odd("tagged.flac", lambda: odd_files.id3(9000) + sound("FLAC"), 0.5),
+    Odd("tagged.wav", lambda: odd_files.id3(9000) + sound("WAV"), "found a WAV sound"),
+    Odd("tagged.ogg", lambda: odd_files.id3(9000) + sound("OGG", "VORBIS"), 0.5),
     Odd("a.webm", lambda: streams("webm", "libopus"), 0.5),
     Odd("a.mka", lambda: streams("matroska", "aac"), 0.5),
     Odd("only.mp4", lambda: streams("mp4", "aac"), 0.5),

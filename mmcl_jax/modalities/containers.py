@@ -21,7 +21,8 @@ from mmcl_jax.errors import DataError
 # to any address.
 _DEMUXERS = {
     **{"mp4": "mp4", "mov": "mp4", "matroska": "matroska", "avi": "avi", "gif": "gif"},
-    **{"mp3": "mp3", "aac": "aac", "flac": "flac"},
+    **{"mp3": "mp3", "aac": "aac", "flac": "flac", "wav": "wav", "rf64": "wav"},
+    **{"ogg": "ogg", "aiff": "aiff"},
 }
 TIME_BASE = av.time_base  # units of the duration of a container in a second
 STREAMED = 0x7FFF0000
