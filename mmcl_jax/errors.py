@@ -8,11 +8,14 @@ after a run that went wrong.
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 
 # the class of a panic in a library written in Rust, by name as it cannot be imported
 _PANIC = "PanicException"
 _LISTED = 10  # faults in one message
+# how Python shows an object that has no text of its own
+_OBJECT = re.compile(r" ?<[^<>]* at 0x[0-9a-fA-F]+>")
 
 
 class ConfigError(ValueError):
@@ -85,7 +88,9 @@ class Faults:
 
 
 @contextlib.contextmanager
-def reading(path: str, expected: str) -> Iterator[None]:
+def reading(
+    path: str, expected: str, describe: Callable[[str], str | None] | None = None
+) -> Iterator[None]:
     """Turns everything that can go wrong while a file is decoded into a `DataError`.
 
     Decoding libraries raise a dozen kinds of exceptions on hostile files (Pillow alone:
@@ -95,6 +100,7 @@ def reading(path: str, expected: str) -> Iterator[None]:
     Args:
         path: File that is decoded inside the `with` block.
         expected: What the file should be, for the message.
+        describe: `path -> phrase`, what the file is, for the message.
 
     Raises:
         DataError: The file cannot be decoded; the message names it, what is wrong and
@@ -115,9 +121,13 @@ def reading(path: str, expected: str) -> Iterator[None]:
         # Ctrl-C and exits pass through
         if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
             raise
+        cause = _OBJECT.sub("", f"{type(error).__name__}: {error}")
+        found = None
+        with contextlib.suppress(OSError):
+            found = describe(path) if describe else None
         raise DataError(
-            f"{path}: cannot be decoded ({type(error).__name__}: {error}); "
-            f"expected {expected}"
+            f"{path}: cannot be decoded ({cause}); "
+            f"{f'found {found}; ' if found else ''}expected {expected}"
         ) from error
 
 

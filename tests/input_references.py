@@ -64,7 +64,7 @@ def _noise(*shape: int) -> Callable[[], np.ndarray]:
 def _depth() -> np.ndarray:
     depth = np.random.default_rng(0).integers(300, 12000, (37, 50)).astype(np.uint16)
     depth[5:9, 20:30] = 0
-    return depth
+    return depth.astype(np.float32) / 1000
 
 
 def _sound(seconds: float) -> Callable[[], tuple[np.ndarray, int]]:
@@ -175,8 +175,7 @@ def _languagebind_image(media: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 def _languagebind_depth(media: np.ndarray, spec: InputSpec) -> np.ndarray:
-    metres = media.astype("float32") / 1000.0
-    part = metres.clip(min=0.01).clip(max=10.0) / 10.0
+    part = media.clip(min=0.01).clip(max=10.0) / 10.0
     x = np.repeat(part[None, ..., None], 3, axis=-1)
     x = _torchvision_resize(x, spec.image_size, "bicubic", spec.antialias)
     return _normalized(_centre_crop(x, spec.image_size), spec)
@@ -247,7 +246,7 @@ def _imagebind_audio(media: tuple[np.ndarray, int], spec: InputSpec) -> np.ndarr
 
 
 def _imagebind_depth(media: np.ndarray, spec: InputSpec) -> np.ndarray:
-    metres = (media.astype(np.float32) / 1000.0).clip(min=0.01, max=50)
+    metres = media.clip(min=0.01, max=50)
     disparity = 0.075 * 518.857901 / metres
     x = disparity.clip(0.01, 75.0)[None, ..., None] / 75.0
     x = _torchvision_resize(x, spec.image_size, "bilinear", spec.antialias)

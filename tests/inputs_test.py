@@ -207,11 +207,11 @@ def test_long_sounds_take_no_more_than_their_windows(
 
 def test_versions_say_what_was_chosen() -> None:
     spec = references.SPEC
-    assert IMAGE.version(spec) == "image-1"
+    assert IMAGE.version(spec) == "image-2"
     squashed = dataclasses.replace(spec, resize="squash")
-    assert IMAGE.version(squashed) == "image-1 resize=squash"
+    assert IMAGE.version(squashed) == "image-2 resize=squash"
     bound = dataclasses.replace(spec, style="languagebind", antialias=False)
-    assert IMAGE.version(bound) == "languagebind-image-1 antialias=False"
+    assert IMAGE.version(bound) == "languagebind-image-2 antialias=False"
     found = {
         kind.version(dataclasses.replace(spec, style=style))
         for kind in MODALITIES.values()

@@ -247,8 +247,8 @@ def test_a_modality_is_added_with_the_hash_of_its_code(tmp_path: pathlib.Path) -
     made = _modality(tmp_path)
     spec = helpers.make_spec(tmp_path)
     digest = made.data.modality_modules[0].partition("#sha256=")[2]
-    assert MODALITIES["scan"].version(spec) == f"image-1 of scan.py {digest[:16]}"
-    assert MODALITIES["image"].version(spec) == "image-1"
+    assert MODALITIES["scan"].version(spec) == f"image-2 of scan.py {digest[:16]}"
+    assert MODALITIES["image"].version(spec) == "image-2"
     with pytest.raises(ConfigError, match="modality 'scan': the name is taken"):
         _modality(tmp_path, MODALITY + "# changed")
 

@@ -44,8 +44,8 @@ def cells(concept: Concept, seed: int) -> list[np.ndarray]:
     """Returns the pictures of a concept: image, frames, spectrogram, depth."""
     video = render(concept, "video", seed)
     wave, rate = render(concept, "audio", seed)
-    depth = render(concept, "depth", seed).astype(np.float32)
-    near = np.where(depth > 0, 1 / np.maximum(depth, 1), 0)
+    depth = render(concept, "depth", seed)
+    near = np.where(depth > 0, 1 / np.maximum(depth, 0.001), 0)
     return [
         render(concept, "image", seed),
         *(video[i] for i in _FRAMES),

@@ -1,13 +1,22 @@
-"""Sound: WAV, OGG and FLAC files, float32 `[n]` mono and its rate in hertz."""
+"""Sound: WAV, OGG, FLAC, MP3, M4A, AAC and AIFF files, float32 `[n]` mono and its rate.
 
+The rate is in hertz.
+"""
+
+import io
 import os
+import pathlib
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 from PIL import Image
 
-from mmcl_jax.errors import DataError, reading
-from mmcl_jax.modalities import imagebind, languagebind
+from mmcl_jax.errors import DataError, check_bytes, reading
+from mmcl_jax.modalities import containers, imagebind, languagebind
 from mmcl_jax.modalities.base import (
     Inputs,
     InputSpec,
@@ -17,8 +26,11 @@ from mmcl_jax.modalities.base import (
     still_shapes,
 )
 from mmcl_jax.modalities.filters import log_mel, resample
+from mmcl_jax.modalities.signatures import found_in, head_of, mp3_seconds, require
 
-EXPECTED = "a WAV, OGG or FLAC file of samples in [-1, 1]"
+EXPECTED = (
+    "a sound in WAV, OGG, FLAC, MP3, M4A, AAC or AIFF format, of samples in [-1, 1]"
+)
 # Beyond this a kaldi filter at the low end is narrower than a Fourier bin and empty.
 _MAX_MELS = 128
 # Lossy codecs and float files overshoot 1 a little; unscaled integers by far.
@@ -26,16 +38,43 @@ _MAX_PEAK = 16.0
 _MAX_RATE = 768_000
 _MAX_CHANNELS = 32
 _MAX_SAMPLES = 2**27  # a channel: 600 s at 220 kHz
+_MAX_BYTES = 512 * 2**20  # of a file whose header must be mended
 _BLOCK = 2**20
-_MAGIC = (b"RIFF", b"RF64", b"OggS", b"fLaC")
-_STREAMED = (0, 0xFFFFFFFF)  # sizes written by a program that streamed its output
+_BY_SOUNDFILE = ("wav", "rf64", "ogg", "flac", "aiff")
+_BY_FFMPEG = ("mp3", "aac", "mp4", "mov", "matroska")
+# Encoders add silence at both ends, which players drop or not.
+_SLACK_SECONDS = 0.2
+# a tenth of the last bit of 16; share of samples at full scale above which it is odd
+_SILENCE = 3e-6
+_FULL_SCALE, _CLIPPED = 0.99, 0.01
+
+
+# in the first frame of an MP3, followed by flags and the number of frames
+_XING = re.compile(b"Xing|Info")
+
+
+class _Sound(NamedTuple):
+    """A sound that is being read.
+
+    Attributes:
+        rate: Hertz.
+        channels: Their number.
+        count: Samples that the file says it holds; None: it does not say.
+        blocks: Its samples, float32 `[n, channels]`.
+    """
+
+    rate: int
+    channels: int
+    count: int | None
+    blocks: Iterator[np.ndarray]
 
 
 def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
     """Reads a sound as the mean of its channels; other styles use only the first.
 
     Args:
-        path: A WAV, OGG or FLAC file.
+        path: A WAV, OGG, FLAC, MP3, M4A, AAC or AIFF file, or an MP4, WebM or Matroska
+            file without moving pictures; cover pictures are skipped.
         spec: Input of the encoder: its `max_seconds` and `style` are used.
 
     Returns:
@@ -45,33 +84,107 @@ def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
         DataError: The file is not a sound, is damaged, truncated, empty or too long, or
             has samples that are not finite or far outside [-1, 1].
     """
-    with reading(path, EXPECTED):
-        _check_head(path)
-        with soundfile.SoundFile(path) as file:
-            count, rate = file.frames, file.samplerate
-            if not 1000 <= rate <= _MAX_RATE or file.channels > _MAX_CHANNELS:
-                raise DataError(
-                    f"{path}: {rate} Hz and {file.channels} channels; expected 1000 to "
-                    f"{_MAX_RATE} Hz and at most {_MAX_CHANNELS} channels"
-                )
-            check_seconds(path, count / rate, spec)
-            if not count:
-                raise DataError(f"{path}: no samples in it; expected {EXPECTED}")
-            if count > _MAX_SAMPLES:
-                raise DataError(
-                    f"{path}: {count} samples a channel, more than the limit of "
-                    f"{_MAX_SAMPLES}; cut it or lower its rate"
-                )
+    with reading(path, EXPECTED, found_in):
+        form = require(path, (*_BY_SOUNDFILE, *_BY_FFMPEG), EXPECTED).format
+        # FFmpeg alone skips tags before a sound
+        if form in _BY_FFMPEG or head_of(path)[:3] == b"ID3":
+            return _read_by_ffmpeg(path, form, spec)
+        source = _mended(path, form)
+        with soundfile.SoundFile(source) as file:
             # Read in blocks: a header may claim far more samples than the file holds.
             blocks = file.blocks(_BLOCK, dtype="float32", always_2d=True)
-            mean = spec.style == "clip"
-            samples = np.concatenate([_mono(path, block, mean) for block in blocks])
-        if len(samples) != count:
+            sound = _Sound(file.samplerate, file.channels, file.frames, blocks)
+            samples = _collect(path, sound, spec)
+        if len(samples) != sound.count:
             raise DataError(
-                f"{path}: {len(samples)} samples where the header says {count}; the "
-                "file is truncated or damaged"
+                f"{path}: {len(samples)} samples where the header says {sound.count}; "
+                "the file is truncated or damaged"
             )
-        return samples, rate
+        return samples, sound.rate
+
+
+def _read_by_ffmpeg(path: str, form: str, spec: InputSpec) -> tuple[np.ndarray, int]:
+    containers.check_whole(path, form)
+    with containers.open_streams(path, form) as container:
+        if containers.pictures_in(container):
+            raise DataError(
+                f"{path}: a video, not a sound; extract its sound, for instance with "
+                f"`ffmpeg -i FILE -vn sound.wav`; expected {EXPECTED}"
+            )
+        if not container.streams.audio:
+            raise DataError(f"{path}: no sound in it; expected {EXPECTED}")
+        containers.check_codec(path, container.streams.audio[0], EXPECTED)
+        stated = _stated_seconds(path, form, container.duration)
+        check_seconds(path, stated, spec)
+        frames = containers.sound_in(container)
+        first = next(frames, None)
+        if first is None:
+            raise DataError(f"{path}: no samples in it; expected {EXPECTED}")
+        rate, channels = first.sample_rate, first.layout.nb_channels
+
+        def blocks() -> Iterator[np.ndarray]:
+            yield first.to_ndarray().T
+            for frame in frames:
+                if (frame.sample_rate, frame.layout.nb_channels) != (rate, channels):
+                    raise DataError(
+                        f"{path}: rate or channels change within it; encode it again"
+                    )
+                yield frame.to_ndarray().T
+
+        samples = _collect(path, _Sound(rate, channels, None, blocks()), spec)
+    seconds = len(samples) / rate
+    if seconds < 0.95 * stated - _SLACK_SECONDS:
+        raise DataError(
+            f"{path}: {seconds:.1f} s where the header says {stated:.1f} s; the "
+            "file is truncated or damaged"
+        )
+    return samples, rate
+
+
+def _stated_seconds(path: str, form: str, duration: int | None) -> float:
+    """Returns how long a sound says it is; 0: it does not say.
+
+    FFmpeg guesses the length of MP3 and AAC from the size of the file.
+    """
+    if form not in ("mp3", "aac"):
+        return (duration or 0) / containers.TIME_BASE
+    head = head_of(path)
+    start = head[10:] if head[:3] == b"ID3" else head
+    tag = _XING.search(start, 0, 256)
+    if form == "aac" or tag is None or len(start) < tag.end() + 8:
+        return 0.0
+    has_frames, frames = struct.unpack_from(">II", start, tag.end())
+    return frames * mp3_seconds(start) if has_frames & 1 else 0.0
+
+
+def _collect(path: str, sound: _Sound, spec: InputSpec) -> np.ndarray:
+    """Reads a sound to its end, within all limits; returns float32 `[n]`."""
+    rate, stated = sound.rate, sound.count
+    if not 1000 <= rate <= _MAX_RATE or sound.channels > _MAX_CHANNELS:
+        raise DataError(
+            f"{path}: {rate} Hz and {sound.channels} channels; expected 1000 to "
+            f"{_MAX_RATE} Hz and at most {_MAX_CHANNELS} channels"
+        )
+    _check_count(path, stated or 0, rate, spec)
+    if stated == 0:
+        raise DataError(
+            f"{path}: no samples in it, unless it is truncated; expected {EXPECTED}"
+        )
+    parts, count = [], 0
+    for block in sound.blocks:
+        count += len(block)
+        _check_count(path, count, rate, spec)
+        parts.append(_mono(path, block, spec.style == "clip"))
+    return np.concatenate(parts)
+
+
+def _check_count(path: str, count: int, rate: int, spec: InputSpec) -> None:
+    check_seconds(path, count / rate, spec)
+    if count > _MAX_SAMPLES:
+        raise DataError(
+            f"{path}: {count} samples a channel, more than the limit of "
+            f"{_MAX_SAMPLES}; cut it or lower its rate"
+        )
 
 
 def _mono(path: str, samples: np.ndarray, mean: bool) -> np.ndarray:
@@ -83,19 +196,57 @@ def _mono(path: str, samples: np.ndarray, mean: bool) -> np.ndarray:
     return samples.mean(axis=1) if mean else samples[:, 0]
 
 
-def _check_head(path: str) -> None:
+def _mended(path: str, form: str) -> str | io.BytesIO:
+    """Returns what libsndfile reads: the file, or one with the lengths that lack in it.
+
+    Raises:
+        DataError: The file is shorter than it says, which libsndfile does not report.
+    """
+    if form not in ("wav", "rf64", "aiff"):
+        return path
     with open(path, "rb") as file:
-        head = file.read(12)
-    # Without this check libsndfile takes almost any bytes for MP3.
-    if head[:4] not in _MAGIC:
-        raise DataError(f"{path}: begins with {head[:4]!r}; expected {EXPECTED}")
-    # libsndfile reads a truncated WAV without an error.
-    stated, actual = int.from_bytes(head[4:8], "little"), os.path.getsize(path)
-    if head[:4] == b"RIFF" and stated not in _STREAMED and stated + 8 > actual + 1:
-        raise DataError(
-            f"{path}: {actual} bytes where the header says {stated + 8}; the file is "
-            "truncated"
-        )
+        head = file.read(2**16)
+    actual = os.path.getsize(path)
+    if form == "rf64":
+        # its lengths have 64 bits, in a chunk of their own
+        stated = int.from_bytes(head[20:28], "little")
+    else:
+        stated = int.from_bytes(head[4:8], "little" if form == "wav" else "big")
+    is_streamed = containers.is_streamed(stated)
+    if not is_streamed and stated + 8 > actual + 1:
+        raise _truncated(path, actual, stated + 8)
+    place = _data_chunk(head) if form == "wav" else 0
+    if not place:
+        return path
+    size = int.from_bytes(head[place - 4 : place], "little")
+    # a recorder that broke down leaves the header of a file without a sound
+    lacks_size = size == 0 and (is_streamed or stated + 8 <= place < actual)
+    if not lacks_size and size < containers.STREAMED:
+        if place + size > actual + 1:
+            raise _truncated(path, actual, place + size)
+        return path
+    check_bytes(path, _MAX_BYTES)
+    content = bytearray(pathlib.Path(path).read_bytes())
+    content[4:8] = (actual - 8).to_bytes(4, "little")
+    content[place - 4 : place] = (actual - place).to_bytes(4, "little")
+    return io.BytesIO(content)
+
+
+def _truncated(path: str, actual: int, stated: int) -> DataError:
+    return DataError(
+        f"{path}: {actual} bytes where the header says {stated}; the file is truncated"
+    )
+
+
+def _data_chunk(head: bytes) -> int:
+    """Returns where the samples of a WAV begin; 0: beyond the head."""
+    place = 12
+    while place + 8 <= len(head):
+        size = int.from_bytes(head[place + 4 : place + 8], "little")
+        if head[place : place + 4] == b"data":
+            return place + 8
+        place += 8 + size + size % 2
+    return 0
 
 
 def preprocess(media: tuple[np.ndarray, int], spec: InputSpec) -> Inputs:
@@ -142,10 +293,35 @@ def _draw(samples: np.ndarray, rate: int, spec: InputSpec) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
+def oddities(media: tuple[np.ndarray, int], spec: InputSpec) -> tuple[str, ...]:
+    """Returns what is odd about a sound.
+
+    Args:
+        media: float32 `[n]` and its rate in hertz.
+        spec: Not used.
+    """
+    del spec
+    samples, _ = media
+    if np.ptp(samples) < _SILENCE:
+        return ("a sound that is silent",)
+    peak = np.abs(samples).max()
+    if peak >= _FULL_SCALE and _share_at(samples, peak) > _CLIPPED:
+        return ("a sound that is clipped at full scale",)
+    return ()
+
+
+def _share_at(samples: np.ndarray, peak: float) -> float:
+    # so near that the crest of a loud sine, which is none of a clipped one, is less
+    return float((np.abs(samples) >= 0.99995 * peak).mean())
+
+
 AUDIO = Modality(
     name="audio",
     tower="visual",
-    suffixes=(".wav", ".ogg", ".flac"),
+    suffixes=(
+        *(".wav", ".ogg", ".oga", ".opus", ".flac"),
+        *(".mp3", ".m4a", ".aac", ".aif", ".aiff"),
+    ),
     decode=decode,
     templates=("the sound of a {}.", "a recording of a {}.", "a voice that says {}."),
     styles={
@@ -153,4 +329,5 @@ AUDIO = Modality(
         "languagebind": languagebind.AUDIO,
         "imagebind": imagebind.AUDIO,
     },
+    oddities=oddities,
 )

@@ -155,7 +155,7 @@ def depth(media: np.ndarray, spec: InputSpec) -> Inputs:
     the paper. Holes count as the nearest depth, 1 cm, as in the recipe.
 
     Args:
-        media: uint16 `[h, w]`, millimetres.
+        media: float32 `[h, w]`, metres, 0 = no reading.
         spec: Size, `max_depth`, `disparity_scale` and `antialias` of the input.
 
     Returns:
@@ -165,8 +165,7 @@ def depth(media: np.ndarray, spec: InputSpec) -> Inputs:
         Girdhar et al., Omnivore: A Single Model for Many Visual Modalities, 2022; its
         code, `predict.py`.
     """
-    metres = trim(media).astype(np.float32) / 1000
-    metres = np.clip(metres, _MIN_DEPTH, spec.max_depth)
+    metres = np.clip(trim(media), _MIN_DEPTH, spec.max_depth)
     disparity = np.float32(spec.disparity_scale) / metres
     part = np.clip(disparity, _MIN_DISPARITY, _MAX_DISPARITY) / _MAX_DISPARITY
     shape = fitted_shape(part.shape[0], part.shape[1], spec.image_size)
@@ -181,6 +180,6 @@ def depth_shapes(spec: InputSpec) -> Shapes:
     return {"pixels": ((1, spec.image_size, spec.image_size, 1), np.float32)}
 
 
-VIDEO = Style(video, video_shapes, "imagebind-video-1")
+VIDEO = Style(video, video_shapes, "imagebind-video-2")
 AUDIO = Style(audio, audio_shapes, "imagebind-audio-1")
 DEPTH = Style(depth, depth_shapes, "imagebind-depth-1", ("antialias",))

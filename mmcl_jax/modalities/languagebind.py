@@ -42,14 +42,13 @@ def depth(media: np.ndarray, spec: InputSpec) -> Inputs:
     Holes count as the nearest depth, 1 cm, as in the reference.
 
     Args:
-        media: uint16 `[h, w]`, millimetres.
+        media: float32 `[h, w]`, metres, 0 = no reading.
         spec: Size, mean, std, `max_depth` and `antialias` of the input.
 
     Returns:
         `{"pixels": float32 [1, s, s, 3]}`.
     """
-    metres = trim(media).astype(np.float32) / 1000
-    part = np.clip(metres, _MIN_DEPTH, spec.max_depth) / np.float32(spec.max_depth)
+    part = np.clip(trim(media), _MIN_DEPTH, spec.max_depth) / np.float32(spec.max_depth)
     return {"pixels": _normalize(_resize_and_crop(part[..., None], spec), spec)}
 
 
@@ -150,7 +149,7 @@ def _normalize(values: np.ndarray, spec: InputSpec) -> np.ndarray:
     return (values - mean) / std
 
 
-IMAGE = Style(image, still_shapes, "languagebind-image-1", ("antialias",))
+IMAGE = Style(image, still_shapes, "languagebind-image-2", ("antialias",))
 DEPTH = Style(depth, still_shapes, "languagebind-depth-1", ("antialias",))
-VIDEO = Style(video, video_shapes, "languagebind-video-1")
+VIDEO = Style(video, video_shapes, "languagebind-video-2")
 AUDIO = Style(audio, audio_shapes, "languagebind-audio-1")

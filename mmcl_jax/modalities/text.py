@@ -1,32 +1,59 @@
 """Sentences: str; a file holds one sentence, tables are read by `streams`."""
 
 import pathlib
+import re
 
 import numpy as np
 
 from mmcl_jax.errors import DataError, check_bytes, reading
 from mmcl_jax.modalities.base import Inputs, InputSpec, Modality, Shapes, Style
+from mmcl_jax.modalities.signatures import found_in, head_of, identify
 from mmcl_jax.modalities.tokenization import EXPECTED as EXPECTED_TOKENIZER
 from mmcl_jax.modalities.tokenization import clean, load_tokenizer
 
 EXPECTED = "a text file in UTF-8"
 _MAX_BYTES = 2**20
+# formats of text that may be a sample as well
+_WRITTEN = ("json", "xml", "svg", "m3u")
+# UTF-8 that was read as Latin-1 or Windows-1252 and stored again
+_MOJIBAKE = re.compile(
+    "[\xc2\xc3][\x80-\xbf]|\xe2\u20ac|\xc3[\u0192\u201a\u00a0-\u00bf]"
+)
 
 
 def decode(path: str, spec: InputSpec) -> str:
     """Reads one text file.
 
     Raises:
-        DataError: The file is not UTF-8, holds only white space, or is larger than
-            1 MiB.
+        DataError: The file is not UTF-8, is another kind of file or a failed download,
+            holds only white space or a NUL, or is larger than 1 MiB.
     """
     del spec
-    with reading(path, EXPECTED):
+    with reading(path, EXPECTED, found_in):
         check_bytes(path, _MAX_BYTES)
+        found = identify(head_of(path))
+        if found and found.format not in _WRITTEN:
+            raise DataError(f"{path}: {found.phrase}; expected {EXPECTED}")
         text = pathlib.Path(path).read_text(encoding="utf-8-sig").strip()
         if not text:
             raise DataError(f"{path}: white space only; expected {EXPECTED}")
+        if "\0" in text:
+            raise DataError(
+                f"{path}: NUL characters in it (UTF-16?); save it as UTF-8; expected "
+                f"{EXPECTED}"
+            )
         return text
+
+
+def oddities(media: str, spec: InputSpec) -> tuple[str, ...]:
+    """Returns what is odd about a sentence."""
+    del spec
+    odd = []
+    if len(media.strip()) == 1:
+        odd.append("a sentence of a single character")
+    if "\ufffd" in media or _MOJIBAKE.search(media):
+        odd.append("a sentence with characters of a wrong encoding; save it as UTF-8")
+    return tuple(odd)
 
 
 def preprocess(media: str, spec: InputSpec) -> Inputs:
@@ -116,4 +143,5 @@ TEXT = Modality(
     decode=decode,
     templates=("{}", "a sentence about {}.", "this is about {}."),
     styles={"clip": _STYLE, "languagebind": _STYLE, "imagebind": _STYLE},
+    oddities=oddities,
 )

@@ -17,6 +17,7 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers
 from mmcl_jax.errors import DataError, check_bytes, reading
 from mmcl_jax.modalities import auto_tokenizer
 from mmcl_jax.modalities.base import TokenizerSpec
+from mmcl_jax.modalities.signatures import require_content
 
 EXPECTED = "a tokenizer: " + (
     "`tokenizer.json` of the tokenizers library, `vocab.json` with `merges.txt` beside "
@@ -101,6 +102,7 @@ def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
     with reading(spec.path, EXPECTED):
         for file in _files(spec.path):
             check_bytes(file, _MAX_BYTES)
+            require_content(str(file), EXPECTED)
         if spec.path.endswith(".model"):
             loaded = auto_tokenizer.load(pathlib.Path(spec.path).parent)
             encode, vocabulary, special = loaded

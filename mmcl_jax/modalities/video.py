@@ -1,16 +1,15 @@
-"""Video clips: MP4, AVI and GIF files, uint8 `[f, h, w, 3]`."""
+"""Video clips: MP4, MOV, MKV, WebM, AVI and GIF files, uint8 `[f, h, w, 3]`."""
 
 import contextlib
-import os
-import pathlib
 from collections.abc import Iterator
 
 import av
 import av.error
 import numpy as np
+from PIL import Image
 
 from mmcl_jax.errors import DataError, reading
-from mmcl_jax.modalities import image, imagebind, languagebind
+from mmcl_jax.modalities import containers, image, imagebind, languagebind
 from mmcl_jax.modalities.base import (
     Inputs,
     InputSpec,
@@ -21,8 +20,10 @@ from mmcl_jax.modalities.base import (
     check_seconds,
     still_shapes,
 )
+from mmcl_jax.modalities.signatures import found_in, require
 
-EXPECTED = "an MP4, AVI or GIF file with a video stream"
+EXPECTED = "an MP4, MOV, MKV, WebM, AVI or GIF file with a video stream"
+_FORMATS = ("mp4", "mov", "matroska", "avi", "gif")
 # Clips whose raw frames take less are decoded once, larger ones twice.
 _KEEP_BYTES = 64 * 2**20
 _MAX_RATE = 240.0
@@ -31,9 +32,6 @@ _MAX_RETURNED_PIXELS = 2**27
 # Over all decoded frames, which bounds the time: 600 s of 4K at 40 frames a second. A
 # file of a few kilobytes can hold any number of large frames.
 _MAX_DECODED_PIXELS = 2 * 10**11
-# FFmpeg must not guess the container: it would follow a playlist in an untrusted file
-# to any address.
-_CONTAINERS = {".mp4": "mp4", ".avi": "avi", ".gif": "gif"}
 
 
 def evenly(count: int, frames: int) -> np.ndarray:
@@ -49,12 +47,13 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
     """Reads the frames of the style: `spec.frames` at even steps, or ImageBind's ten.
 
     Frames are counted by decoding them, since headers are often wrong. Memory is
-    bounded by the returned frames and by 64 MiB of raw ones.
+    bounded by the returned frames and by 64 MiB of raw ones. The first stream of
+    pictures is read that is not the cover of a sound.
 
     Args:
-        path: An MP4, AVI or GIF file.
-        spec: Input of the encoder: style, number of frames, `max_pixels` and
-            `max_seconds` are used.
+        path: An MP4, MOV, MKV, WebM, AVI or GIF file.
+        spec: Input of the encoder: style, number of frames, `max_pixels`,
+            `max_seconds` and `storage.transparency` are used.
 
     Returns:
         uint8 `[f, h, w, 3]`, RGB, turned upright as the file says.
@@ -64,9 +63,11 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
             large.
     """
     with _reading(path):
+        form = require(path, _FORMATS, EXPECTED).format
+        containers.check_whole(path, form)
         count, size = 0, 0
         kept: list[av.VideoFrame] = []
-        for frame in _frames(path, spec):
+        for frame in _frames(path, form, spec):
             count += 1
             size += frame.width * frame.height * 3
             kept.append(frame)
@@ -76,17 +77,17 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
         if not count:
             raise DataError(f"{path}: no frame in it; expected {EXPECTED}")
         if spec.style == "imagebind":
-            wanted = imagebind.frame_indices(count, _rate(path))
+            wanted = imagebind.frame_indices(count, _rate(path, form))
         else:
             wanted = evenly(count, spec.frames)
-        source = iter(kept) if kept else _frames(path, spec)
-        return _chosen(path, source, wanted)
+        source = iter(kept) if kept else _frames(path, form, spec)
+        return _chosen(path, source, wanted, spec)
 
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
     """As `reading`; FFmpeg runs out of memory where the file claims absurd sizes."""
-    with reading(path, EXPECTED):
+    with reading(path, EXPECTED, found_in):
         try:
             yield
         except av.error.MemoryError as error:
@@ -96,13 +97,13 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _chosen(
-    path: str, source: Iterator[av.VideoFrame], wanted: np.ndarray
+    path: str, source: Iterator[av.VideoFrame], wanted: np.ndarray, spec: InputSpec
 ) -> np.ndarray:
     clip: np.ndarray = np.empty((0, 0, 0, 3), np.uint8)
     for index, frame in enumerate(source):
         if index not in wanted:
             continue
-        picture = _rgb(frame)
+        picture = _rgb(frame, spec)
         if index == 0:
             clip = np.empty((len(wanted), *picture.shape), np.uint8)
         _, height, width, _ = clip.shape
@@ -123,19 +124,24 @@ def _check_total(path: str, pixels: int, limit: int, which: str) -> None:
         )
 
 
-def _rate(path: str) -> float:
-    with av.open(f"file:{path}", format=_container(path)) as container:
-        rate = container.streams.video[0].average_rate
+def _rate(path: str, form: str) -> float:
+    with containers.open_streams(path, form) as container:
+        stream = containers.pictures_in(container)
+        rate = stream and stream.average_rate
     if not rate:
         raise DataError(f"{path}: no frame rate in it; expected {EXPECTED}")
     return float(rate)
 
 
-def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
-    with av.open(f"file:{path}", format=_container(path)) as container:
-        if not container.streams.video:
-            raise DataError(f"{path}: no video stream in it; expected {EXPECTED}")
-        stream = container.streams.video[0]
+def _frames(path: str, form: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
+    with containers.open_streams(path, form) as container:
+        stream = containers.pictures_in(container)
+        if stream is None:
+            what = "a sound, not a video" if container.streams.audio else "no video"
+            raise DataError(
+                f"{path}: {what}: no video stream in it; expected {EXPECTED}"
+            )
+        containers.check_codec(path, stream, EXPECTED)
         codec = stream.codec_context
         check_pixels(path, codec.width, codec.height, spec)
         check_seconds(path, (container.duration or 0) / av.time_base, spec)
@@ -156,31 +162,13 @@ def _frames(path: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
             yield frame
 
 
-def _container(path: str) -> str:
-    """Returns the container by the file's signature, or else by its suffix."""
-    with open(path, "rb") as file:
-        head = file.read(12)
-        if head[4:8] == b"ftyp":
-            return "mp4"
-        if head[:4] == b"RIFF" and head[8:] == b"AVI ":
-            return "avi"
-        if head[:4] == b"GIF8":
-            # A truncated GIF decodes without an error, but lacks its last byte.
-            file.seek(-1, os.SEEK_END)
-            if file.read() not in (b";", b"\0"):
-                raise DataError(f"{path}: no end marker; the file is truncated")
-            return "gif"
-    suffix = pathlib.Path(path).suffix.lower()
-    if suffix not in _CONTAINERS:
-        raise DataError(
-            f"{path}: begins with {head!r}; expected {EXPECTED}: convert it, for "
-            "instance with ffmpeg"
-        )
-    return _CONTAINERS[suffix]
-
-
-def _rgb(frame: av.VideoFrame) -> np.ndarray:
-    picture = frame.to_ndarray(format="rgb24")
+def _rgb(frame: av.VideoFrame, spec: InputSpec) -> np.ndarray:
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    if has_alpha and spec.storage.transparency == "white":
+        picture = image.on_white(Image.fromarray(frame.to_ndarray(format="rgba")))
+        picture = np.asarray(picture)
+    else:
+        picture = frame.to_ndarray(format="rgb24")
     return np.rot90(picture, round(frame.rotation / 90))
 
 
@@ -200,15 +188,24 @@ def shapes(spec: InputSpec) -> Shapes:
     return still_shapes(spec, spec.frames)
 
 
+def oddities(media: np.ndarray, spec: InputSpec) -> tuple[str, ...]:
+    """Returns what is odd about a clip uint8 `[f, h, w, 3]`."""
+    del spec
+    if (media[1:] == media[:1]).all():
+        return ("a clip of a single frame, or whose frames are all equal",)
+    return ()
+
+
 VIDEO = Modality(
     name="video",
     tower="visual",
-    suffixes=(".mp4", ".avi", ".gif"),
+    suffixes=(".mp4", ".m4v", ".mov", ".avi", ".gif", ".mkv", ".webm"),
     decode=decode,
     templates=("a video of a {}.", "a clip of a {}.", "a film of a {}."),
     styles={
-        "clip": Style(preprocess, shapes, "video-1", ("resize",)),
+        "clip": Style(preprocess, shapes, "video-2", ("resize",)),
         "languagebind": languagebind.VIDEO,
         "imagebind": imagebind.VIDEO,
     },
+    oddities=oddities,
 )

@@ -68,8 +68,8 @@ def _picture(pixels: np.ndarray) -> str:
     """Returns a picture, a depth map, or the frames of a clip side by side, as WebP.
 
     Args:
-        pixels: Picture uint8 `[h w 3]`, depth uint16 `[h w]` in millimetres with 0 for
-            no reading, or clip uint8 `[f h w 3]`.
+        pixels: Picture uint8 `[h w 3]`, depth float32 `[h w]` in metres with 0 for no
+            reading, or clip uint8 `[f h w 3]`.
     """
     if pixels.ndim == 2:
         pixels = _grey(pixels)
@@ -99,6 +99,8 @@ def _small(picture: Image.Image) -> Image.Image:
 def _grey(depth: np.ndarray) -> np.ndarray:
     """Returns a depth map as grey values: near is bright, no reading is black."""
     known = depth > 0
+    # in millimetres, of which the grey values span at least one
+    depth = np.rint(1000.0 * depth.astype(np.float64))
     low, high = (np.percentile(depth[known], p) for p in (2, 98))
     share = np.clip((high - depth) / max(high - low, 1.0), 0.0, 1.0)
     grey = np.where(known, 40 + 215 * share, 0).astype(np.uint8)

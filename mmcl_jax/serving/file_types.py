@@ -1,70 +1,72 @@
 """The modality of a file, recognized by its content and not by its suffix.
 
-The first bytes decide; whether the rest is intact is checked by the decoder.
+The first bytes decide, of files of streams which streams they hold; whether the rest is
+intact is checked by the decoder.
 """
 
-import codecs
 import os
+import pathlib
+
+from PIL import Image
 
 from mmcl_jax.errors import DataError, reading
-from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities import MODALITIES, TEXT, containers
+from mmcl_jax.modalities.signatures import Signature, head_of, identify, is_text
 
-EXPECTED = (
-    "a picture, a video, a sound, a depth map (16-bit grey PNG) or a sentence in UTF-8"
-)
-_MAGIC = {
-    b"\xff\xd8\xff": "image",
-    b"GIF8": "video",
-    b"\x1aE\xdf\xa3": "video",
-    b"fLaC": "audio",
-    b"OggS": "audio",
-    b"RF64": "audio",
-    b"ID3\x03": "audio",
-    b"ID3\x04": "audio",
-}
-_RIFF = {b"WAVE": "audio", b"AVI ": "video", b"WEBP": "image"}
-_PNG = b"\x89PNG\r\n\x1a\n"
-_GREY = 0
-# Bytes that are read: sentences are recognized by their characters.
-_HEAD = 2**16
-_SPACES = "\t\n\r\f"
+EXPECTED = "a picture, a video, a sound, a depth map or a sentence in UTF-8"
+_STREAMS = ("mp4", "mov", "matroska")
+_PNG_DEEP_GREY = bytes((16, 0))  # bit depth, colour type
 
 
 def modality_of(path: str | os.PathLike[str]) -> str:
     """Returns the name of the modality of a file.
 
-    A 16-bit grey PNG is a depth map, any other PNG a picture.
+    A PNG or TIFF of grey with more than 8 bits is a depth map, any other one a picture;
+    a file of streams without moving pictures is a sound.
 
     Raises:
-        DataError: The file cannot be read, or has no known modality; the message names
-            the path.
+        DataError: The file cannot be read, has no known modality, or is text in the
+            place of another file; the message names the path and what was found.
     """
     path = os.fspath(path)
-    with reading(path, EXPECTED), open(path, "rb") as file:
-        head = file.read(_HEAD)
+    with reading(path, EXPECTED):
+        head = head_of(path)
         for name, kind in MODALITIES.items():
             if kind.recognizes is not None and kind.recognizes(head):
                 return name
-    if head.startswith(_PNG):
-        # After the name of the first chunk: width, height, bit depth, colour type.
-        deep_grey = head[12:16] == b"IHDR" and head[24:26] == bytes((16, _GREY))
-        return "depth" if deep_grey else "image"
-    for magic, modality in _MAGIC.items():
-        if head.startswith(magic):
-            return modality
-    if head.startswith(b"RIFF") and head[8:12] in _RIFF:
-        return _RIFF[head[8:12]]
-    if head[4:8] == b"ftyp":
-        return "video"
-    if _is_text(head):
-        return "text"
-    raise DataError(f"{path}: begins with {head[:8]!r}; expected {EXPECTED}")
+    found = identify(head)
+    if found is None and not is_text(head):
+        raise DataError(f"{path}: begins with {head[:8]!r}; expected {EXPECTED}")
+    if found is None or found.modality == "text":
+        return _text(path, found)
+    if found.modality is None:
+        raise DataError(f"{path}: {found.phrase}; expected {EXPECTED}")
+    if found.format in _STREAMS and not containers.holds_pictures(path, found.format):
+        return "audio"
+    if found.format == "tiff" and _is_deep_tiff(path):
+        return "depth"
+    # after the name of the first chunk: width, height, bit depth, colour type
+    is_header = found.format == "png" and head[12:16] == b"IHDR"
+    if is_header and head[24:26] == _PNG_DEEP_GREY:
+        return "depth"
+    return found.modality
 
 
-def _is_text(head: bytes) -> bool:
+def _text(path: str, found: Signature | None) -> str:
+    suffix = pathlib.PurePath(path).suffix.lower()
+    for name, kind in MODALITIES.items():
+        if suffix in kind.suffixes and suffix not in TEXT.suffixes:
+            what = found.phrase if found else "text"
+            raise DataError(
+                f"{path}: {what}, although {suffix!r} stands for {name}; get the file "
+                "itself, or rename it to .txt if it is a sentence"
+            )
+    return "text"
+
+
+def _is_deep_tiff(path: str) -> bool:
     try:
-        # Incrementally, since the last character of the head may be cut off.
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
-    except UnicodeDecodeError:
+        with Image.open(path, formats=("TIFF",)) as image:
+            return image.mode.startswith(("I", "F"))
+    except Exception:  # of many kinds; the decoder says what is wrong
         return False
-    return all(character >= " " or character in _SPACES for character in text)

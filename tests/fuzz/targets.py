@@ -25,7 +25,7 @@ from mmcl_jax.models.pretrained.mapped import DTYPES
 from mmcl_jax.streams import manifest
 from mmcl_jax.streams.table_files import read_table
 from mmcl_jax.sweeps import aggregate, runs
-from tests import helpers, torch_archive_test
+from tests import helpers, odd_files, torch_archive_test
 from tests.pages import EXAMPLE, make_run
 
 _INDEX = "model.safetensors.index.json"
@@ -54,10 +54,13 @@ def _pictures(folder: pathlib.Path) -> None:
     exif[0x0112] = 6
     picture.save(folder / "turned.jpg", exif=exif, progressive=True)
     picture.convert("1").save(folder / "bits.png")
+    for name in ("small.webp", "plain.bmp", "plain.tif", "small.avif"):
+        picture.save(folder / name)
+    picture.save(folder / "packed.tif", compression="tiff_lzw")
 
 
 def _clips(folder: pathlib.Path) -> None:
-    for name in ("clip.mp4", "clip.avi", "clip.gif"):
+    for name in ("clip.mp4", "clip.mov", "clip.mkv", "clip.avi", "clip.gif"):
         helpers.write_video(folder / name, frames=6)
 
 
@@ -65,6 +68,10 @@ def _sounds(folder: pathlib.Path) -> None:
     helpers.write_sound(folder / "mono.wav")
     helpers.write_sound(folder / "mono.ogg")
     helpers.write_sound(folder / "mono.flac")
+    helpers.write_sound(folder / "mono.mp3")
+    helpers.write_sound(folder / "mono.aiff")
+    for form, name in (("ipod", "mono.m4a"), ("adts", "mono.aac")):
+        (folder / name).write_bytes(odd_files.streams(form, "aac"))
     stereo = np.stack([helpers.sine(500, 0.2, 44100), helpers.sine(900, 0.2, 44100)], 1)
     soundfile.write(folder / "stereo.wav", stereo, 44100, subtype="FLOAT")
     soundfile.write(folder / "wide.wav", stereo, 44100, "PCM_24", format="WAVEX")
@@ -75,6 +82,9 @@ def _depths(folder: pathlib.Path) -> None:
     helpers.write_depth(folder / "room.png")
     helpers.write_depth(folder / "hall.png", variant=3)
     Image.fromarray(np.full((1, 9), 700, np.uint16)).save(folder / "line.png")
+    helpers.write_depth(folder / "room.tif")
+    (folder / "room.npy").write_bytes(odd_files.npy(odd_files.depth() / 1000))
+    (folder / "room.pfm").write_bytes(odd_files.pfm(odd_files.depth() / 1000))
 
 
 def _sentences(folder: pathlib.Path) -> None:

@@ -13,6 +13,7 @@ import safetensors
 
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
+from mmcl_jax.modalities.signatures import found_in, require_content
 from mmcl_jax.models.pretrained import torch_archive
 from mmcl_jax.models.pretrained.archives import Entry, read_directory
 from mmcl_jax.models.pretrained.mapped import (
@@ -31,6 +32,7 @@ _CODES = {
     **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
     "BOOL": "bool",
 }
+_EXPECTED = "a file of weights"
 _NPY_HEADER_BYTES = 12 + 10_000  # NumPy reads no more
 _INDEX = ".index.json"
 
@@ -54,13 +56,15 @@ def read(path: str | pathlib.Path) -> MappedTensors:
     path = pathlib.Path(path)
     for suffixes, reader in _READERS.items():
         if path.name.endswith(suffixes):
+            with reading(str(path), _EXPECTED):
+                require_content(str(path), _EXPECTED)
             return reader(path)
     known = ", ".join(suffix for suffixes in _READERS for suffix in suffixes)
     raise DataError(f"{path}: no file of weights; expected one that ends in {known}")
 
 
 def _read_safetensors(path: pathlib.Path) -> MappedTensors:
-    with reading(str(path), "weights as safetensors"):
+    with reading(str(path), "weights as safetensors", found_in):
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if size > _MAX_HEADER_BYTES:

@@ -57,7 +57,7 @@ def relief(
 
 
 def render_depth(concept: Concept, rng: np.random.Generator) -> np.ndarray:
-    """Renders uint16 [48, 48] in millimetres; 0 is no reading."""
+    """Renders float32 [48, 48] in metres, to the millimetre; 0 is no reading."""
     manner = MANNERS[concept.manner]
     low, high = (-6.0, -6.0, 11.5, -0.45), (6.0, 6.0, 18.5, 0.45)
     pose = canvas.Pose(*rng.uniform(low, high))
@@ -97,4 +97,5 @@ def render_depth(concept: Concept, rng: np.random.Generator) -> np.ndarray:
         hole_x, hole_y, size = rng.uniform((-24, -24, 1), (24, 24, 3))
         lost |= np.hypot(canvas.X - hole_x, canvas.Y - hole_y) < size
     millimetres = np.clip(metres * 1000 + 0.5, 1, 65535)
-    return np.where(lost, 0, millimetres).astype(np.uint16)
+    whole = np.where(lost, 0, millimetres).astype(np.uint16)
+    return whole.astype(np.float32) / 1000

@@ -48,7 +48,7 @@ def render(concept: Concept, modality: str, seed: int) -> Media:
     Returns:
         image: uint8 [48, 48, 3]. video: uint8 [8, 48, 48, 3]. audio: a float32
         waveform in [-1, 1] of 1.2 to 2 seconds and its rate, 16000 hertz. depth:
-        uint16 [48, 48], millimetres, 0 where the sensor has no reading. text: a string.
+        float32 [48, 48], metres, 0 where the sensor has no reading. text: a string.
 
     Raises:
         ValueError: The modality is unknown or the seed is negative.
