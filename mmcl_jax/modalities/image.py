@@ -22,6 +22,10 @@ from mmcl_jax.modalities.resizing import crop_box, fitted_shape, trim
 EXPECTED = "a JPEG or PNG picture of 8 bits a channel"
 _MAX_BYTES = 512 * 2**20
 _ORIENTATION = 0x0112
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -86,28 +90,28 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def fit(picture: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """Scales a picture to a square of `image_size` pixels (bicubic, antialiased).
+    """Scales a picture to a square of `image_size` pixels, antialiased.
 
     With `resize` "crop" the short side is scaled and the centre is kept, as in CLIP's
     own Pillow transform; with "squash" both sides are scaled, as in SigLIP's.
 
     Args:
         picture: uint8 `[h, w, 3]`.
-        spec: Size and `resize` of the input.
+        spec: Size, `resize` and `interpolation` of the input.
 
     Returns:
         uint8 `[s, s, 3]`; equal to the output of these transforms.
     """
-    size = spec.image_size
+    size, how = spec.image_size, _FILTERS[spec.interpolation]
     if spec.resize == "squash":
         image = Image.fromarray(picture)
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+        return np.asarray(image.resize((size, size), how))
     picture = trim(picture)
     height, width, _ = picture.shape
     height, width = fitted_shape(height, width, size)
     image = Image.fromarray(picture)
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize((width, height), how)
     return np.asarray(image.crop(crop_box(height, width, size)))
 
 
@@ -123,7 +127,7 @@ def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
 
 
 # ImageBind preprocesses pictures as CLIP does.
-_CLIP = Style(preprocess, still_shapes, "image-1", ("resize",))
+_CLIP = Style(preprocess, still_shapes, "image-1", ("resize", "interpolation"))
 
 IMAGE = Modality(
     name="image",

@@ -207,7 +207,7 @@ VIDEO = Modality(
     decode=decode,
     templates=("a video of a {}.", "a clip of a {}.", "a film of a {}."),
     styles={
-        "clip": Style(preprocess, shapes, "video-1", ("resize",)),
+        "clip": Style(preprocess, shapes, "video-1", ("resize", "interpolation")),
         "languagebind": languagebind.VIDEO,
         "imagebind": imagebind.VIDEO,
     },

@@ -17,8 +17,6 @@ from mmcl_jax.models.pretrained.weight_layout import (
 from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec, siglip
 
 UNUSED = ("params/b",)
-# Pixels are scaled to [-1, 1].
-PIXELS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGE, _TEXT = "params/img/Transformer/", "params/txt/Encoder_0/"
 _HEAD = "params/img/MAPHead_0/"
 _ATTENTION, _MLP = "MultiHeadDotProductAttention_0/", "MlpBlock_0/Dense_"
@@ -159,7 +157,7 @@ def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
     shape = spec(tensors, str(weights))
     tokenizer = inputs.siglip_tokenizer(folder)
     size = picture_side(shape)
-    fed = inputs.drawn(size, shape.text, tokenizer, PIXELS, "squash")
+    fed = inputs.drawn(size, shape.text, tokenizer, inputs.siglip(tokenizer))
     return Checkpoint(
         "big_vision",
         shape,
