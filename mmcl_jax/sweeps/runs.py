@@ -234,8 +234,7 @@ def prepare_workdir(run: SweepRun, folder: pathlib.Path) -> bool:
     if layout.is_finished(workdir):
         return False
     workdir.mkdir(parents=True, exist_ok=True)
-    if there is None:
-        write_config(workdir, run.config)
+    write_config(workdir, run.config)
     return True
 
 
