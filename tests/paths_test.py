@@ -15,8 +15,10 @@ from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.fields import Range
 from mmcl_jax.files import expanded, split_argument, split_paths
+from mmcl_jax.parallel import compilation_cache
 from mmcl_jax.streams.registry import SOURCES
 from mmcl_jax.sweeps import runs
+from mmcl_jax.training import feature_cache
 from tests import programs
 
 PACKAGE = pathlib.Path(configs.__file__).parent
@@ -156,6 +158,18 @@ def test_files_of_user_defined_code(
     assert reference.startswith("own.py#sha256=")
     monkeypatch.setenv(plugins.VARIABLE, "~/own.py")
     assert plugins.exported() == str(home / "own.py")
+
+
+def test_folders_named_in_the_environment(
+    home: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(feature_cache.FOLDER_VARIABLE, "~/features")
+    assert feature_cache.default_folder() == home / "features"
+    set_to = {}
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "~/programs")
+    monkeypatch.setattr("jax.config.update", set_to.__setitem__)
+    compilation_cache.keep_compiled_programs()
+    assert set_to["jax_compilation_cache_dir"] == f"{home}/programs"
 
 
 def test_files_to_label(home: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES, image
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained
-from mmcl_jax.models.pretrained import open_clip
+from mmcl_jax.models.pretrained import big_vision, open_clip
 from mmcl_jax.models.pretrained.inputs import CLIP_MEAN, CLIP_STD
 from tests.parity.cases import FIXTURES
 
@@ -266,3 +266,21 @@ def test_other_towers_of_openclip_are_refused_by_name(
     model["text_cfg"] = {"width": 512, "heads": 8, "layers": 12}
     with pytest.raises(ValueError, match=message):
         open_clip.spec({"model_cfg": model})
+
+
+def test_a_tokenizer_of_the_first_siglip_is_not_that_of_the_second(
+    tmp_path: pathlib.Path,
+) -> None:
+    folder = shutil.copytree(FIXTURES / "siglip" / "huggingface", tmp_path / "second")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["vocab_size"] = 256_000
+    path.write_text(json.dumps(config))
+    with pytest.raises(DataError, match="no token '<eos>'.*siglip2-base-patch16-224"):
+        pretrained.load(folder)
+
+
+def test_big_vision_for_pictures_of_any_shape_is_refused() -> None:
+    tensors = {"params/img/embedding/kernel": np.zeros((768, 16), np.float32)}
+    with pytest.raises(DataError, match="second.npz: .*NaFlex"):
+        big_vision.spec(tensors, "second.npz")

@@ -31,6 +31,11 @@ def spec(tensors: Tensors, path: str) -> EncoderSpec:
     """
     try:
         kernel = tensors["params/img/embedding/kernel"].shape
+        if len(kernel) == 2:
+            raise DataError(
+                f"{path}: SigLIP 2 for pictures of any shape (NaFlex), which is not "
+                "supported; give a checkpoint of one resolution"
+            )
         positions = tensors["params/img/pos_embedding"].shape
         words = tensors["params/txt/Embed_0/embedding"].shape
         context = tensors["params/txt/pos_embedding"].shape
@@ -155,7 +160,7 @@ def _recognizes(weights: pathlib.Path, tensors: Tensors) -> bool:
 def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
     folder = weights.parent
     shape = spec(tensors, str(weights))
-    tokenizer = inputs.siglip_tokenizer(folder)
+    tokenizer = inputs.siglip_tokenizer(folder, shape.text)
     size = picture_side(shape)
     fed = inputs.drawn(size, shape.text, tokenizer, inputs.siglip(tokenizer))
     return Checkpoint(

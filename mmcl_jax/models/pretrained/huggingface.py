@@ -288,7 +288,7 @@ def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
             if kind == "clip":
                 tokenizer, usual = inputs.clip_tokenizer(folder), inputs.CLIP
             else:
-                tokenizer = inputs.siglip_tokenizer(folder)
+                tokenizer = inputs.siglip_tokenizer(folder, spec.text)
                 usual = inputs.siglip(tokenizer)
             pictures, processors = inputs.processor(folder, size, usual)
         fed = inputs.drawn(size, spec.text, tokenizer, pictures, block)

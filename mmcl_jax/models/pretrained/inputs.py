@@ -27,6 +27,7 @@ _LIMITS = {"max_pixels", "max_seconds"}
 # By the numbers that Pillow gives them.
 _FILTERS: dict[Any, Interpolation] = {2: "bilinear", 3: "bicubic"}
 _BICUBIC = 3
+_GEMMA = 256_000  # ids of its tokenizer
 _SIDES = {"crop": ("shortest_edge",), "squash": ("height", "width")}
 _NESTED, _BLOCK = "processor_config.json", "image_processor"
 PROCESSORS = ("preprocessor_config.json", _NESTED)
@@ -211,14 +212,24 @@ def clip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
     return TokenizerSpec(find_tokenizer(folder), "<|startoftext|>", end, end, "clip")
 
 
-def siglip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
+def siglip_tokenizer(folder: pathlib.Path, text: TextSpec) -> TokenizerSpec:
     """Returns the tokenizer of a SigLIP encoder's folder.
 
     That of SigLIP 2, which is Gemma's, is known by its end token.
+
+    Raises:
+        DataError: There is none, or that of SigLIP beside a tower of SigLIP 2, whose
+            ids would be valid there but mean other words.
     """
     path = find_tokenizer(folder)
     if has_token(path, "<eos>"):
         return TokenizerSpec(path, None, "<eos>", "<pad>", "lower")
+    if text.vocabulary >= _GEMMA:
+        raise DataError(
+            f"{path}: no token '<eos>', but the encoder, with {text.vocabulary} ids, "
+            "is a SigLIP 2; give its own tokenizer.json, for instance that of "
+            "google/siglip2-base-patch16-224"
+        )
     return TokenizerSpec(path, None, "</s>", "</s>", "siglip")
 
 

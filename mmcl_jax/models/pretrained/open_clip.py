@@ -361,7 +361,7 @@ def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
         if shape.text.pool == "last":
             # OpenCLIP drops punctuation for SigLIP 2 as well: field 'clean'.
             tokenizer = dataclasses.replace(
-                inputs.siglip_tokenizer(folder), cleaning="siglip"
+                inputs.siglip_tokenizer(folder, shape.text), cleaning="siglip"
             )
         else:
             tokenizer = inputs.clip_tokenizer(folder)
