@@ -37,9 +37,9 @@ class _PathParser(flags.ArgumentParser):
 class _PathsParser(flags.ArgumentParser):
     """Parses paths with commas between them."""
 
-    def parse(self, argument: str | list[str]) -> list[str]:
+    def parse(self, argument: str) -> list[str]:
         """Returns the paths, with `~` replaced by the home folder."""
-        return split_paths(argument) if isinstance(argument, str) else argument
+        return split_paths(argument)
 
 
 class _ConfigText(str):
