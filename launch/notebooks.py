@@ -17,7 +17,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "notebooks"
 
 def main(workdir: str) -> None:
     """Executes all notebooks on a workdir."""
-    os.environ["WORKDIR"] = str(pathlib.Path(workdir).resolve())
+    os.environ["WORKDIR"] = str(pathlib.Path(workdir).expanduser().resolve())
     for path in sorted(FOLDER.glob("*.py")):
         notebook = jupytext.read(path)
         # times would change with every execution

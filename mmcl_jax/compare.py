@@ -20,9 +20,8 @@ from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.plain_text import printable
 
-_WORKDIRS = flags.DEFINE_multi_string(
+_WORKDIRS = command_line.define_paths(
     "workdirs",
-    [],
     "Folders of runs over one stream, separated by commas: all are compared with the "
     "first. If the flag is repeated, each list is a repetition, for instance with "
     "another seed, and intervals are over the differences of the repetitions.",
@@ -50,8 +49,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     try:
         command_line.refuse_arguments(argv)
-        groups = [[w for w in text.split(",") if w] for text in _WORKDIRS.value]
-        found = compare(groups, _stages(_SNAPSHOTS.value))
+        found = compare(_WORKDIRS.value, _stages(_SNAPSHOTS.value))
     except (ValueError, OSError) as error:  # our errors name the culprit
         sys.exit(command_line.complain(error))
     if _JSON.value:

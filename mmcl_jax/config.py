@@ -5,10 +5,11 @@ turns it back into dataclasses, checking every value before anything expensive s
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ml_collections
 from ml_collections import config_dict
@@ -16,7 +17,7 @@ from ml_collections import config_dict
 from mmcl_jax import plugins
 from mmcl_jax.errors import CodeError, ConfigError, DataError
 from mmcl_jax.fields import Count, NonNegative, Seed, Sharing, build, check_name
-from mmcl_jax.files import read_json
+from mmcl_jax.files import expanded, read_json
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.registry import METHODS, available
 from mmcl_jax.models.adapters import ADAPTERS, AdapterOptions
@@ -29,6 +30,10 @@ from mmcl_jax.streams.folders import Folders as Folders
 from mmcl_jax.streams.manifest import Manifest as Manifest
 from mmcl_jax.streams.procedural import World as World
 from mmcl_jax.streams.tfds import Tfds as Tfds
+
+# texts that hold paths
+_Encoders = Annotated[str, functools.partial(expanded, before=r"\+\s*")]
+_Branch = Annotated[str, functools.partial(expanded, before="branch:")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +67,7 @@ class EncoderOptions:
             averaged; empty: the default templates of each modality.
     """
 
-    path: str = "builtin"
+    path: _Encoders = "builtin"
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["nothing", "attention", "blocks"] = "nothing"
     templates: tuple[str, ...] = ()
@@ -239,7 +244,7 @@ class Config:
     evaluation: EvaluationOptions = EvaluationOptions()
     checkpoint: CheckpointOptions = CheckpointOptions()
     logging: LoggingOptions = LoggingOptions()
-    resume: str = ""
+    resume: _Branch = ""
     report: Literal["each_task", "end", "off"] = "each_task"
 
 

@@ -15,8 +15,8 @@ from mmcl_jax.parallel import host_memory
 from mmcl_jax.plain_text import printable
 from mmcl_jax.serving import from_workdir, standalone
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-_OUT = flags.DEFINE_string("out", None, "Folder to write to, new or empty.")
+_WORKDIR = command_line.define_path("workdir", None, "Folder of the run.")
+_OUT = command_line.define_path("out", None, "Folder to write to, new or empty.")
 _SNAPSHOT = flags.DEFINE_integer(
     "snapshot", None, "Snapshot of the run, counted from 1; by default the newest.", 1
 )

@@ -105,6 +105,8 @@ def build(
 def checked(value: Any, hint: Any, path: str) -> Any:
     """Returns a value converted to its type: lists to tuples, whole numbers to floats.
 
+    A type may name a function that converts it further, as `files.Path` does.
+
     Args:
         value: Value as a user has written it.
         hint: Type of the field.
@@ -120,6 +122,11 @@ def checked(value: Any, hint: Any, path: str) -> Any:
     if typing.get_origin(hint) is Annotated:
         hint, allowed = typing.get_args(hint)
         value = checked(value, hint, path)
+        if not isinstance(allowed, Range):
+            try:
+                return allowed(value)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from error
         if complaint := allowed.complaint(value):
             raise ConfigError(f"{path}: {complaint}")
         return value

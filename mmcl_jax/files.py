@@ -1,11 +1,14 @@
 """Small files written by a run, a user or another program."""
 
 import json
+import os
 import pathlib
+import re
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from mmcl_jax.errors import DataError, check_bytes, reading
+from mmcl_jax.errors import ConfigError, DataError, check_bytes, reading
 
 # an untrusted file: parsed JSON takes up to some thirty times its size in memory
 MAX_JSON_BYTES = 16 * 2**20
@@ -14,12 +17,82 @@ MAX_JSON_BYTES = 16 * 2**20
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
+def expanded(text: str, before: str = "") -> str:
+    """Returns a path that a user has written, with `~` replaced by the home folder.
+
+    Shells do that in few places: not in `--workdir=~/runs`.
+
+    Args:
+        text: The path, or a text that holds paths.
+        before: Regular expression of what may precede a path in the text, besides its
+            beginning.
+
+    Raises:
+        ConfigError: There is no such user as in `~user`; otherwise a folder of that
+            name would be made.
+    """
+
+    def expand(match: re.Match[str]) -> str:
+        front, home = match.groups()
+        found = os.path.expanduser(home)
+        if found.startswith("~") and not os.path.lexists(home):
+            raise ConfigError(
+                f"{text!r}: no user has the home folder {home!r}; write './{home}' for "
+                "a file or folder of that name"
+            )
+        return front + found
+
+    start = f"^(?:{before})?|(?:{before})" if before else "^"
+    return re.sub(f"({start})(~[^/]*)", expand, text)
+
+
+# a field of a config that is a path
+Path = Annotated[str, expanded]
+
+
+def split_argument(
+    text: str, find: Callable[[str], pathlib.Path] | None = None
+) -> tuple[pathlib.Path, str]:
+    """Returns the file and the argument of `FILE.py:ARGUMENT`.
+
+    Both may contain colons: the file is the longest beginning that is one.
+
+    Args:
+        text: What a user has written.
+        find: Function that finds a file by its name; None: `shipped`.
+    """
+    find, pieces = find or shipped, text.split(":")
+    for n in range(len(pieces), 0, -1):
+        path = find(":".join(pieces[:n]))
+        if path.is_file():
+            return path, ":".join(pieces[n:])
+    return find(pieces[0]), ":".join(pieces[1:])
+
+
+def split_paths(text: str) -> list[str]:
+    """Returns the paths in a list with commas between them.
+
+    A path may itself have commas: the longest part of the list that exists is one.
+    """
+    pieces, found = text.split(","), []
+    while pieces:
+        n, path = len(pieces), ""
+        for n in range(len(pieces), 0, -1):
+            path = expanded(",".join(pieces[:n]).strip())
+            if os.path.exists(path):
+                break
+        pieces = pieces[n:]
+        if path:
+            found.append(path)
+    return found
+
+
 def shipped(path: str | pathlib.Path) -> pathlib.Path:
     """Returns `configs/...` of the package where there is no such file, else `path`.
 
     So a command works in any folder as it does in a clone of the repository.
     """
-    given = pathlib.Path(path)
+    given = pathlib.Path(expanded(str(path)))
     if given.is_file() or given.parts[:1] != ("configs",):
         return given
     own = CONFIGS.joinpath(*given.parts[1:])

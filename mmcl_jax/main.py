@@ -12,7 +12,6 @@ import sys
 
 import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
@@ -32,10 +31,10 @@ from mmcl_jax.training import experiment
 from mmcl_jax.training.preemption import RUN_AGAIN, Interrupt
 from mmcl_jax.workdir.layout import CONFIG
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config of the run; without it the run in the workdir resumes."
+_CONFIG = command_line.define_config(
+    "Config of the run; without it the run in the workdir resumes."
 )
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = command_line.define_path(
     "workdir", None, "Folder to which the run writes everything."
 )
 _STOP_AFTER = flags.DEFINE_integer(

@@ -16,7 +16,7 @@ from mmcl_jax.streams import layouts, manifest
 _LAYOUT = flags.DEFINE_enum(
     "layout", None, ["esc50", "nyu_depth"], "Name of the data set's layout."
 )
-_ROOT = flags.DEFINE_string("root", None, "Folder of the unpacked data set.")
+_ROOT = command_line.define_path("root", None, "Folder of the unpacked data set.")
 _FOLD = flags.DEFINE_integer(
     "test_fold", 5, "Fold of ESC-50 that is held out for testing.", 1, 5
 )

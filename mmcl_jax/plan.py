@@ -15,7 +15,6 @@ import numpy as np
 from absl import app, flags
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from ml_collections import config_flags
 
 from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
@@ -31,7 +30,7 @@ from mmcl_jax.planning.program_cost import Program
 from mmcl_jax.training import build, class_slots, learner
 from mmcl_jax.types import Batch, Classes, PyTree
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config of the run.")
+_CONFIG = command_line.define_config("Config of the run.")
 _DEVICES = flags.DEFINE_list(
     "devices", ["8"], "Numbers of chips, separated by commas; each gets a plan."
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 from mmcl_jax.errors import CodeError, ConfigError, check_bytes
 from mmcl_jax.fields import checked
-from mmcl_jax.files import raised_in
+from mmcl_jax.files import expanded, raised_in
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import Modality
 
@@ -42,7 +42,7 @@ def run(path: str) -> str:
     Raises:
         CodeError: The file cannot be read, or fails.
     """
-    file = pathlib.Path(path).absolute()
+    file = pathlib.Path(expanded(path)).absolute()
     if os.pathsep in str(file):
         raise CodeError(
             f"{file}: {os.pathsep!r} separates the paths of {VARIABLE}, by which other "
@@ -223,7 +223,8 @@ def exported() -> str:
 
 
 def _named() -> list[str]:
-    return [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+    named = os.environ.get(VARIABLE, "").split(os.pathsep)
+    return [expanded(path) for path in named if path]
 
 
 def _read(path: pathlib.Path) -> bytes:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.files import expanded
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.parallel import compilation_cache, host_memory
 from mmcl_jax.plain_text import printable
@@ -22,7 +23,7 @@ from mmcl_jax.serving import from_workdir
 from mmcl_jax.serving.classifier import Labelled, Sample
 from mmcl_jax.workdir.progress import Bar
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_WORKDIR = command_line.define_path("workdir", None, "Folder of the run.")
 _SNAPSHOT = flags.DEFINE_integer(
     "snapshot", None, "Snapshot of the run, counted from 1; by default the newest.", 1
 )
@@ -105,6 +106,7 @@ def _samples(names: Sequence[str]) -> list[Sample]:
 
 def _files(path: str) -> Iterator[str]:
     """Yields a file, or all files below a folder except hidden ones, sorted."""
+    path = expanded(path)
     if not os.path.isdir(path):
         yield path
         return

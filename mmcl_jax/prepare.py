@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 from rich.console import Console
 
 from mmcl_jax import config as configs
@@ -40,10 +39,10 @@ from mmcl_jax.streams.verification import verify
 from mmcl_jax.training import build
 from mmcl_jax.workdir.progress import Bar
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config with encoder and stream; its method is not used."
+_CONFIG = command_line.define_config(
+    "Config with encoder and stream; its method is not used."
 )
-_OUT = flags.DEFINE_string(
+_OUT = command_line.define_path(
     "out", None, "An .html file to write, with counts and samples."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON instead of text.")

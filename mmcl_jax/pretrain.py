@@ -19,9 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags, logging
+from absl import app, logging
 from jaxtyping import Array, Float
-from ml_collections import config_flags
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError
@@ -35,10 +34,8 @@ from mmcl_jax.streams.world.concepts import BASE, DEVELOPMENT, MANNERS, SHAPES, 
 from mmcl_jax.streams.world.render import render
 from mmcl_jax.types import Key, PyTree
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config of the encoder and of its training."
-)
-_OUTPUT = flags.DEFINE_string(
+_CONFIG = command_line.define_config("Config of the encoder and of its training.")
+_OUTPUT = command_line.define_path(
     "output", "runs/encoder", "Folder to which the encoder is written."
 )
 

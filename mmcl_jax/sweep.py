@@ -23,14 +23,14 @@ from mmcl_jax.plain_text import printable
 from mmcl_jax.sweeps import aggregate, jobset, local, runs, slurm
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
-_OUT = flags.DEFINE_string("out", None, "Folder of all runs and of the tables.")
+_OUT = command_line.define_path("out", None, "Folder of all runs and of the tables.")
 _WORKERS = flags.DEFINE_integer(
     "workers",
     None,
     "Number of simultaneous runs; by default 1 on this machine and all with SLURM.",
     1,
 )
-_CHOOSE = flags.DEFINE_string(
+_CHOOSE = command_line.define_path(
     "choose", None, "JSON file to which the best values of each method are written."
 )
 _ENGINE = flags.DEFINE_enum(
@@ -43,7 +43,7 @@ _SUBMIT = flags.DEFINE_bool("submit", False, "Submit the written jobs to the clu
 _GATHER = flags.DEFINE_bool(
     "gather", False, "Start no runs; only compare those that have finished."
 )
-_MANIFEST = flags.DEFINE_string(
+_MANIFEST = command_line.define_path(
     "manifest",
     str(jobset.MANIFEST),
     "YAML file of a JobSet with the resources of a run, for --engine=jobset.",

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,8 +22,8 @@ from mmcl_jax.training import build
 from mmcl_jax.training.evaluator import frozen_accuracy
 from mmcl_jax.workdir.results import plain
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config with encoder and stream; its method is not used."
+_CONFIG = command_line.define_config(
+    "Config with encoder and stream; its method is not used."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 

@@ -301,7 +301,8 @@ def test_a_modality_is_read_once(tmp_path: pathlib.Path) -> None:
         {"rescale_factor": 1 / 127.5},
         {"crop_size": {"height": 4, "width": 4}},
         {"size": [8, 8]},
-        {"resample": 2},
+        {"resample": 0},
+        {"do_pad": True},
     ],
 )
 def test_steps_that_would_not_be_done_are_refused(

@@ -103,7 +103,8 @@ def test_names_of_neither(
 # repositories
 
 
-SMALL = ("config.json", "preprocessor_config.json", "tokenizer.json", "merges.txt")
+SMALL = ("config.json", "preprocessor_config.json", "processor_config.json")
+SMALL += ("tokenizer.json", "merges.txt")
 
 
 def test_a_repository_of_the_cache(offline: pathlib.Path) -> None:

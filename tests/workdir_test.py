@@ -88,6 +88,37 @@ def test_only_how_a_run_goes_on_may_differ(tmp_path):
         resuming.check(tmp_path, made)
 
 
+def test_data_and_encoder_may_move(tmp_path):
+    made = config.Config(
+        stream=config.Folders(root="a"), encoder=config.EncoderOptions("e")
+    )
+    assert resuming.moved(tmp_path, made) == []
+    resuming.write_config(tmp_path, made)
+    assert resuming.moved(tmp_path, made) == []
+    other = dataclasses.replace(made, stream=config.Folders(root="b"))
+    resuming.check(tmp_path, other)
+    assert resuming.has_config(tmp_path, other)
+    assert resuming.moved(tmp_path, other) == [
+        "the data are now read from 'b', not 'a'"
+    ]
+    both = dataclasses.replace(other, encoder=config.EncoderOptions("f"))
+    resuming.check(tmp_path, both)
+    assert len(resuming.moved(tmp_path, both)) == 2
+    for before, after in (
+        (config.Manifest(path="a"), config.Manifest(path="b")),
+        (config.Tfds(names=("n",)), config.Tfds(names=("n",), data_dir="b")),
+    ):
+        resuming.write_config(tmp_path, dataclasses.replace(made, stream=before))
+        resuming.check(tmp_path, dataclasses.replace(made, stream=after))
+    # what is learnt, and of which kind the data are, stays
+    links = config.Manifest(path="b", classes_per_task=2)
+    for stream in (links, config.Folders(root="a")):
+        changed = dataclasses.replace(made, stream=stream)
+        assert not resuming.has_config(tmp_path, changed)
+        with pytest.raises(ConfigError, match="config.stream.(classes_per_task|kind)"):
+            resuming.check(tmp_path, changed)
+
+
 def test_other_data_are_refused_where_something_was_learnt(tmp_path):
     write_json(tmp_path / "stream.json", {"hash": "a", "classes": [1, 2]})
     resuming.check_stream(tmp_path, {"hash": "b", "classes": (1, 2)})

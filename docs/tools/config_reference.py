@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from mmcl_jax.cli.shorthand import SHORT_KEYS
 from mmcl_jax.config import Config
+from mmcl_jax.fields import Range
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.adapters import ADAPTERS
@@ -135,6 +136,8 @@ def _kind(hint: Any, names: Iterable[str]) -> str:
         return f"{_kind(some, names)}, or `None`"
     if origin is Annotated:
         number, allowed = arguments
+        if not isinstance(allowed, Range):
+            return "path"
         return f"{_TYPES[number]} {_range(*allowed)}"
     if origin is Literal:
         names = arguments

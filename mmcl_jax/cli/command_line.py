@@ -1,6 +1,7 @@
 """Flags of all programs: an error in them is one message and exit code 2."""
 
 import ast
+import pathlib
 import re
 import sys
 from typing import Any
@@ -10,11 +11,81 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags, tuple_parser
 
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.files import CONFIGS, raised_in, shipped
+from mmcl_jax.files import (
+    CONFIGS,
+    expanded,
+    raised_in,
+    shipped,
+    split_argument,
+    split_paths,
+)
 from mmcl_jax.plain_text import printable
 from mmcl_jax.streams.registry import SOURCES
 
 USAGE_ERROR = 2
+# the flags defined here are those of the program that calls the function, for --help
+flags.disclaim_key_flags()
+
+
+class _PathParser(flags.ArgumentParser):
+    """Parses a path."""
+
+    def parse(self, argument: str) -> str:
+        """Returns the path, with `~` replaced by the home folder."""
+        return expanded(argument)
+
+
+class _PathsParser(flags.ArgumentParser):
+    """Parses paths with commas between them."""
+
+    def parse(self, argument: str) -> list[str]:
+        """Returns the paths, with `~` replaced by the home folder."""
+        return split_paths(argument)
+
+
+class _ConfigText(str):
+    """`FILE.py:ARGUMENT`, which the library splits at the first colon."""
+
+    def split(self, *_: Any) -> list[str]:
+        """Returns the file, whose path may have colons, and the argument if given."""
+        path, argument = split_argument(str(self))
+        return [str(path), *([argument] if argument else [])]
+
+
+class _ConfigParser(config_flags.ConfigFileFlagParser):
+    """Parses the flag that names a config file."""
+
+    def parse(self, path: str) -> Any:
+        """Returns the config that the file makes."""
+        return super().parse(_ConfigText(path))
+
+
+def define_path(
+    name: str,
+    default: str | None,
+    help: str,
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder[str]:
+    """Defines a flag whose value is a path."""
+    serializer = flags.ArgumentSerializer()
+    return flags.DEFINE(_PathParser(), name, default, help, flag_values, serializer)
+
+
+def define_paths(
+    name: str, help: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder[list[list[str]]]:
+    """Defines a flag that may be given several times, each time a list of paths."""
+    serializer = flags.ArgumentSerializer()
+    return flags.DEFINE_multi(
+        _PathsParser(), serializer, name, [], help, flag_values=flag_values
+    )
+
+
+def define_config(help: str) -> Any:
+    """Defines the flag `--config` and those of the config's fields."""
+    flag = config_flags.DEFINE_config_file("config", None, help)
+    flags.FLAGS["config"].parser = _ConfigParser(name="config")
+    return flag
 
 
 class ListParser(tuple_parser.TupleParser):
@@ -78,14 +149,17 @@ def parse_with_config(argv: list[str]) -> list[str]:
             continue
         at, start = (i, f"{name}=") if equals else (i + 1, "")
         value = value if equals else argv[at]
-        path, colon, argument = value.partition(":")
-        found = shipped(f"configs/{path}.py" if path in _names() else path)
-        if not found.is_file():
-            names = ", ".join(_names())
-            message = f"--config: no file {path!r}; give one, or one of {names}"
-            sys.exit(complain(ConfigError(message)))
+        try:
+            found, argument = split_argument(value, _find)
+            if not found.is_file():
+                raise ConfigError(
+                    f"no file {value.partition(':')[0]!r}; give one, or one of "
+                    f"{', '.join(_names())}"
+                )
+        except ConfigError as error:
+            sys.exit(complain(ConfigError(f"--config: {error}")))
         path = str(found)
-        argv[at] = f"{start}{path}{colon}{argument}"
+        argv[at] = f"{start}{path}:{argument}" if argument else f"{start}{path}"
     try:
         return flags.FLAGS(argv)
     except Exception as error:  # a config file may raise anything
@@ -134,6 +208,11 @@ def _of_config(error: Exception, argv: list[str], path: str) -> str:
 def _names() -> list[str]:
     """Returns the names of the configs that come with the package."""
     return sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def _find(name: str) -> pathlib.Path:
+    """Returns a config file by its path, or by its name if the package has it."""
+    return shipped(f"configs/{name}.py" if name in _names() else name)
 
 
 def _unknown_field(error: Exception, argv: list[str]) -> str:

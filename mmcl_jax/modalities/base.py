@@ -14,6 +14,8 @@ from mmcl_jax.errors import DataError, reading
 Media = Any
 Inputs = dict[str, np.ndarray]
 Shapes = dict[str, tuple[tuple[int, ...], type]]
+Resize = Literal["crop", "squash"]
+Interpolation = Literal["bicubic", "bilinear"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,7 @@ class TokenizerSpec:
     start: str | None = "<start>"
     end: str = "<end>"
     pad: str = "<pad>"
-    cleaning: Literal["none", "clip", "siglip"] = "none"
+    cleaning: Literal["none", "clip", "siglip", "lower"] = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,7 @@ class InputSpec:
             `Modality.styles`.
         resize: Whether pictures and frames of the style "clip" are cropped to their
             central square or squashed into a square.
+        interpolation: How such pictures and frames are scaled.
         antialias: Whether the other styles average over all pixels when they shrink a
             picture; torchvision did not before 0.17.
         mel_bands: Bands of a spectrogram of the other styles.
@@ -108,7 +111,8 @@ class InputSpec:
     max_pixels: int = 64_000_000
     max_seconds: float = 600.0
     style: Literal["clip", "languagebind", "imagebind"] = "clip"
-    resize: Literal["crop", "squash"] = "crop"
+    resize: Resize = "crop"
+    interpolation: Interpolation = "bicubic"
     antialias: bool = True
     mel_bands: int = 112
     mel_frames: int = 1036

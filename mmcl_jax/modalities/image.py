@@ -33,6 +33,10 @@ _ORIENTATION = 0x0112
 _KEPT_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 _MAX_TEXT = 2**16
 _REDUCED, _DNG, _COLOUR_FILTER = 254, 50706, 32803  # tags of TIFF, and one value
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -165,28 +169,28 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 def fit(picture: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """Scales a picture to a square of `image_size` pixels (bicubic, antialiased).
+    """Scales a picture to a square of `image_size` pixels, antialiased.
 
     With `resize` "crop" the short side is scaled and the centre is kept, as in CLIP's
     own Pillow transform; with "squash" both sides are scaled, as in SigLIP's.
 
     Args:
         picture: uint8 `[h, w, 3]`.
-        spec: Size and `resize` of the input.
+        spec: Size, `resize` and `interpolation` of the input.
 
     Returns:
         uint8 `[s, s, 3]`; equal to the output of these transforms.
     """
-    size = spec.image_size
+    size, how = spec.image_size, _FILTERS[spec.interpolation]
     if spec.resize == "squash":
         image = Image.fromarray(picture)
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+        return np.asarray(image.resize((size, size), how))
     picture = trim(picture)
     height, width, _ = picture.shape
     height, width = fitted_shape(height, width, size)
     image = Image.fromarray(picture)
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize((width, height), how)
     return np.asarray(image.crop(crop_box(height, width, size)))
 
 
@@ -212,7 +216,7 @@ def oddities(media: np.ndarray, spec: InputSpec) -> tuple[str, ...]:
 
 
 # ImageBind preprocesses pictures as CLIP does.
-_CLIP = Style(preprocess, still_shapes, "image-2", ("resize",))
+_CLIP = Style(preprocess, still_shapes, "image-2", ("resize", "interpolation"))
 
 IMAGE = Modality(
     name="image",

@@ -86,6 +86,19 @@ def find_tokenizer(folder: str | pathlib.Path) -> str:
     )
 
 
+def has_token(path: str, token: str) -> bool:
+    """Returns whether a `tokenizer.json` has a token; false for files of other kinds.
+
+    Raises:
+        DataError: The file is damaged or larger than 64 MiB.
+    """
+    if not path.endswith(".json"):
+        return False
+    with reading(path, EXPECTED):
+        check_bytes(path, _MAX_BYTES)
+        return token in _load(pathlib.Path(path)).vocabulary
+
+
 @functools.lru_cache(maxsize=8)
 def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
     """Reads a tokenizer, once for each process and spec.
@@ -147,6 +160,7 @@ def clean(sentence: str, spec: TokenizerSpec) -> str:
       space to single blanks and lower-cases, as the code of CLIP and OpenCLIP.
     - "siglip": lower-cases, drops ASCII punctuation and collapses white space, as the
       code of SigLIP.
+    - "lower": lower-cases, as the code of SigLIP 2.
 
     A sentence that is cleaned is cut to 65,536 characters first.
     """
@@ -155,6 +169,8 @@ def clean(sentence: str, spec: TokenizerSpec) -> str:
     sentence = sentence[:_MAX_CHARACTERS]
     if spec.cleaning == "clip":
         sentence = html.unescape(html.unescape(ftfy.fix_text(sentence))).lower()
+    elif spec.cleaning == "lower":
+        return sentence.lower()
     else:
         sentence = sentence.lower().translate(_NO_PUNCTUATION)
     return re.sub(r"\s+", " ", sentence).strip()

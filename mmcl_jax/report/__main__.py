@@ -13,10 +13,11 @@ from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.report import page, run_loader
 from mmcl_jax.workdir.layout import REPORT
 
-_WORKDIRS = flags.DEFINE_list(
-    "workdirs", None, "Folders of runs, finished or not, separated by commas."
+_WORKDIRS = command_line.define_paths(
+    "workdirs",
+    "Folders of runs, finished or not, separated by commas; or give the flag for each.",
 )
-_OUT = flags.DEFINE_string(
+_OUT = command_line.define_path(
     "out",
     None,
     "An .html file, or a folder that also gets figures and tables; by default "
@@ -30,8 +31,7 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     try:
         command_line.refuse_arguments(argv)
-        names = [name.strip() for name in _WORKDIRS.value or ()]
-        workdirs = [pathlib.Path(name) for name in names if name]
+        workdirs = [pathlib.Path(name) for names in _WORKDIRS.value for name in names]
         if not workdirs:
             raise ConfigError("--workdirs: missing; for instance --workdirs=runs/demo")
         for i, workdir in enumerate(workdirs):

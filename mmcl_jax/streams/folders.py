@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mmcl_jax.errors import DataError, Faults
+from mmcl_jax.files import Path
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import (
     FileReference,
@@ -58,7 +59,7 @@ class Folders(Selection):
     """
 
     kind: str = "folders"
-    root: str = ""
+    root: Path = ""
     follow_links: bool = False
 
 
@@ -81,7 +82,7 @@ def build(
         DataError: No valid data set is left; the message says why.
         ValueError: An argument is out of range.
     """
-    tree = _Tree(pathlib.Path(root).expanduser(), follow_links, faults)
+    tree = _Tree(pathlib.Path(root), follow_links, faults)
     return data_sets.build(_scan(tree), **selection, faults=faults)
 
 

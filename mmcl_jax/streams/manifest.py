@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from mmcl_jax.errors import DataError, Faults
-from mmcl_jax.files import write_text
+from mmcl_jax.files import Path, write_text
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import FileReference, Reference
 from mmcl_jax.streams import data_sets
@@ -47,7 +47,7 @@ class Manifest(Selection):
     """
 
     kind: str = "manifest"
-    path: str = ""
+    path: Path = ""
 
 
 class Row(NamedTuple):

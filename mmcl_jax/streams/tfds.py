@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmcl_jax.errors import DataError, reading
-from mmcl_jax.files import read_json
+from mmcl_jax.files import Path, expanded, read_json
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, Media, Modality
 from mmcl_jax.streams import data_sets
@@ -62,7 +62,7 @@ class Tfds(Selection):
 
     kind: str = "tfds"
     names: tuple[str, ...] = ()
-    data_dir: str = ""
+    data_dir: Path = ""
     train: str = "train"
     test: str = "test"
 
@@ -171,7 +171,7 @@ def build(
             "or an empty test split, so that a part is split off"
         )
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = pathlib.Path(data_dir or default).expanduser()
+    root = pathlib.Path(data_dir or expanded(default))
     found = [_data_set(root, name, train, test) for name in names]
     return data_sets.build(sorted(found, key=lambda d: d.path.split("/")), **selection)
 

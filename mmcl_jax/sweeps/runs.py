@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from mmcl_jax.cli.shorthand import parse_argument
 from mmcl_jax.config import Config, check_name, resolve
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.files import raised_in, shipped
+from mmcl_jax.files import raised_in, shipped, split_argument
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.reading import read_results, read_run
 from mmcl_jax.workdir.resuming import has_config, write_config
@@ -89,7 +89,7 @@ def load_sweep(name: str) -> Sweep:
     Raises:
         ConfigError: It does not return a `Sweep`, or fails; names the line.
     """
-    file, _, argument = name.partition(":")
+    file, argument = split_argument(name)
     get_sweep = load_function(file, "get_sweep")
     with raising_by_line(file):
         sweep = get_sweep(argument)
@@ -234,8 +234,7 @@ def prepare_workdir(run: SweepRun, folder: pathlib.Path) -> bool:
     if layout.is_finished(workdir):
         return False
     workdir.mkdir(parents=True, exist_ok=True)
-    if there is None:
-        write_config(workdir, run.config)
+    write_config(workdir, run.config)
     return True
 
 

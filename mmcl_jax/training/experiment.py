@@ -93,6 +93,7 @@ def run(
     resuming.check(workdir, config)
     wandb.check(config)
     lock = Lock(workdir) if is_writer() and workdir.exists() else None
+    moved: list[str] = []
     try:
         console = Console(quiet=not is_writer())
         try:
@@ -103,7 +104,7 @@ def run(
             # created only now, so that a config that cannot be run leaves no folder
             workdir.mkdir(parents=True, exist_ok=True)
             lock = lock or Lock(workdir)
-            _fill(workdir, config, assembled)
+            moved = _fill(workdir, config, assembled)
         distributed.synchronize("workdir")
         with (
             contextlib.closing(Writer(workdir, console)) as writer,
@@ -111,6 +112,8 @@ def run(
                 _Loop(assembled, workdir, writer, interrupt, make_reporter)
             ) as loop,
         ):
+            for line in moved:
+                writer.say(line)
             return loop.run(stop_after)
     finally:
         interrupt.nothing_to_save = True
@@ -118,17 +121,19 @@ def run(
             lock.release()
 
 
-def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> None:
-    """Writes what is known before the first stage."""
+def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> list[str]:
+    """Writes what is known before the first stage; returns lines on what has moved."""
     resuming.check(workdir, config)  # another run may have come before the lock
     stream = describe(run)
     (workdir / layout.PREDICTIONS).mkdir(exist_ok=True)
     if source := config.resume.removeprefix(resuming.BRANCH):
         resuming.branch(workdir, pathlib.Path(source), stream)
     resuming.check_stream(workdir, stream)
+    moved = resuming.moved(workdir, config)
     resuming.write_config(workdir, config)
     write_json(workdir / layout.STREAM, stream)
     write_text(workdir / layout.ENCODER, "\n".join(run.encoder.summary) + "\n")
+    return moved
 
 
 class _Lesson(NamedTuple):

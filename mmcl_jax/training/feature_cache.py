@@ -25,6 +25,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
+from mmcl_jax.files import expanded
 from mmcl_jax.modalities.tokenization import tokenizer_hash
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.streams.base import Record
@@ -36,7 +37,7 @@ _CHECKSUM = hashlib.sha256
 def default_folder() -> pathlib.Path:
     """Returns the folder `MMCL_JAX_FEATURES`, else `~/.cache/mmcl_jax/features`."""
     if folder := os.environ.get(FOLDER_VARIABLE):
-        return pathlib.Path(folder)
+        return pathlib.Path(expanded(folder))
     return pathlib.Path.home() / ".cache" / "mmcl_jax" / "features"
 
 

@@ -24,6 +24,13 @@ from mmcl_jax.workdir.snapshots import CUT_OFF, Snapshots
 BRANCH = "branch:"
 # devices, loggers and pages may differ between the starts of a run
 _FREE = ("config.resume", "config.mesh", "config.logging", "config.report")
+# so may the places of what is read: `check_stream` compares what is there
+_PLACES = {
+    "config.stream.root": "the data are",
+    "config.stream.path": "the data are",
+    "config.stream.data_dir": "the data are",
+    "config.encoder.path": "the encoder is",
+}
 # an error names so many of several similar defects
 _NAMED = 3
 
@@ -34,26 +41,38 @@ def write_config(workdir: pathlib.Path, config: configs.Config) -> None:
 
 
 def has_config(workdir: pathlib.Path, config: configs.Config) -> bool | None:
-    """Returns whether `config.json` holds exactly this config; None if it is missing.
+    """Returns whether `config.json` holds this config; None if it is missing.
+
+    Data and encoder may have moved.
 
     Raises:
         DataError: It cannot be read.
     """
-    path = workdir / CONFIG
-    if not path.is_file():
+    if not (workdir / CONFIG).is_file():
         return None
-    return read_json(path, "the config of a run") == json.loads(configs.to_json(config))
+    return not any(each.path not in _PLACES for each in _changes(workdir, config))
+
+
+def moved(workdir: pathlib.Path, config: configs.Config) -> list[str]:
+    """Returns a line on data and encoder that the run read from elsewhere before."""
+    if not (workdir / CONFIG).is_file():
+        return []
+    return [
+        f"{_PLACES[each.path]} now read from {each.here!r}, not {each.there!r}"
+        for each in _changes(workdir, config)
+        if each.path in _PLACES
+    ]
 
 
 def check(workdir: pathlib.Path, config: configs.Config) -> None:
     """Raises `ConfigError` for a workdir of another config, or one that is a file."""
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"--workdir: {workdir} is not a folder")
-    path = workdir / CONFIG
-    if not path.exists():
+    if not (workdir / CONFIG).exists():
         return
-    stored, wanted = read_json(path), json.loads(configs.to_json(config))
-    if different := sorted(_differences(stored, wanted, "config")):
+    free = (*_FREE, *_PLACES)
+    found = (c for c in _changes(workdir, config) if not c.path.startswith(free))
+    if different := sorted(map(str, found)):
         raise ConfigError(
             f"--workdir: {workdir} was made with another config: "
             f"{'; '.join(different)}. Choose another folder; add "
@@ -61,14 +80,29 @@ def check(workdir: pathlib.Path, config: configs.Config) -> None:
         )
 
 
-def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
-    if path in _FREE:
-        return
+class _Change(NamedTuple):
+    """A value that is not the stored one."""
+
+    path: str
+    there: Any
+    here: Any
+
+    def __str__(self) -> str:
+        return f"{self.path} is {self.there!r} there and {self.here!r} here"
+
+
+def _changes(workdir: pathlib.Path, config: configs.Config) -> list[_Change]:
+    """Returns what a config changes in that of a workdir."""
+    stored = read_json(workdir / CONFIG, "the config of a run")
+    return [*_differences(stored, json.loads(configs.to_json(config)), "config")]
+
+
+def _differences(there: Any, here: Any, path: str) -> Iterator[_Change]:
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in there.keys() | here.keys():
+        for key in sorted(there.keys() | here.keys()):
             yield from _differences(there.get(key), here.get(key), f"{path}.{key}")
     elif there != here:
-        yield f"{path} is {there!r} there and {here!r} here"
+        yield _Change(path, there, here)
 
 
 def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) -> None:
@@ -112,8 +146,8 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
     if not path.exists() or not any(_has_states(workdir / name) for name in states):
         return
     there, here = read_json(path), json.loads(json.dumps(stream))
-    if different := sorted(_differences(there, here, "stream")):
-        listed = "; ".join(line[:200] for line in different[:_NAMED])
+    if different := [*_differences(there, here, "stream")]:
+        listed = "; ".join(str(change)[:200] for change in different[:_NAMED])
         raise WorkdirError(
             f"--workdir: {workdir} was made with other data: {listed}. Restore it, or "
             "choose another folder"

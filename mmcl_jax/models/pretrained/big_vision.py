@@ -17,8 +17,6 @@ from mmcl_jax.models.pretrained.weight_layout import (
 from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec, siglip
 
 UNUSED = ("params/b",)
-# Pixels are scaled to [-1, 1].
-PIXELS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _IMAGE, _TEXT = "params/img/Transformer/", "params/txt/Encoder_0/"
 _HEAD = "params/img/MAPHead_0/"
 _ATTENTION, _MLP = "MultiHeadDotProductAttention_0/", "MlpBlock_0/Dense_"
@@ -33,6 +31,11 @@ def spec(tensors: Tensors, path: str) -> EncoderSpec:
     """
     try:
         kernel = tensors["params/img/embedding/kernel"].shape
+        if len(kernel) == 2:
+            raise DataError(
+                f"{path}: SigLIP 2 for pictures of any shape (NaFlex), which is not "
+                "supported; give a checkpoint of one resolution"
+            )
         positions = tensors["params/img/pos_embedding"].shape
         words = tensors["params/txt/Embed_0/embedding"].shape
         context = tensors["params/txt/pos_embedding"].shape
@@ -157,9 +160,9 @@ def _recognizes(weights: pathlib.Path, tensors: Tensors) -> bool:
 def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
     folder = weights.parent
     shape = spec(tensors, str(weights))
-    tokenizer = inputs.siglip_tokenizer(folder)
+    tokenizer = inputs.siglip_tokenizer(folder, shape.text)
     size = picture_side(shape)
-    fed = inputs.drawn(size, shape.text, tokenizer, PIXELS, "squash")
+    fed = inputs.drawn(size, shape.text, tokenizer, inputs.siglip(tokenizer))
     return Checkpoint(
         "big_vision",
         shape,

@@ -1,6 +1,8 @@
 """Encoders in the layout of Hugging Face's `CLIPModel` and `SiglipModel`."""
 
 import pathlib
+import re
+from typing import Literal
 
 from mmcl_jax.errors import reading
 from mmcl_jax.files import read_json
@@ -71,6 +73,7 @@ SIGLIP_TEXT = {
     "max_position_embeddings": 64,
     "eos_token_id": 49407,
 }
+_TOWER = re.compile(r"(clip|siglip2?)_(vision|text)_model(_with_projection)?")
 # In the first configs of OpenAI, whose weights end sentences with the highest id.
 _WRONG_END_TOKEN = 2
 
@@ -235,19 +238,42 @@ def _recognizes(weights: pathlib.Path, tensors: Tensors) -> bool:
     return True
 
 
+def _supported(config: Section) -> Literal["clip", "siglip"]:
+    """Returns the family of a config; raises `ValueError` for all others, by name."""
+    kind = config.get("model_type")
+    if kind in ("clip", "siglip") and "auto_map" in config:
+        raise ValueError(
+            f"field 'auto_map': {config['auto_map']!r}: a model with code of its own, "
+            f"which is never run; give one of the architecture {kind!r} itself"
+        )
+    if kind in ("clip", "siglip"):
+        return kind
+    found = f"field 'model_type': {kind!r}"
+    if isinstance(kind, str) and _TOWER.fullmatch(kind):
+        raise ValueError(
+            f"{found} is one tower. A single tower is not enough: samples and class "
+            "names need both towers and the scale of the logits, which no file of a "
+            "single tower has. Give the whole model that it was taken from"
+        )
+    if kind == "siglip2":
+        raise ValueError(
+            f"{found} is SigLIP 2 for pictures of any shape (NaFlex), which is not "
+            "supported; give a checkpoint of one resolution, for instance "
+            "google/siglip2-base-patch16-224"
+        )
+    raise ValueError(
+        f"{found} is not supported; supported are 'clip' (also MetaCLIP and others of "
+        "its architecture), 'siglip' (also SigLIP 2 of one resolution) and "
+        "LanguageBind of image, video, audio and depth"
+    )
+
+
 def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
     folder = weights.parent
     path = folder / CONFIG
     config = read_json(path, EXPECTED)
     with reading(str(path), EXPECTED):
-        kind = config.get("model_type")
-        if kind not in ("clip", "siglip"):
-            raise ValueError(
-                f"field 'model_type': {kind!r} is not 'clip', 'siglip' or one of "
-                "LanguageBind. A single tower is not enough: samples and class names "
-                "need both towers and the scale of the logits, which no file of a "
-                "single tower has. Give the whole model that it was taken from"
-            )
+        kind = _supported(config)
         own = config.get("preprocessing")
         build = clip_spec if kind == "clip" else siglip_spec
         spec = build(config)
@@ -255,17 +281,19 @@ def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
         if own is not None:
             block = sections.section(config, "preprocessing")
             pixels = sections.channels(block, "mean"), sections.channels(block, "std")
-            tokenizer, resize = inputs.own_tokenizer(folder), "crop"
+            tokenizer, pictures = inputs.own_tokenizer(folder), inputs.Pictures(pixels)
+            processors = ()
         else:
             block = None
-            pixels, resize = inputs.processor(folder, size)
-            find = inputs.clip_tokenizer if kind == "clip" else inputs.siglip_tokenizer
-            tokenizer = find(folder)
-        fed = inputs.drawn(size, spec.text, tokenizer, pixels, resize, block)
+            if kind == "clip":
+                tokenizer, usual = inputs.clip_tokenizer(folder), inputs.CLIP
+            else:
+                tokenizer = inputs.siglip_tokenizer(folder, spec.text)
+                usual = inputs.siglip(tokenizer)
+            pictures, processors = inputs.processor(folder, size, usual)
+        fed = inputs.drawn(size, spec.text, tokenizer, pictures, block)
     layout = {"clip": clip_layout, "siglip": siglip_layout}
-    files = (path, pathlib.Path(tokenizer.path), weights)
-    if own is None:
-        files = (path, folder / inputs.PROCESSOR, *files[1:])
+    files = (path, *processors, pathlib.Path(tokenizer.path), weights)
     return Checkpoint(
         kind, spec, fed, layout[kind](spec), tensors, weights, UNUSED, files
     )

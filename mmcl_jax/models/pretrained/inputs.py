@@ -1,12 +1,13 @@
 """The input of an encoder, read from the files that come with it."""
 
+import json
 import pathlib
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
-from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
-from mmcl_jax.modalities.tokenization import find_tokenizer, load_tokenizer
+from mmcl_jax.modalities.base import InputSpec, Interpolation, Resize, TokenizerSpec
+from mmcl_jax.modalities.tokenization import find_tokenizer, has_token, load_tokenizer
 from mmcl_jax.models.pretrained import sections
 from mmcl_jax.models.pretrained.sections import Section
 from mmcl_jax.models.specs import TextSpec
@@ -23,21 +24,48 @@ _DRAWN: Section = {
     "max_depth": 10.0,
 }
 _LIMITS = {"max_pixels", "max_seconds"}
+# By the numbers that Pillow gives them.
+_FILTERS: dict[Any, Interpolation] = {2: "bilinear", 3: "bicubic"}
 _BICUBIC = 3
-PROCESSOR = "preprocessor_config.json"
-
+_GEMMA = 256_000  # ids of its tokenizer
+_SIDES = {"crop": ("shortest_edge",), "squash": ("height", "width")}
+_NESTED, _BLOCK = "processor_config.json", "image_processor"
+PROCESSORS = ("preprocessor_config.json", _NESTED)
 
 # Constants of CLIP's transforms.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+class Pictures(NamedTuple):
+    """How pictures are prepared.
+
+    Attributes:
+        pixels: Mean and standard deviation of each channel.
+        resize: How a picture becomes a square.
+        interpolation: How it is scaled.
+    """
+
+    pixels: Pixels
+    resize: Resize = "crop"
+    interpolation: Interpolation = "bicubic"
+
+
+CLIP = Pictures((CLIP_MEAN, CLIP_STD))
+_HALF = (0.5, 0.5, 0.5)
+
+
+def siglip(tokenizer: TokenizerSpec) -> Pictures:
+    """Returns how most encoders of SigLIP, or of SigLIP 2, prepare pictures."""
+    second = tokenizer.cleaning == "lower"
+    return Pictures((_HALF, _HALF), "squash", "bilinear" if second else "bicubic")
+
+
 def drawn(
     image_size: int,
     text: TextSpec,
     tokenizer: TokenizerSpec,
-    pixels: Pixels,
-    resize: Literal["crop", "squash"] = "crop",
+    pictures: Pictures,
     block: Section | None = None,
     **changes: Any,
 ) -> InputSpec:
@@ -47,8 +75,7 @@ def drawn(
         image_size: Side of a picture, pixels.
         text: Shape of the text tower.
         tokenizer: Tokenizer of the text tower.
-        pixels: Mean and standard deviation of each channel.
-        resize: How a picture becomes a square.
+        pictures: How pictures are prepared.
         block: Block `preprocessing` of the encoder's `config.json`, if there is one.
         changes: Further fields of `InputSpec`.
 
@@ -67,8 +94,8 @@ def drawn(
     return InputSpec(
         image_size=image_size,
         frames=sections.integer(values, "frames"),
-        mean=pixels[0],
-        std=pixels[1],
+        mean=pictures.pixels[0],
+        std=pictures.pixels[1],
         sample_rate=sections.integer(values, "sample_rate"),
         audio_seconds=sections.number(values, "audio_seconds"),
         audio_mean=sections.number(values, "audio_mean"),
@@ -76,49 +103,90 @@ def drawn(
         max_depth=sections.number(values, "max_depth"),
         context_length=text.context_length,
         tokenizer=tokenizer,
-        resize=resize,
+        resize=pictures.resize,
+        interpolation=pictures.interpolation,
         **limits,
         **changes,
     )
 
 
 def processor(
-    folder: pathlib.Path, image_size: int
-) -> tuple[Pixels, Literal["crop", "squash"]]:
-    """Reads `preprocessor_config.json`: mean, deviation, and how to make a square.
+    folder: pathlib.Path, image_size: int, usual: Pictures
+) -> tuple[Pictures, tuple[pathlib.Path, ...]]:
+    """Reads how pictures are prepared, from the files that transformers writes.
+
+    Args:
+        folder: Folder of the encoder. `preprocessor_config.json` has the fields itself,
+            `processor_config.json` in its block `image_processor`.
+        image_size: Side of a picture that the encoder reads, pixels.
+        usual: What most encoders of the family have, which messages show.
+
+    Returns:
+        What was read, and the files that it was read from.
 
     Raises:
-        DataError: The file is missing, or asks for unsupported preprocessing.
+        DataError: No file has the fields, two files differ in them, or they ask for
+            unsupported preprocessing.
     """
-    path = folder / PROCESSOR
     expected = (
-        "the preprocessing of pictures, for instance "
-        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], '
-        f'"size": {{"shortest_edge": {image_size}}}}}'
+        f"the preprocessing of pictures, for instance {_example(usual, image_size)}"
     )
-    config = read_json(path, expected)
-    with reading(str(path), expected):
-        pixels = (
-            sections.channels(config, "image_mean"),
-            sections.channels(config, "image_std"),
+    found: dict[pathlib.Path, Pictures] = {}
+    for name in PROCESSORS:
+        path, block = folder / name, name == _NESTED
+        if not path.is_file():
+            continue
+        config = read_json(path, expected)
+        if block and _BLOCK not in config:
+            continue  # older versions wrote it with the names of classes alone
+        with reading(str(path), expected):
+            fields = sections.section(config, _BLOCK) if block else config
+            found[path] = _pictures(fields, image_size, usual)
+    if not found:
+        raise DataError(
+            f"{folder}: neither {PROCESSORS[0]} nor a block {_BLOCK!r} of {_NESTED}; "
+            f"copy the one of your encoder there; it holds {expected}"
         )
-        size = config.get("size")
-        if not isinstance(size, (int, dict)):
-            raise ValueError(f"field 'size': {size!r} is neither a number nor a block")
-        crops = isinstance(size, int) or (
-            isinstance(size, dict) and "shortest_edge" in size
+    if len(set(found.values())) > 1:
+        both = "; ".join(f"{path.name} has {each}" for path, each in found.items())
+        raise DataError(
+            f"{folder}: two files differ in the preprocessing of pictures: {both}; "
+            "remove the one that is not that of your encoder"
         )
-        sides = [size] if isinstance(size, int) else list(size.values())
-        if any(side != image_size for side in sides) or not sides:
-            raise ValueError(
-                f"field 'size': {size!r}; the encoder reads {image_size} pixels"
-            )
-        _check_steps(config, image_size if crops else None)
-        if config.get("resample", _BICUBIC) != _BICUBIC:
-            raise ValueError(
-                f"field 'resample': {config['resample']!r}; expected 3, bicubic"
-            )
-        return pixels, "crop" if crops else "squash"
+    return next(iter(found.values())), tuple(found)
+
+
+def _example(usual: Pictures, size: int) -> str:
+    """Returns the content of a `preprocessor_config.json`."""
+    numbers = {value: number for number, value in _FILTERS.items()}
+    mean, deviation = usual.pixels
+    fields = {"image_mean": mean, "image_std": deviation}
+    fields |= {"size": dict.fromkeys(_SIDES[usual.resize], size)}
+    return json.dumps(fields | {"resample": numbers[usual.interpolation]})
+
+
+def _pictures(config: Section, image_size: int, usual: Pictures) -> Pictures:
+    pixels = (
+        sections.channels(config, "image_mean"),
+        sections.channels(config, "image_std"),
+    )
+    size = config.get("size")
+    if isinstance(size, int):  # of the short side, or of both, as the family has it
+        size = dict.fromkeys(_SIDES[usual.resize], size)
+    if not isinstance(size, dict):
+        raise ValueError(f"field 'size': {size!r} is neither a number nor a block")
+    crops = "shortest_edge" in size
+    if any(side != image_size for side in size.values()) or not size:
+        raise ValueError(
+            f"field 'size': {config['size']!r}; the encoder reads {image_size} pixels"
+        )
+    _check_steps(config, image_size if crops else None)
+    chosen = config.get("resample", _BICUBIC)
+    if chosen not in _FILTERS:
+        raise ValueError(
+            f"field 'resample': {chosen!r}; expected 3, bicubic, or 2, bilinear"
+        )
+    return Pictures(pixels, "crop" if crops else "squash", _FILTERS[chosen])
 
 
 def _check_steps(config: Section, cropped: int | None) -> None:
@@ -127,6 +195,8 @@ def _check_steps(config: Section, cropped: int | None) -> None:
     for step in [*steps, "do_center_crop"] if cropped else steps:
         if config.get(step, True) is not True:
             raise ValueError(f"field {step!r}: {config[step]!r}; expected true")
+    if config.get("do_pad"):
+        raise ValueError(f"field 'do_pad': {config['do_pad']!r}; expected false")
     factor = config.get("rescale_factor", 1 / 255)
     if not isinstance(factor, float) or abs(255 * factor - 1) > 1e-3:
         raise ValueError(f"field 'rescale_factor': {factor!r}; expected 1/255")
@@ -142,9 +212,25 @@ def clip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
     return TokenizerSpec(find_tokenizer(folder), "<|startoftext|>", end, end, "clip")
 
 
-def siglip_tokenizer(folder: pathlib.Path) -> TokenizerSpec:
-    """Returns the tokenizer of a SigLIP encoder's folder; the end token pads."""
-    return TokenizerSpec(find_tokenizer(folder), None, "</s>", "</s>", "siglip")
+def siglip_tokenizer(folder: pathlib.Path, text: TextSpec) -> TokenizerSpec:
+    """Returns the tokenizer of a SigLIP encoder's folder.
+
+    That of SigLIP 2, which is Gemma's, is known by its end token.
+
+    Raises:
+        DataError: There is none, or that of SigLIP beside a tower of SigLIP 2, whose
+            ids would be valid there but mean other words.
+    """
+    path = find_tokenizer(folder)
+    if has_token(path, "<eos>"):
+        return TokenizerSpec(path, None, "<eos>", "<pad>", "lower")
+    if text.vocabulary >= _GEMMA:
+        raise DataError(
+            f"{path}: no token '<eos>', but the encoder, with {text.vocabulary} ids, "
+            "is a SigLIP 2; give its own tokenizer.json, for instance that of "
+            "google/siglip2-base-patch16-224"
+        )
+    return TokenizerSpec(path, None, "</s>", "</s>", "siglip")
 
 
 def own_tokenizer(folder: pathlib.Path) -> TokenizerSpec:

@@ -1,9 +1,9 @@
 """Encoders in the layout of OpenCLIP, with an `open_clip_config.json`."""
 
+import dataclasses
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from mmcl_jax.errors import reading
 from mmcl_jax.files import read_json
 from mmcl_jax.models.pretrained import inputs, sections
 from mmcl_jax.models.pretrained.family import EXPECTED, Checkpoint, Family, picture_side
-from mmcl_jax.models.pretrained.inputs import Pixels
+from mmcl_jax.models.pretrained.inputs import Pictures
 from mmcl_jax.models.pretrained.sections import Section
 from mmcl_jax.models.pretrained.weight_layout import (
     ONE_IN_FRONT,
@@ -110,6 +110,11 @@ def spec(config: Section) -> EncoderSpec:
     quick = sections.switch({"quick_gelu": False} | model, "quick_gelu")
     if "timm_model_name" in vision:
         return _siglip(vision, text, embedding, quick)
+    if isinstance(vision.get("layers"), list):
+        raise ValueError(
+            f"field 'layers': {vision['layers']!r} are those of a ResNet; only ViT "
+            "towers are supported, for instance ViT-B-32"
+        )
     _refuse(vision, {*_VISION, *_IDLE_VISION}, _FIXED_VISION)
     _refuse(text, {*_TEXT, *_IDLE_TEXT}, _CLIP_TEXT)
     vision = _VISION | vision
@@ -179,17 +184,18 @@ def _epsilon(config: Section) -> float:
 def _siglip(
     vision: Section, text: Section, embedding: int, quick_gelu: bool
 ) -> EncoderSpec:
-    known = {"timm_model_name", "image_size", *_IDLE_TIMM}
-    _refuse(_FIXED_TIMM | vision, known, _FIXED_TIMM)
-    # The default of each field is another one, so a field left out is refused too.
-    _refuse(dict.fromkeys(_SIGLIP_TEXT) | text, {*_TEXT, *_IDLE_TEXT}, _SIGLIP_TEXT)
     name = vision["timm_model_name"]
     match = _TIMM_NAME.fullmatch(str(name))
     if match is None or match[1] not in _TIMM_TRUNKS:
         raise ValueError(
             f"field 'timm_model_name': {name!r} is not a SigLIP trunk of "
-            f"{', '.join(_TIMM_TRUNKS)}"
+            f"{', '.join(_TIMM_TRUNKS)}; of other towers only the ViT of OpenCLIP is "
+            "supported"
         )
+    known = {"timm_model_name", "image_size", *_IDLE_TIMM}
+    _refuse(_FIXED_TIMM | vision, known, _FIXED_TIMM)
+    # The default of each field is another one, so a field left out is refused too.
+    _refuse(dict.fromkeys(_SIGLIP_TEXT) | text, {*_TEXT, *_IDLE_TEXT}, _SIGLIP_TEXT)
     width, layers, heads, mlp_width = _TIMM_TRUNKS[match[1]]
     act = "gelu_tanh" if name in _TIMM_TANH else "gelu"
     size = sections.integer(vision, "image_size")
@@ -281,10 +287,8 @@ def _timm(visual: VisualSpec) -> Layout:
     }
 
 
-def pixels(
-    config: Section, image_size: int
-) -> tuple[Pixels, Literal["crop", "squash"]]:
-    """Returns mean and deviation of pictures, and how they become a square.
+def pictures(config: Section, image_size: int) -> Pictures:
+    """Returns how pictures are prepared.
 
     Raises:
         ValueError: A field is missing, or asks for unsupported preprocessing.
@@ -298,13 +302,15 @@ def pixels(
         )
     mode = chosen.get("resize_mode", "shortest")
     interpolation = chosen.get("interpolation", "bicubic")
-    if mode not in ("shortest", "squash") or interpolation != "bicubic":
+    known_filter = interpolation in ("bicubic", "bilinear")
+    if mode not in ("shortest", "squash") or not known_filter:
         raise ValueError(
             f"fields 'resize_mode' and 'interpolation': {mode!r} and "
-            f"{interpolation!r}; expected 'shortest' or 'squash', and 'bicubic'"
+            f"{interpolation!r}; expected 'shortest' or 'squash', and 'bicubic' or "
+            "'bilinear'"
         )
     both = sections.channels(chosen, "mean"), sections.channels(chosen, "std")
-    return both, "crop" if mode == "shortest" else "squash"
+    return Pictures(both, "crop" if mode == "shortest" else "squash", interpolation)
 
 
 def without_module(tensors: Tensors) -> Tensors:
@@ -351,11 +357,15 @@ def _open(weights: pathlib.Path, tensors: Tensors) -> Checkpoint:
     with reading(str(path), EXPECTED):
         shape = spec(config)
         size = picture_side(shape)
-        statistics, resize = pixels(config, size)
-        siglip = shape.text.pool == "last"
-        find = inputs.siglip_tokenizer if siglip else inputs.clip_tokenizer
-        tokenizer = find(folder)
-        fed = inputs.drawn(size, shape.text, tokenizer, statistics, resize)
+        prepared = pictures(config, size)
+        if shape.text.pool == "last":
+            # OpenCLIP drops punctuation for SigLIP 2 as well: field 'clean'.
+            tokenizer = dataclasses.replace(
+                inputs.siglip_tokenizer(folder, shape.text), cleaning="siglip"
+            )
+        else:
+            tokenizer = inputs.clip_tokenizer(folder)
+        fed = inputs.drawn(size, shape.text, tokenizer, prepared)
     stripped = without_module(tensors)
     return Checkpoint(
         "open_clip",

@@ -74,10 +74,9 @@ def _inputs(spec: EncoderSpec, tokenizer: TokenizerSpec) -> InputSpec:
     if "visual" in towers:
         visual = spec.reader("visual")
         assert isinstance(visual, VisualSpec)
-        pixels = (_HALF, _HALF)
         resize = "crop" if visual.class_token else "squash"
-        size = visual.image_size[0]
-        return inputs.drawn(size, spec.text, tokenizer, pixels, resize)
+        pictures = inputs.Pictures((_HALF, _HALF), resize)
+        return inputs.drawn(visual.image_size[0], spec.text, tokenizer, pictures)
     if "vision" in towers:
         return image_bind.inputs(spec, tokenizer)
     config = {"vision_config": {}}
