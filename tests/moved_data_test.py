@@ -61,6 +61,9 @@ def test_moved_data_give_the_same_run(
     experiment.run(_config(*there), halved)
     assert (halved / "log.txt").read_text().count("now read from") == 2
     # other data are still refused, and so is another encoder
+    helpers.write_picture(there[0] / "image" / "made" / "train" / "a" / "0.png", 1)
+    with pytest.raises(WorkdirError, match="another content in the tasks image/made"):
+        experiment.run(_config(*there), halved)
     (there[0] / "image" / "made" / "train" / "a" / "0.png").unlink()
     with pytest.raises(WorkdirError, match="made with other data: .*hash"):
         experiment.run(_config(*there), halved)

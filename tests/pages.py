@@ -94,6 +94,7 @@ def make_run(
     }
     stream = {
         "hash": f"hash {seed}",
+        "contents": None,
         "encoder": "fingerprint",
         "preprocessing": {},
         "modalities": met,

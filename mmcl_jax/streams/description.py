@@ -1,5 +1,7 @@
 """The description of a stream that a workdir keeps: classes, tasks and stages."""
 
+import hashlib
+import json
 from typing import Any
 
 from mmcl_jax.streams.base import ClassSlot, Stream, Task
@@ -17,6 +19,20 @@ def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
         }
         for task in stream.tasks
     ]
+
+
+def describe_contents(stream: Stream) -> list[str]:
+    """Returns a hash of what all samples of each task hold, in order.
+
+    Every file is read, unless its content is known from before.
+    """
+    found = []
+    for task in stream.tasks:
+        digest = hashlib.sha256()
+        for record in (*task.train, *task.test):
+            digest.update(json.dumps(record.reference.identity()).encode() + b"\n")
+        found.append(digest.hexdigest())
+    return found
 
 
 def stored_stream(description: dict[str, Any]) -> Stream:

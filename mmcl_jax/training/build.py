@@ -26,7 +26,7 @@ from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, joint, stream_hash
-from mmcl_jax.streams.description import describe_tasks
+from mmcl_jax.streams.description import describe_contents, describe_tasks
 from mmcl_jax.training import class_slots, learner
 from mmcl_jax.types import Classes
 from mmcl_jax.workdir.progress import Bar
@@ -306,9 +306,12 @@ def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
 
 def describe(run: Run) -> dict[str, Any]:
     """Returns what `stream.json` holds: order, classes, counts, hashes."""
-    stream = run.stream
+    stream, config = run.stream, run.config
+    # where files are not verified, a run starts without reading all of them
+    read = config.data.verify or not sources.SOURCES[config.stream.kind].of_files
     return {
         "hash": stream_hash(stream),
+        "contents": describe_contents(stream) if read else None,
         "encoder": run.encoder.fingerprint,
         "modalities": list(stream.modalities),
         "towers": dict(zip(run.model.modalities, run.model.towers, strict=True)),

@@ -40,6 +40,7 @@ _TASK = {"name": str, "modality": str, "classes": [str], "train": int, "test": i
 _CONFIG = {"method": {"name": str}, "seeds": {...: int}}
 _STREAM = {
     "hash": str,
+    "contents": (list, type(None)),
     "encoder": str,
     "modalities": [str],
     "towers": {...: str},
