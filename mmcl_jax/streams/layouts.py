@@ -3,9 +3,9 @@
 import os
 import pathlib
 
-from mmcl_jax.errors import DataError
+from mmcl_jax.errors import DataError, Faults
 from mmcl_jax.streams.manifest import Row
-from mmcl_jax.streams.table_files import read_rows
+from mmcl_jax.streams.table_files import Column, read_rows
 
 _SPLITS = {"train": "train", "val": "test", "validation": "test", "test": "test"}
 _NYU = "<root>/{train,test or val}[/depth]/<class>/*.png, 16-bit maps in millimetres"
@@ -27,14 +27,17 @@ def esc50(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
         K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015.
     """
     path = root / "meta" / "esc50.csv"
-    columns = ("filename", "fold", "category")
-    rows = []
-    for line, values in read_rows(path, columns, _ESC50):
+    columns = [Column(name) for name in ("filename", "fold", "category")]
+    rows, faults = [], Faults()
+    for line, values in read_rows(path, columns, _ESC50, faults):
         if values["fold"] not in ("1", "2", "3", "4", "5"):
-            raise DataError(f"{path}:{line}: fold {values['fold']!r}; expected 1 to 5")
+            faults.errors.append(
+                f"{path}:{line}: fold {values['fold']!r}; expected 1 to 5"
+            )
         split = "test" if values["fold"] == str(test_fold) else "train"
         file = f"audio/{values['filename']}"
         rows.append(Row(file, values["category"], "audio", split, "esc50"))
+    faults.check()
     return rows
 
 

@@ -54,6 +54,19 @@ def parse_invalid(where: str, text: str) -> tuple[float, ...]:
     return tuple(value for value in values if value is not None)
 
 
+def merged(own: Storage | None, default: Storage) -> Storage:
+    """Returns the storage of a sample: its own where it says something."""
+    if own is None:
+        return default
+    if own.depth_scale is not None:
+        default = dataclasses.replace(
+            default, depth_scale=own.depth_scale, depth_rotated=own.depth_rotated
+        )
+    if own.depth_invalid:
+        default = dataclasses.replace(default, depth_invalid=own.depth_invalid)
+    return default
+
+
 def per_data_set(
     names: Collection[str],
     depth_scale: str,

@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors.numpy
 import soundfile
 from PIL import Image
 
 from mmcl_jax import config
+from mmcl_jax.errors import Faults
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import TokenizerSpec
+from mmcl_jax.modalities.base import TextReference, TokenizerSpec
 from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.pretrained import tensors
@@ -88,6 +91,10 @@ def _tables(folder: pathlib.Path) -> None:
     (folder / "train.csv").write_text(text, encoding="utf-8-sig", newline="")
     lines = 'label,text\na,"two\nlines"\nb_c,größer\n'
     (folder / "test.csv").write_text(lines, encoding="utf-8")
+    rows = [{"text": f"größer {i}", "label": "uv"[i % 2], "id": i} for i in range(20)]
+    lines = "\n".join(map(json.dumps, rows))
+    (folder / "train.jsonl").write_text(lines, encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
 
 
 def _manifests(folder: pathlib.Path) -> None:
@@ -172,14 +179,19 @@ def _media(modality: str) -> Callable[[pathlib.Path, str], None]:
 
 
 def _read_table(folder: pathlib.Path, name: str) -> None:
-    for label, rows in read_table(folder / name, folder).items():
+    faults = Faults()
+    for label, rows in read_table(folder / name, folder, faults).items():
         assert label.strip()
-        assert all(row.text.strip() for row in rows)
+        assert all(row.text.strip() for row in rows if isinstance(row, TextReference))
+    faults.check()
 
 
 def _read_manifest(folder: pathlib.Path, name: str) -> None:
-    if name.endswith(".csv"):
-        stream = manifest.build(path=str(folder / name), classes_per_task=2)
+    if not name.endswith(".txt"):
+        faults = Faults()
+        path = str(folder / name)
+        stream = manifest.build(path=path, classes_per_task=2, faults=faults)
+        faults.check()
         assert all(task.train and task.test for task in stream.tasks)
 
 
