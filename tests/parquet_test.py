@@ -387,6 +387,8 @@ def test_a_name_is_looked_up_on_this_machine_first(tmp_path, monkeypatch) -> Non
     _plain(tmp_path / "abc", train=_texts(), test=_texts())
     stream = _build("else/words@v1.0")
     assert stream.classes[0].dataset == "else-words"
+    described = stream.tasks[0].train[0].reference.describe()
+    assert described.startswith("else-words@abc/train.parquet:")
     assert asked == [
         ("else/words", "v1.0", "else/words", parquet.splits.PATTERNS, "dataset")
     ]

@@ -227,6 +227,18 @@ def test_a_wrong_object_is_named(tmp_path, line: str, words: str) -> None:
     assert words in message
 
 
+def test_indices_of_a_parquet_table_are_named_as_its_schema_says(tmp_path) -> None:
+    label = {"names": ["ape", "bee"], "_type": "ClassLabel"}
+    info = json.dumps({"info": {"features": {"label": label}}})
+    table = pa.table({"text": ["a", "b", "c"], "label": [1, 0, -1]})
+    path = tmp_path / "train.parquet"
+    pq.write_table(table.replace_schema_metadata({"huggingface": info}), path)
+    assert "train.parquet:3: empty label" in _fault(path)
+    table = table[:2].replace_schema_metadata({"huggingface": info})
+    pq.write_table(table, path)
+    assert _read(path) == {"bee": [("a", 1)], "ape": [("b", 2)]}
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [

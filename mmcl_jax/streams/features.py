@@ -50,6 +50,24 @@ def of_schema(schema: Any, folder: pathlib.Path) -> dict[str, Feature]:
     }
 
 
+def class_names(schema: Any, path: pathlib.Path) -> dict[str, tuple[str, ...]]:
+    """Returns the names of the classes of each column that holds indices of names.
+
+    Args:
+        schema: Schema of a file, which alone is asked.
+        path: The file, for messages.
+
+    Raises:
+        DataError: The description in the schema is damaged.
+    """
+    declared = _of_metadata(schema, path)
+    found = {
+        field.name: _feature(declared.get(field.name), field.type, path)
+        for field in schema
+    }
+    return {name: f.names for name, f in found.items() if f.kind == "classes"}
+
+
 def header(folder: pathlib.Path) -> Mapping[str, Any]:
     """Returns the YAML header of README.md; empty if there is none.
 

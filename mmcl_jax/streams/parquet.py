@@ -32,6 +32,7 @@ from mmcl_jax.streams.roots import Root
 
 _LABELS = ("label", "labels")
 _OPTION = "--config.stream"
+_COMMIT = 12  # digits of a commit in descriptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +84,13 @@ class _Place(NamedTuple):
     Attributes:
         folder: Its folder.
         name: Its name.
+        origin: The name with the commit of a repository, with which descriptions of
+            samples begin: a stream of another commit is another stream.
     """
 
     folder: pathlib.Path
     name: str
+    origin: str
 
 
 def build(
@@ -152,10 +156,11 @@ def build(
 def _place(path: str) -> _Place:
     source = hub.resolve_data(path, splits.PATTERNS)
     if source.revision is None:
-        folder = source.folder
-        return _Place(folder, visible(pathlib.Path(os.path.abspath(folder)).name))
+        name = visible(pathlib.Path(os.path.abspath(source.folder)).name)
+        return _Place(source.folder, name, name)
     logging.info("%s is read at revision %s", source.source, source.revision)
-    return _Place(source.folder, source.source.removeprefix("hf://").replace("/", "-"))
+    name = source.source.removeprefix("hf://").replace("/", "-")
+    return _Place(source.folder, name, f"{name}@{source.revision[:_COMMIT]}")
 
 
 def _data_set(
@@ -257,7 +262,7 @@ def _rows(
     place: _Place, path: pathlib.Path, columns: _Columns, faults: Faults
 ) -> Iterator[tuple[str, Reference]]:
     """Yields the class and the sample of each row of a file."""
-    name = f"{place.name}/{path.relative_to(place.folder).as_posix()}"
+    name = f"{place.origin}/{path.relative_to(place.folder).as_posix()}"
     held = columns.kind == "media"
     texts = [] if held else [columns.media]
     media = columns.media if held else ""
@@ -330,7 +335,7 @@ def _file(
             " convert or remove it"
         )
         return UnreadableReference(row, fault)
-    return FileReference(str(place.folder / file), f"{place.name}/{file}")
+    return FileReference(str(place.folder / file), f"{place.origin}/{file}")
 
 
 SOURCE = StreamSource(

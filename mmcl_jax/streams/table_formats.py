@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mmcl_jax.errors import DataError
+from mmcl_jax.streams import features
 
 Found = tuple[int, dict[str, Any] | str]
 Keys = Callable[..., list[str]]
@@ -201,7 +202,16 @@ def parquet_rows(path: pathlib.Path, keys: Keys) -> Iterator[Found]:
                     f"limit of {_MAX_GROUP}; write it in smaller groups"
                 )
         read = [name for name, key in columns.items() if key]
+        classes = features.class_names(schema, path)
         batches = file.iter_batches(_BATCH, columns=read)
         rows = (row for batch in batches for row in batch.to_pylist())
         for number, row in enumerate(rows, 1):
-            yield number, {columns[name]: row[name] for name in row}
+            named = {n: _named(value, classes.get(n)) for n, value in row.items()}
+            yield number, {columns[name]: value for name, value in named.items()}
+
+
+def _named(value: Any, names: Sequence[str] | None) -> Any:
+    """Returns the name that an index stands for; None for an index of no name."""
+    if not names or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
