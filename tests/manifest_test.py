@@ -104,6 +104,7 @@ def test_missing_files_are_named_with_their_lines(root: pathlib.Path) -> None:
         ("a\x07.jpg", r"'a\x07.jpg' has a control character; rename the file"),
         ("image/..", "a folder; expected a file"),
         ("image/pets", "a folder; expected a file"),
+        (r"image\pets\train\ape\0.jpg", "write / in place of"),
     ],
 )
 def test_no_path_leads_out(root: pathlib.Path, path: str, words: str) -> None:

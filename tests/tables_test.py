@@ -55,6 +55,8 @@ def _fault(path: pathlib.Path) -> str:
         (HEAD + 'a,x\n"b\nc",y,z\n', ":3: expected 2 fields in line 3, found 3"),
         (HEAD + 'a,x\n"b,y\nc,z\n', ":3: a quote in the row that begins in line 3 is"),
         (HEAD + '"a"b,x\n', ":2: a quoted value of the row that begins in line 2"),
+        (HEAD + 'a, "x"\n', ":2: white space before a quote"),
+        (HEAD + '"a", "x, y"\n', ":2: expected 2 fields in line 2, found 3"),
         ("text,label,Text\na,x,b\n", ":1: columns 'text' stand there twice"),
         ("text,lable\na,x\n", ":1: no column label among 'text', 'lable'; rename"),
         ("sentence,class\na,x\n", "rename 'sentence' to 'text'"),

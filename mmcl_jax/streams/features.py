@@ -32,20 +32,23 @@ class Feature(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def of_schema(schema: Any, folder: pathlib.Path) -> dict[str, Feature]:
+def of_schema(
+    schema: Any, path: pathlib.Path, folder: pathlib.Path
+) -> dict[str, Feature]:
     """Returns what each column of a file holds.
 
     Args:
         schema: Schema of a Parquet or Arrow file.
+        path: The file, for messages.
         folder: Folder of the data set, whose other files are asked if the schema says
             nothing.
 
     Raises:
         DataError: A description is damaged.
     """
-    declared = _of_metadata(schema, folder) or _of_files(folder)
+    declared = _of_metadata(schema, path) or _of_files(folder)
     return {
-        field.name: _feature(declared.get(field.name), field.type, folder)
+        field.name: _feature(declared.get(field.name), field.type, path)
         for field in schema
     }
 
@@ -89,7 +92,7 @@ def header(folder: pathlib.Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _of_metadata(schema: Any, folder: pathlib.Path) -> Mapping[str, Any]:
+def _of_metadata(schema: Any, path: pathlib.Path) -> Mapping[str, Any]:
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
         return {}
@@ -97,7 +100,7 @@ def _of_metadata(schema: Any, folder: pathlib.Path) -> Mapping[str, Any]:
         found = json.loads(text)["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
-            f"{folder}: the key 'huggingface' of a schema cannot be read ({error}); "
+            f"{path}: the key 'huggingface' of its schema cannot be read ({error}); "
             "save the data set again"
         ) from error
     return found if isinstance(found, dict) else {}
@@ -131,7 +134,7 @@ def _of_yaml(dtype: Any) -> Mapping[str, Any]:
     return {"_type": "Value"}
 
 
-def _feature(declared: Any, kind: Any, folder: pathlib.Path) -> Feature:
+def _feature(declared: Any, kind: Any, path: pathlib.Path) -> Feature:
     import pyarrow as pa
 
     named = declared.get("_type") if isinstance(declared, dict) else None
@@ -141,7 +144,7 @@ def _feature(declared: Any, kind: Any, folder: pathlib.Path) -> Feature:
         names = declared.get("names")
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
             raise DataError(
-                f"{folder}: a ClassLabel without a list of names; save the data set "
+                f"{path}: a ClassLabel without a list of names; save the data set "
                 "with ClassLabel(names=[...])"
             )
         return Feature("classes", names=tuple(names))

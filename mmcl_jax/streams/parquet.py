@@ -49,6 +49,7 @@ class Parquet(Selection):
         label: Column of the classes; empty: the only one of classes, or `label`.
         modality: Modality of the media, where the data sets do not say it or say
             otherwise: `depth` for all of them, or `rooms=depth,birds=audio`.
+        follow_links: Whether links of files that rows name may lead out of a data set.
     """
 
     kind: str = "parquet"
@@ -58,6 +59,7 @@ class Parquet(Selection):
     media: str = ""
     label: str = ""
     modality: str = ""
+    follow_links: bool = False
 
 
 class _Columns(NamedTuple):
@@ -84,6 +86,7 @@ class _Place(NamedTuple):
     Attributes:
         folder: Its folder.
         name: Its name.
+        root: Its folder, as paths in rows are checked.
         origin: The name with the commit of a repository, with which descriptions of
             samples begin: a stream of another commit is another stream.
     """
@@ -91,6 +94,7 @@ class _Place(NamedTuple):
     folder: pathlib.Path
     name: str
     origin: str
+    root: Root
 
 
 def build(
@@ -101,6 +105,7 @@ def build(
     media: str = "",
     label: str = "",
     modality: str = "",
+    follow_links: bool = False,
     faults: Faults,
     **selection: Any,
 ) -> Stream:
@@ -113,6 +118,7 @@ def build(
         media: Column of the media or texts; "": found by what the columns hold.
         label: Column of the classes; "": found by what the columns hold.
         modality: Modality for all data sets, or for each by its name; "": as they say.
+        follow_links: Whether links of files that rows name may lead out of a data set.
         faults: Receives what is wrong with data sets, which are then left out, and
             with rows.
         **selection: Arguments of `data_sets.build`.
@@ -130,7 +136,7 @@ def build(
             f"split {train!r} is given for training and for testing; give two splits, "
             f"or an empty test split, {_OPTION}.test=, so that a part is split off"
         )
-    places = [_place(path) for path in paths]
+    places = [_place(path, follow_links) for path in paths]
     names = [place.name for place in places]
     modalities = storage.by_name("config.stream.modality", modality, names)
     for name in names:
@@ -153,14 +159,15 @@ def build(
     return data_sets.build(found, **selection, faults=faults)
 
 
-def _place(path: str) -> _Place:
+def _place(path: str, follow_links: bool) -> _Place:
     source = hub.resolve_data(path, splits.PATTERNS)
+    root = Root(source.folder, follow_links)
     if source.revision is None:
         name = visible(pathlib.Path(os.path.abspath(source.folder)).name)
-        return _Place(source.folder, name, name)
+        return _Place(source.folder, name, name, root)
     logging.info("%s is read at revision %s", source.source, source.revision)
     name = source.source.removeprefix("hf://").replace("/", "-")
-    return _Place(source.folder, name, f"{name}@{source.revision[:_COMMIT]}")
+    return _Place(source.folder, name, f"{name}@{source.revision[:_COMMIT]}", root)
 
 
 def _data_set(
@@ -199,7 +206,7 @@ def _columns(
     place: _Place, path: pathlib.Path, media: str, label: str, modality: str | None
 ) -> _Columns:
     """Returns the columns that are read, by the features of a file."""
-    held = features.of_schema(shards.schema(path), place.folder)
+    held = features.of_schema(shards.schema(path), path, place.folder)
     for option, name in (("media", media), ("label", label)):
         if name and name not in held:
             raise DataError(
@@ -267,7 +274,7 @@ def _rows(
     texts = [] if held else [columns.media]
     media = columns.media if held else ""
     read = shards.columns(path, [columns.label, *texts], media)
-    root, number, unlabelled = Root(place.folder), 0, []
+    number, unlabelled = 0, []
     for group, (table, filled) in enumerate(read):
         labels = table.column(columns.label).to_pylist()
         values = _column(table, columns.media)
@@ -288,7 +295,7 @@ def _rows(
                 )
             else:
                 place_of_row = f"{name}:{number}"
-                yield shown, _file(place, place_of_row, value, columns.modality, root)
+                yield shown, _file(place, place_of_row, value, columns.modality)
     if unlabelled:
         row, value = unlabelled[0]
         faults.errors.append(
@@ -320,14 +327,12 @@ def _text(value: str | None, name: str, number: int) -> Reference:
     return TextReference(value.strip(), name, number)
 
 
-def _file(
-    place: _Place, row: str, value: str | None, modality: Modality, root: Root
-) -> Reference:
+def _file(place: _Place, row: str, value: str | None, modality: Modality) -> Reference:
     """Returns the sample of a row that names a file, relative to the data set."""
     if not value:
         return UnreadableReference(row, "neither content nor a path; remove the row")
     file = os.path.normpath(value)
-    if fault := root.complaint(file):
+    if fault := place.root.complaint(file):
         return UnreadableReference(row, f"{fault}; or store the content in the row")
     if pathlib.PurePath(file).suffix.lower() not in modality.suffixes:
         fault = (

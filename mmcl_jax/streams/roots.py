@@ -48,6 +48,8 @@ class Root:
 def _absence(file: str) -> str:
     if os.path.isdir(file):
         return "a folder; expected a file"
+    if "\\" in file and os.path.isfile(file.replace("\\", "/")):
+        return "no such file; write / in place of \\ between folders"
     for form in ("NFC", "NFD"):
         other = unicodedata.normalize(form, file)
         if other != file and os.path.isfile(other):

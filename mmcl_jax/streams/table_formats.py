@@ -115,6 +115,12 @@ def csv_rows(path: pathlib.Path, keys: Keys) -> Iterator[Found]:
             continue
         elif len(row) != len(columns):
             yield first, _counts(row, len(columns), first, reader.line_num)
+        elif any(value[:1].isspace() and value.lstrip()[:1] == '"' for value in row):
+            yield (
+                first,
+                "white space before a quote, which then is part of the value; remove "
+                "the white space",
+            )
         else:
             yield first, dict(zip(columns, row, strict=True))
 

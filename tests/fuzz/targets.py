@@ -18,14 +18,14 @@ import soundfile
 from PIL import Image
 
 from mmcl_jax import config
-from mmcl_jax.errors import Faults
+from mmcl_jax.errors import DataError, Faults
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import TextReference, TokenizerSpec
 from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.pretrained import tensors
 from mmcl_jax.models.pretrained.mapped import DTYPES
-from mmcl_jax.streams import manifest
+from mmcl_jax.streams import manifest, parquet
 from mmcl_jax.streams.table_files import read_table
 from mmcl_jax.sweeps import aggregate, runs
 from tests import helpers, torch_archive_test
@@ -111,6 +111,49 @@ def _manifests(folder: pathlib.Path) -> None:
     ]
     text = "\n".join(["label,path,split,modality,dataset,more", *rows, ""])
     (folder / "whole.csv").write_text(text, encoding="utf-8")
+
+
+def _shards_of_rows(folder: pathlib.Path) -> None:
+    """Writes a data set of pictures as Parquet and as Arrow."""
+    helpers.write_picture(folder / "picture.png")
+    content = (folder / "picture.png").read_bytes()
+    (folder / "picture.png").unlink()
+    label = {"names": ["u", "v"], "_type": "ClassLabel"}
+    held = {"image": {"_type": "Image"}, "label": label}
+    rows = [
+        {"image": {"bytes": content, "path": f"{i}.png"}, "label": i % 2}
+        for i in range(6)
+    ]
+    info = {"huggingface": json.dumps({"info": {"features": held}})}
+    table = pa.Table.from_pylist(rows).replace_schema_metadata(info)
+    pq.write_table(table, folder / "train.parquet", row_group_size=2)
+    with pa.OSFile(str(folder / "train.arrow"), "wb") as file:
+        with pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table, max_chunksize=2)
+
+
+def _read_shard(folder: pathlib.Path, name: str) -> None:
+    spec = helpers.make_spec(folder.parent)
+    with tempfile.TemporaryDirectory() as place:
+        alone = pathlib.Path(place) / "data"
+        alone.mkdir()
+        shutil.copy(folder / name, alone)
+        if name.endswith(".arrow"):
+            state = {"_data_files": [{"filename": name}], "_split": "train"}
+            (alone / "state.json").write_text(json.dumps(state))
+        faults = Faults()
+        try:
+            stream = parquet.build(
+                paths=[str(alone)], test="", classes_per_task=2, faults=faults
+            )
+            faults.check()
+            for record in (*stream.tasks[0].train, *stream.tasks[0].test):
+                record.reference.identity()
+                record.reference.load(MODALITIES["image"], spec)
+        except DataError as error:
+            # a fault of the whole data set names its folder
+            message = str(error).replace(str(alone), str(folder / name))
+            raise DataError(message) from error
 
 
 def _encoder(folder: pathlib.Path) -> None:
@@ -267,6 +310,7 @@ TARGETS = {
     "text": Target(_sentences, _media("text")),
     "table": Target(_tables, _read_table),
     "manifest": Target(_manifests, _read_manifest),
+    "parquet": Target(_shards_of_rows, _read_shard),
     "encoder": Target(_encoder, _read_encoder),
     "shards": Target(_shards, _read_shards),
     "torch": Target(_torch_archives, _read_tensors),
