@@ -275,7 +275,7 @@ def test_columns_that_are_not_used_are_named(root: pathlib.Path) -> None:
     path = _table(root, *rows, head="\ufeff Path ,LABEL,modality\u200b,split,take\n")
     faults = Faults()
     manifest.build(path=str(path), classes_per_task=2, faults=faults)
-    assert faults.unused == ["table.csv (columns 'take')"]
+    assert faults.unused == [f"{path} (columns 'take')"]
     assert not faults.errors
 
 
@@ -338,6 +338,11 @@ def test_esc50(tmp_path: pathlib.Path) -> None:
     rows = [f"{f}-{i}.wav,{f},{i},sea_waves" for f in range(1, 6) for i in range(2)]
     head = "filename,fold,target,category\n"
     (tmp_path / "meta/esc50.csv").write_text(head + "\n".join(rows))
+    with pytest.raises(DataError, match=r"10 faults(.*\n.*listed, but){10}"):
+        layouts.esc50(tmp_path)
+    (tmp_path / "audio").mkdir()
+    for row in rows:
+        (tmp_path / "audio" / row.partition(",")[0]).touch()
     found = layouts.esc50(tmp_path, test_fold=2)
     assert len(found) == 10
     assert [r.path for r in found if r.split == "test"] == [

@@ -53,6 +53,7 @@ def _fault(path: pathlib.Path) -> str:
         # after a value of several lines
         (HEAD + '"a\n\nb",x\nc,y,z\n', ":5: expected 2 fields in line 5, found 3"),
         (HEAD + 'a,x\n"b\nc",y,z\n', ":3: expected 2 fields in line 3, found 3"),
+        ('label,text\nx,a\n"y,b\nz",c\n', ":3: label has several lines; a quote of"),
         (HEAD + 'a,x\n"b,y\nc,z\n', ":3: a quote in the row that begins in line 3 is"),
         (HEAD + '"a"b,x\n', ":2: a quoted value of the row that begins in line 2"),
         (HEAD + 'a, "x"\n', ":2: white space before a quote"),
@@ -102,7 +103,7 @@ def test_what_nobody_sees_makes_no_other_column_or_class(tmp_path) -> None:
     assert _read(path) == {nfc: [("a", line) for line in range(2, 7)]}
     faults = Faults()
     table_files.read_table(path, tmp_path, faults)
-    assert faults.unused == ["train.csv (columns 'id')"]
+    assert faults.unused == [f"{path} (columns 'id')"]
 
 
 def test_case_makes_no_second_class(tmp_path: pathlib.Path) -> None:

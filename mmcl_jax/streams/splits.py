@@ -20,6 +20,7 @@ EXPECTED = (
     "a folder of Parquet files, such as data/train-00000-of-00001.parquet, or one that "
     "`save_to_disk` of the library datasets has written"
 )
+_CONVERTED = "; the Hub may have it as org/name@refs/convert/parquet"
 # What is downloaded of a repository.
 PATTERNS = ("README.md", "*.json", "*.parquet", "*.arrow")
 _DICT, _STATE = "dataset_dict.json", "state.json"
@@ -48,7 +49,9 @@ def find(folder: pathlib.Path) -> Splits:
         return {name: files}
     files = _below(folder)
     if not files:
-        raise DataError(f"{folder}: no Parquet file in it; expected {EXPECTED}")
+        raise DataError(
+            f"{folder}: no Parquet file in it; expected {EXPECTED}{_CONVERTED}"
+        )
     configs = features.header(folder).get("configs")
     if isinstance(configs, list) and configs:
         found = _of_config(folder, files, configs)

@@ -5,6 +5,7 @@ is not exactly what the header announces is a fault, never guessed at.
 """
 
 import difflib
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -54,16 +55,18 @@ class Column(NamedTuple):
         blank: Whether a value of it may be empty; those of optional columns always may.
         numbers: Types of numbers that are taken as their text, in forms of tables that
             tell numbers from text.
+        lines: Whether a value of it may have several lines.
     """
 
     name: str
     required: bool = True
     blank: bool = False
     numbers: tuple[type, ...] = ()
+    lines: bool = False
 
 
 LABEL = Column("label", numbers=(int,))
-_COLUMNS = (Column("text", blank=True), LABEL)
+_COLUMNS = (Column("text", blank=True, lines=True), LABEL)
 
 
 def read_table(
@@ -93,8 +96,10 @@ def read_table(
         if label not in table:
             with faults.collecting():
                 data_sets.check_name(f"{path}:{line}", label)
-        reference = TextReference(row["text"], name, line)
-        if not visible(row["text"]):
+        reference: Reference = TextReference(row["text"], name, line)
+        text = row["text"]
+        # quick for most rows: what is hidden is not ASCII
+        if not text or not (text.isascii() or visible(text)):
             fault = "a row without text; add some or remove the row"
             reference = UnreadableReference(f"{name}:{line}", fault)
         table.setdefault(label, []).append(reference)
@@ -148,7 +153,12 @@ def read_rows(
                     ) from fault
         if header.unused:
             names = ", ".join(map(repr, sorted(header.unused)))
-            faults.unused.append(f"{path.name} (columns {names})")
+            faults.unused.append(f"{path} (columns {names})")
+
+
+@functools.lru_cache(maxsize=4096)
+def _seen(text: str) -> str:
+    return visible(text)
 
 
 class _Fault(Exception):
@@ -162,7 +172,7 @@ def _values(
         raise _Fault(found)
     values = {each.name: _text(each, found.get(each.name)) for each in columns}
     if values.get("label"):
-        values["label"] = visible(values["label"])
+        values["label"] = _seen(values["label"])
     filled = [each.name for each in columns if each.required and not each.blank]
     if empty := [name for name in filled if not values[name]]:
         raise _Fault(f"empty {' and '.join(empty)}; fill in or remove the row")
@@ -184,12 +194,19 @@ def _text(column: Column, value: object) -> str:
         )
     if len(value) > _MAX_VALUE:
         raise _Fault(f"{column.name} has {len(value)} characters; cut it")
-    if "\0" in value or value.encode(errors="ignore").decode() != value:
+    if "\0" in value or not _is_unicode(value):
         raise _Fault(
             f"{column.name} has a NUL or half of a surrogate pair, which no text has; "
             "remove it"
         )
-    return value.strip()
+    value = value.strip()
+    if "\n" in value and not column.lines:
+        raise _Fault(f"{column.name} has several lines; a quote of the row may be open")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or text.encode(errors="ignore").decode() == text
 
 
 class _Header:

@@ -34,9 +34,11 @@ def esc50(root: pathlib.Path, test_fold: int = 5) -> list[Row]:
             faults.errors.append(
                 f"{path}:{line}: fold {values['fold']!r}; expected 1 to 5"
             )
+            continue
         split = "test" if values["fold"] == str(test_fold) else "train"
         file = f"audio/{values['filename']}"
         rows.append(Row(file, values["category"], "audio", split, "esc50"))
+    rows = lists.present(root, rows, faults)
     faults.check()
     return rows
 
