@@ -18,118 +18,9 @@ from mmcl_jax.models.pretrained import hub
 from mmcl_jax.streams import inspection, parquet, verification
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.streams.loader import Decoder
-from tests import helpers
+from tests import helpers, saved
 
-NAMES = ["ape", "bee"]
-LABEL = {"names": NAMES, "_type": "ClassLabel"}
-MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-SUFFIXES = {"image": ".png", "audio": ".wav", "depth": ".png", "video": ".mp4"}
-KINDS = {"image": "Image", "audio": "Audio", "depth": "Image", "video": "Video"}
-
-
-def _media(folder: pathlib.Path, modality: str, number: int) -> list[dict[str, Any]]:
-    paths = [
-        pathlib.Path(helpers.write(folder / "files", modality, k % 3))
-        for k in range(number)
-    ]
-    return [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
-
-
-def _table(
-    columns: dict[str, Any], features: dict[str, Any] | None, types: dict[str, Any]
-) -> pa.Table:
-    """Returns a table whose schema is as the library writes it."""
-    table = pa.table(
-        {n: pa.array(v, types.get(n)) for n, v in columns.items()},
-    )
-    if features is None:
-        return table
-    info = json.dumps({"info": {"features": features}})
-    return table.replace_schema_metadata({"huggingface": info})
-
-
-def _rows(folder: pathlib.Path, modality: str, number: int = 6, **features) -> pa.Table:
-    held = {"media": {"_type": KINDS[modality]}, "label": LABEL} | features
-    columns = {
-        "media": _media(folder, modality, number),
-        "label": [k % 2 for k in range(number)],
-    }
-    return _table(columns, held, {"media": MEDIA, "label": pa.int64()})
-
-
-def _texts(number: int = 6) -> pa.Table:
-    held = {"text": {"dtype": "string", "_type": "Value"}, "label": LABEL}
-    columns = {
-        "text": [f"sentence {k}" for k in range(number)],
-        "label": [k % 2 for k in range(number)],
-    }
-    return _table(columns, held, {"label": pa.int64()})
-
-
-def _save_split(table: pa.Table, folder: pathlib.Path, split: str | None) -> None:
-    """Writes what `Dataset.save_to_disk` writes, in two shards."""
-    folder.mkdir(parents=True)
-    half = len(table) // 2
-    names = [f"data-{k:05}-of-00002.arrow" for k in range(2)]
-    for name, part in zip(names, (table[:half], table[half:]), strict=True):
-        with pa.OSFile(str(folder / name), "wb") as file:
-            with pa.ipc.new_stream(file, table.schema) as stream:
-                stream.write_table(part, max_chunksize=2)
-    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
-    info = {"citation": "", "description": "", "features": features, "homepage": ""}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    state = {
-        "_data_files": [{"filename": name} for name in names],
-        "_fingerprint": "0123456789abcdef",
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": split,
-    }
-    (folder / "state.json").write_text(json.dumps(state))
-
-
-def _save_to_disk(folder: pathlib.Path, **parts: pa.Table) -> pathlib.Path:
-    """Writes what `DatasetDict.save_to_disk` writes."""
-    for split, table in parts.items():
-        _save_split(table, folder / split, split)
-    (folder / "dataset_dict.json").write_text(json.dumps({"splits": [*parts]}))
-    return folder
-
-
-def _push_to_hub(folder: pathlib.Path, **parts: pa.Table) -> pathlib.Path:
-    """Writes what a repository holds after `push_to_hub`, with two shards a split."""
-    (folder / "data").mkdir(parents=True)
-    for split, table in parts.items():
-        half = len(table) // 2
-        for k, part in enumerate((table[:half], table[half:])):
-            name = f"{split}-{k:05}-of-00002.parquet"
-            pq.write_table(part, folder / "data" / name, row_group_size=2)
-    files = "".join(f"  - split: {s}\n    path: data/{s}-*\n" for s in parts)
-    (folder / "README.md").write_text(
-        "---\nconfigs:\n- config_name: default\n  data_files:\n"
-        + files
-        + "---\n# Data\n"
-    )
-    return folder
-
-
-def _plain(folder: pathlib.Path, **parts: pa.Table) -> pathlib.Path:
-    folder.mkdir(parents=True)
-    for split, table in parts.items():
-        pq.write_table(table, folder / f"{split}.parquet", row_group_size=2)
-    return folder
-
-
-def _in_folders(folder: pathlib.Path, **parts: pa.Table) -> pathlib.Path:
-    for split, table in parts.items():
-        (folder / "default" / split).mkdir(parents=True)
-        pq.write_table(table, folder / "default" / split / "0000.parquet")
-    return folder
-
-
-LAYOUTS = [_save_to_disk, _push_to_hub, _plain, _in_folders]
+LAYOUTS = [saved.save_to_disk, saved.push_to_hub, saved.plain, saved.in_folders]
 
 
 def _build(*paths: pathlib.Path | str, **more: Any) -> Stream:
@@ -149,7 +40,7 @@ def _fails(path: pathlib.Path, **more: Any) -> str:
 @pytest.mark.parametrize("write", LAYOUTS)
 @pytest.mark.parametrize("modality", ["image", "audio", "video"])
 def test_media_are_those_of_the_files(tmp_path, write, modality: str) -> None:
-    train, test = _rows(tmp_path, modality), _rows(tmp_path, modality, 4)
+    train, test = saved.rows(tmp_path, modality), saved.rows(tmp_path, modality, 4)
     folder = write(tmp_path / "pets", train=train, test=test)
     stream = _build(folder)
     (task,) = stream.tasks
@@ -168,7 +59,7 @@ def test_media_are_those_of_the_files(tmp_path, write, modality: str) -> None:
             found = reference.load(kind, spec)
             for a, b in zip(_arrays(found), _arrays(wanted), strict=True):
                 np.testing.assert_array_equal(a, b)
-            assert NAMES[labels[row]] == stream.classes[record.label].name
+            assert saved.NAMES[labels[row]] == stream.classes[record.label].name
             assert reference.describe().startswith("pets/")
 
 
@@ -185,7 +76,7 @@ def _row(reference, table: pa.Table, folder: pathlib.Path) -> int:
 
 
 def test_a_split_alone_and_a_test_part_split_off(tmp_path: pathlib.Path) -> None:
-    _save_split(_rows(tmp_path, "image", 8), tmp_path / "pets", None)
+    saved.save_split(saved.rows(tmp_path, "image", 8), tmp_path / "pets", None)
     message = _fails(tmp_path / "pets")
     assert "no split 'test'; there are train; choose by" in message
     (task,) = _build(tmp_path / "pets", test="", test_fraction=0.3).tasks
@@ -193,14 +84,18 @@ def test_a_split_alone_and_a_test_part_split_off(tmp_path: pathlib.Path) -> None
 
 
 def test_several_data_sets(tmp_path: pathlib.Path) -> None:
-    images = _save_to_disk(
-        tmp_path / "pets", train=_rows(tmp_path, "image"), test=_rows(tmp_path, "image")
+    images = saved.save_to_disk(
+        tmp_path / "pets",
+        train=saved.rows(tmp_path, "image"),
+        test=saved.rows(tmp_path, "image"),
     )
-    texts = _push_to_hub(tmp_path / "words", train=_texts(), test=_texts(4))
-    depth = _plain(
+    texts = saved.push_to_hub(
+        tmp_path / "words", train=saved.texts(), test=saved.texts(4)
+    )
+    depth = saved.plain(
         tmp_path / "rooms",
-        train=_rows(tmp_path, "depth"),
-        test=_rows(tmp_path, "depth"),
+        train=saved.rows(tmp_path, "depth"),
+        test=saved.rows(tmp_path, "depth"),
     )
     stream = _build(images, texts, depth, modality="rooms=depth", order="by_modality")
     assert {task.name for task in stream.tasks} == {
@@ -218,8 +113,8 @@ def test_several_data_sets(tmp_path: pathlib.Path) -> None:
 
 
 def test_depth_is_read_as_it_is_stored(tmp_path: pathlib.Path) -> None:
-    table = _rows(tmp_path, "depth")
-    folder = _save_to_disk(tmp_path / "rooms", train=table, test=table)
+    table = saved.rows(tmp_path, "depth")
+    folder = saved.save_to_disk(tmp_path / "rooms", train=table, test=table)
     (task,) = _build(folder, modality="depth", depth_scale="5000").tasks
     reference = task.train[0].reference
     assert reference.storage == Storage(depth_scale=5000)
@@ -239,9 +134,9 @@ def test_depth_is_read_as_it_is_stored(tmp_path: pathlib.Path) -> None:
 
 
 def test_identity_is_that_of_the_content(tmp_path: pathlib.Path) -> None:
-    table = _rows(tmp_path, "image")
-    one = _build(_push_to_hub(tmp_path / "a", train=table, test=table))
-    two = _build(_save_to_disk(tmp_path / "b", train=table, test=table))
+    table = saved.rows(tmp_path, "image")
+    one = _build(saved.push_to_hub(tmp_path / "a", train=table, test=table))
+    two = _build(saved.save_to_disk(tmp_path / "b", train=table, test=table))
     found = [
         sorted(r.reference.identity() for r in stream.tasks[0].train)
         for stream in (one, two)
@@ -259,12 +154,12 @@ def test_paths_in_place_of_bytes(tmp_path: pathlib.Path) -> None:
     (tmp_path / "outside.png").touch()
     paths = [f"media/{name.name}" for name in names]
     wrong = ["media/gone.png", "../outside.png", "/etc/passwd", "media/notes.pdf", None]
-    for kind in (MEDIA, pa.string()):
+    for kind in (saved.MEDIA, pa.string()):
         listed = [*paths, *wrong]
-        if kind == MEDIA:
+        if kind == saved.MEDIA:
             listed = [{"bytes": None, "path": path} for path in listed]
         columns = {"media": listed, "label": ["x"] * len(listed)}
-        table = _table(columns, None, {"media": kind})
+        table = saved.table_of(columns, None, {"media": kind})
         pq.write_table(table, folder / "train.parquet")
         (task,) = _build(folder, media="media", modality="image", test="").tasks
         references = {r.reference for r in (*task.train, *task.test)}
@@ -285,12 +180,12 @@ def test_paths_in_place_of_bytes(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_damaged_row_is_named(tmp_path: pathlib.Path) -> None:
-    table = _rows(tmp_path, "image").to_pylist()
+    table = saved.rows(tmp_path, "image").to_pylist()
     table[2]["media"]["bytes"] = table[2]["media"]["bytes"][:40]
-    held = {"media": {"_type": "Image"}, "label": LABEL}
+    held = {"media": {"_type": "Image"}, "label": saved.LABEL}
     columns = {name: [row[name] for row in table] for name in ("media", "label")}
-    made = _table(columns, held, {"media": MEDIA})
-    stream = _build(_plain(tmp_path / "pets", train=made, test=made))
+    made = saved.table_of(columns, held, {"media": saved.MEDIA})
+    stream = _build(saved.plain(tmp_path / "pets", train=made, test=made))
     failures = verification.verify(
         Decoder(helpers.make_spec(tmp_path), 0), stream, collect=True
     )
@@ -306,7 +201,7 @@ def test_labels_may_be_texts(tmp_path: pathlib.Path) -> None:
         pa.dictionary(pa.int32(), pa.string()),
     ):
         columns = {"text": ["a", "b", "c", None], "label": [nfc, nfd, "x", "x"]}
-        table = _table(columns, None, {"label": kind})
+        table = saved.table_of(columns, None, {"label": kind})
         pq.write_table(table, tmp_path / "train.parquet")
         stream = _build(tmp_path, test="")
         assert {slot.name for slot in stream.classes} == {nfc, "x"}
@@ -314,7 +209,7 @@ def test_labels_may_be_texts(tmp_path: pathlib.Path) -> None:
 
 def _with(label: Any, features: dict[str, Any] | None = None, kind: Any = None):
     columns = {"text": ["a", "b", "c"], "label": label}
-    return _table(columns, features, {"label": kind})
+    return saved.table_of(columns, features, {"label": kind})
 
 
 @pytest.mark.parametrize(
@@ -323,12 +218,20 @@ def _with(label: Any, features: dict[str, Any] | None = None, kind: Any = None):
         (_with([0, 1, 1]), {}, "holds no names of classes but numbers"),
         (_with([0.5, 1, 1]), {}, "holds no names of classes but numbers"),
         (
-            _with([0, -1, -1], {"label": LABEL}),
+            _with([0, -1, -1], {"label": saved.LABEL}),
             {},
             "2 of 3 rows have no valid class, the first of them row 2, with -1",
         ),
-        (_with([0, 2, None], {"label": LABEL}), {}, "first of them row 2, with 2"),
-        (_with([-1] * 3, {"label": LABEL}), {}, "no row with a class in split 'train'"),
+        (
+            _with([0, 2, None], {"label": saved.LABEL}),
+            {},
+            "first of them row 2, with 2",
+        ),
+        (
+            _with([-1] * 3, {"label": saved.LABEL}),
+            {},
+            "no row with a class in split 'train'",
+        ),
         (_with([0, 0, 0], {"label": {"_type": "ClassLabel"}}), {}, "without a list of"),
         (_with(["x", "y", " "]), {}, "1 of 3 rows have no valid class"),
         (_with(["x"] * 3), {"label": "class"}, "no column 'class', which --config"),
@@ -337,18 +240,18 @@ def _with(label: Any, features: dict[str, Any] | None = None, kind: Any = None):
         (_with(["x"] * 3), {"modality": "smell"}, "'smell'; expected one of image"),
         (_with(["x"] * 3), {"modality": "pets=image"}, "no data set 'pets'; there are"),
         (
-            _table({"a": ["a"], "b": ["b"], "label": ["x"]}, None, {}),
+            saved.table_of({"a": ["a"], "b": ["b"], "label": ["x"]}, None, {}),
             {},
             "several columns may be the media, of a (text), b (text), label (text)",
         ),
         (
-            _table({"a": ["a"], "b": ["b"]}, None, {}),
+            saved.table_of({"a": ["a"], "b": ["b"]}, None, {}),
             {},
             "no column is clearly the label, of a (text), b (text); choose by "
             "--config.stream.label",
         ),
         (
-            _table({"image": [b"a"], "label": ["x"]}, None, {}),
+            saved.table_of({"image": [b"a"], "label": ["x"]}, None, {}),
             {},
             "does not say of which modality its media are; give --config.stream",
         ),
@@ -360,11 +263,15 @@ def test_what_cannot_be_read_is_said(tmp_path, table, more, words: str) -> None:
 
 
 def test_files_that_are_missing_are_named_at_once(tmp_path: pathlib.Path) -> None:
-    saved = _save_to_disk(tmp_path / "saved", train=_texts(), test=_texts())
-    pushed = _push_to_hub(tmp_path / "pushed", train=_texts(), test=_texts())
+    kept = saved.save_to_disk(
+        tmp_path / "saved", train=saved.texts(), test=saved.texts()
+    )
+    pushed = saved.push_to_hub(
+        tmp_path / "pushed", train=saved.texts(), test=saved.texts()
+    )
     for k in range(2):
-        (saved / "train" / f"data-{k:05}-of-00002.arrow").unlink()
-    assert "data-00000-of-00002.arrow, data-00001-of-00002.arrow" in _fails(saved)
+        (kept / "train" / f"data-{k:05}-of-00002.arrow").unlink()
+    assert "data-00000-of-00002.arrow, data-00001-of-00002.arrow" in _fails(kept)
     (pushed / "data" / "train-00001-of-00002.parquet").unlink()
     (pushed / "data" / "test-00000-of-00002.parquet").unlink()
     message = _fails(pushed)
@@ -379,12 +286,12 @@ def test_a_name_is_looked_up_on_this_machine_first(tmp_path, monkeypatch) -> Non
         hub, "_download", lambda *a: asked.append(a) or tmp_path / "abc"
     )
     monkeypatch.chdir(tmp_path)
-    _plain(tmp_path / "org" / "pets", train=_texts(), test=_texts())
+    saved.plain(tmp_path / "org" / "pets", train=saved.texts(), test=saved.texts())
     assert _build("org/pets").classes[0].dataset == "pets"
     assert "no such folder" in _fails(pathlib.Path("org/cats"))
     assert "no such folder" in _fails(tmp_path / "none")
     assert not asked
-    _plain(tmp_path / "abc", train=_texts(), test=_texts())
+    saved.plain(tmp_path / "abc", train=saved.texts(), test=saved.texts())
     stream = _build("else/words@v1.0")
     assert stream.classes[0].dataset == "else-words"
     described = stream.tasks[0].train[0].reference.describe()
@@ -396,7 +303,7 @@ def test_a_name_is_looked_up_on_this_machine_first(tmp_path, monkeypatch) -> Non
 
 
 def test_names_of_classes_may_stand_in_the_readme(tmp_path: pathlib.Path) -> None:
-    names = "".join(f"          '{k}': {name}\n" for k, name in enumerate(NAMES))
+    names = "".join(f"          '{k}': {name}\n" for k, name in enumerate(saved.NAMES))
     (tmp_path / "README.md").write_text(
         "---\ndataset_info:\n  features:\n  - name: text\n    dtype: string\n"
         "  - name: label\n    dtype:\n      class_label:\n        names:\n"
@@ -411,7 +318,7 @@ def test_names_of_classes_may_stand_in_the_readme(tmp_path: pathlib.Path) -> Non
 
 def test_several_configs_are_refused(tmp_path: pathlib.Path) -> None:
     for config in ("en", "de"):
-        _plain(tmp_path / config, train=_texts(), test=_texts())
+        saved.plain(tmp_path / config, train=saved.texts(), test=saved.texts())
     assert "several data sets, in de, en; give the folder of one" in _fails(tmp_path)
     (tmp_path / "README.md").write_text(
         "---\nconfigs:\n- config_name: en\n- config_name: de\n---\n"
@@ -422,7 +329,7 @@ def test_several_configs_are_refused(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("write", LAYOUTS)
 def test_damage_is_named(tmp_path: pathlib.Path, write) -> None:
-    folder = write(tmp_path / "pets", train=_texts(), test=_texts())
+    folder = write(tmp_path / "pets", train=saved.texts(), test=saved.texts())
     for path in [*folder.rglob("*.parquet"), *folder.rglob("train/*.arrow")]:
         content = path.read_bytes()
         for damaged in (content[: len(content) // 2], b"", b"junk" * 9):
@@ -439,7 +346,9 @@ def test_damage_is_named(tmp_path: pathlib.Path, write) -> None:
 
 
 def test_no_file_of_a_description_leads_out(tmp_path: pathlib.Path) -> None:
-    folder = _save_to_disk(tmp_path / "pets", train=_texts(), test=_texts())
+    folder = saved.save_to_disk(
+        tmp_path / "pets", train=saved.texts(), test=saved.texts()
+    )
     state = json.loads((folder / "train" / "state.json").read_text())
     state["_data_files"][0]["filename"] = "../test/data-00000-of-00002.arrow"
     (folder / "train" / "state.json").write_text(json.dumps(state))
