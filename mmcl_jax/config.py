@@ -28,6 +28,7 @@ from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.streams.data_options import DataOptions
 from mmcl_jax.streams.folders import Folders as Folders
 from mmcl_jax.streams.manifest import Manifest as Manifest
+from mmcl_jax.streams.parquet import Parquet as Parquet
 from mmcl_jax.streams.procedural import World as World
 from mmcl_jax.streams.tfds import Tfds as Tfds
 

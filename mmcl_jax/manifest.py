@@ -6,6 +6,7 @@
 
 import pathlib
 import sys
+from collections.abc import Callable
 
 from absl import app, flags
 
@@ -13,12 +14,24 @@ from mmcl_jax.cli import command_line
 from mmcl_jax.errors import DataError
 from mmcl_jax.streams import layouts, manifest
 
-_LAYOUT = flags.DEFINE_enum(
-    "layout", None, ["esc50", "nyu_depth"], "Name of the data set's layout."
-)
 _ROOT = command_line.define_path("root", None, "Folder of the unpacked data set.")
 _FOLD = flags.DEFINE_integer(
     "test_fold", 5, "Fold of ESC-50 that is held out for testing.", 1, 5
+)
+_SPLIT = flags.DEFINE_integer(
+    "split", 1, "Which of the three official splits of UCF101 is used.", 1, 3
+)
+_READERS: dict[str, Callable[[pathlib.Path], list[manifest.Row]]] = {
+    "ave": layouts.ave,
+    "coop": layouts.coop,
+    "esc50": lambda root: layouts.esc50(root, _FOLD.value),
+    "nyu_depth": layouts.nyu_depth,
+    "speech_commands": layouts.speech_commands,
+    "sun_rgbd": layouts.sun_rgbd,
+    "ucf101": lambda root: layouts.ucf101(root, _SPLIT.value),
+}
+_LAYOUT = flags.DEFINE_enum(
+    "layout", None, sorted(_READERS), "Name of the data set's layout."
 )
 NAME = "manifest.csv"
 
@@ -30,10 +43,9 @@ def main(argv: list[str]) -> None:
         sys.exit(command_line.complain(DataError(message)))
     root = pathlib.Path(_ROOT.value)
     try:
-        if _LAYOUT.value == "esc50":
-            rows = layouts.esc50(root, _FOLD.value)
-        else:
-            rows = layouts.nyu_depth(root)
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; give that of the data set")
+        rows = _READERS[_LAYOUT.value](root)
         manifest.write(root / NAME, rows)
     except (DataError, OSError) as error:
         sys.exit(command_line.complain(error))

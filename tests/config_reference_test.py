@@ -20,6 +20,7 @@ STREAMS = {
     "folders": config.Folders(root="DATA"),
     "manifest": config.Manifest(path="DATA/manifest.csv"),
     "tfds": config.Tfds(names=("mnist",)),
+    "parquet": config.Parquet(paths=("DATA",)),
 }
 ROWS = [row for _, _, rows in config_reference.sections() for row in rows]
 

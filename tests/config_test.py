@@ -84,10 +84,10 @@ def test_there_are_configs() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_shipped_configs_resolve(name: str, argument: str) -> None:
     tree = _get_config(name, argument)
-    where = {"folders": "root", "manifest": "path", "tfds": "names"}
+    where = {"folders": "root", "manifest": "path", "tfds": "names", "parquet": "paths"}
     if field := where.get(tree.stream.kind):
         assert _error(tree).startswith(f"config.stream.{field}: missing")
-        tree.stream[field] = ("data",) if field == "names" else "data"
+        tree.stream[field] = ("data",) if field.endswith("s") else "data"
     config = resolve(tree)
     # what a workdir stores is the same config
     assert resolve(json.loads(configs.to_json(config))) == config

@@ -241,6 +241,17 @@ def write_downloads(root: pathlib.Path) -> None:
             rows.append(f"{pathlib.Path(path).name},{fold},{place},{name},False,1,A")
         for part in ("train", "val"):
             helpers.write(root / "NYU" / part / "depth" / name, "depth", place)
+        frame = root / "SUN/SUNRGBD/kv1" / name
+        helpers.write(frame / "depth", "depth", place)
+        (frame / "scene.txt").write_text(name)
+        (root / "UCF" / name).mkdir(parents=True)
+        for part in ("train", "test"):
+            (root / "UCF" / name / f"{part}.avi").touch()
+    lists = root / "UCF/ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 dog\n2 rain\n")
+    (lists / "trainlist01.txt").write_text("dog/train.avi 1\nrain/train.avi 2\n")
+    (lists / "testlist01.txt").write_text("dog/test.avi\nrain/test.avi\n")
     (root / "ESC-50/meta").mkdir()
     (root / "ESC-50/meta/esc50.csv").write_text("\n".join(rows) + "\n")
 

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("tensorflow_datasets", reason="requirements.txt has it")
 
-from mmcl_jax.errors import DataError
+from mmcl_jax.errors import DataError, Faults
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams import inspection, tfds, verification
 from mmcl_jax.streams.loader import Decoder
@@ -84,7 +84,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def _build(prepared: pathlib.Path, *names: str, **more: object) -> tfds.Stream:
     where = {"names": names, "data_dir": str(prepared / "data")}
-    return tfds.build(**(where | {"classes_per_task": 2} | more))
+    faults = Faults()
+    stream = tfds.build(**(where | {"classes_per_task": 2} | more), faults=faults)
+    faults.check()
+    return stream
 
 
 def _media(prepared: pathlib.Path, name: str, modality: str):

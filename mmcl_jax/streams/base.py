@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ _RUN = 2
 
 # Marks at which a line may break or not, that of byte order among them. Joiners are
 # left, since words of several scripts are spelt with them.
-_UNSEEN = dict.fromkeys((0x200B, 0x2060, 0xFEFF))
+_UNSEEN: Mapping[int, None] = dict.fromkeys((0x200B, 0x2060, 0xFEFF))
 
 
 class Record(NamedTuple):
@@ -209,6 +209,15 @@ def _arrange_random(
     return [drafts[first], *(drafts[rest[i]] for i in rng.permutation(len(rest)))]
 
 
+def visible(text: str) -> str:
+    r"""Returns a text as a reader sees it: NFC, single spaces, no marks of width zero.
+
+    >>> visible("\ufeffcafe\u0301  au lait ")
+    'café au lait'
+    """
+    return " ".join(unicodedata.normalize("NFC", text).translate(_UNSEEN).split())
+
+
 def display_name(name: str) -> str:
     """Returns a class name as it is displayed: no underscores, single spaces, NFC.
 
@@ -217,8 +226,7 @@ def display_name(name: str) -> str:
     >>> display_name("fire_truck ")
     'fire truck'
     """
-    seen = unicodedata.normalize("NFC", name).translate(_UNSEEN)
-    return " ".join(seen.replace("_", " ").split())
+    return " ".join(visible(name).replace("_", " ").split())
 
 
 def canonical_ids(names: Iterable[str]) -> tuple[int, ...]:

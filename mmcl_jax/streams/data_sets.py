@@ -12,7 +12,7 @@ import hashlib
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from mmcl_jax.streams.base import (
     display_name,
     first,
 )
-from mmcl_jax.streams.storage import per_data_set
+from mmcl_jax.streams.storage import merged, per_data_set
 
 PARTS = ("train", "test")
 # Classes that a message names, if several are wrong in the same way.
@@ -48,7 +48,7 @@ class DataSet:
         modality: Modality of all its samples.
         parts: Samples of each class of "train", and of "test" if there is one. Names of
             classes are in the Unicode form NFC.
-        storage: How its files are stored, unless a sample has its own.
+        storage: How its media are stored, unless a sample says otherwise.
     """
 
     source: str
@@ -71,9 +71,10 @@ class DataSet:
         return [self._stored(reference) for reference in found]
 
     def _stored(self, reference: Reference) -> Reference:
-        if isinstance(reference, FileReference) and reference.storage is None:
-            return dataclasses.replace(reference, storage=self.storage)
-        return reference
+        if not hasattr(reference, "storage"):
+            return reference
+        stored: Any = reference
+        return dataclasses.replace(stored, storage=merged(stored.storage, self.storage))
 
     def check(self) -> None:
         """Raises `DataError` if its parts or its classes are invalid."""
@@ -91,6 +92,13 @@ class DataSet:
         for part, other in (PARTS, PARTS[::-1]):
             theirs = self.parts.get(part, self.parts["train"])
             lacking = set(self.parts.get(other, ())) - set(theirs)
+            known = {display_name(name).casefold(): name for name in theirs}
+            for name in sorted(lacking):
+                if near := known.get(display_name(name).casefold()):
+                    raise DataError(
+                        f"{self.source}: class {name!r} in {other!r} and {near!r} in "
+                        f"{part!r} read the same; give both one name"
+                    )
             if lacking:
                 raise DataError(
                     f"{self.source}: in {other!r} but not in {part!r} are the classes "
@@ -223,7 +231,7 @@ def _tasks(
         yield TaskDraft(
             name=f"{data_set.path}/{k}",
             modality=data_set.modality.name,
-            classes=tuple((names[i], data_set.name) for i in chosen),
+            classes=tuple((names[int(i)], data_set.name) for i in chosen),
             train=tuple(train[i] for i in chosen),
             test=tuple(test[i] for i in chosen),
         )

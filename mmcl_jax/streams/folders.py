@@ -33,18 +33,19 @@ _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
 # Files that file managers leave everywhere, and that nobody means as data.
 _JUNK = (".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".directory")
 # Names that other layouts give to the two parts, in lower case.
-_PARTS = dict.fromkeys(("training", "trn", "tr", "fit"), "train") | dict.fromkeys(
-    ("testing", "tst", "val", "valid", "validation", "dev", "eval", "evaluation"),
-    "test",
-)
+_PARTS: Mapping[str, str] = {
+    **dict.fromkeys(("training", "trn", "tr", "fit"), "train"),
+    **dict.fromkeys(("testing", "tst", "val", "valid", "validation", "dev"), "test"),
+    **dict.fromkeys(("eval", "evaluation"), "test"),
+}
 # Names that a folder of a modality is given by mistake, in lower case and singular.
-_MODALITIES = (
-    dict.fromkeys(("img", "picture", "photo", "rgb", "jpg", "jpeg", "png"), "image")
-    | dict.fromkeys(("clip", "movie", "film", "mp4"), "video")
-    | dict.fromkeys(("sound", "speech", "music", "wav", "recording"), "audio")
-    | dict.fromkeys(("depth_map", "rgbd", "rgb-d", "disparity"), "depth")
-    | dict.fromkeys(("sentence", "language", "txt", "csv"), "text")
-)
+_MODALITIES: Mapping[str, str] = {
+    **dict.fromkeys(("img", "picture", "photo", "rgb", "jpg", "jpeg", "png"), "image"),
+    **dict.fromkeys(("clip", "movie", "film", "mp4"), "video"),
+    **dict.fromkeys(("sound", "speech", "music", "wav", "recording"), "audio"),
+    **dict.fromkeys(("depth_map", "rgbd", "rgb-d", "disparity"), "depth"),
+    **dict.fromkeys(("sentence", "language", "txt", "csv"), "text"),
+}
 _SIMILAR = 0.8  # ratio of difflib above which two names are taken for the same
 
 
@@ -128,7 +129,7 @@ def _open(tree: "_Tree", path: pathlib.Path, modality: Modality) -> DataSet:
                 f"{path}: several folders or tables are named {part!r}; keep one"
             )
         if table:
-            rows = table_files.read_table(each, tree.root)
+            rows = table_files.read_table(each, tree.root, tree.faults)
             parts[part] = data_sets.by_class(str(each), rows.items())
         else:
             parts[part] = data_sets.by_class(str(each), _classes(tree, each, modality))

@@ -1,53 +1,69 @@
-"""Streams from a manifest: a CSV table that lists files anywhere below its folder.
+"""Streams from a manifest: a table that lists files anywhere below its folder.
 
-    path,label,modality,split,dataset
-    clips/0017.wav,dog,audio,train,esc50
+    path,label,modality,split,dataset,scale,invalid
+    clips/0017.wav,dog,audio,train,esc50,,
 
 `split` is `train` or `test`; a data set without `test` rows gets a test part split off.
-`dataset` may be left out; it is then the name of the table.
+`dataset` may be left out; it is then the name of the table. `scale` and `invalid` say
+how a depth map is stored, see `storage`. The table is CSV, JSON Lines or Parquet.
 """
 
 import csv
 import dataclasses
+import difflib
 import io
 import os
 import pathlib
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mmcl_jax.errors import DataError, Faults
 from mmcl_jax.files import Path, write_text
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import FileReference, Reference
-from mmcl_jax.streams import data_sets
-from mmcl_jax.streams.base import Required, Stream, StreamSource
+from mmcl_jax.modalities.base import (
+    FileReference,
+    Reference,
+    Storage,
+    UnreadableReference,
+)
+from mmcl_jax.streams import data_sets, storage
+from mmcl_jax.streams.base import Required, Stream, StreamSource, visible
 from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import PARTS, DataSet
-from mmcl_jax.streams.table_files import read_rows
+from mmcl_jax.streams.roots import Root
+from mmcl_jax.streams.table_files import LABEL, Column, read_rows
 
-COLUMNS = ("path", "label", "modality")
-EXPECTED = (
-    "a UTF-8 CSV table with the columns `path`, `label` and `modality`, and perhaps "
-    "`split` and `dataset`"
+COLUMNS = (
+    Column("path"),
+    LABEL,
+    Column("modality"),
+    Column("split", required=False),
+    Column("dataset", required=False),
+    Column("scale", required=False, numbers=(int, float)),
+    Column("invalid", required=False, numbers=(int, float)),
 )
-# Rows that a message names, if several are wrong in the same way.
-_NAMED = 10
+EXPECTED = (
+    "a table with the columns `path`, `label` and `modality`, and perhaps `split`, "
+    "`dataset`, `scale` and `invalid`: UTF-8 CSV with commas, JSON Lines or Parquet"
+)
 _MAX_NAME = 255
+_OTHER_SPLITS = ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout")
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest(Selection):
-    """A stream of the files that a CSV table lists, see `streams.manifest`.
+    """A stream of the files that a table lists, see `streams.manifest`.
 
     Attributes:
         kind: Name of this kind of stream.
-        path: Path of the table, with the columns path, label, modality, split and
-            dataset.
+        path: Path of the table (.csv, .jsonl or .parquet), with the columns path,
+            label, modality, split, dataset, scale and invalid.
+        follow_links: Whether links may lead out of the folder of the table.
     """
 
     kind: str = "manifest"
     path: Path = ""
+    follow_links: bool = False
 
 
 class Row(NamedTuple):
@@ -59,6 +75,8 @@ class Row(NamedTuple):
         modality: Name of its modality.
         split: "train" or "test".
         dataset: Name of its data set.
+        scale: Scale of a depth map, see `storage.parse_scale`; empty: the default.
+        invalid: Stored values of no reading, see `storage.parse_invalid`.
     """
 
     path: str
@@ -66,18 +84,22 @@ class Row(NamedTuple):
     modality: str
     split: str
     dataset: str
+    scale: str = ""
+    invalid: str = ""
 
 
-def write(path: pathlib.Path, rows: Iterable[Row]) -> None:
-    """Writes a manifest atomically.
+def write(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """Writes a manifest atomically, without optional columns that are empty.
 
     Raises:
         DataError: The file exists and is not this manifest.
     """
+    used = {field for row in rows for field in Row._fields if getattr(row, field)}
+    fields = [f for f in Row._fields if f in used or f not in Row._field_defaults]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(Row._fields)
-    table.writerows(rows)
+    table.writerow(fields)
+    table.writerows([getattr(row, field) for field in fields] for row in rows)
     content = text.getvalue()
     if path.exists():
         if _same(path, content):
@@ -92,12 +114,17 @@ def _same(path: pathlib.Path, content: str) -> bool:
     return path.stat().st_size == len(wanted) and path.read_bytes() == wanted
 
 
-def build(*, path: str, faults: Faults, **selection: Any) -> Stream:
+def build(
+    *, path: str, follow_links: bool = False, faults: Faults, **selection: Any
+) -> Stream:
     """Reads a stream from a manifest; no sample is decoded.
 
     Args:
         path: Path of the table.
-        faults: Receives what is wrong with the table.
+        follow_links: Whether links may lead out of the table's folder, to files that
+            are stored elsewhere.
+        faults: Receives each row that is invalid, or whose file is missing or outside
+            of the table's folder, with its line; and columns that are not used.
         **selection: Arguments of `data_sets.build`.
 
     Returns:
@@ -106,40 +133,34 @@ def build(*, path: str, faults: Faults, **selection: Any) -> Stream:
         sorted by path.
 
     Raises:
-        DataError: A row is invalid, or its file is missing or outside of the table's
-            folder; the message names the line.
+        DataError: The file is no such table, or no valid data set is left.
         ValueError: An argument is out of range.
     """
-    return data_sets.build(_read(pathlib.Path(path)), **selection, faults=faults)
+    table = pathlib.Path(path).expanduser()
+    found = _read(table, Root(table.parent, follow_links), faults)
+    return data_sets.build(found, **selection, faults=faults)
 
 
-def _read(path: pathlib.Path) -> list[DataSet]:
+def _read(path: pathlib.Path, root: Root, faults: Faults) -> list[DataSet]:
     found: dict[tuple[str, str], dict[str, dict[str, list[Reference]]]] = {}
-    root, wrong = _Root(path.parent), []
     lines: dict[tuple[str, str, str], int] = {}
-    for line, values in read_rows(path, COLUMNS, EXPECTED):
+    for line, values in read_rows(path, COLUMNS, EXPECTED, faults):
         where = f"{path}:{line}"
-        row = _row(where, values, path.stem)
-        # What is checked must be what is opened: with a link in the path, dropping `..`
-        # can lead to another file.
-        file = os.path.normpath(row.path)
-        if reason := root.complaint(file):
-            wrong.append(f"{where}: {reason}")
-            if len(wrong) == _NAMED:
-                break
-            continue
-        first = lines.setdefault((row.modality, row.dataset, file), line)
-        if first != line:
-            raise DataError(f"{where}: {row.path} is that of line {first}; remove one")
-        parts = found.setdefault((row.modality, row.dataset), {})
-        classes = parts.setdefault(row.split, {})
-        reference = FileReference(str(path.parent / file), file)
-        classes.setdefault(row.label, []).append(reference)
-    if wrong:
-        more = " or more" if len(wrong) == _NAMED else ""
-        raise DataError("\n  ".join([f"{len(wrong)}{more} files are wrong:", *wrong]))
+        with faults.collecting():
+            row = _row(where, values, path.stem)
+            reference = _reference(where, path.parent, row, root)
+            key = (row.modality, row.dataset, os.path.normpath(row.path))
+            first = lines.setdefault(key, line)
+            if first != line:
+                raise DataError(
+                    f"{where}: {row.path} is that of line {first}; remove one"
+                )
+            parts = found.setdefault((row.modality, row.dataset), {})
+            parts.setdefault(row.split, {}).setdefault(row.label, []).append(reference)
     if not found:
+        faults.check()
         raise DataError(f"{path}: no row below its first line; expected {EXPECTED}")
+    _check_names(path, found, faults)
     return [
         DataSet(
             f"{path}: {modality}/{name}",
@@ -151,56 +172,81 @@ def _read(path: pathlib.Path) -> list[DataSet]:
     ]
 
 
+def _check_names(
+    path: pathlib.Path, found: Iterable[tuple[str, str]], faults: Faults
+) -> None:
+    shown: dict[tuple[str, str], str] = {}
+    for modality, name in found:
+        other = shown.setdefault((modality, name.casefold()), name)
+        if other != name:
+            faults.errors.append(
+                f"{path}: data sets {other!r} and {name!r} differ in case alone; "
+                "rename one"
+            )
+
+
 def _row(where: str, values: dict[str, str], name: str) -> Row:
     """Returns a row, with everything but its path checked."""
-    split, dataset = values.get("split") or "train", values.get("dataset") or name
-    row = Row(values["path"], values["label"], values["modality"], split, dataset)
+    split = values["split"] or "train"
+    dataset = visible(values["dataset"] or name)
+    row = Row(**(values | {"split": split, "dataset": dataset}))
     if row.modality not in MODALITIES:
         raise DataError(
             f"{where}: modality {row.modality!r}; expected one of "
-            f"{', '.join(MODALITIES)}"
+            f"{', '.join(MODALITIES)}{_nearest(row.modality, MODALITIES)}"
+        )
+    if split.lower() in _OTHER_SPLITS:
+        raise DataError(
+            f"{where}: split {split!r}; expected train or test: write test for samples "
+            "that score, or remove the row"
         )
     if split not in PARTS:
-        raise DataError(f"{where}: split {split!r}; expected train or test")
+        raise DataError(
+            f"{where}: split {split!r}; expected train or test{_nearest(split, PARTS)}"
+        )
     if "/" in dataset or not dataset.isprintable() or len(dataset) > _MAX_NAME:
         raise DataError(
             f"{where}: data set {dataset[:40]!r}; expected at most {_MAX_NAME} "
             "printable characters without a slash"
         )
-    suffixes = MODALITIES[row.modality].suffixes
-    if pathlib.PurePath(row.path).suffix.lower() not in suffixes:
+    data_sets.check_name(where, row.label)
+    if row.modality != "depth" and (row.scale or row.invalid):
         raise DataError(
-            f"{where}: {row.path}: modality {row.modality!r} takes "
-            f"{', '.join(suffixes)}; convert or remove it"
+            f"{where}: scale and invalid are of depth maps; leave them empty for "
+            f"modality {row.modality!r}"
         )
     return row
 
 
-class _Root:
-    """The folder of a manifest; no path may lead out of it, links included."""
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.strip().lower(), names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._real = os.path.realpath(folder)
-        # Resolved folders: a folder has many files, and resolving one takes many calls.
-        self._folders: dict[str, str] = {}
 
-    def complaint(self, path: str) -> str | None:
-        """Returns the fault of a normalized path, or None."""
-        if any(unicodedata.category(character) == "Cc" for character in path):
-            return f"{path!r} has a control character; rename the file"
-        if os.path.isabs(path):
-            return f"{path}: expected a path relative to the folder of the table"
-        parent, name = os.path.split(os.path.join(self._real, path))
-        if parent not in self._folders:
-            self._folders[parent] = os.path.realpath(parent)
-        file = os.path.join(self._folders[parent], name)
-        if os.path.islink(file):
-            file = os.path.realpath(file)
-        if os.path.commonpath([self._real, file]) != self._real:
-            return f"{path}: leads out of {self._real}; copy the file there"
-        if not os.path.isfile(file):
-            return f"{path}: no such file"
-        return None
+def _reference(where: str, folder: pathlib.Path, row: Row, root: Root) -> Reference:
+    # What is checked must be what is opened: with a link in the path, dropping `..`
+    # can lead to another file.
+    file = os.path.normpath(row.path)
+    if reason := root.complaint(file):
+        raise DataError(f"{where}: {reason}")
+    suffixes = MODALITIES[row.modality].suffixes
+    if pathlib.PurePath(file).suffix.lower() not in suffixes:
+        fault = (
+            f"line {where.rpartition(':')[2]} lists it for modality {row.modality!r}, "
+            f"which takes {', '.join(suffixes)}; convert or remove it"
+        )
+        return UnreadableReference(file, fault)
+    return FileReference(str(folder / file), file, _storage(where, row))
+
+
+def _storage(where: str, row: Row) -> Storage | None:
+    fields: dict[str, Any] = {}
+    if row.scale:
+        fields |= storage.parse_scale(f"{where}: scale", row.scale)
+    if row.invalid:
+        invalid = storage.parse_invalid(f"{where}: invalid", row.invalid)
+        fields["depth_invalid"] = invalid
+    return Storage(**fields) if fields else None
 
 
 SOURCE = StreamSource(

@@ -7,7 +7,7 @@ from typing import Any
 from absl import logging
 
 from mmcl_jax.errors import ConfigError, Faults
-from mmcl_jax.streams import folders, manifest, procedural, tfds
+from mmcl_jax.streams import folders, manifest, parquet, procedural, tfds
 from mmcl_jax.streams.base import Stream, StreamSource
 
 SOURCES: dict[str, StreamSource] = {
@@ -15,6 +15,7 @@ SOURCES: dict[str, StreamSource] = {
     "folders": folders.SOURCE,
     "manifest": manifest.SOURCE,
     "tfds": tfds.SOURCE,
+    "parquet": parquet.SOURCE,
 }
 
 _NAMED = 3  # of what is not used

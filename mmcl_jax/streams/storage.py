@@ -4,7 +4,6 @@ A text has one value for all data sets, or one for each: `5000`, `tum=5000,kitti
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Collection, Mapping
 from typing import Literal
@@ -54,6 +53,45 @@ def parse_invalid(where: str, text: str) -> tuple[float, ...]:
     return tuple(value for value in values if value is not None)
 
 
+def by_name(field: str, text: str, names: Collection[str]) -> Mapping[str, str]:
+    """Returns the values of data sets, of a text such as `5000` or `a=5000,b=256`.
+
+    Args:
+        field: Name of the option, for messages.
+        text: One value for all, or one for each named data set; empty: none.
+        names: Names of the data sets.
+
+    Raises:
+        DataError: A name is that of no data set, or a value is missing.
+    """
+    if not text.strip():
+        return {}
+    if "=" not in text:
+        return dict.fromkeys(names, text)
+    pairs = [part.partition("=") for part in text.split(",")]
+    values = {name.strip(): value.strip() for name, _, value in pairs}
+    for name, value in values.items():
+        if name not in names:
+            known = ", ".join(names)
+            raise DataError(f"{field}: no data set {name!r}; there are {known}")
+        if not value:
+            raise DataError(f"{field}: {text!r}; expected name=value,name=value")
+    return values
+
+
+def merged(own: Storage | None, default: Storage) -> Storage:
+    """Returns the storage of a sample: its own where it says something."""
+    if own is None:
+        return default
+    if own.depth_scale is not None:
+        default = dataclasses.replace(
+            default, depth_scale=own.depth_scale, depth_rotated=own.depth_rotated
+        )
+    if own.depth_invalid:
+        default = dataclasses.replace(default, depth_invalid=own.depth_invalid)
+    return default
+
+
 def per_data_set(
     names: Collection[str],
     depth_scale: str,
@@ -72,8 +110,8 @@ def per_data_set(
     Raises:
         DataError: A value is invalid, or a name is that of no data set.
     """
-    scales = _by_name("config.stream.depth_scale", depth_scale, names)
-    invalid = _by_name("config.stream.depth_invalid", depth_invalid, names)
+    scales = by_name("config.stream.depth_scale", depth_scale, names)
+    invalid = by_name("config.stream.depth_invalid", depth_invalid, names)
     found = {}
     for name in names:
         storage = Storage(transparency=transparency)
@@ -85,22 +123,6 @@ def per_data_set(
             storage = dataclasses.replace(storage, depth_invalid=values)
         found[name] = storage
     return found
-
-
-def _by_name(field: str, text: str, names: Collection[str]) -> Mapping[str, str]:
-    if not text.strip():
-        return {}
-    if "=" not in text:
-        return dict.fromkeys(names, text)
-    pairs = [part.partition("=") for part in text.split(",")]
-    values = {name.strip(): value.strip() for name, _, value in pairs}
-    for name, value in values.items():
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-            raise DataError(f"{field}: no data set {name!r}; nearest: {near!r}")
-        if not value:
-            raise DataError(f"{field}: {text!r}; expected name=value,name=value")
-    return values
 
 
 def _number(text: str) -> float | None:

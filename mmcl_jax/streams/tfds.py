@@ -10,7 +10,6 @@ import hashlib
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,8 +18,8 @@ import numpy as np
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import Path, expanded, read_json
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import InputSpec, Media, Modality
-from mmcl_jax.streams import data_sets
+from mmcl_jax.modalities.base import InputSpec, Media, Modality, Storage
+from mmcl_jax.streams import contents, data_sets
 from mmcl_jax.streams.base import Required, Stream, StreamSource
 from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import DataSet
@@ -100,6 +99,7 @@ class RecordReference:
         split: Name of the split.
         index: Index in the split.
         content: Hash of the stored medium.
+        storage: How the medium is stored; None: as the `storage` of the input says.
     """
 
     folder: str
@@ -107,6 +107,7 @@ class RecordReference:
     split: str
     index: int
     content: str
+    storage: Storage | None = None
 
     def load(self, modality: Modality, spec: InputSpec) -> Media:
         """Decodes the record; pictures are decoded as files of the modality."""
@@ -115,23 +116,17 @@ class RecordReference:
             value = _media(opened, opened.parse(opened.records[self.index]))
         if modality.name == "text":
             return value.decode("utf-8", "replace")
-        source = self.describe()
-        # Decoders take paths; this way a record passes the same checks as a file.
-        with tempfile.NamedTemporaryFile(suffix=modality.suffixes[0]) as file:
-            file.write(value)
-            file.flush()
-            try:
-                return modality.decode(file.name, spec)
-            except DataError as error:
-                raise DataError(str(error).replace(file.name, source)) from error
+        return contents.decode(
+            value, self.describe(), modality, spec, storage=self.storage
+        )
 
     def describe(self) -> str:
         """Returns data set, split and index."""
         return f"{self.name}/{self.split}:{self.index}"
 
     def identity(self) -> str:
-        """Returns a hash of the stored medium."""
-        return self.content
+        """Returns a hash of the stored medium, with its storage."""
+        return contents.identity(self.content, self.storage)
 
 
 def build(
@@ -189,7 +184,7 @@ def _data_set(root: pathlib.Path, name: str, train: str, test: str) -> DataSet:
             for index, (label, content) in enumerate(_samples(opened)):
                 reference = RecordReference(str(folder), full, split, index, content)
                 classes.setdefault(opened.names[label], []).append(reference)
-        parts[part] = classes
+        parts[part] = data_sets.by_class(opened.source, classes.items())
     # The name of a data set must not contain a slash.
     path = f"{modality}/{'-'.join(full.split('/')[:-1])}"
     return DataSet(str(folder), path, MODALITIES[modality], parts)

@@ -28,6 +28,7 @@ _FREE = ("config.resume", "config.mesh", "config.logging", "config.report")
 _PLACES = {
     "config.stream.root": "the data are",
     "config.stream.path": "the data are",
+    "config.stream.paths": "the data are",
     "config.stream.data_dir": "the data are",
     "config.encoder.path": "the encoder is",
 }

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 DECODERS = ("image", "video", "audio", "depth", "text", "table", "manifest")
-DECODERS += ("encoder", "shards", "torch", "npz", "tokenizer", "config", "results")
+DECODERS += ("parquet", "encoder", "shards", "torch", "npz", "tokenizer")
+DECODERS += ("config", "results")
 
 
 class Work(NamedTuple):

@@ -11,18 +11,21 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors.numpy
 import soundfile
 from PIL import Image
 
 from mmcl_jax import config
+from mmcl_jax.errors import DataError, Faults
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import TokenizerSpec
+from mmcl_jax.modalities.base import TextReference, TokenizerSpec
 from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import pretrained, tokenizer
 from mmcl_jax.models.pretrained import tensors
 from mmcl_jax.models.pretrained.mapped import DTYPES
-from mmcl_jax.streams import manifest
+from mmcl_jax.streams import manifest, parquet
 from mmcl_jax.streams.table_files import read_table
 from mmcl_jax.sweeps import aggregate, runs
 from tests import helpers, odd_files, torch_archive_test
@@ -98,6 +101,10 @@ def _tables(folder: pathlib.Path) -> None:
     (folder / "train.csv").write_text(text, encoding="utf-8-sig", newline="")
     lines = 'label,text\na,"two\nlines"\nb_c,größer\n'
     (folder / "test.csv").write_text(lines, encoding="utf-8")
+    rows = [{"text": f"größer {i}", "label": "uv"[i % 2], "id": i} for i in range(20)]
+    lines = "\n".join(map(json.dumps, rows))
+    (folder / "train.jsonl").write_text(lines, encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
 
 
 def _manifests(folder: pathlib.Path) -> None:
@@ -114,6 +121,49 @@ def _manifests(folder: pathlib.Path) -> None:
     ]
     text = "\n".join(["label,path,split,modality,dataset,more", *rows, ""])
     (folder / "whole.csv").write_text(text, encoding="utf-8")
+
+
+def _shards_of_rows(folder: pathlib.Path) -> None:
+    """Writes a data set of pictures as Parquet and as Arrow."""
+    helpers.write_picture(folder / "picture.png")
+    content = (folder / "picture.png").read_bytes()
+    (folder / "picture.png").unlink()
+    label = {"names": ["u", "v"], "_type": "ClassLabel"}
+    held = {"image": {"_type": "Image"}, "label": label}
+    rows = [
+        {"image": {"bytes": content, "path": f"{i}.png"}, "label": i % 2}
+        for i in range(6)
+    ]
+    info = {"huggingface": json.dumps({"info": {"features": held}})}
+    table = pa.Table.from_pylist(rows).replace_schema_metadata(info)
+    pq.write_table(table, folder / "train.parquet", row_group_size=2)
+    with pa.OSFile(str(folder / "train.arrow"), "wb") as file:
+        with pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table, max_chunksize=2)
+
+
+def _read_shard(folder: pathlib.Path, name: str) -> None:
+    spec = helpers.make_spec(folder.parent)
+    with tempfile.TemporaryDirectory() as place:
+        alone = pathlib.Path(place) / "data"
+        alone.mkdir()
+        shutil.copy(folder / name, alone)
+        if name.endswith(".arrow"):
+            state = {"_data_files": [{"filename": name}], "_split": "train"}
+            (alone / "state.json").write_text(json.dumps(state))
+        faults = Faults()
+        try:
+            stream = parquet.build(
+                paths=[str(alone)], test="", classes_per_task=2, faults=faults
+            )
+            faults.check()
+            for record in (*stream.tasks[0].train, *stream.tasks[0].test):
+                record.reference.identity()
+                record.reference.load(MODALITIES["image"], spec)
+        except DataError as error:
+            # a fault of the whole data set names its folder
+            message = str(error).replace(str(alone), str(folder / name))
+            raise DataError(message) from error
 
 
 def _encoder(folder: pathlib.Path) -> None:
@@ -182,14 +232,19 @@ def _media(modality: str) -> Callable[[pathlib.Path, str], None]:
 
 
 def _read_table(folder: pathlib.Path, name: str) -> None:
-    for label, rows in read_table(folder / name, folder).items():
+    faults = Faults()
+    for label, rows in read_table(folder / name, folder, faults).items():
         assert label.strip()
-        assert all(row.text.strip() for row in rows)
+        assert all(row.text.strip() for row in rows if isinstance(row, TextReference))
+    faults.check()
 
 
 def _read_manifest(folder: pathlib.Path, name: str) -> None:
-    if name.endswith(".csv"):
-        stream = manifest.build(path=str(folder / name), classes_per_task=2)
+    if not name.endswith(".txt"):
+        faults = Faults()
+        path = str(folder / name)
+        stream = manifest.build(path=path, classes_per_task=2, faults=faults)
+        faults.check()
         assert all(task.train and task.test for task in stream.tasks)
 
 
@@ -265,6 +320,7 @@ TARGETS = {
     "text": Target(_sentences, _media("text")),
     "table": Target(_tables, _read_table),
     "manifest": Target(_manifests, _read_manifest),
+    "parquet": Target(_shards_of_rows, _read_shard),
     "encoder": Target(_encoder, _read_encoder),
     "shards": Target(_shards, _read_shards),
     "torch": Target(_torch_archives, _read_tensors),

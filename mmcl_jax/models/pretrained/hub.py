@@ -1,4 +1,4 @@
-"""Finds the folder of an encoder: on this machine, or on the Hugging Face Hub.
+"""Finds encoders and data sets: on this machine, or on the Hugging Face Hub.
 
 The Hub is contacted only for a name that is not a local folder. `huggingface_hub`
 caches what it downloads and then needs no network. Its environment variables apply:
@@ -85,6 +85,32 @@ def resolve(name: str, revision: str | None = None) -> Source:
     return Source(folder, f"{_SCHEME}{repository}", folder.name)
 
 
+def resolve_data(name: str, patterns: tuple[str, ...]) -> Source:
+    """Returns the folder of a data set; downloads a repository of data sets.
+
+    Args:
+        name: A folder, which takes precedence; or a repository: `org/name`,
+            `org/name@revision`, each perhaps after `hf://`.
+        patterns: Globs of the files that are downloaded.
+
+    Raises:
+        DataError: There is neither such a folder nor such a repository, or the
+            repository is neither reachable nor in the cache.
+    """
+    folder = pathlib.Path(name).expanduser()
+    if folder.is_dir():
+        return Source(folder, name, None)
+    repository, at, revision = name.removeprefix(_SCHEME).partition("@")
+    # The name of a folder that is misspelt must not be sent to the Hub.
+    local = not name.startswith(_SCHEME) and (folder.parent.is_dir() or folder.exists())
+    if local or not _REPOSITORY.fullmatch(repository):
+        raise DataError(f"{name}: {_explain(name)}")
+    if at and (not _REVISION.fullmatch(revision) or ".." in revision):
+        raise DataError(f"{name}: {revision!r} is not the name of a revision")
+    folder = _download(repository, revision or None, repository, patterns, "dataset")
+    return Source(folder, f"{_SCHEME}{repository}", folder.name)
+
+
 def find_weights(folder: pathlib.Path) -> pathlib.Path:
     """Returns the file of weights in a folder, or the index of several.
 
@@ -147,7 +173,11 @@ def _fetch(repository: str, revision: str | None) -> pathlib.Path:
 
 
 def _download(
-    repository: str, revision: str | None, named: str, patterns: tuple[str, ...]
+    repository: str,
+    revision: str | None,
+    named: str,
+    patterns: tuple[str, ...],
+    kind: str = "model",
 ) -> pathlib.Path:
     # Imported late: it reads its environment variables then, and takes long.
     import huggingface_hub
@@ -155,6 +185,7 @@ def _download(
     try:
         folder = huggingface_hub.snapshot_download(
             repository,
+            repo_type=kind,
             revision=revision,
             allow_patterns=list(patterns),
             # Only from the environment, not from an earlier login on this machine.
