@@ -13,7 +13,7 @@ import safetensors.numpy
 from rich.console import Console
 
 from mmcl_jax import config
-from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.errors import ConfigError, DataError, Faults
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.files import MAX_JSON_BYTES, read_json
 from mmcl_jax.modalities.base import InputSpec
@@ -34,8 +34,11 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> InputSpec:
 
 
 def _table_error(path: pathlib.Path) -> str:
+    faults = Faults()
+    with faults.collecting():
+        read_table(path, path.parent, faults)
     with pytest.raises(DataError) as caught:
-        read_table(path, path.parent)
+        faults.check()
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -51,7 +54,7 @@ def test_sizes_of_tables(
     assert "more than the limit of 8" in _table_error(path)
     path.write_text("text,label\n" + "a" * 200_000 + ",b\n")
     monkeypatch.undo()
-    assert "field larger than field limit" in _table_error(path)
+    assert "longer than the limit of 131072" in _table_error(path)
 
 
 # names

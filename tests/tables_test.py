@@ -53,7 +53,7 @@ def _fault(path: pathlib.Path) -> str:
         # after a value of several lines
         (HEAD + '"a\n\nb",x\nc,y,z\n', ":5: expected 2 fields in line 5, found 3"),
         (HEAD + 'a,x\n"b\nc",y,z\n', ":3: expected 2 fields in line 3, found 3"),
-        ('label,text\nx,a\n"y,b\nz",c\n', ":3: label has several lines; a quote of"),
+        ('label,text\nx,a\n"y,b\nz",c\n', ":3: label has several lines and a comma"),
         (HEAD + 'a,x\n"b,y\nc,z\n', ":3: a quote in the row that begins in line 3 is"),
         (HEAD + '"a"b,x\n', ":2: a quoted value of the row that begins in line 2"),
         (HEAD + 'a, "x"\n', ":2: white space before a quote"),

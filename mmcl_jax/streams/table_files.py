@@ -55,7 +55,8 @@ class Column(NamedTuple):
         blank: Whether a value of it may be empty; those of optional columns always may.
         numbers: Types of numbers that are taken as their text, in forms of tables that
             tell numbers from text.
-        lines: Whether a value of it may have several lines.
+        lines: Whether a value of it may have several lines with commas, as whole rows
+            have that an open quote takes in.
     """
 
     name: str
@@ -200,8 +201,10 @@ def _text(column: Column, value: object) -> str:
             "remove it"
         )
     value = value.strip()
-    if "\n" in value and not column.lines:
-        raise _Fault(f"{column.name} has several lines; a quote of the row may be open")
+    if "\n" in value and "," in value and not column.lines:
+        raise _Fault(
+            f"{column.name} has several lines and a comma; close the quote that is open"
+        )
     return value
 
 
