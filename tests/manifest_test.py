@@ -212,12 +212,6 @@ def test_links_lead_out_where_that_is_allowed(root: pathlib.Path) -> None:
         _build(outside, follow_links=True)
 
 
-def test_a_path_below_the_home_folder(root: pathlib.Path, monkeypatch) -> None:
-    monkeypatch.setenv("HOME", str(root))
-    manifest.write(root / "all.csv", _rows(root))
-    assert len(_build(pathlib.Path("~/all.csv")).tasks) == 2
-
-
 def _depth(root: pathlib.Path, *lines: str) -> pathlib.Path:
     for k in range(4):
         (root / f"{k}.png").touch()

@@ -108,8 +108,9 @@ def test_several_data_sets(tmp_path: pathlib.Path) -> None:
         f"sentence {k}" for k in range(4)
     }
     decoder = Decoder(helpers.make_spec(tmp_path), 0)
-    assert verification.verify(decoder, stream) == {}
-    assert inspection.inspect(stream, {}).leaks
+    verified = verification.verify(decoder, stream)
+    assert not verified.failures
+    assert inspection.inspect(stream, verified, Faults()).leaks
 
 
 def test_depth_is_read_as_it_is_stored(tmp_path: pathlib.Path) -> None:
@@ -186,9 +187,8 @@ def test_a_damaged_row_is_named(tmp_path: pathlib.Path) -> None:
     columns = {name: [row[name] for row in table] for name in ("media", "label")}
     made = saved.table_of(columns, held, {"media": saved.MEDIA})
     stream = _build(saved.plain(tmp_path / "pets", train=made, test=made))
-    failures = verification.verify(
-        Decoder(helpers.make_spec(tmp_path), 0), stream, collect=True
-    )
+    decoder = Decoder(helpers.make_spec(tmp_path), 0)
+    failures = verification.verify(decoder, stream, collect=True).failures
     assert len(failures) == 2
     assert any("pets/train.parquet:3" in failure for failure in failures.values())
 

@@ -181,8 +181,9 @@ def test_records_are_read_once_to_list_and_once_to_decode(
     stream = _build(prepared, "pets")
     assert sum(read) == 10
     decoder = Decoder(helpers.make_spec(prepared), 0)
-    assert verification.verify(decoder, stream) == {}
-    findings = inspection.inspect(stream, {})
+    verified = verification.verify(decoder, stream)
+    assert not verified.failures
+    findings = inspection.inspect(stream, verified, Faults())
     assert sum(read) == 20
     # six and four records of three pictures
     assert len(findings.leaks) == 4

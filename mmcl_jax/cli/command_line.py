@@ -4,6 +4,7 @@ import ast
 import pathlib
 import re
 import sys
+from logging import LogRecord
 from typing import Any
 
 from absl import flags, logging
@@ -169,7 +170,7 @@ def parse_with_config(argv: list[str]) -> list[str]:
 def _log_plain_text() -> None:
     """Escapes what is logged: names of files must not control a terminal."""
 
-    def escape(record: logging.logging.LogRecord) -> bool:
+    def escape(record: LogRecord) -> bool:
         record.msg, record.args = printable(record.getMessage()), ()
         return True
 

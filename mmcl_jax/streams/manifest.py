@@ -136,7 +136,7 @@ def build(
         DataError: The file is no such table, or no valid data set is left.
         ValueError: An argument is out of range.
     """
-    table = pathlib.Path(path).expanduser()
+    table = pathlib.Path(path)
     found = _read(table, Root(table.parent, follow_links), faults)
     return data_sets.build(found, **selection, faults=faults)
 

@@ -148,10 +148,10 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
         return
     there, here = read_json(path), json.loads(json.dumps(stream))
     old, new = there.get("contents"), here.get("contents")
-    if None in (old, new):  # files that are not verified are not compared
+    if old is None or new is None:  # files that are not verified are not compared
         there["contents"] = here["contents"] = None
     elif old != new and there["tasks"] == here["tasks"]:
-        tasks = zip(here["tasks"], old, new, strict=True)
+        tasks = zip(here["tasks"], old, new, strict=False)
         names = [task["name"] for task, one, other in tasks if one != other]
         raise WorkdirError(
             f"--workdir: {workdir} was made with other data: files of the same names "
