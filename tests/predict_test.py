@@ -206,6 +206,9 @@ def test_files_are_labelled(
     features = classifier.embed(paths)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
     assert features.shape == (6, classifier.run.encoder.spec.embedding)
+    # a camera writes the next picture into the same file
+    helpers.write_picture(pathlib.Path(paths[0]), 4)
+    np.testing.assert_array_equal(classifier.embed(paths)[0], features[5])
 
 
 @runs

@@ -17,6 +17,7 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import FileReference, Inputs, Reference, TextReference
 from mmcl_jax.serving import file_types
 from mmcl_jax.streams.base import Record
+from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
@@ -282,8 +283,9 @@ class Classifier:
             raise DataError(f"{source}: its modality cannot be recognized; give it")
         if unknown := self._unknown(modality):
             raise DataError(f"{source}: {unknown}")
-        # One id for all: this decoder has no memory in which ids could be mistaken.
-        return modality, self.run.decoder(Record(reference, 0, 0), modality)
+        # A decoder of its own: a file may change between two calls.
+        decode = Decoder(self.run.decoder.spec, 0)
+        return modality, decode(Record(reference, 0, 0), modality)
 
     def _embed(self, group: _Group) -> np.ndarray:
         return self._feed.embed(group.inputs, len(group.places), group.modality)

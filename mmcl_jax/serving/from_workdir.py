@@ -1,6 +1,7 @@
 """Loads a classifier of files from the workdir of a run."""
 
 import contextlib
+import dataclasses
 import os
 
 import jax
@@ -10,6 +11,7 @@ from mmcl_jax.errors import WorkdirError
 from mmcl_jax.evaluation import calibration
 from mmcl_jax.parallel import sharding
 from mmcl_jax.serving.classifier import Classifier
+from mmcl_jax.streams import storage
 from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.training import build
 from mmcl_jax.training.batches import Feed
@@ -42,7 +44,8 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
         # One device: a mesh of several would need a multiple of as many files.
         mesh = sharding.make_mesh(jax.local_devices()[:1])
         encoder = build.load_encoder(config.encoder, mesh)
-        decoder = Decoder(encoder.inputs, 0)
+        stored_as = storage.for_all(config.stream)
+        decoder = Decoder(dataclasses.replace(encoder.inputs, storage=stored_as), 0)
         run = build.compose(config, encoder, stream, mesh, decoder)
         _check_same(stored, run)
         state = _restore(store, number, run)
@@ -50,6 +53,11 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
         notes.append(f"snapshot {number + 1} of {len(stream.stages)}")
         if snapshot is None:
             notes[-1] = f"the run is not finished; using {notes[-1]}"
+    if "depth" in stream.modalities and storage.differs(config.stream):
+        notes.append(
+            "data sets of this run store depth in different ways; depth maps are read "
+            "as integers of millimetres or floats of metres"
+        )
     known = calibration.at_snapshot(temperatures.read(stored.workdir), number)
     if known is None:
         notes.append("the run has stored no temperature: probabilities may be far off")

@@ -6,7 +6,7 @@ A text has one value for all data sets, or one for each: `5000`, `tum=5000,kitti
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import Storage
@@ -123,6 +123,27 @@ def per_data_set(
             storage = dataclasses.replace(storage, depth_invalid=values)
         found[name] = storage
     return found
+
+
+def for_all(stream: Any) -> Storage:
+    """Returns how files are stored that belong to no data set of a stream.
+
+    Args:
+        stream: Options of a source; what they say of single data sets does not count.
+    """
+    scale, invalid = (
+        "" if "=" in (text := getattr(stream, name, "")) else text
+        for name in ("depth_scale", "depth_invalid")
+    )
+    transparency = getattr(stream, "transparency", Storage.transparency)
+    return per_data_set([""], scale, invalid, transparency)[""]
+
+
+def differs(stream: Any) -> bool:
+    """Returns whether data sets of a stream may store depth in different ways."""
+    return "=" in getattr(stream, "depth_scale", "") + getattr(
+        stream, "depth_invalid", ""
+    )
 
 
 def _number(text: str) -> float | None:
