@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from mmcl_jax.errors import ConfigError, DataError, check_bytes, reading
@@ -144,3 +144,16 @@ def write_text(path: pathlib.Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def files_below(path: str) -> Iterator[str]:
+    """Yields a file, or all files below a folder except hidden ones, sorted."""
+    path = expanded(path)
+    if not os.path.isdir(path):
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.join(folder, name)

@@ -7,7 +7,7 @@ likeliest classes of each file; `-` reads a list of files from standard input.
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.files import expanded
+from mmcl_jax.files import files_below
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.parallel import compilation_cache, host_memory
 from mmcl_jax.plain_text import printable
@@ -101,20 +101,7 @@ def _samples(names: Sequence[str]) -> list[Sample]:
     listed: list[str] = []
     for name in names:
         listed += sys.stdin.read().splitlines() if name == "-" else [name]
-    return [*sentences, *(p for name in listed if name for p in _files(name))]
-
-
-def _files(path: str) -> Iterator[str]:
-    """Yields a file, or all files below a folder except hidden ones, sorted."""
-    path = expanded(path)
-    if not os.path.isdir(path):
-        yield path
-        return
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield os.path.join(folder, name)
+    return [*sentences, *(p for name in listed if name for p in files_below(name))]
 
 
 def _json(said: Labelled) -> str:

@@ -10,11 +10,11 @@ import pytest
 from absl import flags
 
 from mmcl_jax import config as configs
-from mmcl_jax import plugins, predict
+from mmcl_jax import plugins
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.fields import Range
-from mmcl_jax.files import expanded, split_argument, split_paths
+from mmcl_jax.files import expanded, files_below, split_argument, split_paths
 from mmcl_jax.parallel import compilation_cache
 from mmcl_jax.streams.registry import SOURCES
 from mmcl_jax.sweeps import runs
@@ -151,7 +151,9 @@ def test_an_unknown_user_is_an_error(tmp_path: pathlib.Path) -> None:
 def test_files_of_user_defined_code(
     home: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(plugins.VARIABLE, raising=False)
+    # set before it is deleted, or what is added to it below would stay
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.delenv(plugins.VARIABLE)
     (home / "own.py").write_text("METHODS = {'mine': lambda *_: None}\n")
     config = configs.Config(method=configs.MethodOptions("mine", module="~/own.py"))
     reference = configs.resolve(dataclasses.asdict(config)).method.module
@@ -175,8 +177,8 @@ def test_folders_named_in_the_environment(
 def test_files_to_label(home: pathlib.Path) -> None:
     (home / "pictures").mkdir()
     (home / "pictures" / "one.png").touch()
-    assert [*predict._files("~/pictures")] == [str(home / "pictures" / "one.png")]
-    assert [*predict._files("~/two.png")] == [str(home / "two.png")]
+    assert [*files_below("~/pictures")] == [str(home / "pictures" / "one.png")]
+    assert [*files_below("~/two.png")] == [str(home / "two.png")]
 
 
 def test_colons_in_files(home: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -135,7 +135,7 @@ def for_all(stream: Any) -> Storage:
         "" if "=" in (text := getattr(stream, name, "")) else text
         for name in ("depth_scale", "depth_invalid")
     )
-    transparency = getattr(stream, "transparency", Storage.transparency)
+    transparency: Any = getattr(stream, "transparency", Storage.transparency)
     return per_data_set([""], scale, invalid, transparency)[""]
 
 
