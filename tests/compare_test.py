@@ -13,8 +13,9 @@ from mmcl_jax.analysis import embeddings
 from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
 from mmcl_jax.errors import ComparisonError, DataError, WorkdirError
-from mmcl_jax.workdir import predictions, reading, states
+from mmcl_jax.workdir import identity, predictions, reading, states
 from tests import helpers
+from tests.pages import reseal
 from tests.programs import run_each
 
 runs = pytest.mark.xdist_group("compare")
@@ -58,6 +59,7 @@ def _over_another_stream(workdir: pathlib.Path, copy: pathlib.Path) -> pathlib.P
         if name.startswith("chosen/")
     }
     np.savez(copy / "predictions" / "002.npz", **columns | chosen)
+    reseal(copy)
     return copy
 
 
@@ -244,6 +246,10 @@ def test_comparisons_that_mean_nothing_are_refused(trained, tmp_path):
     shorter = tmp_path / "shorter"
     shutil.copytree(sequential, shorter)
     (shorter / "predictions" / "002.npz").unlink()
+    with pytest.raises(DataError, match="002.npz: no such file, but the stage"):
+        compare_runs(comm, shorter)
+    (shorter / "results.json").unlink()
+    shutil.rmtree(shorter / "snapshots" / "002")
     with pytest.raises(ComparisonError, match="has seen 3 tasks, .* 2: finish both"):
         compare_runs(comm, shorter)
     other = tmp_path / "other samples"
@@ -282,7 +288,9 @@ def test_damaged_predictions_are_named(trained, tmp_path, how: str, monkeypatch)
 
 @runs
 @pytest.mark.slow
-def test_damaged_snapshots_and_other_data_are_named(trained, tmp_path):
+def test_damaged_snapshots_and_other_data_are_named(trained, tmp_path, monkeypatch):
+    # the description of the stream is changed here as if the data had been
+    monkeypatch.setattr(identity.Owner, "check", lambda *_: None)
     workdir = tmp_path / "run"
     shutil.copytree(trained["comm"], workdir)
     stream = json.loads((workdir / "stream.json").read_text())

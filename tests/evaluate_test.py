@@ -235,9 +235,10 @@ def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:
         for task in (0, 1, 2)
     }
     path = tmp_path / "there.npz"
-    save_predictions(path, made)
+    save_predictions(path, "run", 1, made)
     with np.load(path) as columns:
         stored = dict(columns)
+    assert (str(stored.pop("run")), int(stored.pop("stage"))) == ("run", 1)
     expected = {"task", "id", "label", "modality"} | {
         f"{name}/{space}/{route}"
         for name in ("chosen", "margin")

@@ -22,7 +22,7 @@ from mmcl_jax.streams.table_files import read_table
 from mmcl_jax.sweeps import runs
 from mmcl_jax.workdir import logs, schema
 from tests import helpers
-from tests.pages import EXAMPLE, make_run
+from tests.pages import EXAMPLE, make_run, seal
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +135,10 @@ def test_damaged_results_are_named(change: dict, tmp_path: pathlib.Path) -> None
     run = runs.SweepRun("comm", "random", 0, config.Config())
     path = make_run(tmp_path / run.name, EXAMPLE) / "results.json"
     whole = json.loads(path.read_text()) | {"metrics": _METRICS, "cost": _COST}
-    path.write_text(json.dumps(whole))
+    whole = {k: v for k, v in whole.items() if k not in ("run", "checksum")}
+    seal(path.parent, whole)
     assert runs.finished([run], tmp_path) == [(run, whole)]
-    path.write_text(json.dumps(whole | change))
+    seal(path.parent, whole | change)
     (field,) = change
     with pytest.raises(DataError, match=field) as caught:
         runs.finished([run], tmp_path)

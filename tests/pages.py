@@ -11,6 +11,7 @@ import numpy as np
 from mmcl_jax import config
 from mmcl_jax.evaluation import metrics
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.workdir import identity
 from mmcl_jax.workdir.results import Results, plain
 from mmcl_jax.workdir.schema import COSTS
 
@@ -110,8 +111,10 @@ def make_run(
     (folder / "config.json").write_text(config.to_json(made))
     (folder / "stream.json").write_text(json.dumps(stream))
     if finished:
-        (folder / "results.json").write_text(json.dumps(plain(whole | changes)))
-    predict(folder, tasks - 1, 1, np.zeros((len(ROUTES), tasks), np.int32))
+        seal(folder, plain(whole | changes))
+    for stage in range(tasks):
+        tested = min(stage + 2, tasks)
+        predict(folder, stage, 1, np.zeros((len(ROUTES), tested), np.int32))
     text = np.eye(tasks, 4) + 0.1
     records = np.arange(tasks)
     np.savez(
@@ -120,8 +123,32 @@ def make_run(
         id=records,
         label=records,
         query=text + 0.1,
+        run=run_id(folder),
+        stage=tasks - 1,
     )
     return folder
+
+
+def run_id(folder: pathlib.Path) -> str:
+    """Returns the id of the run whose config and stream lie in a folder."""
+    names = ("config.json", "stream.json")
+    return identity.run_id(*(json.loads((folder / n).read_text()) for n in names))
+
+
+def reseal(folder: pathlib.Path) -> None:
+    """Gives the files of a run whose config or stream was changed its new id."""
+    results = json.loads((folder / "results.json").read_text())
+    seal(folder, {k: v for k, v in results.items() if k not in ("run", "checksum")})
+    for path in (*folder.glob("predictions/*.npz"), *folder.glob("embeddings.npz")):
+        with np.load(path) as columns:
+            kept = dict(columns)
+        np.savez(path, **kept | {"run": run_id(folder)})
+
+
+def seal(folder: pathlib.Path, results: dict[str, Any]) -> None:
+    """Writes the results of a run as the run itself does."""
+    content = identity.sealed(results | {"run": run_id(folder)})
+    (folder / "results.json").write_text(json.dumps(content))
 
 
 def predict(
@@ -140,7 +167,8 @@ def predict(
     for space in SPACES:
         for route, row in zip(ROUTES, chosen, strict=True):
             columns[f"chosen/{space}/{route}"] = row
-    np.savez(folder / "predictions" / f"{stage:03d}.npz", **columns)
+    owned = columns | {"run": run_id(folder), "stage": stage}
+    np.savez(folder / "predictions" / f"{stage:03d}.npz", **owned)
     return columns
 
 

@@ -16,7 +16,7 @@ from mmcl_jax.serving import file_types, from_workdir
 from mmcl_jax.streams.base import TaskDraft, build_stream
 from mmcl_jax.streams.description import describe_tasks, stored_stream
 from mmcl_jax.training import build
-from mmcl_jax.workdir import temperatures
+from mmcl_jax.workdir import identity, temperatures
 from tests import helpers
 
 runs = pytest.mark.xdist_group("predict")
@@ -105,21 +105,28 @@ def test_samples_that_are_all_right_ask_for_no_certainty() -> None:
 
 def test_temperatures_of_stages_are_averaged(tmp_path: pathlib.Path) -> None:
     def known(snapshot: int) -> dict[str, float] | None:
-        return calibration.at_snapshot(temperatures.read(tmp_path), snapshot)
+        return calibration.at_snapshot(temperatures.read(tmp_path, owner), snapshot)
 
+    owner = identity.Owner("run")
     assert known(0) is None
     second = {"given": 8.0, "predicted": 1.0}
-    temperatures.write(tmp_path, {1: second})
+    temperatures.write(tmp_path, "run", {1: second})
     assert known(0) is None
     assert known(1) is None  # of the first stage nothing is known
-    temperatures.write(tmp_path, {0: {"given": None, "predicted": 4.0}, 1: second})
+    temperatures.write(
+        tmp_path, "run", {0: {"given": None, "predicted": 4.0}, 1: second}
+    )
     assert known(1) == pytest.approx({"given": 8.0, "predicted": 2.0})
     assert known(0) == pytest.approx({"given": 1.0, "predicted": 4.0})
     path = tmp_path / "calibration.json"
     for damaged in ("[]", '{"temperatures": {"0": {"given": -1, "predicted": 1}}}'):
         path.write_text(damaged)
         with pytest.raises(DataError, match=r"calibration\.json"):
-            temperatures.read(tmp_path)
+            temperatures.read(tmp_path, owner)
+    other = {"run": "other", "temperatures": {}}
+    path.write_text(json.dumps(identity.sealed(other)))
+    with pytest.raises(DataError, match="of the run 'other'"):
+        temperatures.read(tmp_path, owner)
 
 
 # streams that are read back

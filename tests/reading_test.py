@@ -89,19 +89,19 @@ def test_a_run_is_read_back(tmp_path) -> None:
     run = reading.read_run(make_run(tmp_path / "run", EXAMPLE))
     assert [slot.name for slot in run.stream.classes] == [f"class {i}" for i in "012"]
     assert run.towers == {"image": "visual", "audio": "visual"}
-    assert run.stages == 0  # the files of the first two stages are not there
+    assert run.stages == 3
     assert reading.config_of(run).method.name == "comm"
     results = reading.read_results(run)
     assert results is not None and results["method"] == "comm"
-    found = predictions.read_predictions(run.workdir, run.stream, 2)
+    found = predictions.read_predictions(run.workdir, run.owner, run.stream, 2)
     assert found.chosen.shape == (4, 2, 3)
-    kept = predictions.read_embeddings(run.workdir, run.stream)
+    kept = predictions.read_embeddings(run.workdir, run.owner, run.stream)
     assert kept is not None and kept.text.shape == (3, 4)
     (run.workdir / "results.json").unlink()
     (run.workdir / "embeddings.npz").unlink()
     assert (
         reading.read_results(run)
-        is predictions.read_embeddings(run.workdir, run.stream)
+        is predictions.read_embeddings(run.workdir, run.owner, run.stream)
         is None
     )
 
@@ -134,7 +134,7 @@ def test_embeddings_of_another_stream_are_refused(name, array, tmp_path) -> None
     with np.load(path) as stored:
         np.savez(path, **dict(stored) | {name: array})
     with pytest.raises(DataError, match=r"embeddings\.npz: .*" + name):
-        predictions.read_embeddings(run.workdir, run.stream)
+        predictions.read_embeddings(run.workdir, run.owner, run.stream)
 
 
 def test_no_other_room_spells_the_files_of_a_run() -> None:

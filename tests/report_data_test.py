@@ -15,10 +15,11 @@ from mmcl_jax.errors import DataError, WorkdirError
 from mmcl_jax.report import page, run_loader
 from mmcl_jax.report.history import History
 from mmcl_jax.streams.base import Record
+from mmcl_jax.workdir import states
 from mmcl_jax.workdir.predictions import save_embeddings, some_of_each_class
 from mmcl_jax.workdir.results import Results
 from mmcl_jax.workdir.snapshots import Snapshots
-from tests.pages import EXAMPLE, heat, lines, make_run
+from tests.pages import EXAMPLE, heat, lines, make_run, run_id
 
 
 def snapshots(folder: pathlib.Path, anchors: list[float], memory: Any = None) -> None:
@@ -39,7 +40,8 @@ def snapshots(folder: pathlib.Path, anchors: list[float], memory: Any = None) ->
         results = Results.start(len(anchors))
         results.accuracy[:, :, : number + 1] = 0.5
         results.stages = number + 1
-        store.save(number, state, results.to_json())
+        place = states.place(folder, run_id(folder), number)
+        store.save(number, state, results.to_json() | place)
     store.close()
 
 
@@ -256,7 +258,7 @@ def test_embeddings_are_saved_class_by_class(
     chosen = some_of_each_class(records)
     queries = np.array([[2 * (row.id - 100), 0] for row in chosen], np.float32)
     path = tmp_path / "embeddings.npz"
-    save_embeddings(path, np.eye(2, dtype=np.float32), chosen, queries)
+    save_embeddings(path, "run", 0, np.eye(2, dtype=np.float32), chosen, queries)
     with np.load(path) as arrays:
         assert arrays["id"].tolist() == [100, 101, 102, 103, 120, 121, 122]
         np.testing.assert_array_equal(arrays["query"][:, 0], 2 * (arrays["id"] - 100))

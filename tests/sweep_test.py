@@ -3,7 +3,6 @@
 import io
 import json
 import pathlib
-import shutil
 import signal
 import sys
 import time
@@ -14,14 +13,14 @@ from rich.console import Console
 
 from mmcl_jax import sweep
 from mmcl_jax.config import resolve, to_json
-from mmcl_jax.errors import ConfigError
+from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps import runs
 from mmcl_jax.sweeps.runs import Sweep, SweepRun, grid
 from mmcl_jax.workdir import layout
 from tests import helpers
-from tests.pages import EXAMPLE, make_run
+from tests.pages import EXAMPLE, make_run, reseal
 
 WORLD = helpers.REPOSITORY / "configs" / "world.py"
 PROGRAM = str(helpers.REPOSITORY / "launch" / "sweep.py")
@@ -108,11 +107,14 @@ def test_what_has_ended_is_not_run_again(tmp_path: pathlib.Path) -> None:
     assert resolve(stored) == first.config
     assert runs.finished([first, second], tmp_path) == []
     whole = make_run(tmp_path / "whole", EXAMPLE)
-    for name in ("stream.json", "results.json"):
-        shutil.copy(whole / name, tmp_path / first.name)
+    for name in ("stream.json", "results.json", "predictions", "embeddings.npz"):
+        (whole / name).rename(tmp_path / first.name / name)
+    with pytest.raises(DataError, match="results.json: of the run"):
+        runs.finished([first, second], tmp_path)
+    reseal(tmp_path / first.name)
     assert not runs.prepare_workdir(first, tmp_path)
-    results = json.loads((whole / "results.json").read_text())
-    assert runs.finished([first, second], tmp_path) == [(first, results)]
+    ((ended, results),) = runs.finished([first, second], tmp_path)
+    assert ended == first and results["method"] == "comm"
 
 
 def test_a_folder_of_another_config_is_left_alone(tmp_path: pathlib.Path) -> None:

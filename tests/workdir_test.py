@@ -134,7 +134,7 @@ def test_a_branch_needs_something_that_was_learnt(tmp_path):
     source = tmp_path / "source"
     (source / "snapshots").mkdir(parents=True)
     with pytest.raises(ConfigError, match="there is no snapshot in it"):
-        resuming.branch(tmp_path / "new", source, {})
+        resuming.branch(tmp_path / "new", source, config.Config(), {})
 
 
 @pytest.mark.parametrize(

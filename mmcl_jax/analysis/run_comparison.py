@@ -65,7 +65,9 @@ def compare_runs(
             f"{a} has seen {len(seen[0])} tasks, {b} {len(seen[1])}: finish both, or "
             "choose a stage that both have finished"
         )
-    one, other = (read_predictions(run.workdir, run.stream, k - 1) for run, k in sides)
+    one, other = (
+        read_predictions(run.workdir, run.owner, run.stream, k - 1) for run, k in sides
+    )
     rows = matched_samples(one, other, seen[0], str(a), str(b))
     found = {
         space: {

@@ -22,7 +22,13 @@ from mmcl_jax.streams.base import Stream, stream_hash
 from mmcl_jax.training.build import build_model, build_stream, load_encoder, method_of
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.predictions import read_predictions
-from mmcl_jax.workdir.reading import StoredRun, config_of, read_run, seen_tasks
+from mmcl_jax.workdir.reading import (
+    StoredRun,
+    check_snapshot,
+    config_of,
+    read_run,
+    seen_tasks,
+)
 from mmcl_jax.workdir.results import plain
 from mmcl_jax.workdir.states import read
 
@@ -73,6 +79,8 @@ def compare_snapshots(
         check_stage(run, stage)
     if not i < j:
         raise ComparisonError(f"snapshots {i} and {j}: give the earlier one first")
+    for stage in (i, j):
+        check_snapshot(run, stage - 1)
     seen = sorted(seen_tasks(run.stream, i))
     before, after = (read(layout.snapshot(run.workdir, stage - 1)) for stage in (i, j))
     shapes = [{k: v.shape for k, v in part.items()} for part in (before, after)]
@@ -167,7 +175,8 @@ def _flips(
     run: StoredRun, stages: tuple[int, int], seen: Sequence[int], stream: Stream | None
 ) -> dict[str, Any]:
     one, other = (
-        read_predictions(run.workdir, run.stream, stage - 1) for stage in stages
+        read_predictions(run.workdir, run.owner, run.stream, stage - 1)
+        for stage in stages
     )
     names = [f"snapshot {stage}" for stage in stages]
     rows = matched_samples(one, other, seen, *names)

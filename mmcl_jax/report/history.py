@@ -69,12 +69,18 @@ class History:
         """
         last = learnt - 1
         there = layout.predictions(self._workdir, last).is_file()
-        self.newest = read_predictions(run.workdir, run.stream, last) if there else None
+        self.newest = (
+            read_predictions(run.workdir, run.owner, run.stream, last)
+            if there
+            else None
+        )
         self.absent.pop("changes", None)
         try:
             for stage in range(len(self.just_learnt), learnt):
                 known = self.newest if stage == last else None
-                found = known or read_predictions(run.workdir, run.stream, stage)
+                found = known or read_predictions(
+                    run.workdir, run.owner, run.stream, stage
+                )
                 own = np.isin(found.task, run.stream.stages[stage])
                 self.just_learnt.append(
                     StoredPredictions(*(column[..., own] for column in found))

@@ -11,10 +11,11 @@ from mmcl_jax.report.history import History
 from mmcl_jax.report.run_data import RunData, Source
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.training import build
-from mmcl_jax.workdir import layout, schema
+from mmcl_jax.workdir import layout, schema, states
 from mmcl_jax.workdir.predictions import read_embeddings
 from mmcl_jax.workdir.reading import (
     StoredRun,
+    check_snapshot,
     config_of,
     read_results,
     read_run,
@@ -60,6 +61,9 @@ def load(
         raise DataError(f"{workdir}: accuracy: no task has been evaluated yet")
     history = history or History(workdir)
     if inside:
+        for number in states.sealed(stored.workdir / layout.SNAPSHOTS):
+            if number not in history.stages:
+                check_snapshot(stored, number)
         history.follow(stored.towers)
         history.follow_predictions(stored, len(rows))
     return RunData(
@@ -67,7 +71,9 @@ def load(
         results=results,
         rows=rows,
         history=history,
-        embeddings=read_embeddings(workdir, stored.stream) if inside else None,
+        embeddings=read_embeddings(stored.workdir, stored.owner, stored.stream)
+        if inside
+        else None,
         source=(source or _source(stored))
         if inside
         else "a page of several runs shows none",

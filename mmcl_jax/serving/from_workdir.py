@@ -18,7 +18,7 @@ from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.workdir import layout, states, temperatures
-from mmcl_jax.workdir.reading import StoredRun, config_of, read_run
+from mmcl_jax.workdir.reading import StoredRun, check_snapshot, config_of, read_run
 from mmcl_jax.workdir.resuming import foreign
 from mmcl_jax.workdir.snapshots import Snapshots
 
@@ -48,6 +48,7 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
         decoder = Decoder(dataclasses.replace(encoder.inputs, storage=stored_as), 0)
         run = build.compose(config, encoder, stream, mesh, decoder)
         _check_same(stored, run)
+        check_snapshot(stored, number)
         state = _restore(store, number, run)
     if number + 1 < len(stream.stages):
         notes.append(f"snapshot {number + 1} of {len(stream.stages)}")
@@ -58,7 +59,9 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
             "data sets of this run store depth in different ways; depth maps are read "
             "as integers of millimetres or floats of metres"
         )
-    known = calibration.at_snapshot(temperatures.read(stored.workdir), number)
+    known = calibration.at_snapshot(
+        temperatures.read(stored.workdir, stored.owner), number
+    )
     if known is None:
         notes.append("the run has stored no temperature: probabilities may be far off")
     frozen = encoder.frozen

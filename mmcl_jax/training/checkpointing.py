@@ -11,10 +11,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mmcl_jax.config import CheckpointOptions
-from mmcl_jax.errors import Preempted
+from mmcl_jax.errors import DataError, Preempted
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.training.preemption import Interrupt
-from mmcl_jax.workdir import layout, resuming
+from mmcl_jax.workdir import layout, resuming, states
+from mmcl_jax.workdir.identity import Owner
 from mmcl_jax.workdir.logs import Writer
 from mmcl_jax.workdir.results import Results
 from mmcl_jax.workdir.resuming import Position
@@ -40,6 +41,7 @@ class Checkpointing:
         interrupt: Interrupt,
         ends: Sequence[int],
         writer: Writer,
+        owner: Owner,
     ) -> None:
         """Opens the saved states of a workdir.
 
@@ -49,7 +51,9 @@ class Checkpointing:
             interrupt: Says when the run is asked to leave.
             ends: Number of moves done by the end of each stage.
             writer: Logs which states are damaged.
+            owner: The run that the states must be of.
         """
+        self._owner = owner
         self._workdir, self._options, self._ends = workdir, options, ends
         self._interrupt, self._writer = interrupt, writer
         self._snapshots = Snapshots(workdir / layout.SNAPSHOTS)
@@ -67,6 +71,7 @@ class Checkpointing:
 
         Raises:
             WorkdirError: All saved states are damaged, or of another version.
+            DataError: The newest state is of another run or place.
         """
         after_stages = [
             Position(self._ends[number], self._snapshots, number)
@@ -86,7 +91,10 @@ class Checkpointing:
         like = _learned(state) if newest.store is self._snapshots else _whole(state)
         try:
             tree, stored = newest.store.restore(newest.number, like)
+            self._check_owner(newest, stored)
             results = Results.from_json(stored)
+        except DataError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             path = newest.store.path(newest.number)
             raise resuming.foreign(path, error) from error
@@ -131,13 +139,28 @@ class Checkpointing:
         """
         if moves not in self._checkpoints.numbers():
             tree = _whole(state)
-            self._checkpoints.save(moves, tree, results.to_json(), wait=wait)
+            told = results.to_json() | {"run": self._owner.run, "moves": moves}
+            self._checkpoints.save(moves, tree, told, wait=wait)
         self._saved_at, self._saved_moves = time.monotonic(), moves
 
     def save_snapshot(self, index: int, state: LearnerState, results: Results) -> None:
         """Saves the snapshot of a stage that has been evaluated."""
-        self._snapshots.save(index, _learned(state), results.to_json())
+        place = states.place(self._workdir, self._owner.run, index)
+        self._snapshots.save(index, _learned(state), results.to_json() | place)
         self._saved_at, self._saved_moves = time.monotonic(), self._ends[index]
+
+    def _check_owner(self, newest: Position, stored: dict[str, Any]) -> None:
+        """Raises `DataError` if a state is not of this run, or not of its place."""
+        if newest.store is self._snapshots:
+            states.check_place(self._workdir, newest.number, stored, self._owner)
+            return
+        path = newest.store.path(newest.number)
+        self._owner.check(path, stored.get("run"), len(self._ends))
+        if stored.get("moves") != newest.number:
+            raise DataError(
+                f"{path}: the state after {stored.get('moves')} moves; restore the "
+                "folders"
+            )
 
     def close(self) -> None:
         """Waits until everything is on disk."""

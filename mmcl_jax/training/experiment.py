@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -26,7 +27,7 @@ from mmcl_jax.training.moves import Kind, Move, Moves, batches_of, stages_of_run
 from mmcl_jax.training.preemption import Interrupt
 from mmcl_jax.training.step_log import Step, StepLog
 from mmcl_jax.types import Classes, PyTree
-from mmcl_jax.workdir import layout, resuming
+from mmcl_jax.workdir import identity, layout, resuming
 from mmcl_jax.workdir import weights_and_biases as wandb
 from mmcl_jax.workdir.lock import Lock
 from mmcl_jax.workdir.logs import Writer, is_writer, make_loggers, results_table
@@ -127,13 +128,19 @@ def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> list[str]:
     stream = describe(run)
     (workdir / layout.PREDICTIONS).mkdir(exist_ok=True)
     if source := config.resume.removeprefix(resuming.BRANCH):
-        resuming.branch(workdir, pathlib.Path(source), stream)
+        resuming.branch(workdir, pathlib.Path(source), config, stream)
     resuming.check_stream(workdir, stream)
     moved = resuming.moved(workdir, config)
     resuming.write_config(workdir, config)
     write_json(workdir / layout.STREAM, stream)
     write_text(workdir / layout.ENCODER, "\n".join(run.encoder.summary) + "\n")
     return moved
+
+
+def _owner(workdir: pathlib.Path, run: Run) -> identity.Owner:
+    """Returns the run that the files of the workdir must be of."""
+    settings = json.loads(configs.to_json(run.config))
+    return identity.owner(workdir, settings, json.loads(json.dumps(describe(run))))
 
 
 class _Lesson(NamedTuple):
@@ -172,8 +179,9 @@ class _Loop:
         steps = [stage.moves.count(Kind.TRAIN) for stage in self._stages]
         writer.tell(make_loggers(workdir, run.config), steps)
         ends = [stage.end for stage in self._stages]
+        self._owner = _owner(workdir, run)
         self._checkpointing = Checkpointing(
-            workdir, run.config.checkpoint, interrupt, ends, writer
+            workdir, run.config.checkpoint, interrupt, ends, writer, self._owner
         )
         self._reporter = make_reporter(workdir, run, writer.say)
         self._done = 0  # moves since the start of the stream
@@ -209,7 +217,8 @@ class _Loop:
                 host_memory.trim()
         report = self._report()
         if is_writer():
-            write_json(self._workdir / layout.RESULTS, report)
+            sealed = identity.sealed(report | {"run": self._owner.run})
+            write_json(self._workdir / layout.RESULTS, sealed)
         self._reporter.at_end(report)
         self._writer.table(results_table(report))
         return report
@@ -373,7 +382,13 @@ class _Loop:
             results.temperatures[index] = self._scorer.temperatures(*at, between)
         if is_writer():
             run_summary.write_scores(
-                self._workdir, self._run, self._feed, self._text, results, by_task
+                self._workdir,
+                self._owner.run,
+                self._run,
+                self._feed,
+                self._text,
+                results,
+                by_task,
             )
         self._writer.scores(index, results.scalars(stream, index))
         own, given, predicted = run_summary.mean_accuracies(stream, results, index)

@@ -19,6 +19,7 @@ from mmcl_jax.workdir.results import Results, plain
 
 def write_scores(
     workdir: pathlib.Path,
+    run_id: str,
     run: Run,
     feed: Feed,
     text: np.ndarray,
@@ -29,6 +30,7 @@ def write_scores(
 
     Args:
         workdir: Workdir of the run.
+        run_id: Id of the run, which the files carry.
         run: The run.
         feed: Holds the cached queries of all test sets.
         text: Unit embeddings of the class names `[C d]`.
@@ -36,14 +38,16 @@ def write_scores(
             count the stage yet.
         by_task: Predictions for the test sets.
     """
-    path = layout.predictions(workdir, results.stages)
-    predictions.save_predictions(path, by_task)
-    temperatures.write(workdir, results.temperatures)
-    seen, _ = scored_tasks(run.stream, results.stages, "next")
+    stage = results.stages
+    path = layout.predictions(workdir, stage)
+    predictions.save_predictions(path, run_id, stage, by_task)
+    temperatures.write(workdir, run_id, results.temperatures)
+    seen, _ = scored_tasks(run.stream, stage, "next")
     tests = (row for i in seen for row in run.stream.tasks[i].test)
     rows = predictions.some_of_each_class(tests)
     path = workdir / layout.EMBEDDINGS
-    predictions.save_embeddings(path, text, rows, feed.queries(rows))
+    queries = feed.queries(rows)
+    predictions.save_embeddings(path, run_id, stage, text, rows, queries)
 
 
 def mean_accuracies(

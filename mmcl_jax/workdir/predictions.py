@@ -14,6 +14,7 @@ from mmcl_jax.errors import DataError, reading
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES, TaskPredictions
 from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.identity import Owner
 
 # largest file that is read, for some three million samples
 MAX_BYTES = 2**28
@@ -55,21 +56,23 @@ class StoredEmbeddings(NamedTuple):
 
 
 def read_predictions(
-    workdir: pathlib.Path, stream: Stream, stage: int
+    workdir: pathlib.Path, owner: Owner, stream: Stream, stage: int
 ) -> StoredPredictions:
     """Reads the predictions after a stage.
 
     Args:
         workdir: Of the run.
+        owner: The run.
         stream: That the run learns, with or without its samples.
         stage: Counted from 0.
 
     Raises:
-        DataError: The file is absent, damaged, larger than 256 MiB, or of another
-            stream.
+        DataError: The file is absent, damaged, larger than 256 MiB, or of another run,
+            stage or stream.
     """
     path = layout.predictions(workdir, stage)
     with _columns(path, "the predictions of a run") as columns:
+        _check_owner(path, owner, columns, stage)
         task, ids, label = (columns[name] for name in ("task", "id", "label"))
         chosen = np.array(
             [[columns[f"chosen/{s}/{r}"] for r in ROUTES] for s in SPACES]
@@ -85,16 +88,20 @@ def read_predictions(
         return StoredPredictions(task, ids, label, chosen)
 
 
-def read_embeddings(workdir: pathlib.Path, stream: Stream) -> StoredEmbeddings | None:
+def read_embeddings(
+    workdir: pathlib.Path, owner: Owner, stream: Stream
+) -> StoredEmbeddings | None:
     """Reads `embeddings.npz` of a run; returns None if there is none.
 
     Raises:
-        DataError: The file is damaged, larger than 256 MiB, or of another stream.
+        DataError: The file is damaged, larger than 256 MiB, or of another run or
+            stream.
     """
     path = workdir / layout.EMBEDDINGS
     if not path.is_file():
         return None
     with _columns(path, "the embeddings of a run") as columns:
+        _check_owner(path, owner, columns)
         found = StoredEmbeddings(*(columns[n] for n in StoredEmbeddings._fields))
         slots, samples = len(stream.classes), len(found.label)
         _check_column("id", found.id, samples, 0, np.inf)
@@ -125,6 +132,23 @@ def _columns(path: pathlib.Path, expected: str) -> Iterator[Any]:
             raise DataError(f"{path}: an array in it has an impossible size") from error
 
 
+def _check_owner(
+    path: pathlib.Path, owner: Owner, columns: Any, stage: int | None = None
+) -> None:
+    if "run" not in columns or "stage" not in columns:
+        raise DataError(
+            f"{path}: it does not say of which run it is; read it with the version "
+            "that wrote it"
+        )
+    written = int(columns["stage"])
+    owner.check(path, str(columns["run"]), written)
+    if stage is not None and written != stage:
+        raise DataError(
+            f"{path}: written after stage {written + 1}, not after stage {stage + 1}; "
+            "restore the files"
+        )
+
+
 def _check_column(
     name: str, column: np.ndarray, rows: int, low: int, high: float
 ) -> None:
@@ -135,8 +159,17 @@ def _check_column(
         raise ValueError(f"{name}: a class, task or sample that does not exist")
 
 
-def save_predictions(path: pathlib.Path, by_task: dict[int, TaskPredictions]) -> None:
-    """Writes the predictions of several test sets as one `.npz` of plain arrays."""
+def save_predictions(
+    path: pathlib.Path, run: str, stage: int, by_task: dict[int, TaskPredictions]
+) -> None:
+    """Writes the predictions of several test sets as one `.npz` of plain arrays.
+
+    Args:
+        path: File to write.
+        run: Id of the run.
+        stage: Stage after which they were made, counted from 0.
+        by_task: Predictions of each test set.
+    """
     columns: dict[str, list[np.ndarray]] = {"task": []}
     for task, predictions in by_task.items():
         columns["task"].append(np.full(len(predictions.id), task, np.int32))
@@ -147,7 +180,8 @@ def save_predictions(path: pathlib.Path, by_task: dict[int, TaskPredictions]) ->
                 for name in ("chosen", "margin"):
                     values = getattr(predictions, name)[s, r]
                     columns.setdefault(f"{name}/{space}/{route}", []).append(values)
-    _save_arrays(path, {k: np.concatenate(v) for k, v in columns.items()})
+    arrays = {k: np.concatenate(v) for k, v in columns.items()}
+    _save_arrays(path, _owned(run, stage) | arrays)
 
 
 def some_of_each_class(records: Iterable[Record]) -> list[Record]:
@@ -162,8 +196,14 @@ def some_of_each_class(records: Iterable[Record]) -> list[Record]:
     return [records[row] for row in sorted(flat[:MAX_EMBEDDED])]
 
 
+def _owned(run: str, stage: int) -> dict[str, np.ndarray]:
+    return {"run": np.array(run), "stage": np.array(stage, np.int32)}
+
+
 def save_embeddings(
     path: pathlib.Path,
+    run: str,
+    stage: int,
     text: np.ndarray,
     records: Sequence[Record],
     queries: np.ndarray,
@@ -173,6 +213,8 @@ def save_embeddings(
     Args:
         path: File of plain arrays (`.npz`): `text [C d]`, and `id [n]`, `label [n]` and
             `query [n d]` of the samples.
+        run: Id of the run.
+        stage: Stage after which they are written, counted from 0.
         text: Unit text embeddings of the class slots `[C d]`.
         records: Samples, see `some_of_each_class`.
         queries: Unit features of the samples `[n d]`.
@@ -183,7 +225,7 @@ def save_embeddings(
         "label": np.array([record.label for record in records], np.int32),
         "query": queries.astype(np.float16),
     }
-    _save_arrays(path, arrays)
+    _save_arrays(path, _owned(run, stage) | arrays)
 
 
 def _save_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:

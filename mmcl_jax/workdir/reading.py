@@ -14,7 +14,8 @@ from mmcl_jax.errors import ConfigError, DataError, WorkdirError, reading
 from mmcl_jax.files import read_json
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.streams.description import stored_stream
-from mmcl_jax.workdir import layout, schema, states
+from mmcl_jax.workdir import identity, layout, schema, states
+from mmcl_jax.workdir.identity import Owner
 from mmcl_jax.workdir.results import Results, plain
 
 _MAX_LOG_BYTES = 2**20
@@ -33,6 +34,7 @@ class StoredRun(NamedTuple):
         towers: Tower that reads each modality, in the order of `stream.modalities`.
         preprocessing: Version of the preprocessing of each modality.
         stages: Number of stages learnt and evaluated so far.
+        owner: Id of the run, which its files carry.
     """
 
     workdir: pathlib.Path
@@ -44,6 +46,7 @@ class StoredRun(NamedTuple):
     towers: dict[str, str]
     preprocessing: dict[str, str]
     stages: int
+    owner: Owner
 
 
 def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
@@ -68,9 +71,7 @@ def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
     schema.check_stream(stored, path)
     with reading(str(path), expected):
         stream = stored_stream(stored)
-    stages = 0
-    while layout.predictions(workdir, stages).is_file():
-        stages += 1
+    stages = _evaluated(workdir, len(stream.stages))
     return StoredRun(
         workdir,
         settings,
@@ -80,8 +81,27 @@ def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
         stored["encoder"],
         {name: stored["towers"][name] for name in stream.modalities},
         stored["preprocessing"],
-        min(stages, len(stream.stages)),
+        stages,
+        identity.owner(workdir, settings, stored),
     )
+
+
+def _evaluated(workdir: pathlib.Path, total: int) -> int:
+    """Returns the number of stages whose predictions are there.
+
+    Raises:
+        DataError: The predictions of an earlier stage are missing.
+    """
+    paths = [layout.predictions(workdir, stage) for stage in range(total)]
+    there = [path.is_file() for path in paths]
+    sealed = [n + 1 for n in states.sealed(workdir / layout.SNAPSHOTS) if n < total]
+    stages = total if layout.is_finished(workdir) else max(sealed, default=0)
+    for path, found in zip(paths[:stages], there, strict=False):
+        if not found:
+            raise DataError(
+                f"{path}: no such file, but the stage has been evaluated; restore it"
+            )
+    return there.index(False) if False in there else total
 
 
 def config_of(run: StoredRun) -> configs.Config:
@@ -100,13 +120,15 @@ def read_results(run: StoredRun) -> dict[str, Any] | None:
     """Returns the content of `results.json`, or None if the run is unfinished.
 
     Raises:
-        DataError: The file is damaged, or of another stream; names file and field.
+        DataError: The file is damaged, or of another run; names file and field.
     """
     path = run.workdir / layout.RESULTS
     if not path.exists():
         return None
-    results = read_json(path, "the results of a run")
-    schema.check_results(results, run.stream, path)
+    stored = read_json(path, "the results of a run")
+    schema.check_results(stored, run.stream, path)
+    results = identity.unsealed(path, stored)
+    run.owner.check(path, results.pop("run", None), len(run.stream.stages))
     return results
 
 
@@ -123,6 +145,7 @@ def results_so_far(run: StoredRun) -> dict[str, Any] | None:
     if not numbers:
         return None
     path = layout.snapshot(run.workdir, numbers[-1])
+    check_snapshot(run, numbers[-1])
     try:
         stored = Results.from_json(states.read_results(folder, numbers[-1]))
         report = plain(stored.report())
@@ -140,6 +163,21 @@ def results_so_far(run: StoredRun) -> dict[str, Any] | None:
     }
     schema.check_results(found, run.stream, path, whole=False)
     return found
+
+
+def check_snapshot(run: StoredRun, number: int) -> None:
+    """Raises `DataError` unless a `sealed` snapshot is of a run and of its place there.
+
+    Args:
+        run: The run.
+        number: Number of the snapshot, counted from 0.
+    """
+    path = layout.snapshot(run.workdir, number)
+    try:
+        stored = states.read_results(run.workdir / layout.SNAPSHOTS, number)
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: its results cannot be read ({error!r})") from error
+    states.check_place(run.workdir, number, stored, run.owner)
 
 
 def seen_tasks(stream: Stream, stages: int) -> list[int]:

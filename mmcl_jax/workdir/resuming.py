@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError, WorkdirError
 from mmcl_jax.files import read_json, write_text
+from mmcl_jax.workdir import identity
+from mmcl_jax.workdir.identity import FREE, PLACES
 from mmcl_jax.workdir.layout import (
     CALIBRATION,
     CHECKPOINTS,
@@ -22,16 +24,6 @@ from mmcl_jax.workdir.layout import (
 from mmcl_jax.workdir.snapshots import CUT_OFF, Snapshots
 
 BRANCH = "branch:"
-# devices, loggers and pages may differ between the starts of a run
-_FREE = ("config.resume", "config.mesh", "config.logging", "config.report")
-# so may the places of what is read: `check_stream` compares what is there
-_PLACES = {
-    "config.stream.root": "the data are",
-    "config.stream.path": "the data are",
-    "config.stream.paths": "the data are",
-    "config.stream.data_dir": "the data are",
-    "config.encoder.path": "the encoder is",
-}
 # an error names so many of several similar defects
 _NAMED = 3
 
@@ -51,7 +43,7 @@ def has_config(workdir: pathlib.Path, config: configs.Config) -> bool | None:
     """
     if not (workdir / CONFIG).is_file():
         return None
-    return not any(each.path not in _PLACES for each in _changes(workdir, config))
+    return not any(each.path not in PLACES for each in _changes(workdir, config))
 
 
 def moved(workdir: pathlib.Path, config: configs.Config) -> list[str]:
@@ -59,9 +51,9 @@ def moved(workdir: pathlib.Path, config: configs.Config) -> list[str]:
     if not (workdir / CONFIG).is_file():
         return []
     return [
-        f"{_PLACES[each.path]} now read from {each.here!r}, not {each.there!r}"
+        f"{PLACES[each.path]} now read from {each.here!r}, not {each.there!r}"
         for each in _changes(workdir, config)
-        if each.path in _PLACES
+        if each.path in PLACES
     ]
 
 
@@ -71,7 +63,7 @@ def check(workdir: pathlib.Path, config: configs.Config) -> None:
         raise ConfigError(f"--workdir: {workdir} is not a folder")
     if not (workdir / CONFIG).exists():
         return
-    free = (*_FREE, *_PLACES)
+    free = (*FREE, *PLACES)
     found = (c for c in _changes(workdir, config) if not c.path.startswith(free))
     if different := sorted(map(str, found)):
         raise ConfigError(
@@ -106,12 +98,18 @@ def _differences(there: Any, here: Any, path: str) -> Iterator[_Change]:
         yield _Change(path, there, here)
 
 
-def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) -> None:
+def branch(
+    workdir: pathlib.Path,
+    source: pathlib.Path,
+    config: configs.Config,
+    stream: dict[str, Any],
+) -> None:
     """Copies the snapshots of another run, unless this one has some already.
 
     Args:
         workdir: Workdir of this run.
         source: Workdir of the other run.
+        config: Config of this run.
         stream: Content of `stream.json` of this run.
 
     Raises:
@@ -125,10 +123,14 @@ def branch(workdir: pathlib.Path, source: pathlib.Path, stream: dict[str, Any]) 
     theirs = read_json(source / STREAM)
     if theirs != json.loads(json.dumps(stream)):
         raise ConfigError(f"{path}: it learns another stream; choose another run")
+    from_run = identity.owner(source, read_json(source / CONFIG), theirs)
     shutil.copytree(source / PREDICTIONS, workdir / PREDICTIONS, dirs_exist_ok=True)
     for name in (CALIBRATION, EMBEDDINGS):
         if (source / name).exists():
             shutil.copy(source / name, workdir)
+    names = [p.name for p in (source / SNAPSHOTS).glob("*") if p.name.isdigit()]
+    own = identity.run_id(json.loads(configs.to_json(config)), theirs)
+    identity.write_origin(workdir, own, from_run, 1 + max(map(int, names)))
     # last, and by a rename: the folder appears only when the copy is complete
     unfinished = f"{SNAPSHOTS}.tmp"
     shutil.copytree(source / SNAPSHOTS, workdir / unfinished, dirs_exist_ok=True)

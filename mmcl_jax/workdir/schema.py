@@ -116,8 +116,8 @@ def check_results(
     tasks, modalities = len(results["tasks"]), results["modalities"]
     for space in SPACES:
         for route in ROUTES:
-            _matrix(results, ("accuracy", space, route), tasks, source)
-        _matrix(results, ("zero_shot", space), tasks, source)
+            _shares(results, ("accuracy", space, route), tasks, source)
+        _shares(results, ("zero_shot", space), tasks, source)
     for i, task in enumerate(results["tasks"]):
         if task["modality"] not in modalities:
             _complain(source, ("tasks", i, "modality"), task["modality"])
@@ -164,20 +164,33 @@ def _check(
         _complain(source, path, value)
 
 
-def _matrix(
+def _shares(
     results: dict[str, Any], path: Sequence[str], size: int, source: pathlib.Path
 ) -> None:
+    values = _matrix(results, path, size, source)
+    wrong = values[~np.isnan(values) & ~((values >= 0) & (values <= 1))]
+    if wrong.size:
+        raise DataError(
+            f"{source}: {_dotted(path)} has {wrong[0]:g}, which is no accuracy between "
+            "0 and 1"
+        )
+
+
+def _matrix(
+    results: dict[str, Any], path: Sequence[str], size: int, source: pathlib.Path
+) -> np.ndarray:
     value: Any = results
     for name in path:
         value = value[name]
     try:
-        fits = np.array(value, np.float64).shape == (size, size)
+        values = np.array(value, np.float64)
     except (TypeError, ValueError, OverflowError):
-        fits = False
-    if not fits:
+        values = np.zeros(0)
+    if values.shape != (size, size):
         raise DataError(
             f"{source}: {_dotted(path)} is not a matrix of {size} x {size} numbers"
         )
+    return values
 
 
 def _complain(source: pathlib.Path, path: Sequence[str | int], value: Any) -> None:

@@ -1,5 +1,6 @@
 """Reads states of a run without running it: in one process, and writes nothing."""
 
+import hashlib
 import math
 import pathlib
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from mmcl_jax.errors import DataError, WorkdirError, reading
 from mmcl_jax.types import PyTree
+from mmcl_jax.workdir.identity import Owner
 from mmcl_jax.workdir.layout import SNAPSHOTS, snapshot
 from mmcl_jax.workdir.snapshots import CHECKSUMS, damage
 
@@ -57,6 +59,52 @@ def choose(workdir: pathlib.Path, wanted: int | None) -> tuple[int, list[str]]:
             return number, notes
         notes.append(f"{snapshot(workdir, number)} is damaged: {reason}")
     raise WorkdirError("; ".join(notes))
+
+
+def place(workdir: pathlib.Path, run: str, number: int) -> dict[str, Any]:
+    """Returns what a snapshot stores with its results about its place in a run.
+
+    Args:
+        workdir: Workdir of the run.
+        run: Id of the run.
+        number: Number of the snapshot, counted from 0.
+    """
+    return {"run": run, "stage": number, "before": _digest(workdir, number - 1)}
+
+
+def check_place(
+    workdir: pathlib.Path, number: int, stored: dict[str, Any], owner: Owner
+) -> None:
+    """Raises `DataError` unless a snapshot has the place that it was written for.
+
+    Args:
+        workdir: Workdir of the run.
+        number: Number of the snapshot, counted from 0.
+        stored: Results that are stored with it.
+        owner: The run.
+    """
+    path = snapshot(workdir, number)
+    owner.check(path, stored.get("run"), number)
+    if stored.get("stage") != number:
+        raise DataError(
+            f"{path}: the snapshot of stage {stored.get('stage', -1) + 1}, not of "
+            f"stage {number + 1}; restore the folders"
+        )
+    # earlier snapshots may have been deleted
+    before = _digest(workdir, number - 1)
+    if before is not None and stored.get("before") != before:
+        raise DataError(
+            f"{path}: it was not learnt from {snapshot(workdir, number - 1)}, which "
+            "has other checksums; restore the folders"
+        )
+
+
+def _digest(workdir: pathlib.Path, number: int) -> str | None:
+    """Returns a hash of a snapshot; None: there is no such snapshot."""
+    path = snapshot(workdir, number) / CHECKSUMS
+    if number < 0 or not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_part(
