@@ -12,7 +12,9 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    workdir: "str | os.PathLike[str]", snapshot: int | None = None
+    workdir: "str | os.PathLike[str]",
+    snapshot: int | None = None,
+    encoder: str | None = None,
 ) -> "Classifier":
     """Returns what a run has learnt, ready to label files.
 
@@ -22,12 +24,13 @@ def load(
     Args:
         workdir: of the run.
         snapshot: which, counted from 1; None: the newest.
+        encoder: its name, if it has moved or is in a remote repository.
     """
     import warnings
 
     from mmcl_jax.serving import from_workdir
 
-    loaded = from_workdir.load(workdir, snapshot)
+    loaded = from_workdir.load(workdir, snapshot, encoder)
     for note in loaded.notes:
         warnings.warn(note, stacklevel=2)
     return loaded

@@ -26,6 +26,7 @@ _WORKDIRS = command_line.define_paths(
     "first. If the flag is repeated, each list is a repetition, for instance with "
     "another seed, and intervals are over the differences of the repetitions.",
 )
+_ENCODER = command_line.define_encoder()
 _SNAPSHOTS = flags.DEFINE_list(
     "snapshots",
     [],
@@ -82,6 +83,7 @@ def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
             *stages,
             with_embeddings=with_embeddings,
             samples=_SAMPLES.value,
+            encoder=_ENCODER.value,
         )
     if len(stages) > 1:
         raise ComparisonError("--snapshots: several runs are compared at one stage")

@@ -17,6 +17,7 @@ from mmcl_jax.serving import from_workdir, standalone
 
 _WORKDIR = command_line.define_path("workdir", None, "Folder of the run.")
 _OUT = command_line.define_path("out", None, "Folder to write to, new or empty.")
+_ENCODER = command_line.define_encoder()
 _SNAPSHOT = flags.DEFINE_integer(
     "snapshot", None, "Snapshot of the run, counted from 1; by default the newest.", 1
 )
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
                 "folder"
             )
         folder = pathlib.Path(_OUT.value)
-        classifier = from_workdir.load(_WORKDIR.value, _SNAPSHOT.value)
+        classifier = from_workdir.load(_WORKDIR.value, _SNAPSHOT.value, _ENCODER.value)
         for note in classifier.notes:
             print(f"note: {printable(note)}", file=sys.stderr)
         modality = _MODALITY.value or classifier.modalities[0]

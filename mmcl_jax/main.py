@@ -27,7 +27,7 @@ from mmcl_jax.errors import (
 )
 from mmcl_jax.parallel import compilation_cache, distributed, host_memory
 from mmcl_jax.report.live import Reporter
-from mmcl_jax.training import experiment
+from mmcl_jax.training import experiment, remote_names
 from mmcl_jax.training.preemption import RUN_AGAIN, Interrupt
 from mmcl_jax.workdir.layout import CONFIG
 
@@ -40,6 +40,7 @@ _WORKDIR = command_line.define_path(
 _STOP_AFTER = flags.DEFINE_integer(
     "stop_after", None, "Stop after this many stages; the same command resumes.", 1
 )
+_ENCODER = command_line.define_encoder()
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, or 'auto' on a known cluster."
 )
@@ -116,7 +117,9 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
             f"--config: missing, and there is no {path} to resume from; give a file, "
             "for instance --config=configs/demo.py"
         )
-    return configs.load(path)
+    stored = remote_names.with_encoder(configs.load(path), _ENCODER.value, path)
+    remote_names.check_local(stored, path)
+    return stored
 
 
 def cli() -> None:

@@ -24,6 +24,7 @@ from mmcl_jax.serving.classifier import Labelled, Sample
 from mmcl_jax.workdir.progress import Bar
 
 _WORKDIR = command_line.define_path("workdir", None, "Folder of the run.")
+_ENCODER = command_line.define_encoder()
 _SNAPSHOT = flags.DEFINE_integer(
     "snapshot", None, "Snapshot of the run, counted from 1; by default the newest.", 1
 )
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 def _label(workdir: str, samples: Sequence[Sample]) -> int:
     """Prints the prediction of each sample; returns the exit code."""
-    classifier = from_workdir.load(workdir, _SNAPSHOT.value)
+    classifier = from_workdir.load(workdir, _SNAPSHOT.value, _ENCODER.value)
     for note in classifier.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     console = Console(stderr=True, quiet=len(samples) < _LONG)

@@ -29,19 +29,19 @@ _TEXTS = {
     "name",  # of a flag of sbatch
 }
 _PATHS = {
-    "compare": {"workdirs"},
-    "export": {"workdir", "out"},
-    "main": {"config", "workdir"},
+    "compare": {"workdirs", "encoder"},
+    "export": {"workdir", "out", "encoder"},
+    "main": {"config", "workdir", "encoder"},
     "manifest": {"root"},
     "plan": {"config"},
-    "predict": {"workdir"},
+    "predict": {"workdir", "encoder"},
     "prepare": {"config", "out"},
     "pretrain": {"config", "output"},
     "report/__main__": {"workdirs", "out"},
     "sweep": {"sweep", "out", "choose", "manifest"},
     "zeroshot": {"config"},
 }
-_OF_PATHS = {"define_path", "define_paths", "define_config"}
+_OF_PATHS = {"define_path", "define_paths", "define_config", "define_encoder"}
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +61,8 @@ def _flags(module: str) -> dict[str, str]:
     for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text("utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             kind = node.func.attr
-            if kind == "define_config":
-                found["config"] = kind
+            if kind in ("define_config", "define_encoder"):
+                found[kind.removeprefix("define_")] = kind
             elif kind.lower().startswith("define_"):
                 name = node.args[0]
                 found[

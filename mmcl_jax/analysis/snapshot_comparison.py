@@ -19,7 +19,7 @@ from mmcl_jax.config import Config
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.streams.base import Stream, stream_hash
-from mmcl_jax.training.build import build_model, build_stream, load_encoder, method_of
+from mmcl_jax.training import build, remote_names
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.predictions import read_predictions
 from mmcl_jax.workdir.reading import (
@@ -44,6 +44,7 @@ def compare_snapshots(
     *,
     with_embeddings: bool = True,
     samples: int = SAMPLES,
+    encoder: str | None = None,
 ) -> dict[str, Any]:
     """Compares two snapshots of one run, the earlier one first.
 
@@ -56,6 +57,7 @@ def compare_snapshots(
         with_embeddings: Whether test samples are embedded under both, which needs the
             data.
         samples: Largest number of samples per modality that are embedded.
+        encoder: Name of the encoder, if it has moved or is in a remote repository.
 
     Returns:
         A dict for JSON; undefined values are null. `params`, `memory`: for each array
@@ -74,7 +76,8 @@ def compare_snapshots(
             that the run has learnt from; the message names it.
     """
     run = read_run(workdir)
-    config = config_of(run)
+    source = run.workdir / layout.CONFIG
+    config = remote_names.with_encoder(config_of(run), encoder, source)
     for stage in (i, j):
         check_stage(run, stage)
     if not i < j:
@@ -91,6 +94,7 @@ def compare_snapshots(
         )
     similar, notes = None, []
     if with_embeddings:
+        remote_names.check_local(config, source)
         assembled = embeddings.assembled(run, config)
         embedded = embeddings.embed(
             assembled, [(i - 1, before), (j - 1, after)], seen, samples
@@ -98,12 +102,12 @@ def compare_snapshots(
         similar = _similarity(embedded)
         model, stream = assembled.model, assembled.stream
     else:
-        encoder = load_encoder(config.encoder)
-        embeddings.check_same("encoder", encoder.fingerprint, run.encoder, run)
-        model = build_model(encoder, run.stream)
+        loaded = build.load_encoder(config.encoder)
+        embeddings.check_same("encoder", loaded.fingerprint, run.encoder, run)
+        model = build.build_model(loaded, run.stream)
         stream, reason = _stream_with_samples(run, config)
         notes += [f"samples are not described: {reason}"] if reason else []
-    meaning = array_axes.find(method_of(config), model)
+    meaning = array_axes.find(build.method_of(config), model)
     return plain(
         {
             "kind": "snapshots",
@@ -163,7 +167,8 @@ def _similarity(embedded: dict[str, embeddings.Embedded]) -> dict[str, Any]:
 def _stream_with_samples(run: StoredRun, config: Config) -> tuple[Stream | None, str]:
     """Returns the stream of a run from its present data, or why there is none."""
     try:
-        stream = build_stream(config)
+        remote_names.check_local(config, run.workdir / layout.CONFIG)
+        stream = build.build_stream(config)
     except ValueError as error:
         return None, str(error)
     if stream_hash(stream) != run.hash:

@@ -29,11 +29,14 @@ flags.disclaim_key_flags()
 
 
 class _PathParser(flags.ArgumentParser):
-    """Parses a path."""
+    """Parses a path, or several after something that stands between them."""
+
+    def __init__(self, before: str = "") -> None:
+        self._before = before
 
     def parse(self, argument: str) -> str:
         """Returns the path, with `~` replaced by the home folder."""
-        return expanded(argument)
+        return expanded(argument, self._before)
 
 
 class _PathsParser(flags.ArgumentParser):
@@ -175,6 +178,18 @@ def _log_plain_text() -> None:
         return True
 
     logging.get_absl_handler().addFilter(escape)
+
+
+def define_encoder() -> flags.FlagHolder[str | None]:
+    """Defines `--encoder` of a program that reads the config of a run."""
+    return flags.DEFINE(
+        _PathParser(before=r"\+\s*"),
+        "encoder",
+        None,
+        "The run's encoder: needed if it has moved or is in a remote repository, which "
+        "is then downloaded. By default the one that the run names, if it is local.",
+        serializer=flags.ArgumentSerializer(),
+    )
 
 
 def refuse_arguments(argv: list[str]) -> None:

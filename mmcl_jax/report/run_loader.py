@@ -10,7 +10,7 @@ from mmcl_jax.models import pretrained
 from mmcl_jax.report.history import History
 from mmcl_jax.report.run_data import RunData, Source
 from mmcl_jax.streams.base import Stream
-from mmcl_jax.training import build
+from mmcl_jax.training import build, remote_names
 from mmcl_jax.workdir import layout, schema, states
 from mmcl_jax.workdir.predictions import read_embeddings
 from mmcl_jax.workdir.reading import (
@@ -92,6 +92,7 @@ def _source(run: StoredRun) -> Source | str:
     """Returns the source of a run's test samples, or why there is none."""
     try:
         config = config_of(run)
+        remote_names.check_local(config, run.workdir / layout.CONFIG)
         stream = build.build_stream(config)
         name = build.encoder_name(config.encoder)
         if not pretrained.is_here(name):

@@ -13,7 +13,7 @@ from mmcl_jax.parallel import sharding
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.streams import storage
 from mmcl_jax.streams.loader import Decoder
-from mmcl_jax.training import build
+from mmcl_jax.training import build, remote_names
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
@@ -23,13 +23,19 @@ from mmcl_jax.workdir.resuming import foreign
 from mmcl_jax.workdir.snapshots import Snapshots
 
 
-def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classifier:
+def load(
+    workdir: str | os.PathLike[str],
+    snapshot: int | None = None,
+    encoder: str | None = None,
+) -> Classifier:
     """Reads what a run has learnt; its data are not needed, and nothing is written.
 
     Args:
         workdir: Folder of the run, which may still be running.
         snapshot: Number of the snapshot, counted from 1 as stages are; None: the newest
             intact one.
+        encoder: Name of the encoder, if it has moved or is in a remote repository,
+            which is then downloaded; None: the one that the run names, if it is local.
 
     Raises:
         WorkdirError: The folder holds no run, or not this snapshot, or a damaged one;
@@ -37,16 +43,18 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
         ConfigError, DataError: The config, the stream or the encoder cannot be read.
     """
     stored = read_run(workdir)
-    config, stream = config_of(stored), stored.stream
+    source = stored.workdir / layout.CONFIG
+    config = remote_names.with_encoder(config_of(stored), encoder, source)
+    stream = stored.stream
     number, notes = states.choose(stored.workdir, snapshot)
     store = Snapshots(stored.workdir / layout.SNAPSHOTS, create=False)
     with contextlib.closing(store):
         # One device: a mesh of several would need a multiple of as many files.
         mesh = sharding.make_mesh(jax.local_devices()[:1])
-        encoder = build.load_encoder(config.encoder, mesh)
+        loaded = build.load_encoder(config.encoder, mesh)
         stored_as = storage.for_all(config.stream)
-        decoder = Decoder(dataclasses.replace(encoder.inputs, storage=stored_as), 0)
-        run = build.compose(config, encoder, stream, mesh, decoder)
+        decoder = Decoder(dataclasses.replace(loaded.inputs, storage=stored_as), 0)
+        run = build.compose(config, loaded, stream, mesh, decoder)
         _check_same(stored, run)
         check_snapshot(stored, number)
         state = _restore(store, number, run)
@@ -64,7 +72,7 @@ def load(workdir: str | os.PathLike[str], snapshot: int | None = None) -> Classi
     )
     if known is None:
         notes.append("the run has stored no temperature: probabilities may be far off")
-    frozen = encoder.frozen
+    frozen = loaded.frozen
     feed = Feed(run, frozen)
     slots = build.classes_at(run, feed.embed_class_names(), number)
     return Classifier(run, state, slots, number + 1, known, tuple(notes), frozen, feed)

@@ -109,6 +109,8 @@ class StreamSource(NamedTuple):
         check: Function that raises `ConfigError` for options that contradict each
             other.
         of_files: Whether samples are files that may be damaged.
+        remote: Function that returns the names in the options that would be downloaded;
+            None: nothing is ever downloaded.
     """
 
     options: type
@@ -116,6 +118,7 @@ class StreamSource(NamedTuple):
     required: Required | None = None
     check: Callable[[Any], None] | None = None
     of_files: bool = True
+    remote: Callable[[Any], list[str]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -344,6 +344,13 @@ def _file(place: _Place, row: str, value: str | None, modality: Modality) -> Ref
     return FileReference(str(place.folder / file), f"{place.origin}/{file}")
 
 
+def _remote(options: Parquet) -> list[str]:
+    return [path for path in options.paths if not os.path.exists(path)]
+
+
 SOURCE = StreamSource(
-    Parquet, build, Required("paths", "folders or repositories of data sets", "DATA")
+    Parquet,
+    build,
+    Required("paths", "folders or repositories of data sets", "DATA"),
+    remote=_remote,
 )

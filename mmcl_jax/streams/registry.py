@@ -35,6 +35,12 @@ def check(options: Any) -> None:
         )
 
 
+def remote(options: Any) -> list[str]:
+    """Returns the names in the options of a source that would be downloaded."""
+    source = SOURCES[options.kind]
+    return source.remote(options) if source.remote else []
+
+
 def build(
     options: Any, order_seed: int, data_seed: int, faults: Faults | None = None
 ) -> Stream:
