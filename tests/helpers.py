@@ -226,8 +226,14 @@ class Finished(NamedTuple):
     flags: tuple[str, ...]
 
     def results(self) -> dict[str, Any]:
-        """Returns what `results.json` holds."""
-        return json.loads((self.workdir / "results.json").read_text())
+        """Returns what `results.json` holds, but for its checksum and its run."""
+        return results(self.workdir)
+
+
+def results(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns what `results.json` holds, but for its checksum and its run."""
+    stored = json.loads((workdir / "results.json").read_text())
+    return {k: v for k, v in stored.items() if k not in ("checksum", "run")}
 
 
 class Started(NamedTuple):

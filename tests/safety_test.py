@@ -127,5 +127,6 @@ def test_data_threads_and_workers_change_nothing(encoder_folder, tmp_path):
         for what in (helpers.snapshot, helpers.predictions):
             one, other = what(left, 0), what(right, 0)
             assert one.keys() == other.keys()
+            one.pop("run", None)  # whose config has other numbers of threads
             for key, value in one.items():
                 assert value.tobytes() == other[key].tobytes(), (name, key)

@@ -1,6 +1,5 @@
 """Starts the real command, disturbs it, and compares what it ends with."""
 
-import json
 import math
 import pathlib
 import random
@@ -182,7 +181,7 @@ def differences(
 
 
 def _results(workdir: pathlib.Path) -> dict[str, Any]:
-    results = json.loads((workdir / "results.json").read_text())
+    results = helpers.results(workdir)
     del results["restarts"], results["cost"]["seconds"]
     return results
 

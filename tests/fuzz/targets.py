@@ -306,6 +306,10 @@ def _read_results(folder: pathlib.Path, name: str) -> None:
         (place / each.name).mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.json"):
             shutil.copy(path, place / each.name)
+        # which are looked for, but not read
+        (place / each.name / "predictions").mkdir(exist_ok=True)
+        for stage in range(len(EXAMPLE)):
+            (place / each.name / "predictions" / f"{stage:03d}.npz").touch()
     report = aggregate.aggregate(runs.finished([run, other], place), "comm")
     aggregate.csv_of(report)
     aggregate.to_markdown(report)
