@@ -6,7 +6,7 @@ import pathlib
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from mmcl_jax.errors import ConfigError, DataError, check_bytes, reading
 
@@ -142,8 +142,19 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file atomically, so that a reader never finds half of it."""
     # beside the file, since a rename is atomic within one file system only
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        keep(file)
     temporary.replace(path)
+
+
+def keep(file: IO[Any]) -> None:
+    """Waits until what was written is on the disk.
+
+    A rename may otherwise be there after a power cut, and the content not.
+    """
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def files_below(path: str) -> Iterator[str]:

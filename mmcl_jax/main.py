@@ -40,7 +40,12 @@ _WORKDIR = command_line.define_path(
 _STOP_AFTER = flags.DEFINE_integer(
     "stop_after", None, "Stop after this many stages; the same command resumes.", 1
 )
-_ENCODER = command_line.define_encoder()
+_ALLOW_DOWNLOAD = flags.DEFINE_bool(
+    "allow_download",
+    False,
+    "Whether the stored config of a run that resumes without --config may name an "
+    "encoder or data in a remote repository, which are then downloaded.",
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, or 'auto' on a known cluster."
 )
@@ -65,6 +70,7 @@ def main(argv: list[str]) -> None:
     host_memory.bound()
     interrupt = Interrupt()
     interrupt.catch()
+    interrupt.follow_parent()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
@@ -117,8 +123,9 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
             f"--config: missing, and there is no {path} to resume from; give a file, "
             "for instance --config=configs/demo.py"
         )
-    stored = remote_names.with_encoder(configs.load(path), _ENCODER.value, path)
-    remote_names.check_local(stored, path)
+    stored = configs.load(path)
+    if not _ALLOW_DOWNLOAD.value:
+        remote_names.check(stored, path)
     return stored
 
 

@@ -21,6 +21,7 @@ from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.plain_text import printable
 from mmcl_jax.sweeps import aggregate, jobset, local, runs, slurm
+from mmcl_jax.workdir.lock import Lock
 
 _SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
 _OUT = command_line.define_path("out", None, "Folder of all runs and of the tables.")
@@ -102,10 +103,18 @@ def run(
 
     Returns:
         The last line of every run that failed, by name.
+
+    Raises:
+        WorkdirError: Another sweep is writing into the folder.
     """
     folder = pathlib.Path(out) / "runs"
-    todo, failures = prepare_runs(sweep, folder, console)
-    return failures | local.Pool(folder, workers, console).run(todo)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder.parent, "--out")
+    try:
+        todo, failures = prepare_runs(sweep, folder, console)
+        return failures | local.Pool(folder, workers, console).run(todo)
+    finally:
+        lock.release()
 
 
 def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[str, str]:

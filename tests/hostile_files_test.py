@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import shutil
 import struct
@@ -16,7 +17,9 @@ from mmcl_jax import config
 from mmcl_jax.errors import ConfigError, DataError, Faults
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.files import MAX_JSON_BYTES, read_json
-from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.modalities import MODALITIES
+from mmcl_jax.modalities.base import FileReference, InputSpec, TokenizerSpec
+from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import pretrained
 from mmcl_jax.streams.table_files import read_table
 from mmcl_jax.sweeps import runs
@@ -255,3 +258,36 @@ def test_tokenizer_of_another_vocabulary(folder: pathlib.Path) -> None:
     message = _load_error(path)
     assert "ids up to 1000000" in message
     assert "vocab_size" in message
+
+
+@pytest.mark.parametrize("modality", ["image", "video", "audio", "depth", "text"])
+def test_sparse_files_of_a_terabyte_are_not_opened(
+    modality: str, tmp_path: pathlib.Path
+) -> None:
+    path = pathlib.Path(helpers.write(tmp_path, modality))
+    os.truncate(path, 2**40)
+    kind, spec = MODALITIES[modality], helpers.make_spec(tmp_path)
+    message = helpers.decode_error(kind, path, spec)
+    assert f"{2**40} bytes, more than the limit of" in message
+    with pytest.raises(DataError, match="more than the limit of"):
+        FileReference(str(path)).identity()
+
+
+@pytest.mark.parametrize("pattern", [{"String": "a"}, {"Regex": "a"}])
+def test_normalizers_that_grow_a_sentence_are_refused(
+    pattern: dict[str, str], folder: pathlib.Path
+) -> None:
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    double = {"type": "Replace", "pattern": pattern, "content": "aa"}
+    for number, refused in ((3, False), (40, True)):
+        inner = {"type": "Sequence", "normalizers": [double] * number}
+        whole["normalizer"] = {"type": "Sequence", "normalizers": [inner]}
+        path.write_text(json.dumps(whole))
+        load_tokenizer.cache_clear()
+        spec = TokenizerSpec(str(path))
+        if refused:
+            with pytest.raises(DataError, match="times as long, more than the limit"):
+                load_tokenizer(spec)
+        else:
+            assert load_tokenizer(spec).encode("a cat")

@@ -31,7 +31,7 @@ _TEXTS = {
 _PATHS = {
     "compare": {"workdirs", "encoder"},
     "export": {"workdir", "out", "encoder"},
-    "main": {"config", "workdir", "encoder"},
+    "main": {"config", "workdir"},
     "manifest": {"root"},
     "plan": {"config"},
     "predict": {"workdir", "encoder"},

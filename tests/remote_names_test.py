@@ -74,7 +74,7 @@ def test_data_are_fetched_if_the_config_is_given(
     path.write_text(json.dumps(stored | {"stream": stream}))
     reseal(folder)
     with pytest.raises(ConfigError, match="data some/data are not on this machine"):
-        remote_names.check_local(config.load(path), path)
+        remote_names.check_data(config.load(path), path)
     assert "data some/data are not on" in str(run_loader.load(folder).source)
     assert asked == []
 

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
@@ -13,12 +14,13 @@ from rich.console import Console
 
 from mmcl_jax import sweep
 from mmcl_jax.config import resolve, to_json
-from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps import runs
 from mmcl_jax.sweeps.runs import Sweep, SweepRun, grid
 from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.lock import Lock
 from tests import helpers
 from tests.pages import EXAMPLE, make_run, reseal
 
@@ -296,3 +298,49 @@ def test_values_may_be_what_a_config_file_leaves_out() -> None:
         ConfigError, match=r"train\.epochs\.more: 'epochs' has no fields"
     ):
         runs.make_config(WORLD, "", {"train.epochs.more": 3})
+
+
+def test_one_sweep_at_a_time_writes_into_a_folder(tmp_path: pathlib.Path) -> None:
+    first = Lock(tmp_path, "--out")
+    with pytest.raises(WorkdirError, match=f"--out: {tmp_path} is in use by process"):
+        sweep.run(Sweep(_grid()), tmp_path, 1, Console(quiet=True))
+    first.release()
+
+
+_CHILD = """
+import sys, time
+from mmcl_jax.training.preemption import Interrupt
+interrupt = Interrupt()
+interrupt.catch()
+interrupt.follow_parent()
+interrupt.nothing_to_save = False
+open(sys.argv[1] + "/started", "w").close()
+while not interrupt.requested:
+    time.sleep(0.05)
+open(sys.argv[1] + "/saved", "w").close()
+"""
+_SWEEP = """
+import os, subprocess, sys, time
+variables = os.environ | {"MMCL_JAX_PARENT": str(os.getpid())}
+subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]], env=variables)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a system call of Linux")
+def test_runs_of_a_sweep_that_is_killed_save_and_leave(tmp_path: pathlib.Path) -> None:
+    words = [sys.executable, "-c", _SWEEP, str(tmp_path), _CHILD]
+    with subprocess.Popen(words, cwd=helpers.REPOSITORY) as parent:
+        try:
+            _wait_for(tmp_path / "started")
+        finally:
+            parent.kill()
+    _wait_for(tmp_path / "saved")
+
+
+def _wait_for(path: pathlib.Path) -> None:
+    for _ in range(1200):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")

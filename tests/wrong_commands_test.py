@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests import helpers
-from tests.pages import EXAMPLE, make_run
+from tests.pages import EXAMPLE, make_run, reseal
 from tests.programs import run_each
 
 DEMO = f"--config={helpers.REPOSITORY / 'configs' / 'demo.py'}:smoke"
@@ -156,6 +156,7 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     described = json.loads((tmp_path / "run" / "stream.json").read_text())
     whole = described | {"encoder": "0" * 64, "preprocessing": {}}
     (tmp_path / "run" / "stream.json").write_text(json.dumps(whole))
+    reseal(tmp_path / "run")
     (tmp_path / "empty").mkdir()
     for name, content in {
         "file": "precious",

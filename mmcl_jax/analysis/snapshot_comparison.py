@@ -94,7 +94,7 @@ def compare_snapshots(
         )
     similar, notes = None, []
     if with_embeddings:
-        remote_names.check_local(config, source)
+        remote_names.check_data(config, source)
         assembled = embeddings.assembled(run, config)
         embedded = embeddings.embed(
             assembled, [(i - 1, before), (j - 1, after)], seen, samples
@@ -167,7 +167,7 @@ def _similarity(embedded: dict[str, embeddings.Embedded]) -> dict[str, Any]:
 def _stream_with_samples(run: StoredRun, config: Config) -> tuple[Stream | None, str]:
     """Returns the stream of a run from its present data, or why there is none."""
     try:
-        remote_names.check_local(config, run.workdir / layout.CONFIG)
+        remote_names.check_data(config, run.workdir / layout.CONFIG)
         stream = build.build_stream(config)
     except ValueError as error:
         return None, str(error)

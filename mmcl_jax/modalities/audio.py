@@ -38,6 +38,7 @@ _MAX_PEAK = 16.0
 _MAX_RATE = 768_000
 _MAX_CHANNELS = 32
 _MAX_SAMPLES = 2**27  # a channel: 600 s at 220 kHz
+_MAX_SOUND_BYTES = 2 * 2**30  # 600 s of stereo at 384 kHz
 _MAX_BYTES = 512 * 2**20  # of a file whose header must be mended
 _BLOCK = 2**20
 _BY_SOUNDFILE = ("wav", "rf64", "ogg", "flac", "aiff")
@@ -85,6 +86,7 @@ def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
             has samples that are not finite or far outside [-1, 1].
     """
     with reading(path, EXPECTED, found_in):
+        check_bytes(path, _MAX_SOUND_BYTES)
         form = require(path, (*_BY_SOUNDFILE, *_BY_FFMPEG), EXPECTED).format
         # FFmpeg alone skips tags before a sound
         if form in _BY_FFMPEG or head_of(path)[:3] == b"ID3":

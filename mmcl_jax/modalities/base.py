@@ -9,7 +9,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from mmcl_jax.errors import DataError, reading
+from mmcl_jax.errors import DataError, check_bytes, reading
+
+# Of any sample: a sparse file of a terabyte costs its maker nothing, and its reader
+# hours.
+MAX_FILE_BYTES = 8 * 2**30
 
 Media = Any
 Inputs = dict[str, np.ndarray]
@@ -308,6 +312,7 @@ class TextReference:
 @functools.cache
 def _content_hash(path: str, size: int, modified: int) -> str:
     del size, modified  # keys of the cache only: a file that changes is read again
+    check_bytes(path, MAX_FILE_BYTES)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -4,11 +4,12 @@ import functools
 import gzip
 import hashlib
 import html
+import json
 import pathlib
 import re
 import string
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ftfy
 import tokenizers
@@ -42,6 +43,7 @@ _BESIDE = {
     ),
 }
 _MAX_BYTES = 64 * 2**20
+_MAX_GROWTH = 100  # of a sentence by normalizers
 # ftfy takes seconds for a megabyte; no context is long enough for such a sentence.
 _MAX_CHARACTERS = 2**16
 _MAX_ID = 2**31 - 1
@@ -189,6 +191,7 @@ def _load(path: pathlib.Path) -> auto_tokenizer.Loaded:
     elif path.suffix in (".txt", ".gz"):
         tokenizer = _clip_tokenizer(*_read_pairs(path))
     else:
+        _check_growth(path)
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -198,6 +201,38 @@ def _load(path: pathlib.Path) -> auto_tokenizer.Loaded:
         tokenizer.get_vocab(),
         {id for id, token in added.items() if token.special},
     )
+
+
+def _check_growth(path: pathlib.Path) -> None:
+    """Raises `DataError` if normalizers could make a sentence many times as long.
+
+    Each of a row of replacements may double what the one before has made: forty of them
+    turn a letter into a terabyte.
+    """
+    with open(path, encoding="utf-8") as file:
+        whole = json.load(file)
+    normalizer = whole.get("normalizer") if isinstance(whole, dict) else None
+    if (growth := _growth(normalizer)) > _MAX_GROWTH:
+        raise DataError(
+            f"{path}: its normalizers can make a sentence {growth:.0f} times as long, "
+            f"more than the limit of {_MAX_GROWTH}"
+        )
+
+
+def _growth(normalizer: Any) -> float:
+    """Returns how many times as long a normalizer can make a text."""
+    if not isinstance(normalizer, dict):
+        return 1.0
+    growth = 1.0
+    for inner in normalizer.get("normalizers") or ():
+        growth *= _growth(inner)
+    content = normalizer.get("content")
+    if normalizer.get("type") == "Replace" and isinstance(content, str):
+        pattern = normalizer.get("pattern")
+        text = pattern.get("String") if isinstance(pattern, dict) else None
+        # an expression may match between any two characters
+        growth *= max(1.0, len(content) / len(text) if text else 1.0 + len(content))
+    return growth
 
 
 def _read_pairs(

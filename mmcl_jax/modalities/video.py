@@ -8,9 +8,10 @@ import av.error
 import numpy as np
 from PIL import Image
 
-from mmcl_jax.errors import DataError, reading
+from mmcl_jax.errors import DataError, check_bytes, reading
 from mmcl_jax.modalities import containers, image, imagebind, languagebind
 from mmcl_jax.modalities.base import (
+    MAX_FILE_BYTES,
     Inputs,
     InputSpec,
     Modality,
@@ -27,6 +28,7 @@ _FORMATS = ("mp4", "mov", "matroska", "avi", "gif")
 # Clips whose raw frames take less are decoded once, larger ones twice.
 _KEEP_BYTES = 64 * 2**20
 _MAX_RATE = 240.0
+_MAX_GIF_BYTES = 512 * 2**20  # whose blocks are followed one by one
 # Over all returned frames: sixteen of 4K.
 _MAX_RETURNED_PIXELS = 2**27
 # Over all decoded frames, which bounds the time: 600 s of 4K at 40 frames a second. A
@@ -64,6 +66,7 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
     """
     with _reading(path):
         form = require(path, _FORMATS, EXPECTED).format
+        check_bytes(path, _MAX_GIF_BYTES if form == "gif" else MAX_FILE_BYTES)
         containers.check_whole(path, form)
         count, size = 0, 0
         kept: list[av.VideoFrame] = []

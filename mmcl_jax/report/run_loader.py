@@ -92,7 +92,7 @@ def _source(run: StoredRun) -> Source | str:
     """Returns the source of a run's test samples, or why there is none."""
     try:
         config = config_of(run)
-        remote_names.check_local(config, run.workdir / layout.CONFIG)
+        remote_names.check_data(config, run.workdir / layout.CONFIG)
         stream = build.build_stream(config)
         name = build.encoder_name(config.encoder)
         if not pretrained.is_here(name):

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import tempfile
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from jax import export
 from jaxtyping import Array, Float
 
 from mmcl_jax.errors import ConfigError
+from mmcl_jax.files import keep
 from mmcl_jax.methods.base import forward
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.ops import losses
@@ -132,11 +134,23 @@ def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
     described = describe(classifier, arrays, modality)
     # The format has no strides: a transposed array would be stored in the wrong order.
     ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / TENSORS).write_bytes(safetensors.numpy.save(ordered))
-    (folder / PROGRAM).write_bytes(compiled)
-    (folder / DESCRIPTION).write_text(json.dumps(described, indent=1) + "\n")
-    (folder / CARD).write_text(card(classifier, described), encoding="utf-8")
+    contents = {
+        TENSORS: safetensors.numpy.save(ordered),
+        PROGRAM: compiled,
+        DESCRIPTION: (json.dumps(described, indent=1) + "\n").encode(),
+        CARD: card(classifier, described).encode(),
+    }
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # beside it, and renamed at the end: a reader finds all of it or nothing
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as place:
+        unfinished = pathlib.Path(place) / folder.name
+        unfinished.mkdir()
+        for name, content in contents.items():
+            with (unfinished / name).open("wb") as file:
+                file.write(content)
+                keep(file)
+        unfinished.replace(folder)
 
 
 def describe(

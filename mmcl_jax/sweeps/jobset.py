@@ -13,6 +13,7 @@ from mmcl_jax import plugins
 from mmcl_jax.errors import ConfigError, check_bytes, reading
 from mmcl_jax.files import write_text
 from mmcl_jax.sweeps import runs
+from mmcl_jax.training import remote_names
 
 NAME = "sweep.yaml"
 SUBMIT = "kubectl apply -f"
@@ -58,6 +59,7 @@ def write(
         container(each)["args"] = [
             "--coordinator=auto",
             f"--workdir={folder / run.name}",
+            *remote_names.flags(run.config),
         ]
         made.append(each)
     path = out / NAME

@@ -1,6 +1,7 @@
 """Runs of a sweep as processes on this machine."""
 
 import concurrent.futures
+import os
 import pathlib
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from rich.console import Console
 
 from mmcl_jax.plain_text import printable
 from mmcl_jax.sweeps import runs
-from mmcl_jax.training.preemption import RUN_AGAIN
+from mmcl_jax.training import remote_names
+from mmcl_jax.training.preemption import PARENT, RUN_AGAIN
 from mmcl_jax.workdir import layout
 
 
@@ -45,7 +47,9 @@ class Pool:
     def _run(self, run: runs.SweepRun) -> tuple[str, float]:
         """Returns what went wrong ("" if nothing), and the seconds it took."""
         start, workdir = time.perf_counter(), self._folder / run.name
-        command = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]
+        main = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]
+        command = [*main, *remote_names.flags(run.config)]
+        variables = os.environ | {PARENT: str(os.getpid())}
         code = RUN_AGAIN
         while code == RUN_AGAIN:
             with (workdir / layout.OUTPUT).open("w") as output:
@@ -53,7 +57,9 @@ class Pool:
                 with self._lock:
                     if self._stopped:
                         return "was not started", 0.0
-                    process = subprocess.Popen(command, stdout=output, stderr=output)
+                    process = subprocess.Popen(
+                        command, stdout=output, stderr=output, env=variables
+                    )
                     self._processes.add(process)
                 code = process.wait()
             with self._lock:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from mmcl_jax import plugins
 from mmcl_jax.files import write_text
 from mmcl_jax.sweeps import runs
+from mmcl_jax.training import remote_names
 from mmcl_jax.workdir.layout import OUTPUT
 
 NAME = "sweep.sbatch"
@@ -59,6 +60,8 @@ def write(
     directives = [line for line in lines if line.startswith("#SBATCH")]
     directives = [line for line in directives if "--job-name" not in line]
     directives += [f"#SBATCH --{name}={shlex.quote(given[name])}" for name in given]
+    allowed = sorted({flag for run in todo for flag in remote_names.flags(run.config)})
+    flags = " ".join(['--workdir="$workdir"', *allowed])
     text = f"""#!/usr/bin/env bash
 {chr(10).join(directives)}
 # Made by launch/sweep.py: the runs of a sweep, one job each.
@@ -68,7 +71,7 @@ runs=(
 workdir={shlex.quote(str(out / "runs"))}/"${{runs[SLURM_ARRAY_TASK_ID]}}"
 exec >"$workdir/{OUTPUT}" 2>&1
 {_exported()}export MMCL_JAX_ROOT="${{MMCL_JAX_ROOT:-{shlex.quote(str(_ROOT))}}}"
-exec bash {shlex.quote(str(_SCRIPT))} --workdir="$workdir"
+exec bash {shlex.quote(str(_SCRIPT))} {flags}
 """
     path = out / NAME
     write_text(path, text)

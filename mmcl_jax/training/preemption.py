@@ -1,5 +1,6 @@
 """A run that is asked to leave finishes its move, saves, and says "run me again"."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -9,6 +10,9 @@ from typing import Any
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes the run
 RUN_AGAIN = 75
 _INTERRUPTED = 128 + signal.SIGINT
+# variable with the process of a sweep, without which its runs should not go on
+PARENT = "MMCL_JAX_PARENT"
+_SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of prctl
 
 
 class Interrupt:
@@ -31,6 +35,19 @@ class Interrupt:
         """Handles both signals of this process from now on."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
+
+    def follow_parent(self) -> None:
+        """Leaves, as on SIGTERM, when the process that `PARENT` names is killed.
+
+        Otherwise the runs of a sweep that was killed would go on unseen, and a second
+        start of the sweep would find their workdirs in use. Linux alone can do it.
+        """
+        parent = os.environ.get(PARENT, "")
+        if not parent.isdecimal() or not sys.platform.startswith("linux"):
+            return
+        ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGTERM)
+        if os.getppid() != int(parent):  # it was killed before
+            self._handle(signal.SIGTERM, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> Any:
         del frame

@@ -42,11 +42,31 @@ def with_encoder(
     return config
 
 
-def check_local(config: configs.Config, source: pathlib.Path) -> None:
+def check(config: configs.Config, source: pathlib.Path) -> None:
+    """Raises `ConfigError` if a stored config names what would be downloaded."""
+    here = pretrained.is_here(build.encoder_name(config.encoder))
+    if remote := [*([] if here else [config.encoder.path]), *_data(config)]:
+        raise ConfigError(
+            f"{source}: {', '.join(remote)}: not on this machine, and a stored config "
+            "does not choose what is downloaded; allow it by --allow_download, or give "
+            "--config and its flags"
+        )
+
+
+def flags(config: configs.Config) -> list[str]:
+    """Returns the flags for a run whose stored config the user has made."""
+    here = pretrained.is_here(build.encoder_name(config.encoder))
+    return [] if here and not _data(config) else ["--allow_download"]
+
+
+def check_data(config: configs.Config, source: pathlib.Path) -> None:
     """Raises `ConfigError` if a stored config names data that would be downloaded."""
-    if remote := registry.remote(config.stream):
+    if remote := _data(config):
         raise ConfigError(
             f"{source}: the data {', '.join(remote)} are not on this machine, and a "
-            "stored config does not choose what is downloaded; name them by --config "
-            "and its flags, or download them"
+            "stored config does not choose what is downloaded; download them"
         )
+
+
+def _data(config: configs.Config) -> list[str]:
+    return registry.remote(config.stream)

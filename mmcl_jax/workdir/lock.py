@@ -13,8 +13,12 @@ from mmcl_jax.workdir.layout import LOCK
 class Lock:
     """Lets one run at a time write into a workdir; the lock ends with its process."""
 
-    def __init__(self, workdir: pathlib.Path) -> None:
+    def __init__(self, workdir: pathlib.Path, flag: str = "--workdir") -> None:
         """Takes the lock.
+
+        Args:
+            workdir: Folder that is written into.
+            flag: Flag that names it, for messages.
 
         Raises:
             WorkdirError: Another process has it, or the file system has no locks.
@@ -31,12 +35,12 @@ class Lock:
         except filelock.Timeout as error:
             owner = path.read_text().strip() or "another process"
             raise WorkdirError(
-                f"--workdir: {workdir} is in use by {owner}; stop it or choose another "
+                f"{flag}: {workdir} is in use by {owner}; stop it or choose another "
                 "folder"
             ) from error
         except OSError as error:
             raise WorkdirError(
-                f"--workdir: {workdir} is on a file system without locks ({error}), so "
+                f"{flag}: {workdir} is on a file system without locks ({error}), so "
                 "that two runs could write there at once; choose another folder"
             ) from error
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")

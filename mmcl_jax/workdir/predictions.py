@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES, TaskPredictions
+from mmcl_jax.files import keep
 from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.identity import Owner
@@ -233,4 +234,5 @@ def _save_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
+        keep(file)
     temporary.replace(path)
