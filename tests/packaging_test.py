@@ -40,7 +40,7 @@ def test_commands_explain_themselves(module: str, tmp_path: pathlib.Path) -> Non
     done = helpers.start(
         "-m", module, flags=flags, workdir=tmp_path, fresh=True
     ).finish()
-    named = ("--workdir", "--config", "--root")
+    named = ("--workdir", "--config", "--root", "--check")
     assert any(flag in done.output for flag in named)
     assert "Traceback" not in done.output + done.errors
 

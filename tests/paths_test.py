@@ -38,6 +38,7 @@ _PATHS = {
     "prepare": {"config", "out"},
     "pretrain": {"config", "output"},
     "report/__main__": {"workdirs", "out"},
+    "reproduce": {"check"},
     "sweep": {"sweep", "out", "choose", "manifest"},
     "zeroshot": {"config"},
 }

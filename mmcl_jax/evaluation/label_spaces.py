@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.types import Prediction
@@ -125,11 +126,18 @@ def accuracy(stream: Stream, predictions: TaskPredictions) -> np.ndarray:
     name in another data set counts. NaN where the space is not defined, or the test
     set is empty.
     """
-    if not len(predictions.id):
+    return shares(stream, predictions.chosen, predictions.label)
+
+
+def shares(
+    stream: Stream, chosen: Int[np.ndarray, "s r n"], label: Int[np.ndarray, " n"]
+) -> np.ndarray:
+    """Returns the share of correct predictions `[spaces, routes]`, see `accuracy`."""
+    if not len(label):
         return np.full((len(SPACES), len(ROUTES)), np.nan)
     canonical = np.array([slot.canonical for slot in stream.classes])
-    right = canonical[predictions.chosen] == canonical[predictions.label]
-    defined = (predictions.chosen >= 0).all(-1)
+    right = canonical[chosen] == canonical[label]
+    defined = (chosen >= 0).all(-1)
     return np.where(defined, right.mean(-1), np.nan)
 
 

@@ -1,0 +1,108 @@
+"""Derives the results of a finished run again, from its stored predictions.
+
+`python -m mmcl_jax.reproduce --check=DIR` says whether `results.json` is what the
+predictions give. Neither the encoder nor the data are needed.
+"""
+
+import sys
+
+import numpy as np
+from absl import app
+
+from mmcl_jax.cli import command_line
+from mmcl_jax.errors import ConfigError, WorkdirError
+from mmcl_jax.evaluation import label_spaces
+from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.plain_text import printable
+from mmcl_jax.workdir.predictions import read_predictions
+from mmcl_jax.workdir.reading import StoredRun, read_results, read_run
+from mmcl_jax.workdir.results import of_stream, plain
+
+_CHECK = command_line.define_path("check", None, "Folder of a finished run.")
+
+
+def main(argv: list[str]) -> None:
+    """Prints whether they are equal.
+
+    The exit code is 1 if they differ, and 2 if the run cannot be read.
+    """
+    try:
+        command_line.refuse_arguments(argv)
+        if not _CHECK.value:
+            raise ConfigError("--check: missing; give the folder of a finished run")
+        different = differences(_CHECK.value)
+    except (ValueError, OSError) as error:  # includes errors of data and workdir
+        sys.exit(command_line.complain(error))
+    for line in different:
+        print(printable(line))
+    print("different" if different else "equal")
+    sys.exit(1 if different else 0)
+
+
+def differences(workdir: str) -> list[str]:
+    """Returns what in the results of a run is not what its predictions give.
+
+    Accuracies after each stage, on each test set, in each label space and route; and
+    the metrics over the stream that follow from them. The accuracies of the frozen
+    encoder are taken as they are stored.
+
+    Raises:
+        WorkdirError, DataError: The run cannot be read, or is not finished.
+    """
+    run = read_run(workdir)
+    stored = read_results(run)
+    if stored is None:
+        raise WorkdirError(f"{workdir}: not finished; there are no results to check")
+    matrix = accuracies(run)
+    zero_shot = np.array([stored["zero_shot"][space] for space in SPACES], np.float64)
+    found = []
+    for s, space in enumerate(SPACES):
+        for r, route in enumerate(ROUTES):
+            there = np.array(stored["accuracy"][space][route], np.float64)
+            for i, j in np.argwhere(~_same(there, matrix[s, r])).tolist():
+                found.append(
+                    f"accuracy.{space}.{route}, after {run.tasks[i]['name']} on "
+                    f"{run.tasks[j]['name']}: {there[i, j]:g} in the results, "
+                    f"{matrix[s, r, i, j]:g} by the predictions"
+                )
+            wanted = plain(of_stream(matrix[s, r], zero_shot[s]))
+            for name, value in stored["metrics"][space][route].items():
+                if not _same(_number(value), _number(wanted.get(name))).all():
+                    found.append(
+                        f"metrics.{space}.{route}.{name}: {value} in the results, "
+                        f"{wanted.get(name)} by the predictions"
+                    )
+    return found
+
+
+def accuracies(run: StoredRun) -> np.ndarray:
+    """Returns accuracies `[spaces, routes, T, T]` by the stored predictions."""
+    tasks = len(run.stream.tasks)
+    matrix = np.full((len(SPACES), len(ROUTES), tasks, tasks), np.nan)
+    for stage, learnt in enumerate(run.stream.stages):
+        stored = read_predictions(run.workdir, run.owner, run.stream, stage)
+        for task in np.unique(stored.task).tolist():
+            rows = stored.task == task
+            found = label_spaces.shares(
+                run.stream, stored.chosen[..., rows], stored.label[rows]
+            )
+            matrix[:, :, learnt[-1], task] = found
+    return matrix
+
+
+def _number(value: float | None) -> np.ndarray:
+    return np.array(np.nan if value is None else value, np.float64)
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    # a mean of the same numbers in another order may be rounded otherwise
+    return np.isclose(one, other, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def cli() -> None:
+    """Runs the program."""
+    app.run(main, flags_parser=command_line.parse_flags)
+
+
+if __name__ == "__main__":
+    cli()
