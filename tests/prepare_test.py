@@ -102,3 +102,87 @@ def test_without_a_stream_there_is_nothing_to_look_at(tmp_path: pathlib.Path) ->
     assert done.stdout.endswith("errors: 1, warnings: 0\n")
     found = json.loads(_run(tmp_path / "none", "--json").stdout)
     assert found["wrong"] == 1 and not found["classes"]
+
+
+def _faulty(root: pathlib.Path) -> dict[str, str]:
+    """Writes one of each fault; returns a part of each message with its severity."""
+    train, test = root / "image/pets/train", root / "image/pets/test"
+    shutil.copy(train / "ape/1.png", test / "ape/leak.png")
+    shutil.copy(train / "ape/2.png", train / "bee/other.png")
+    (train / "ape/pointer.jpg").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"
+    )
+    (train / "ape/page.jpg").write_text("<!DOCTYPE html><html>404</html>")
+    (train / "bee/words.txt").write_text("no picture")
+    (train / "bee/cut.png").write_bytes((train / "bee/6.png").read_bytes()[:99])
+    Image.new("RGB", (9, 9), "red").save(train / "bee/plain.bmp")
+    Image.open(train / "ape/0.png").save(train / "ape/0.webp", lossless=True)
+    (root / "image/.hidden").mkdir()
+    (root / "image/notes.md").touch()
+    (root / "sounds/calls/train/moo").mkdir(parents=True)
+    shutil.copytree(root / "image/pets/test", root / "image/cats/Test")
+    for name in ("café", "cafe\u0301"):
+        helpers.write(root / "image/names/train" / name, "image")
+    for part in ("train", "test"):
+        for label, first in (("near", 0), ("far", 9)):
+            for k in range(2):
+                folder = root / "depth/rooms" / part / label
+                folder.mkdir(parents=True, exist_ok=True)
+                metres = np.linspace(2 + k, 4, 99).reshape(9, 11) + (part == "test")
+                Image.fromarray((5000 * metres + first).astype(np.uint16)).save(
+                    folder / f"{k}.png"
+                )
+    (root / "text/talk").mkdir(parents=True)
+    rows = ["text,label", "hello,there,greet", ",greet", "good day,greet", "bye,part"]
+    rows += ["hi,greet", "so long,part", "see you,part"]
+    (root / "text/talk/train.csv").write_text("\n".join(rows) + "\n")
+    return {
+        "sounds: not a modality; rename it to 'audio'": "error",
+        "cats/Test: not used: a folder of this name": "error",
+        "the same but for their Unicode form": "error",
+        "train.csv:2: expected 2 fields in line 2, found 3": "error",
+        "train.csv:3: ": "error",
+        "pointer.jpg: a Git LFS pointer; run `git lfs pull`": "error",
+        "page.jpg: an HTML page": "error",
+        "words.txt: suffix '.txt'": "error",
+        "cut.png: ": "error",
+        "leak.png is a test sample and": "error",
+        "have the same content but different classes": "error",
+        "depth_scale": "warning",
+        "a picture of a single colour in 1 of": "warning",
+        "0.webp differ as files, but are decoded to the same": "warning",
+        "image/.hidden (hidden)": "warning",
+        "image/notes.md (a file)": "warning",
+    }
+
+
+def test_one_of_each_fault_is_told_in_one_go(root: pathlib.Path) -> None:
+    wanted = _faulty(root)
+    done = _run(root, "--config.stream.classes_per_task=2")
+    assert done.returncode == 2, done.stderr
+    lines = done.stdout.splitlines()
+    for part, severity in wanted.items():
+        (line,) = [line for line in lines if part in line][:1] or [""]
+        assert line.startswith(severity), (part, done.stdout)
+    as_json = _run(root, "--config.stream.classes_per_task=2", "--json")
+    assert as_json.returncode == 2
+    found = json.loads(as_json.stdout)
+    said = json.dumps(found, ensure_ascii=False)
+    assert lines[-1].startswith(f"errors: {found['wrong']}, warnings: ")
+    for part in wanted:
+        if (
+            not part.endswith(("the same", "different classes"))
+            and "sample" not in part
+        ):
+            assert part.removesuffix(" in 1 of") in said, part
+    assert found["leaks"] and found["contradictions"] and found["same_when_decoded"]
+
+
+def test_warnings_alone_end_well(root: pathlib.Path) -> None:
+    Image.new("RGB", (9, 9), "red").save(root / "image/pets/train/bee/plain.bmp")
+    (root / "image/notes.md").touch()
+    done = _run(root)
+    assert done.returncode == 0, done.stdout
+    assert "a picture of a single colour" in done.stdout
+    assert "image/notes.md (a file)" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("errors: 0, warnings: ")
