@@ -59,7 +59,7 @@ def test_phrases_are_counted_by_data_set() -> None:
         ("depth/rooms", flat, 1, 5, "11.png"),
     ]
     (line,) = plausibility.describe(stream, Verified({}, seen, {}))
-    assert line.startswith("warning: depth/rooms: most readings are far in 3 of 5")
+    assert line.startswith("warning: depth/rooms: 3 of 5 samples, such as 10.png: most")
     assert not list(plausibility.describe(stream, Verified({}, {}, {})))
 
 
@@ -76,7 +76,7 @@ def test_the_same_picture_in_two_formats(
     (pair,) = plausibility.twins(stream, verified)
     assert [r.reference.describe() for r in pair] == ["0.png", "0.bmp"]
     (line,) = plausibility.describe(stream, verified)
-    assert "image/pets: black in 2 of 5 samples, such as 0.png" in line
+    assert "image/pets: 2 of 5 samples, such as 0.png: black" in line
     assert "decoded to the same as another file: 1, such as 0.bmp and 0.png" in line
     plain = dataclasses.replace(_stream(), tasks=_stream().tasks[:1])
     assert not plausibility.twins(plain, verify(Decoder(spec, 0), plain))

@@ -27,8 +27,8 @@ class Oddity(NamedTuple):
     def __str__(self) -> str:
         """Returns it as a sentence."""
         return (
-            f"{self.dataset}: {self.phrase} in {self.count} of {self.total} samples, "
-            f"such as {self.example}"
+            f"{self.dataset}: {self.count} of {self.total} samples, such as "
+            f"{self.example}: {self.phrase}"
         )
 
 
