@@ -314,7 +314,12 @@ def load(path: pathlib.Path) -> Config:
             it.
     """
     try:
-        return resolve(read_json(path, "the config of a run"), stored=True)
+        return resolve(
+            read_json(
+                path, "the config of a run; restore it, or start in another folder"
+            ),
+            stored=True,
+        )
     except DataError as error:
         raise ConfigError(str(error)) from error
     except ConfigError as error:

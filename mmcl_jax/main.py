@@ -29,6 +29,7 @@ from mmcl_jax.parallel import compilation_cache, distributed, host_memory
 from mmcl_jax.report.live import Reporter
 from mmcl_jax.training import experiment, remote_names
 from mmcl_jax.training.preemption import RUN_AGAIN, Interrupt
+from mmcl_jax.workdir import snapshots
 from mmcl_jax.workdir.layout import CONFIG
 
 _CONFIG = command_line.define_config(
@@ -71,6 +72,7 @@ def main(argv: list[str]) -> None:
     interrupt = Interrupt()
     interrupt.catch()
     interrupt.follow_parent()
+    snapshots.silence_failures()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:

@@ -63,7 +63,9 @@ def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
             f"{workdir}: no run in it, {layout.CONFIG} is not there; give the workdir "
             "of a run"
         )
-    settings = read_json(path, "the config of a run")
+    settings = read_json(
+        path, "the config of a run; restore it, or start in another folder"
+    )
     schema.check_config(settings, path)
     path = workdir / layout.STREAM
     expected = "the stream of a run"

@@ -86,7 +86,9 @@ class _Change(NamedTuple):
 
 def _changes(workdir: pathlib.Path, config: configs.Config) -> list[_Change]:
     """Returns what a config changes in that of a workdir."""
-    stored = read_json(workdir / CONFIG, "the config of a run")
+    stored = read_json(
+        workdir / CONFIG, "the config of a run; restore it, or start in another folder"
+    )
     return [*_differences(stored, json.loads(configs.to_json(config)), "config")]
 
 

@@ -4,11 +4,13 @@ import hashlib
 import json
 import pathlib
 import shutil
+from logging import LogRecord
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from absl import logging
 
 from mmcl_jax.errors import SaveError
 from mmcl_jax.files import write_text
@@ -18,6 +20,7 @@ from mmcl_jax.types import PyTree
 CHECKSUMS = "checksums.json"
 CUT_OFF = "it was cut off while it was written"
 _CHUNK = 1 << 20
+_ORBAX = str(pathlib.Path(ocp.__file__).parent)
 # in the names of states that Orbax has not finished
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -182,6 +185,18 @@ class Snapshots:
             raise self._failure(error) from error
         finally:
             self._manager.close()
+
+
+def silence_failures() -> None:
+    """Drops the tracebacks that Orbax logs of a state that cannot be written.
+
+    It raises the same again where the state is saved, which becomes a `SaveError`.
+    """
+
+    def keep(record: LogRecord) -> bool:
+        return not (record.exc_info and record.pathname.startswith(_ORBAX))
+
+    logging.get_absl_handler().addFilter(keep)
 
 
 def damage(folder: pathlib.Path) -> str | None:

@@ -66,6 +66,7 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
     assert run.starve(largest // 2048) == 1
     assert "error: " in run.output.read_text()
     assert "the same command resumes" in run.output.read_text()
+    assert "Traceback" not in run.output.read_text()
     assert run.finish() == 0, run.output.read_text()
     assert harness.differences(workdir, run.workdir) == []
 
