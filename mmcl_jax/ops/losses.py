@@ -87,12 +87,10 @@ def cross_entropy(
     label: Int[Array, " b"],
     weight: Float[Array, " b"],
     allowed: Bool[Array, "... C"],
-    label_smoothing: Scalar = 0.0,
 ) -> Float[Array, ""]:
     """Weighted mean of the cross entropy among the allowed classes.
 
-    With `p = softmax` of `logits` over the allowed classes A and `e` the smoothing:
-    `-(1 - e) log p[label] - e / |A| sum_(c in A) log p[c]`.
+    It is `-log p[label]` with `p = softmax` of `logits` over the allowed classes.
 
     A row whose own label is not allowed cannot be right and is ignored. So is a row
     with every class masked, or with a label outside 0..C-1.
@@ -102,7 +100,6 @@ def cross_entropy(
         label: Class index [b].
         weight: Weight of each row, at least 0, [b].
         allowed: Classes of the softmax, [C] or [b, C].
-        label_smoothing: Share of the target that is spread over the allowed classes.
 
     Returns:
         The loss, 0 when no row counts.
@@ -119,12 +116,7 @@ def cross_entropy(
     # of the second one, in `weighted_mean`, would be 0 * NaN.
     log_probability = _log_softmax(logits, weight, allowed)
     own = jnp.sum(jnp.where(target, log_probability, 0), axis=-1)
-    num_allowed = jnp.sum(allowed, axis=-1).astype(own.dtype)
-    spread = jnp.sum(jnp.where(allowed, log_probability, 0), axis=-1)
-    spread = spread / jnp.maximum(num_allowed, 1)
-    smoothing = jnp.asarray(label_smoothing, own.dtype)
-    loss = -(1 - smoothing) * own - smoothing * spread
-    return weighted_mean(loss, weight)
+    return weighted_mean(-own, weight)
 
 
 def cosine_distance(
