@@ -219,7 +219,7 @@ VIDEO = Modality(
     decode=decode,
     templates=("a video of a {}.", "a clip of a {}.", "a film of a {}."),
     styles={
-        "clip": Style(preprocess, shapes, "video-2", ("resize", "interpolation")),
+        "clip": Style(preprocess, shapes, "video-3", ("resize", "interpolation")),
         "languagebind": languagebind.VIDEO,
         "imagebind": imagebind.VIDEO,
     },
