@@ -187,6 +187,16 @@ def test_split(root: pathlib.Path, fraction: float) -> None:
     assert len(moved) <= (0 if fraction == 0.2 else 1)
 
 
+def test_what_cannot_be_read_is_not_all_that_is_split_off(root) -> None:
+    for seed in range(8):
+        rows = "".join(f" ,{n}\n" * 5 + f"{n}1,{n}\n{n}2,{n}\n" for n in "uv")
+        _table(root, "text/new/train.csv", f"text,label\n{rows}")
+        for task in _build(root, include="text/new", data_seed=seed).tasks:
+            for part in (task.train, task.test):
+                kept = [r for r in part if isinstance(r.reference, TextReference)]
+                assert len(kept) == 2
+
+
 def test_split_of_sentences_keeps_twins_together(root: pathlib.Path) -> None:
     (root / "text/talk/test.csv").unlink()
     rows = [f"say {i % 30},{label}" for label in "uv" for i in range(90)]

@@ -18,7 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from mmcl_jax.errors import DataError, Faults
-from mmcl_jax.modalities.base import FileReference, Modality, Reference, Storage
+from mmcl_jax.modalities.base import (
+    FileReference,
+    Modality,
+    Reference,
+    Storage,
+    UnreadableReference,
+)
 from mmcl_jax.streams.base import (
     EvaluateOn,
     Stream,
@@ -361,16 +367,22 @@ def _split(
     data_set: DataSet,
     name: str,
 ) -> tuple[list[Reference], list[Reference]]:
-    draws = [_draw(seed, reference, data_set.modality) for reference in references]
-    if min(draws) == max(draws):
+    pairs = [(_draw(seed, r, data_set.modality), r) for r in references]
+    # What cannot be read scores nothing: were it all that is split off, none were left
+    # to score with once it is skipped.
+    draws = {d for d, r in pairs if not isinstance(r, UnreadableReference)}
+    if len(draws) < 2:
+        draws = {draw for draw, _ in pairs}
+    if len(draws) < 2:
         raise DataError(
             f"{data_set.source}: class {name!r} has only one training sample, "
             "and another is needed to score with; add samples"
         )
     # Moved so that at least one sample is on either side.
     limit = min(max(fraction, np.nextafter(min(draws), 2)), max(draws))
-    pairs = list(zip(draws, references, strict=True))
-    return [r for d, r in pairs if d >= limit], [r for d, r in pairs if d < limit]
+    split_off = {draw for draw in draws if draw < limit}
+    rest = [r for draw, r in pairs if draw not in split_off]
+    return rest, [r for draw, r in pairs if draw in split_off]
 
 
 def _keep(
