@@ -162,6 +162,9 @@ def test_train_limit(root: pathlib.Path) -> None:
     more = kept(max_train_per_class=7)
     assert set(few) < set(more) < set(kept())
     assert set(kept(max_train_per_class=5, data_seed=1)) != set(few)
+    _, faults = _collect(root, include="audio", max_train_per_class=5)
+    (told,) = [note for note in faults.unused if "max_train_per_class" in note]
+    assert told.startswith(f"audio/calls ({len(kept()) - 10} of {len(kept())} training")
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.2, 0.999])

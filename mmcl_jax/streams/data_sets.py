@@ -216,6 +216,12 @@ def build(
                 for part in parts
             ]
             test = [part[1] for part in parts]
+            total = sum(len(part[0]) for part in parts)
+            if left_out := total - sum(map(len, train)):
+                faults.unused.append(
+                    f"{data_set.path} ({left_out} of {total} training samples, beyond "
+                    "max_train_per_class: they are not looked at either)"
+                )
             # By name, so that a data set is cut in the same way whatever else is
             # included.
             seeds = [order_seed, zlib.crc32(data_set.path.encode())]
