@@ -109,7 +109,8 @@ def reading(
     file = pathlib.Path(path)
     try:
         if not file.exists():
-            raise DataError(f"{path}: no such file; expected {expected}")
+            what = "a broken link" if file.is_symlink() else "no such file"
+            raise DataError(f"{path}: {what}; expected {expected}")
         if not file.is_file():
             raise DataError(f"{path}: not an ordinary file; expected {expected}")
         if not file.stat().st_size:

@@ -173,6 +173,15 @@ def test_rotated_video(spec: InputSpec, tmp_path: pathlib.Path) -> None:
     path.write_bytes(data)
     turned = np.rot90(upright, -1, axes=(1, 2))
     np.testing.assert_array_equal(VIDEO.decode(str(path), spec), turned)
+    # as front cameras mirror: alone, and with a quarter turn
+    for matrix, shown in (
+        ((-one, 0, 0, 0, one), upright[:, :, ::-1]),
+        ((one, 0, 0, 0, -one), upright[:, ::-1]),
+        ((0, one, 0, one, 0), upright.swapaxes(1, 2)),
+    ):
+        data[place : place + 20] = struct.pack(">5i", *matrix)
+        path.write_bytes(data)
+        np.testing.assert_array_equal(VIDEO.decode(str(path), spec), shown)
 
 
 def test_damaged_videos(spec: InputSpec, tmp_path: pathlib.Path) -> None:

@@ -162,6 +162,9 @@ def test_train_limit(root: pathlib.Path) -> None:
     more = kept(max_train_per_class=7)
     assert set(few) < set(more) < set(kept())
     assert set(kept(max_train_per_class=5, data_seed=1)) != set(few)
+    _, faults = _collect(root, include="audio", max_train_per_class=5)
+    (told,) = [note for note in faults.unused if "max_train_per_class" in note]
+    assert told.startswith(f"audio/calls ({len(kept()) - 10} of {len(kept())} training")
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.2, 0.999])
@@ -185,6 +188,16 @@ def test_split(root: pathlib.Path, fraction: float) -> None:
     moved = (train & new_test) | (test & new_train)
     # Nothing moves but the one sample that a side was lent to be not empty.
     assert len(moved) <= (0 if fraction == 0.2 else 1)
+
+
+def test_what_cannot_be_read_is_not_all_that_is_split_off(root) -> None:
+    for seed in range(8):
+        rows = "".join(f" ,{n}\n" * 5 + f"{n}1,{n}\n{n}2,{n}\n" for n in "uv")
+        _table(root, "text/new/train.csv", f"text,label\n{rows}")
+        for task in _build(root, include="text/new", data_seed=seed).tasks:
+            for part in (task.train, task.test):
+                kept = [r for r in part if isinstance(r.reference, TextReference)]
+                assert len(kept) == 2
 
 
 def test_split_of_sentences_keeps_twins_together(root: pathlib.Path) -> None:
@@ -304,6 +317,71 @@ def test_whatever_is_not_used_is_named(root: pathlib.Path) -> None:
         "text/x.json (a file)",
         "vocabulary (a folder)",
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("test.zip", "test.tar.gz", "test.xlsx", "test_images", "val2017", "held out"),
+        *("tset", "query"),
+    ],
+)
+def test_a_test_part_that_is_not_read_is_an_error(name: str, root) -> None:
+    test = root / "image/pets/test"
+    test.rename(root / "image/pets" / name)
+    if name.startswith("test."):
+        shutil.rmtree(root / "image/pets" / name)
+        (root / "image/pets" / name).touch()
+    _fails(root, f"image/pets/{name}: not used", "it to 'test'")
+    # beside a test part they are only named
+    _touch(root, *(f"image/pets/test/{c}_x/0.jpg" for c in "abcde"))
+    _, faults = _collect(root)
+    assert not [fault for fault in faults.errors if name in fault]
+
+
+def test_what_lies_too_high_or_too_deep(root: pathlib.Path) -> None:
+    _touch(
+        root, "image/birds/a/0.jpg", "text/train.csv", "train.csv", "birds/train/x/0"
+    )
+    _touch(root, "more/image/pets/train/x/0.jpg", "image/pets/fish/train/x/0.jpg")
+    (root / "image/pets/train/a_x/inner").mkdir()
+    _fails(
+        root,
+        "image/birds: no class in a folder 'train'; move 'a' there if it is a class",
+        f"{root}/text/train.csv: a split at the place of a data set",
+        f"{root}/train.csv: a split at the place of a modality",
+        f"{root}/birds: a data set at the place of a modality",
+        f"{root}/more: modalities at the place of one",
+        "image/pets/fish: a folder with splits in it, inside of a data set",
+        "train/a_x/inner: a folder in that of a class, not a file; move its files up",
+    )
+
+
+def test_what_file_servers_leave_is_no_class(root: pathlib.Path) -> None:
+    before = _paths(_build(root))
+    for part in ("train", "test"):
+        _touch(root, f"image/pets/{part}/@eaDir/0.jpg", f"image/pets/{part}/Thumbs.db")
+    _touch(root, "$RECYCLE.BIN/train/x/0.jpg", "image/pets/train/a_x/@eaDir/0.jpg/x")
+    stream, faults = _collect(root)
+    assert _paths(stream) == before and not faults.errors
+
+
+def test_names_that_are_one_number_or_have_another_width(root: pathlib.Path) -> None:
+    for one, other in (("1", "01"), ("1", "1.0"), ("cat", "\uff43\uff41\uff54")):
+        for part in ("train", "test"):
+            rows = "".join(f"{n} {k},{n}\n" for n in (one, other) for k in "abc")
+            _table(root, f"text/talk/{part}.csv", f"text,label\n{rows}")
+        _fails(root, f"classes {one!r} and {other!r} read the same")
+    for part, name in (("train", "7"), ("test", "7.0")):
+        _table(root, f"text/talk/{part}.csv", f"text,label\na,{name}\nb,c\n")
+    _fails(root, "class '7.0' in 'test' and '7' in 'train' read the same")
+
+
+def test_patterns_may_name_a_class_with_brackets(root: pathlib.Path) -> None:
+    (root / "image/pets/train/a_x").rename(root / "image/pets/train/a[1],2")
+    (root / "image/pets/test/a_x").rename(root / "image/pets/test/a[1],2")
+    assert len(_build(root, include=["image/pets/a[1],2"]).classes) == 1
+    _fails(root, "write ? for a comma in a name", include="image/pets/a[1],2")
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "Test", "testing", "dev", "tests"])

@@ -72,6 +72,7 @@ def test_ucf101(tmp_path: pathlib.Path, base: str) -> None:
 
 def test_speech_commands(tmp_path: pathlib.Path) -> None:
     names = [f"{word}/{k}_nohash_0.wav" for word in ("bed", "yes") for k in "abc"]
+    names[2] = names[2].replace("wav", "WAV")
     _touch(tmp_path, *names, "_background_noise_/pink_noise.wav", "LICENSE")
     _write(tmp_path, "validation_list.txt", names[0], names[3])
     _write(tmp_path, "testing_list.txt", names[1], names[4])
@@ -208,6 +209,12 @@ def test_sun_rgbd(tmp_path: pathlib.Path) -> None:
     assert stored == {Storage(depth_scale=1000, depth_rotated=True)}
     inside = layouts.sun_rgbd(tmp_path / "SUNRGBD")
     assert [f"SUNRGBD/{row.path}" for row in inside] == [path for path, _ in wanted]
+
+
+def test_a_validation_part_beside_a_test_part_does_not_score(tmp_path) -> None:
+    _touch(tmp_path, "train/a/0.png", "val/a/1.png", "test/depth/a/2.png")
+    rows = [(row.path, row.split) for row in layouts.nyu_depth(tmp_path)]
+    assert rows == [("train/a/0.png", "train"), ("test/depth/a/2.png", "test")]
 
 
 def test_lists_of_sun_rgbd(tmp_path: pathlib.Path) -> None:

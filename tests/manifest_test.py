@@ -284,6 +284,7 @@ def test_unicode_forms_make_no_second_class_or_data_set(root: pathlib.Path) -> N
     stream = _build(_table(root, *lines))
     assert [(c.name, c.dataset) for c in stream.classes] == [(forms[0], forms[0])]
     _fails(_table(root, f"{forms[1]}.jpg,a,image,,"), "no such file")
+    _fails(_table(root, "https://x.org/0.jpg,a,image,,"), "an address; download the")
     (root / f"{forms[0]}.jpg").touch()
     _fails(_table(root, f"{forms[1]}.jpg,a,image,,"), "another Unicode form (NFC)")
     _fails(

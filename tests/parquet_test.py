@@ -13,12 +13,13 @@ import pytest
 
 from mmcl_jax.errors import DataError, Faults
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import Storage
+from mmcl_jax.modalities.base import FileReference, Storage
 from mmcl_jax.models.pretrained import hub
 from mmcl_jax.streams import inspection, parquet, verification
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.streams.loader import Decoder
 from tests import helpers, saved
+from tests.odd_files import LFS
 
 LAYOUTS = [saved.save_to_disk, saved.push_to_hub, saved.plain, saved.in_folders]
 
@@ -260,6 +261,56 @@ def _with(label: Any, features: dict[str, Any] | None = None, kind: Any = None):
 def test_what_cannot_be_read_is_said(tmp_path, table, more, words: str) -> None:
     pq.write_table(table, tmp_path / "train.parquet")
     assert words in _fails(tmp_path, **({"test": ""} | more))
+
+
+def test_classes_of_each_file_must_be_those_of_the_first(tmp_path) -> None:
+    swapped = {"label": saved.LABEL | {"names": saved.NAMES[::-1]}}
+    plain = saved.plain(tmp_path / "a", train=saved.texts(), test=_with([0, 1, 1]))
+    assert len(_build(plain).tasks) == 1
+    pq.write_table(_with([0, 1, 1], swapped), plain / "test.parquet")
+    message = _fails(plain)
+    assert "test.parquet: its classes from number 0 on are ['bee', 'ape'], " in message
+    assert "train.parquet are ['ape', 'bee']; write both with the same" in message
+    shards = saved.push_to_hub(tmp_path / "b", train=saved.texts())
+    pq.write_table(
+        pa.table({"words": ["a"], "label": [0]}),
+        shards / "data" / "train-00001-of-00002.parquet",
+    )
+    message = _fails(shards, test="")
+    assert "train-00001-of-00002.parquet: no column 'text', which" in message
+    assert "there are words, label" in message
+
+
+def test_a_selection_of_rows_and_a_pointer_are_refused(tmp_path) -> None:
+    folder = saved.save_to_disk(tmp_path / "a", train=saved.texts(), test=saved.texts())
+    state = json.loads((folder / "train" / "state.json").read_text())
+    state["_indices_data_files"] = [{"filename": "indices.arrow"}]
+    (folder / "train" / "state.json").write_text(json.dumps(state))
+    assert "train/state.json: the rows are a selection" in _fails(folder)
+    plain = saved.plain(tmp_path / "b", train=saved.texts())
+    (plain / "train.parquet").write_bytes(LFS)
+    assert "train.parquet: a Git LFS pointer; run" in _fails(plain, test="")
+
+
+def test_a_split_that_is_not_used_is_named(tmp_path: pathlib.Path) -> None:
+    more = {"dev": saved.texts(), "test": saved.texts()}
+    folder = saved.plain(tmp_path / "pets", train=saved.texts(), **more)
+    faults = Faults()
+    parquet.build(paths=[str(folder)], classes_per_task=2, faults=faults)
+    assert faults.unused == ["pets (split 'dev')"]
+
+
+@pytest.mark.parametrize("write", [saved.plain, saved.save_to_disk])
+def test_paths_alone(tmp_path: pathlib.Path, write) -> None:
+    kept = tmp_path / "pets"
+    table = saved.rows(tmp_path, "image")
+    paths = [{"path": row["path"]} for row in table["media"].to_pylist()]
+    place = table.schema.get_field_index("media")
+    write(kept, train=table.set_column(place, "media", pa.array(paths)))
+    for file in (tmp_path / "files").iterdir():
+        file.rename(kept / file.name)
+    (task,) = _build(kept, test="").tasks
+    assert all(isinstance(r.reference, FileReference) for r in task.train)
 
 
 def test_files_that_are_missing_are_named_at_once(tmp_path: pathlib.Path) -> None:

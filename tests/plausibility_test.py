@@ -63,6 +63,25 @@ def test_phrases_are_counted_by_data_set() -> None:
     assert not list(plausibility.describe(stream, Verified({}, {}, {})))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nan", "class 'nan', as which programs write a label that is missing"),
+        ("None", "a label that is missing"),
+        ("cafÃ©", "a wrong encoding"),
+        ("R&amp;B", "entities of HTML"),
+        ("no", ""),
+        ("café & nap", ""),
+    ],
+)
+def test_names_of_classes_that_nobody_gave(name: str, words: str) -> None:
+    level = Level(1, "png")
+    classes = ((name, "pets"), ("ape", "pets"))
+    draft = TaskDraft("a", "image", classes, ((level,), (level,)), ((level,), (level,)))
+    found = plausibility.oddities(build_stream([draft]), Verified({}, {}, {}))
+    assert words in "".join(map(str, found)) if words else not found
+
+
 def test_the_same_picture_in_two_formats(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

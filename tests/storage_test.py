@@ -26,6 +26,11 @@ def test_what_belongs_to_no_data_set_is_stored_as_all_are() -> None:
     assert not storage.differs(World())
 
 
+def test_metres_in_a_unit_are_no_units_in_a_metre() -> None:
+    with pytest.raises(DataError, match="'0.001'; .* not metres in a unit; write 1000"):
+        storage.parse_scale("here", "0.001")
+
+
 @pytest.mark.parametrize("text", ["", "  ", "abc", "0", "-3", "inf", "nan", "1e999"])
 def test_no_unit_is_guessed(text: str) -> None:
     with pytest.raises(DataError, match="here: .*; expected the stored units"):

@@ -16,6 +16,7 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams import registry, table_files
 from mmcl_jax.streams.folders import Folders
 from tests import helpers
+from tests.odd_files import HTML, LFS
 
 CASES = pathlib.Path("/work/shared/cases")
 HEAD = "text,label\n"
@@ -73,6 +74,12 @@ def _fault(path: pathlib.Path) -> str:
         (HEAD + "a,\u200b\n", ":2: empty label"),
         (HEAD + "a," + "x" * 256, ":2: a class name of 256 characters"),
         pytest.param(HEAD + "a" * 140_000, ":2: a value longer", id="long"),
+        ("sep=;\ntext;label\na;x\n", "remove this line, which Excel adds, and save"),
+        (HEAD + "a,x\nText,label\nb,x\n", ":3: the first line of the table again"),
+        (LFS, "a Git LFS pointer; run `git lfs pull`; expected a table"),
+        (HTML, "an HTML page (a failed download?)"),
+        (b"PK\3\4" + bytes(40), "a ZIP archive; unpack it; expected a table"),
+        (b'[{"text": "a"}]', "a JSON document"),
         (HEAD, "no row below its first line"),
         ("\n", ":1: no column text and label among none"),
         ("", "the file is empty"),
@@ -98,12 +105,13 @@ def test_all_faulty_rows_are_named(tmp_path: pathlib.Path) -> None:
 def test_what_nobody_sees_makes_no_other_column_or_class(tmp_path) -> None:
     nfc, nfd = (unicodedata.normalize(form, "caf\xe9") for form in ("NFC", "NFD"))
     labels = [nfc, nfd, f" {nfc} ", f"{nfc}\u200b", f"\ufeff{nfd}"]
-    text = "\ufeff\ufeffText , LABEL\u200b,id\n" + "".join(f"a,{n},1\n" for n in labels)
-    path = _write(tmp_path, text)
-    assert _read(path) == {nfc: [("a", line) for line in range(2, 7)]}
+    labels += [f"ca\xadf{nfc[3:]}", f"\u200f{nfc}\u200e", f"{nfc}\u200d", f"{nfc}\xa0"]
+    text = "\ufeff\ufeffText , LABEL\u200b,id,\n"
+    path = _write(tmp_path, text + "".join(f"a,{n},1,\n" for n in labels))
+    assert _read(path) == {nfc: [("a", line) for line in range(2, 11)]}
     faults = Faults()
     table_files.read_table(path, tmp_path, faults)
-    assert faults.unused == [f"{path} (columns 'id')"]
+    assert faults.unused == [f"{path} (columns '', 'id')"]
 
 
 def test_case_makes_no_second_class(tmp_path: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ The rate is in hertz.
 """
 
 import io
+import mmap
 import os
 import pathlib
 import re
@@ -45,11 +46,18 @@ _BY_SOUNDFILE = ("wav", "rf64", "ogg", "flac", "aiff")
 _BY_FFMPEG = ("mp3", "aac", "mp4", "mov", "matroska")
 # Encoders add silence at both ends, which players drop or not.
 _SLACK_SECONDS = 0.2
-# a tenth of the last bit of 16; share of samples at full scale above which it is odd
-_SILENCE = 3e-6
+# three steps of 16 bits, which noise of rounding has; share of samples at full scale
+# above which it is odd
+_SILENCE = 1e-4
 _FULL_SCALE, _CLIPPED = 0.99, 0.01
+# what lossy codecs overshoot at most; share of equal samples above which a sound is
+# silent but for a click; seconds of a frame of a spectrogram
+_OVERSHOT, _MUTE, _FRAME_SECONDS = 1.5, 0.95, 0.025
 
 
+# how a sound begins behind another one; and a page of Ogg that begins none
+_NEXT = {"ogg": b"OggS\0\2", "flac": b"fLaC\0\0\0\x22"}
+_PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
 # in the first frame of an MP3, followed by flags and the number of frames
 _XING = re.compile(b"Xing|Info")
 
@@ -91,11 +99,15 @@ def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
         # FFmpeg alone skips tags before a sound
         if form in _BY_FFMPEG or head_of(path)[:3] == b"ID3":
             return _read_by_ffmpeg(path, form, spec)
+        if form in _NEXT and _has_next(path, form):
+            raise DataError(
+                f"{path}: several sounds in a row, of which only the first would be "
+                f"read; join them, for instance with `ffmpeg -i FILE sound.wav`; "
+                f"expected {EXPECTED}"
+            )
         source = _mended(path, form)
         with soundfile.SoundFile(source) as file:
-            # Read in blocks: a header may claim far more samples than the file holds.
-            blocks = file.blocks(_BLOCK, dtype="float32", always_2d=True)
-            sound = _Sound(file.samplerate, file.channels, file.frames, blocks)
+            sound = _Sound(file.samplerate, file.channels, file.frames, _blocks(file))
             samples = _collect(path, sound, spec)
         if len(samples) != sound.count:
             raise DataError(
@@ -103,6 +115,12 @@ def decode(path: str, spec: InputSpec) -> tuple[np.ndarray, int]:
                 "the file is truncated or damaged"
             )
         return samples, sound.rate
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Reads in blocks: a header may claim far more samples than the file holds."""
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+        yield block
 
 
 def _read_by_ffmpeg(path: str, form: str, spec: InputSpec) -> tuple[np.ndarray, int]:
@@ -196,6 +214,14 @@ def _mono(path: str, samples: np.ndarray, mean: bool) -> np.ndarray:
     if peak > _MAX_PEAK:
         raise DataError(f"{path}: samples up to {peak:.6g}; expected {EXPECTED}")
     return samples.mean(axis=1) if mean else samples[:, 0]
+
+
+def _has_next(path: str, form: str) -> bool:
+    """Returns whether another sound begins behind the one that a file begins with."""
+    with open(path, "rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            page = _PAGE.search(data) if form == "ogg" else None
+            return data.find(_NEXT[form], page.start() if page else 1) >= 0
 
 
 def _mended(path: str, form: str) -> str | io.BytesIO:
@@ -303,13 +329,20 @@ def oddities(media: tuple[np.ndarray, int], spec: InputSpec) -> tuple[str, ...]:
         spec: Not used.
     """
     del spec
-    samples, _ = media
+    samples, rate = media
     if np.ptp(samples) < _SILENCE:
-        return ("a sound that is silent",)
+        return ("a sound that is silent, or whose channels cancel each other",)
+    odd = []
+    if len(samples) < _FRAME_SECONDS * rate:
+        odd.append("a sound of less than 25 ms")
+    elif (samples == np.median(samples)).mean() > _MUTE:
+        odd.append("a sound that is silent but for a moment")
     peak = np.abs(samples).max()
-    if peak >= _FULL_SCALE and _share_at(samples, peak) > _CLIPPED:
-        return ("a sound that is clipped at full scale",)
-    return ()
+    if peak > _OVERSHOT:
+        odd.append("a sound with samples far beyond 1; divide them by their full scale")
+    elif peak >= _FULL_SCALE and _share_at(samples, peak) > _CLIPPED:
+        odd.append("a sound that is clipped at full scale")
+    return tuple(odd)
 
 
 def _share_at(samples: np.ndarray, peak: float) -> float:

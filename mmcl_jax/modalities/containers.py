@@ -27,6 +27,7 @@ _DEMUXERS = {
 TIME_BASE = av.time_base  # units of the duration of a container in a second
 STREAMED = 0x7FFF0000
 _SEGMENT = b"\x18\x53\x80\x67"
+_LOST_BYTES = 512  # zeros at the end of a file that was not copied as a whole
 _EBML_BYTES = 4096  # of the header before the segment
 # Boxes without which a file is not whole; what else lies behind the last one is not
 # looked at.
@@ -96,8 +97,8 @@ def check_whole(path: str, form: str) -> None:
     with open(path, "rb") as file:
         if not check(file, os.path.getsize(path)):
             raise DataError(
-                f"{path}: shorter than it says; the file is truncated or damaged: copy "
-                "it again"
+                f"{path}: shorter than it says, or filled up with zeros; the file is "
+                "truncated or damaged: copy it again"
             )
 
 
@@ -144,7 +145,11 @@ def _segment_fits(file: BinaryIO, size: int) -> bool:
     count = 9 - head[place].bit_length()
     value = int.from_bytes(head[place : place + count], "big") & (1 << 7 * count) - 1
     unknown = value == (1 << 7 * count) - 1
-    return unknown or place + count + value <= size
+    if unknown or place + count + value > size:
+        return unknown
+    # what was not copied is zeros, at which FFmpeg stops without an error
+    file.seek(max(0, size - _LOST_BYTES))
+    return any(file.read())
 
 
 def _blocks_end(file: BinaryIO, size: int) -> bool:

@@ -39,6 +39,8 @@ _MARKED = 0.005
 _MARKERS = (2**16 - 1, 2**15 - 1)
 # readings whose stored values are looked at, and how many of those must differ
 _LOOKED_AT, _DISTINCT = 4096, 32
+# metres within which no whole scene is; share of a scaled map that should have readings
+_CLOSE, _SPARSE = 0.5, 0.05
 
 
 def decode(path: str, spec: InputSpec) -> np.ndarray:
@@ -60,9 +62,14 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
     """
     with reading(path, EXPECTED, found_in):
         form = require(path, _READERS, EXPECTED).format
-        depth = _metres(path, _READERS[form](path, spec), spec.storage)
+        stored = _READERS[form](path, spec)
+        depth = _metres(path, stored, spec.storage)
     if not depth.any():
-        raise DataError(f"{path}: no reading in the whole map; expected {EXPECTED}")
+        is_negative = bool((stored < 0).any())
+        sign = ", whose values are negative: change their sign" * is_negative
+        raise DataError(
+            f"{path}: no reading in the whole map{sign}; expected {EXPECTED}"
+        )
     return depth
 
 
@@ -116,10 +123,8 @@ def _from_npy(path: str, spec: InputSpec) -> np.ndarray:
     if len(sides) != 2 or min(shape, default=0) < 1:
         raise DataError(f"{path}: an array of shape {shape}; expected {EXPECTED}")
     if dtype.kind not in "iuf" or dtype.itemsize == 1:
-        raise DataError(
-            f"{path}: an array of type {dtype}; expected {EXPECTED} (8-bit maps have "
-            "lost the distances)"
-        )
+        lost = " (8-bit maps have lost the distances)" * (dtype.kind in "iu")
+        raise DataError(f"{path}: an array of type {dtype}; expected {EXPECTED}{lost}")
     check_pixels(path, sides[1], sides[0], spec)
     if size > (actual := pathlib.Path(path).stat().st_size):
         raise DataError(
@@ -215,14 +220,19 @@ def oddities(media: np.ndarray, spec: InputSpec) -> tuple[str, ...]:
     known = media[media > 0]
     if not len(known):
         return ()
+    odd = []
+    if len(known) < 0.5 * media.size and _share_left(media, spec) < _SPARSE:
+        odd.append(
+            "so few readings that the scaled map is nearly empty, as with those of a "
+            "laser scanner; fill in its holes"
+        )
     nearest, farthest = known.min(), known.max()
     if nearest == farthest:
-        return ("a depth map whose readings are all equal",)
-    odd = []
+        return (*odd, "a depth map whose readings are all equal")
     if (known > spec.max_depth).mean() > 0.5:
         odd.append(
-            "most readings are farther than `max_depth`; is `depth_scale` right, and "
-            "is it depth, not disparity?"
+            "most readings are farther than `max_depth`, to which they are clipped; is "
+            "`depth_scale` right, and is it depth, not disparity?"
         )
     if (known < _MIN_DEPTH).mean() > 0.5:
         odd.append("most readings are nearer than 1 cm; is `depth_scale` right?")
@@ -239,8 +249,19 @@ def oddities(media: np.ndarray, spec: InputSpec) -> tuple[str, ...]:
     return tuple(odd)
 
 
+def _share_left(media: np.ndarray, spec: InputSpec) -> float:
+    """Returns the share of pixels of the scaled map that count as readings."""
+    weight = _fit((trim(media) > 0).astype(np.float32), spec.image_size)
+    return float((weight > 0.5).mean())
+
+
 def _unit_oddities(some: np.ndarray, farthest: np.float32) -> list[str]:
     """Tells from how finely some readings are stored how they are stored."""
+    if farthest < _CLOSE:
+        return [
+            "no reading is farther than half a metre, as where a map of 8 bits or of "
+            "centimetres is stored; is `depth_scale` right?"
+        ]
     units = np.rint(1000.0 * some)
     is_whole = np.abs(1000.0 * some - units).max() < 1e-3 * max(1, farthest)
     if not is_whole:
@@ -249,6 +270,11 @@ def _unit_oddities(some: np.ndarray, farthest: np.float32) -> list[str]:
     step = np.gcd.reduce(units.astype(np.int64))
     if len(np.unique(units)) < _DISTINCT:
         return []
+    if step % 1000 == 0:
+        return [
+            "all readings are whole metres, as where floating-point numbers are "
+            "millimetres; is `depth_scale` right?"
+        ]
     if step % 10 == 5:
         return [
             "all stored values are multiples of 5, as with 5000 units a metre; is "

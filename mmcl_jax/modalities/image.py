@@ -33,6 +33,12 @@ _ORIENTATION = 0x0112
 _KEPT_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 _MAX_TEXT = 2**16
 _REDUCED, _DNG, _COLOUR_FILTER = 254, 50706, 32803  # tags of TIFF, and one value
+# zeros at the end of a file of which a part has not been copied
+_LOST_BYTES = 512
+# values below which a picture is almost black: 12 bits of 16 look so; ratio of sides
+_DARK, _NARROW = 16, 16
+_GREY = 128  # what a decoder puts in the place of blocks that a JPEG lacks
+_GREY_ROWS = 16
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -145,7 +151,23 @@ def in_memory(path: str) -> io.BytesIO:
     """
     check_bytes(path, MAX_BYTES)
     content = pathlib.Path(path).read_bytes()
+    if content[:2] == b"\xff\xd8":
+        _check_end(path, content)
     return io.BytesIO(_without_texts(content) if content[:4] == b"\x89PNG" else content)
+
+
+def _check_end(path: str, content: bytes) -> None:
+    """Raises `DataError` for a JPEG that was not copied to its end.
+
+    Decoders make up what lacks in it without an error.
+    """
+    kept = content.rstrip(b"\0")
+    lost = len(content) - len(kept)
+    if lost >= _LOST_BYTES and not kept.endswith(b"\xff\xd9"):
+        raise DataError(
+            f"{path}: its last {lost} bytes are zeros (a failed copy?); copy it again; "
+            f"expected {EXPECTED}"
+        )
 
 
 def _without_texts(content: bytes) -> bytes:
@@ -207,12 +229,25 @@ def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
 
 def oddities(media: np.ndarray, spec: InputSpec) -> tuple[str, ...]:
     """Returns what is odd about a picture uint8 `[h, w, 3]`."""
-    del spec
     # most pictures differ in the few pixels that are looked at first
     few = media[:: max(1, len(media) // 16)]
     if (few == media[0, 0]).all() and (media == media[0, 0]).all():
         return ("a picture of a single colour",)
-    return ()
+    odd = []
+    # most pictures have a brighter pixel among those that are looked at first
+    if few.max() < _DARK and media.max() < _DARK:
+        odd.append(
+            "a picture that is almost black; is it a mask, or of 10 or 12 bits in 16?"
+        )
+    height, width, _ = media.shape
+    if spec.resize == "crop" and max(height, width) > _NARROW * min(height, width):
+        odd.append(
+            f"a picture more than {_NARROW} times as long as wide, of which only the "
+            "middle is seen"
+        )
+    if height > _GREY_ROWS and (media[-_GREY_ROWS:] == _GREY).all():
+        odd.append("a picture that is plain grey at its end, as a damaged JPEG is")
+    return tuple(odd)
 
 
 # ImageBind preprocesses pictures as CLIP does.

@@ -180,6 +180,6 @@ def depth_shapes(spec: InputSpec) -> Shapes:
     return {"pixels": ((1, spec.image_size, spec.image_size, 1), np.float32)}
 
 
-VIDEO = Style(video, video_shapes, "imagebind-video-2")
+VIDEO = Style(video, video_shapes, "imagebind-video-3")
 AUDIO = Style(audio, audio_shapes, "imagebind-audio-1")
 DEPTH = Style(depth, depth_shapes, "imagebind-depth-1", ("antialias",))

@@ -151,5 +151,5 @@ def _normalize(values: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 IMAGE = Style(image, still_shapes, "languagebind-image-2", ("antialias",))
 DEPTH = Style(depth, still_shapes, "languagebind-depth-1", ("antialias",))
-VIDEO = Style(video, video_shapes, "languagebind-video-2")
+VIDEO = Style(video, video_shapes, "languagebind-video-3")
 AUDIO = Style(audio, audio_shapes, "languagebind-audio-1")

@@ -42,6 +42,7 @@ _ADTS = Signature("aac", "an AAC sound", "audio")
 _MOV = Signature("mov", "a MOV video", "video")
 _MP4 = Signature("mp4", "an MP4 file", "video")
 _HEIC = Signature("heic", "a HEIC picture", "image")
+_BARE = Signature("bare", "a bare video stream; put it into an MP4, as ffmpeg can")
 _AVIF = Signature("avif", "an AVIF picture", "image")
 
 # offset, bytes, what they mean; the first that fits wins
@@ -87,6 +88,7 @@ _TABLE: tuple[tuple[int, bytes, Signature], ...] = (
     (0, b"caff", Signature("caf", "a CAF sound; convert it to WAV")),
     (0, b".snd", Signature("au", "an AU sound; convert it to WAV")),
     (0, b"riff.\x91\xcf\x11", Signature("w64", "a Wave64 sound; convert it to WAV")),
+    (0, b"NIST_1A", Signature("sphere", "a NIST SPHERE sound; convert it to WAV")),
     (0, b"MThd", Signature("midi", "a MIDI score, not a sound; render it to WAV")),
     (0, b"#!AMR", Signature("amr", "an AMR sound; convert it to WAV")),
     (0, b"wvpk", Signature("wavpack", "a WavPack sound; convert it to FLAC")),
@@ -99,6 +101,9 @@ _TABLE: tuple[tuple[int, bytes, Signature], ...] = (
     ),
     (0, b"\0\0\1\xba", Signature("mpg", "an MPEG video; convert it to MP4")),
     (0, b"\0\0\1\xb3", Signature("mpg", "an MPEG video; convert it to MP4")),
+    (0, b"\0\0\1\xb0", _BARE),
+    (0, b"\0\0\0\1\x67", _BARE),
+    (0, b"\0\0\0\1\x40\1", _BARE),
     (0, b"PK\3\4", Signature("zip", "a ZIP archive; unpack it")),
     (0, b"PK\5\6", Signature("zip", "an empty ZIP archive")),
     (0, b"\x1f\x8b", Signature("gzip", "a gzip archive; unpack it")),

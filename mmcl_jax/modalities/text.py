@@ -16,9 +16,14 @@ _MAX_BYTES = 2**20
 # formats of text that may be a sample as well
 _WRITTEN = ("json", "xml", "svg", "m3u")
 # UTF-8 that was read as Latin-1 or Windows-1252 and stored again
-_MOJIBAKE = re.compile(
+MOJIBAKE = re.compile(
     "[\xc2\xc3][\x80-\xbf]|\xe2\u20ac|\xc3[\u0192\u201a\u00a0-\u00bf]"
 )
+# of HTML, as text that was cut out of a page has them
+ENTITY = re.compile(r"&(amp|lt|gt|quot|apos|nbsp|#\d{2,5});")
+# a path in the place of what it leads to, or bytes that were written as text
+_FILE = re.compile(r"\S+\.(jpe?g|png|webp|gif|tiff?|npy|mp[34]|avi|wav|flac|ogg)", re.I)
+_LONG_WORD = 200  # characters without white space
 
 
 def decode(path: str, spec: InputSpec) -> str:
@@ -51,8 +56,14 @@ def oddities(media: str, spec: InputSpec) -> tuple[str, ...]:
     odd = []
     if len(media.strip()) == 1:
         odd.append("a sentence of a single character")
-    if "\ufffd" in media or _MOJIBAKE.search(media):
+    if "\ufffd" in media or MOJIBAKE.search(media):
         odd.append("a sentence with characters of a wrong encoding; save it as UTF-8")
+    if ENTITY.search(media):
+        odd.append("a sentence with entities of HTML, such as &amp;; unescape it")
+    if _FILE.fullmatch(media.strip()):
+        odd.append("a sentence that is the name of a file; is it of another modality?")
+    if media.isascii() and len(media) > _LONG_WORD and len(media.split()) == 1:
+        odd.append("a sentence of a single long word; is it a file, stored as text?")
     return tuple(odd)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import av
 import av.error
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from PIL import Image
 
 from mmcl_jax.errors import DataError, check_bytes, reading
@@ -172,7 +173,22 @@ def _rgb(frame: av.VideoFrame, spec: InputSpec) -> np.ndarray:
         picture = np.asarray(picture)
     else:
         picture = frame.to_ndarray(format="rgb24")
-    return np.rot90(picture, round(frame.rotation / 90))
+    return _upright(picture, frame)
+
+
+def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Turns and mirrors a picture as the display matrix of its frame says.
+
+    Clips of front cameras are mirrored, which the angle alone does not tell.
+    """
+    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    if matrix is None:
+        return picture
+    # a column of the picture goes to a x + c y, a row to b x + d y
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def preprocess(media: np.ndarray, spec: InputSpec) -> Inputs:
@@ -206,7 +222,7 @@ VIDEO = Modality(
     decode=decode,
     templates=("a video of a {}.", "a clip of a {}.", "a film of a {}."),
     styles={
-        "clip": Style(preprocess, shapes, "video-2", ("resize", "interpolation")),
+        "clip": Style(preprocess, shapes, "video-3", ("resize", "interpolation")),
         "languagebind": languagebind.VIDEO,
         "imagebind": imagebind.VIDEO,
     },

@@ -21,9 +21,14 @@ EvaluateOn = Literal["test", "validation"]
 # Tasks of a run in the order "recurring".
 _RUN = 2
 
-# Marks at which a line may break or not, that of byte order among them. Joiners are
-# left, since words of several scripts are spelt with them.
-_UNSEEN: Mapping[int, None] = dict.fromkeys((0x200B, 0x2060, 0xFEFF))
+# Marks at which a line may break or not, that of byte order among them, and marks of
+# direction. Joiners are left, since words of several scripts are spelt with them, but
+# none ends a word.
+_UNSEEN: Mapping[int, None] = dict.fromkeys(
+    (0xAD, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF)
+    + (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+)
+_JOINERS = "\u200c\u200d"
 
 
 class Record(NamedTuple):
@@ -218,7 +223,8 @@ def visible(text: str) -> str:
     >>> visible("\ufeffcafe\u0301  au lait ")
     'café au lait'
     """
-    return " ".join(unicodedata.normalize("NFC", text).translate(_UNSEEN).split())
+    words = unicodedata.normalize("NFC", text).translate(_UNSEEN).split()
+    return " ".join(filter(None, (word.strip(_JOINERS) for word in words)))
 
 
 def display_name(name: str) -> str:

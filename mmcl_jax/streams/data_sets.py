@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import fnmatch
 import hashlib
+import re
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from mmcl_jax.errors import DataError, Faults
-from mmcl_jax.modalities.base import FileReference, Modality, Reference, Storage
+from mmcl_jax.modalities.base import (
+    FileReference,
+    Modality,
+    Reference,
+    Storage,
+    UnreadableReference,
+)
 from mmcl_jax.streams.base import (
     EvaluateOn,
     Stream,
@@ -32,6 +39,7 @@ from mmcl_jax.streams.storage import merged, per_data_set
 PARTS = ("train", "test")
 # Classes that a message names, if several are wrong in the same way.
 _NAMED = 10
+_NUMBER = re.compile(r"(\d+)(?:\.(\d*))?", re.ASCII)
 _MAX_NAME = 255  # of a class; longer ones are sentences, as in a table of wrong columns
 
 # The samples of a class, or a function that lists them on demand.
@@ -83,7 +91,7 @@ class DataSet:
         shown: dict[str, str] = {}
         for name in self.parts["train"]:
             check_name(self.source, name)
-            other = shown.setdefault(display_name(name).casefold(), name)
+            other = shown.setdefault(_look(name), name)
             if other != name:
                 raise DataError(
                     f"{self.source}: classes {other!r} and {name!r} read the same; "
@@ -92,9 +100,9 @@ class DataSet:
         for part, other in (PARTS, PARTS[::-1]):
             theirs = self.parts.get(part, self.parts["train"])
             lacking = set(self.parts.get(other, ())) - set(theirs)
-            known = {display_name(name).casefold(): name for name in theirs}
+            known = {_look(name): name for name in theirs}
             for name in sorted(lacking):
-                if near := known.get(display_name(name).casefold()):
+                if near := known.get(_look(name)):
                     raise DataError(
                         f"{self.source}: class {name!r} in {other!r} and {near!r} in "
                         f"{part!r} read the same; give both one name"
@@ -208,6 +216,12 @@ def build(
                 for part in parts
             ]
             test = [part[1] for part in parts]
+            total = sum(len(part[0]) for part in parts)
+            if left_out := total - sum(map(len, train)):
+                faults.unused.append(
+                    f"{data_set.path} ({left_out} of {total} training samples, beyond "
+                    "max_train_per_class: they are not looked at either)"
+                )
             # By name, so that a data set is cut in the same way whatever else is
             # included.
             seeds = [order_seed, zlib.crc32(data_set.path.encode())]
@@ -279,6 +293,18 @@ def check_name(source: str, name: str) -> None:
         raise DataError(f"{source}: class {name!r} has a control character; rename it")
 
 
+def _look(name: str) -> str:
+    """Returns a form that names have in common which readers take for the same.
+
+    Letters of another width are the same, and numbers of the same value, such as "01"
+    and "1.0", which programs for tables make of "1".
+    """
+    shown = unicodedata.normalize("NFKC", display_name(name)).casefold()
+    if number := _NUMBER.fullmatch(shown):
+        return f"{number[1].lstrip('0') or '0'}.{(number[2] or '').rstrip('0')}"
+    return shown
+
+
 def _globs(value: str | Sequence[str] | None) -> list[str]:
     items = value.split(",") if isinstance(value, str) else value or ()
     return [item.strip().rstrip("/") for item in items if item.strip()]
@@ -291,7 +317,8 @@ def _select(
 
     def matches(glob: str, path: str, name: str) -> bool:
         paths = (path.split("/")[0], path, f"{path}/{name}")
-        found = any(fnmatch.fnmatchcase(path, glob) for path in paths)
+        # a name may have brackets
+        found = glob in paths or any(fnmatch.fnmatchcase(p, glob) for p in paths)
         if found:
             unused.discard(glob)
         return found
@@ -313,7 +340,8 @@ def _select(
             f"{data_set.path}/{name}" for data_set, names in known for name in names
         ]
         near = difflib.get_close_matches(glob, paths, n=1, cutoff=0.0)[0]
-        raise DataError(f"pattern {glob!r} matches no class; nearest: {near!r}")
+        hint = "; write ? for a comma in a name" * ("," in near)
+        raise DataError(f"pattern {glob!r} matches no class; nearest: {near!r}{hint}")
     chosen = [(data_set, names) for data_set, names in chosen if names]
     if not chosen:
         raise DataError(f"include={include} and exclude={exclude} leave no class")
@@ -345,16 +373,22 @@ def _split(
     data_set: DataSet,
     name: str,
 ) -> tuple[list[Reference], list[Reference]]:
-    draws = [_draw(seed, reference, data_set.modality) for reference in references]
-    if min(draws) == max(draws):
+    pairs = [(_draw(seed, r, data_set.modality), r) for r in references]
+    # What cannot be read scores nothing: were it all that is split off, none were left
+    # to score with once it is skipped.
+    draws = {d for d, r in pairs if not isinstance(r, UnreadableReference)}
+    if len(draws) < 2:
+        draws = {draw for draw, _ in pairs}
+    if len(draws) < 2:
         raise DataError(
             f"{data_set.source}: class {name!r} has only one training sample, "
             "and another is needed to score with; add samples"
         )
     # Moved so that at least one sample is on either side.
     limit = min(max(fraction, np.nextafter(min(draws), 2)), max(draws))
-    pairs = list(zip(draws, references, strict=True))
-    return [r for d, r in pairs if d >= limit], [r for d, r in pairs if d < limit]
+    split_off = {draw for draw in draws if draw < limit}
+    rest = [r for draw, r in pairs if draw not in split_off]
+    return rest, [r for draw, r in pairs if draw in split_off]
 
 
 def _keep(

@@ -12,6 +12,8 @@ import difflib
 import functools
 import os
 import pathlib
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -30,11 +32,22 @@ from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import PARTS, DataSet, Source
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
-# Files that file managers leave everywhere, and that nobody means as data.
-_JUNK = (".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".directory")
+# What file managers and file servers leave everywhere, and nobody means as data.
+_JUNK = (
+    *(".ds_store", "__macosx", "icon\r"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"),
+    *("system volume information", ".directory", "lost+found", "__pycache__"),
+    *("@eadir", "#recycle"),
+)
+# Suffixes of files that hold a part in a form that is not read.
+_STORED = (
+    *(".tsv", ".json", ".ndjson", ".txt", ".xls", ".xlsx", ".ods", ".pkl", ".arrow"),
+    *(".feather", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"),
+    *(".part", ".partial", ".crdownload", ".download"),
+)
 # Names that other layouts give to the two parts, in lower case.
 _PARTS: Mapping[str, str] = {
-    **dict.fromkeys(("training", "trn", "tr", "fit"), "train"),
+    **dict.fromkeys(("training", "trainval", "trn", "tr", "fit"), "train"),
     **dict.fromkeys(("testing", "tst", "val", "valid", "validation", "dev"), "test"),
     **dict.fromkeys(("eval", "evaluation"), "test"),
 }
@@ -46,6 +59,8 @@ _MODALITIES: Mapping[str, str] = {
     **dict.fromkeys(("depth_map", "rgbd", "rgb-d", "disparity"), "depth"),
     **dict.fromkeys(("sentence", "language", "txt", "csv"), "text"),
 }
+# Words of longer names, such as `test_images` or `val2017`, that tell a part.
+_WORDS = ("train", "training", "test", "testing", "val", "valid", "validation")
 _SIMILAR = 0.8  # ratio of difflib above which two names are taken for the same
 
 
@@ -98,7 +113,10 @@ def _scan(tree: "_Tree") -> list[DataSet]:
             continue
         with tree.faults.collecting():
             for each in tree.inside(path):
-                if each.is_dir():
+                if _is_split(each) and not _is_data_set(each):
+                    fault = "a split at the place of a data set"
+                    tree.leave(each, f"{fault}; expected {_LAYOUT}")
+                elif each.is_dir():
                     with tree.faults.collecting():
                         found.append(_open(tree, each, modality))
                 else:
@@ -133,10 +151,18 @@ def _open(tree: "_Tree", path: pathlib.Path, modality: Modality) -> DataSet:
             parts[part] = data_sets.by_class(str(each), rows.items())
         else:
             parts[part] = data_sets.by_class(str(each), _classes(tree, each, modality))
+    classes = []
     for each in rest:
-        tree.leave(each, _mistaken_part(each, parts))
+        fault = _mistaken_part(each, parts)
+        tree.leave(each, fault)
+        classes += [each.name] if each.is_dir() and not fault else []
     if not parts.get("train"):
-        raise DataError(f"{path}: no class in a folder 'train'; expected {_LAYOUT}")
+        hint = "".join(
+            f"; move {name!r} there if it is a class" for name in classes[:1]
+        )
+        raise DataError(
+            f"{path}: no class in a folder 'train'{hint}; expected {_LAYOUT}"
+        )
     name = path.relative_to(tree.root).as_posix()
     return DataSet(str(path), name, modality, parts)
 
@@ -153,9 +179,15 @@ def _classes(
 
 def _files(tree: "_Tree", folder: pathlib.Path, modality: Modality) -> list[Reference]:
     references: list[Reference] = []
-    for path in tree.inside(folder):
+    inside = tree.inside(folder)
+    for path in inside:
         place = path.relative_to(tree.root).as_posix()
-        if not path.is_file():
+        if path.is_dir():
+            tree.faults.errors.append(
+                f"{path}: a folder in that of a class, not a file; move its files up, "
+                f"or remove it; expected {_LAYOUT}"
+            )
+        elif not path.is_file():
             tree.faults.errors.append(f"{path}: not a file; expected {_LAYOUT}")
         elif path.suffix.lower() not in modality.suffixes:
             fault = (
@@ -166,7 +198,8 @@ def _files(tree: "_Tree", folder: pathlib.Path, modality: Modality) -> list[Refe
         else:
             references.append(FileReference(str(path), place))
     if not references:
-        raise DataError(f"{folder}: no file in it; add some or remove the folder")
+        what = "only folders in it" if inside else "no file in it"
+        raise DataError(f"{folder}: {what}; add files or remove the folder")
     return references
 
 
@@ -235,36 +268,75 @@ def _mistaken_modality(path: pathlib.Path) -> str | None:
     """Returns the fault of an entry of the root that was probably meant as data."""
     expected = f"expected {_LAYOUT}, modality one of {', '.join(MODALITIES)}"
     name = path.name.lower()
+    if _is_split(path):
+        return f"a split at the place of a modality; {expected}"
     if not path.is_dir():
         return None
-    if name in (*PARTS, *_PARTS):
-        return f"a split at the place of a modality; {expected}"
     meant = _MODALITIES.get(name) or _MODALITIES.get(name.removesuffix("s"))
     near = difflib.get_close_matches(name, MODALITIES, n=1, cutoff=_SIMILAR)
     if meant or near:
         return f"not a modality; rename it to {(meant or near[0])!r}, or move it away"
-    if any((each / "train").is_dir() for each in path.iterdir()):
+    if _is_data_set(path):
+        return f"a data set at the place of a modality; {expected}"
+    inside = [each for each in path.iterdir() if each.is_dir()]
+    if any(_is_data_set(each) for each in inside):
         return f"data sets of no known modality; {expected}; rename it or move it away"
+    if any(each.name in MODALITIES for each in inside):
+        return f"modalities at the place of one; move them up, or away; {expected}"
     return None
 
 
-def _mistaken_part(path: pathlib.Path, parts: Iterable[str]) -> str | None:
+def _is_split(path: pathlib.Path) -> bool:
+    """Returns whether an entry is named as a part: a folder, a table or an archive."""
+    is_part = path.name.split(".")[0].lower() in (*PARTS, *_PARTS)
+    held = path.suffix.lower() in (*table_files.SUFFIXES, *_STORED)
+    return is_part and (path.is_dir() or held)
+
+
+def _is_data_set(path: pathlib.Path) -> bool:
+    return (path / "train").is_dir()
+
+
+def _mistaken_part(
+    path: pathlib.Path, parts: Mapping[str, Mapping[str, Source]]
+) -> str | None:
     """Returns the fault of an entry of a data set that was probably meant as a part."""
     suffix = path.suffix.lower()
-    if not (path.is_dir() or suffix in (*table_files.SUFFIXES, ".tsv", ".json")):
+    if path.is_dir() and _is_data_set(path):
+        return f"a folder with splits in it, inside of a data set; expected {_LAYOUT}"
+    if not (path.is_dir() or suffix in (*table_files.SUFFIXES, *_STORED)):
         return None
-    name = path.name.removesuffix(path.suffix).lower()
+    name = path.name.split(".")[0].lower() or path.name
     near = difflib.get_close_matches(name, PARTS, n=1, cutoff=_SIMILAR)
-    meant = _PARTS.get(name) or (near[0] if near else None)
+    words = [word for word in re.split(r"[\W_\d]+", name) if word in _WORDS]
+    meant = _PARTS.get(name) or next(iter((*near, *words)), None)
+    meant = _PARTS.get(meant or "", meant)
+    if meant is None and _has_classes_of(path, parts):
+        meant = "test"
     if meant is None or (meant in parts and meant != name):
         return None
-    kind = "folder" if path.is_dir() else "table"
+    kind = "folder" if path.is_dir() else "file" if suffix in _STORED else "table"
+    if meant in parts and kind == "file":
+        return None
     if meant in parts:
         return f"a second {meant} part beside {meant!r}; remove or merge one"
     taken = "" if path.is_dir() else f" with one of {', '.join(table_files.SUFFIXES)}"
+    how = "unpack or convert" if kind == "file" else "rename"
     return (
-        f"not used: a {kind} of this name is no part of a data set; rename it to "
+        f"not used: a {kind} of this name is no part of a data set; {how} it to "
         f"{meant!r}{taken}, or move it away"
+    )
+
+
+def _has_classes_of(
+    path: pathlib.Path, parts: Mapping[str, Mapping[str, Source]]
+) -> bool:
+    """Returns whether a folder has a class of the training part in it."""
+    known = parts.get("train", {})
+    return path.is_dir() and any(
+        unicodedata.normalize("NFC", each.name) in known
+        for each in path.iterdir()
+        if each.is_dir()
     )
 
 

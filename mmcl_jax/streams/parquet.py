@@ -6,6 +6,7 @@ in their files: a sample is the place of its row.
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -184,13 +185,15 @@ def _data_set(
             f"{place.folder}: no split {lacking[0]!r}; there are {', '.join(there)}; "
             f"choose by {_OPTION}.train and {_OPTION}.test, which may be empty"
         )
-    # The files of a split are of one schema, but those of a test split may lack names.
     first = there[parts["train"]][0]
     columns = _columns(place, first, *chosen)
+    unused = [split for split in there if split not in parts.values()]
+    faults.unused += [f"{place.name} (split {split!r})" for split in unused]
     found = {}
     for part, split in parts.items():
         classes: dict[str, list[Reference]] = {}
         for path in there[split]:
+            _check_columns(place, path, columns, first)
             for name, reference in _rows(place, path, columns, faults):
                 classes.setdefault(name, []).append(reference)
         if not classes:
@@ -237,6 +240,33 @@ def _columns(
             f"by {_OPTION}.label"
         )
     return _Columns(media, label, MODALITIES[name], feature.kind, classes.names)
+
+
+def _check_columns(
+    place: _Place, path: pathlib.Path, columns: _Columns, first: pathlib.Path
+) -> None:
+    """Raises `DataError` if the columns of a file are not those of the first.
+
+    A test split may lack the names of classes; other names, or the same in another
+    order, would silently give its rows other classes.
+    """
+    held = features.of_schema(shards.schema(path), path, place.folder)
+    for name in (columns.media, columns.label):
+        if name not in held:
+            raise DataError(
+                f"{path}: no column {name!r}, which {first} has; there are "
+                f"{', '.join(held)}; write all files of the data set alike"
+            )
+    names = held[columns.label].names
+    if names and columns.names and names != columns.names:
+        pairs = zip(names, columns.names, strict=False)
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+        where = sum(1 for _ in same)
+        one, other = (str(list(n[where : where + 3])) for n in (names, columns.names))
+        raise DataError(
+            f"{path}: its classes from number {where} on are {one}, those of {first} "
+            f"are {other}; write both with the same ClassLabel(names=[...])"
+        )
 
 
 def _only(

@@ -3,8 +3,12 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from mmcl_jax.modalities.text import ENTITY, MOJIBAKE
 from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.streams.verification import Verified
+
+# how pandas, R, SQL and others write a value that is missing, in lower case
+_MISSING = ("nan", "na", "n/a", "none", "null", "<na>", "nil", "undefined", "#n/a")
 
 
 class Oddity(NamedTuple):
@@ -47,13 +51,23 @@ def oddities(stream: Stream, verified: Verified) -> list[Oddity]:
         slot = stream.classes[record.label]
         dataset = f"{slot.modality}/{slot.dataset}"
         totals[dataset] = totals.get(dataset, 0) + 1
-        for phrase in verified.oddities.get(record.id, ()):
+        for phrase in (*verified.oddities.get(record.id, ()), *_of_name(slot.name)):
             found.setdefault((dataset, phrase), []).append(record)
     listed = [
         Oddity(dataset, phrase, len(own), totals[dataset], own[0].reference.describe())
         for (dataset, phrase), own in found.items()
     ]
     return sorted(listed, key=lambda oddity: -oddity.count)
+
+
+def _of_name(name: str) -> Iterator[str]:
+    """Yields what is odd about the name of a class."""
+    if name.casefold() in _MISSING:
+        yield f"class {name!r}, as which programs write a label that is missing,"
+    if MOJIBAKE.search(name) or "\ufffd" in name:
+        yield f"class {name!r}, whose name has characters of a wrong encoding,"
+    if ENTITY.search(name):
+        yield f"class {name!r}, whose name has entities of HTML,"
 
 
 def twins(stream: Stream, verified: Verified) -> list[Twins]:

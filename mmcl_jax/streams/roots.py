@@ -2,7 +2,11 @@
 
 import os
 import pathlib
+import re
 import unicodedata
+
+# of the web or of a store; of its two slashes, one is left in a normalized path
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/", re.IGNORECASE)
 
 
 class Root:
@@ -24,6 +28,8 @@ class Root:
         """Returns the fault of a normalized path, or None."""
         if any(unicodedata.category(character) == "Cc" for character in path):
             return f"{path!r} has a control character; rename the file"
+        if _ADDRESS.match(path):
+            return f"{path}: an address; download the file and write its path"
         if os.path.isabs(path):
             return f"{path}: expected a path relative to the folder of the table"
         if path.split(os.sep)[0] == os.pardir:

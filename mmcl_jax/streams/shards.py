@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.modalities.base import InputSpec, Media, Modality, Storage
+from mmcl_jax.modalities.signatures import require_content
 from mmcl_jax.streams import contents, features
 
 EXPECTED = "a Parquet file, or an Arrow file of the library datasets"
@@ -88,6 +89,7 @@ class RowReference:
 def schema(path: pathlib.Path) -> Any:
     """Returns the schema of a file; raises `DataError` if there is none."""
     with reading(str(path), EXPECTED):
+        require_content(str(path), EXPECTED)
         if _is_parquet(path):
             import pyarrow.parquet as pq
 
@@ -147,6 +149,8 @@ def _filled(
 ) -> list[bool]:
     """Returns whether each row of a row group has bytes."""
     leaf = f"{media}.bytes" if f"{media}.bytes" in leaves else media
+    if leaf not in leaves:  # paths alone
+        return [False] * file.metadata.row_group(group).num_rows
     chunk = file.metadata.row_group(group).column(leaves.index(leaf))
     statistics = chunk.statistics
     if statistics and statistics.has_null_count and not statistics.null_count:
@@ -166,8 +170,12 @@ def _arrow_columns(
         if media:
             column = batch.column(batch.schema.names.index(media))
             column.validate(full=True)
-            filled = _bytes(column).is_valid().to_pylist()
-            if pa.types.is_struct(column.type):
+            is_struct = pa.types.is_struct(column.type)
+            held = {field.name for field in column.type} if is_struct else set()
+            filled = [False] * len(batch)
+            if "bytes" in held or not is_struct:
+                filled = _bytes(column).is_valid().to_pylist()
+            if "path" in held:
                 paths = pa.StructArray.from_arrays([column.field("path")], ["path"])
                 table = table.append_column(media, paths)
         yield table, filled

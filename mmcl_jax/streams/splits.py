@@ -76,6 +76,12 @@ def _saved(folder: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: {_missing(missing)}")
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        raise DataError(
+            f"{folder / _STATE}: the rows are a selection of those that are stored, by "
+            "an old version of the library datasets; call `flatten_indices` and save "
+            "the data set again"
+        )
     split = state.get("_split") or "train"
     return str(split), [folder / name for name in names]
 

@@ -29,6 +29,11 @@ def parse_scale(where: str, text: str) -> dict[str, float | bool | None]:
     if text.strip().lower() == ROTATED:
         return {"depth_scale": 1000.0, "depth_rotated": True}
     value = _number(text)
+    if value and 0 < value < 1:
+        raise DataError(
+            f"{where}: {text!r}; expected the stored units in a metre, not metres in a "
+            f"unit; write {1 / value:g}"
+        )
     if value is None or not math.isfinite(value) or value <= 0:
         raise DataError(
             f"{where}: {text!r}; expected the stored units in a metre, such as 1000 "

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mmcl_jax.errors import DataError, Faults, check_bytes, reading
 from mmcl_jax.modalities.base import Reference, TextReference, UnreadableReference
+from mmcl_jax.modalities.signatures import head_of, identify
 from mmcl_jax.streams import data_sets, table_formats
 from mmcl_jax.streams.base import visible
 
@@ -43,6 +44,8 @@ _READERS: dict[str, Callable[..., Iterator[table_formats.Found]]] = {
     ".parquet": table_formats.parquet_rows,
 }
 SUFFIXES = tuple(_READERS)
+# what a file may begin like, see `signatures`; that of UTF-16 is told by its reader
+_FORMATS = {"csv": ("utf16",), "jsonl": ("utf16", "json"), "parquet": ("parquet",)}
 
 
 class Column(NamedTuple):
@@ -137,6 +140,10 @@ def read_rows(
                 f"{path}: a table with the suffix {path.suffix!r}; expected one of "
                 f"{', '.join(SUFFIXES)}: convert or rename it"
             )
+        form = path.suffix.lower().removeprefix(".")
+        found = identify(head_of(str(path)))
+        if found and found.format not in _FORMATS[form]:
+            raise DataError(f"{path}: {found.phrase}; expected {expected}")
         header = _Header(path, columns, expected)
         faulty = 0
         rows = _READERS[path.suffix.lower()](path, header.keys)
@@ -174,6 +181,9 @@ def _values(
     values = {each.name: _text(each, found.get(each.name)) for each in columns}
     if values.get("label"):
         values["label"] = _seen(values["label"])
+    required = [each.name for each in columns if each.required]
+    if all(values[name].casefold() == name for name in required):
+        raise _Fault("the first line of the table again; remove it")
     filled = [each.name for each in columns if each.required and not each.blank]
     if empty := [name for name in filled if not values[name]]:
         raise _Fault(f"empty {' and '.join(empty)}; fill in or remove the row")
@@ -243,7 +253,7 @@ class _Header:
                 "rename or remove one"
             )
         absent = [name for name in self._known if name not in keys]
-        unknown = [key for key in keys if key and key not in self._known]
+        unknown = [key for key in keys if key not in self._known]
         near = {name: key for name in absent for key in unknown if _meant(name, key)}
         missing = [name for name in self._required if name in absent]
         if near or missing:
@@ -279,6 +289,8 @@ def _meant(name: str, key: str) -> bool:
 
 def _delimiter(names: Sequence[str], required: Collection[str]) -> str:
     """Returns the advice for a first line with another delimiter than a comma."""
+    if names and visible(names[0]).casefold().startswith("sep="):
+        return "; remove this line, which Excel adds, and save it with commas"
     for sign, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         parts = [visible(part) for part in ",".join(names).split(sign)]
         parts = [part.strip("\"'").casefold() for part in parts]

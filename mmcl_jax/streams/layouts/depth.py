@@ -20,7 +20,8 @@ def nyu_depth(root: pathlib.Path) -> list[Row]:
     """Returns depth maps, in a folder for each class below `train` and `test` or `val`.
 
     This is how the scenes of NYU Depth v2 are distributed for classification. A folder
-    `depth` may lie between split and class; other folders beside it are ignored. The
+    `depth` may lie between split and class; other folders beside it are ignored, and so
+    is `val` beside `test`. The
     maps must be in millimetres: those of SUN RGB-D are stored in another way.
 
     Args:
@@ -34,8 +35,14 @@ def nyu_depth(root: pathlib.Path) -> list[Row]:
         Images", ECCV 2012.
     """
     rows = []
-    for name, split in _SPLITS.items():
-        folder = root / name
+    there = [name for name in _SPLITS if (root / name).is_dir()]
+    held_out = [name for name in there if _SPLITS[name] == "test"]
+    # a validation part beside a test part does not score
+    left_out = set(held_out) - {"test"} if "test" in held_out else set()
+    for name in there:
+        if name in left_out:
+            continue
+        folder, split = root / name, _SPLITS[name]
         folder = folder / "depth" if (folder / "depth").is_dir() else folder
         for parent, folders, files in os.walk(folder):
             folders.sort()

@@ -73,7 +73,8 @@ def speech_commands(root: pathlib.Path) -> list[Row]:
     for folder in sorted(root.iterdir()):
         if not folder.is_dir() or folder.name.startswith(_NO_WORD):
             continue
-        for path in sorted(folder.glob("*.wav")):
+        sounds = (p for p in folder.iterdir() if p.suffix.lower() == ".wav")
+        for path in sorted(sounds):
             file = f"{folder.name}/{path.name}"
             if file not in listed["validation"]:
                 split = "test" if file in listed["testing"] else "train"
