@@ -16,6 +16,14 @@ MAX_JSON_BYTES = 16 * 2**20
 # in a clone of the repository, a link to its folder `configs`
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
+# What file managers and file servers leave everywhere, and nobody means as data.
+_JUNK = (
+    *(".ds_store", "__macosx", "icon\r"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"),
+    *("system volume information", ".directory", "lost+found", "__pycache__"),
+    *("@eadir", "#recycle"),
+)
+
 
 def expanded(text: str, before: str = "") -> str:
     """Returns a path that a user has written, with `~` replaced by the home folder.
@@ -157,14 +165,23 @@ def keep(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
+def is_junk(name: str) -> bool:
+    """Returns whether file managers and servers leave entries of this name."""
+    return name.lower() in _JUNK or name.startswith("._")
+
+
 def files_below(path: str) -> Iterator[str]:
-    """Yields a file, or all files below a folder except hidden ones, sorted."""
+    """Yields a file, or all below a folder, sorted, except hidden ones and junk."""
     path = expanded(path)
     if not os.path.isdir(path):
         yield path
         return
     for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if _meant(name))
         for name in sorted(names):
-            if not name.startswith("."):
+            if _meant(name):
                 yield os.path.join(folder, name)
+
+
+def _meant(name: str) -> bool:
+    return not name.startswith(".") and not is_junk(name)

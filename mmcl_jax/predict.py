@@ -114,6 +114,7 @@ def _shown(said: Labelled) -> str:
     took = "" if said.taken_for == said.modality else f", taken for {said.taken_for}"
     lines = [f"{printable(said.source)}: {said.modality}{took}"]
     lines += [f"  {100 * p:5.1f} %  {printable(name)}" for name, p in said.labels]
+    lines += [f"  warning: {phrase}" for phrase in said.oddities]
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mmcl_jax
 from mmcl_jax import config
@@ -294,6 +295,7 @@ def test_the_program_labels_what_it_can(
     folder = tmp_path / "folder"
     good = [helpers.write(folder, "image"), helpers.write(folder / "more", "video")]
     (folder / ".hidden").write_bytes(b"?")
+    (folder / "Thumbs.db").write_bytes(b"?")
     cut = str(helpers.cut(good[0], tmp_path / "cut\x1b[2J.png", 0.2))
     done = predict(
         cut, "--json", str(folder), "--top=2", workdir=whole_run.workdir, cwd=tmp_path
@@ -312,3 +314,6 @@ def test_the_program_labels_what_it_can(
     first, *labels = shown.output.splitlines()
     assert first == f"{good[0]}: image"
     assert all(label.strip().split()[1] == "%" for label in labels)
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "plain.png")
+    odd = predict(str(tmp_path / "plain.png"), workdir=whole_run.workdir)
+    assert odd.output.endswith("  warning: a picture of a single colour\n")

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import av
 import av.error
@@ -181,7 +182,9 @@ def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
     Clips of front cameras are mirrored, which the angle alone does not tell.
     """
-    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    # the library's annotation says that keys are text
+    kind: Any = SideDataType.DISPLAYMATRIX
+    matrix = frame.side_data.get(kind)
     if matrix is None:
         return picture
     # a column of the picture goes to a x + c y, a row to b x + d y

@@ -46,20 +46,39 @@ class Labelled(NamedTuple):
         modality: Modality that the sample was read as.
         taken_for: Modality that the model predicted, or the given one if there is one.
         labels: Classes with probabilities, the likeliest first.
+        oddities: Signs that the sample is not what its owner believes, such as depth in
+            another unit; see `Modality.oddities`.
     """
 
     source: str
     modality: str
     taken_for: str
     labels: tuple[Label, ...]
+    oddities: tuple[str, ...] = ()
 
 
 class _Group(NamedTuple):
-    """Samples of one modality: their places among all samples, and their inputs."""
+    """Samples of one modality.
+
+    Attributes:
+        modality: Name of the modality.
+        places: Place of each sample among all.
+        inputs: Their inputs.
+        oddities: Oddities of each sample.
+    """
 
     modality: str
     places: tuple[int, ...]
     inputs: Inputs
+    oddities: tuple[tuple[str, ...], ...]
+
+
+class _Read(NamedTuple):
+    """A sample that was decoded."""
+
+    modality: str
+    inputs: Inputs
+    oddities: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +155,14 @@ class Classifier:
             said: dict[int, Labelled | DataError] = dict(failures)
             for group in groups:
                 logits, took = self._forward(group, modality)
-                rows = zip(group.places, logits, took, strict=True)
-                for place, row, took_it_for in rows:
+                rows = zip(group.places, logits, took, group.oddities, strict=True)
+                for place, row, took_it_for, odd in rows:
                     said[place] = Labelled(
                         references[place].describe(),
                         group.modality,
                         modality or took_it_for,
                         self._labels(row, modality, top),
+                        odd,
                     )
             for place, reference in enumerate(references):
                 yield reference.describe(), said[place]
@@ -252,7 +272,7 @@ class Classifier:
     ) -> tuple[list[_Group], dict[int, DataError]]:
         """Decodes samples; returns them by modality, and the failures by place."""
 
-        def read(reference: Reference) -> tuple[str, Inputs] | DataError:
+        def read(reference: Reference) -> _Read | DataError:
             try:
                 return self._decode(reference, modality)
             except DataError as error:
@@ -262,16 +282,21 @@ class Classifier:
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             found = list(pool.map(read, references))
         failures = {i: f for i, f in enumerate(found) if isinstance(f, DataError)}
-        groups: dict[str, dict[int, Inputs]] = {}
+        groups: dict[str, dict[int, _Read]] = {}
         for place, item in enumerate(found):
             if not isinstance(item, DataError):
-                groups.setdefault(item[0], {})[place] = item[1]
+                groups.setdefault(item.modality, {})[place] = item
         return [
-            _Group(name, tuple(rows), _stack(list(rows.values())))
+            _Group(
+                name,
+                tuple(rows),
+                _stack([row.inputs for row in rows.values()]),
+                tuple(row.oddities for row in rows.values()),
+            )
             for name, rows in groups.items()
         ], failures
 
-    def _decode(self, reference: Reference, modality: str | None) -> tuple[str, Inputs]:
+    def _decode(self, reference: Reference, modality: str | None) -> _Read:
         source = reference.describe()
         if isinstance(reference, TextReference):
             if modality not in (None, "text"):
@@ -284,8 +309,9 @@ class Classifier:
         if unknown := self._unknown(modality):
             raise DataError(f"{source}: {unknown}")
         # A decoder of its own: a file may change between two calls.
-        decode = Decoder(self.run.decoder.spec, 0)
-        return modality, decode(Record(reference, 0, 0), modality)
+        decoder = Decoder(self.run.decoder.spec, 0)
+        inputs, seen = decoder.examine(Record(reference, 0, 0), modality)
+        return _Read(modality, inputs, seen.oddities)
 
     def _embed(self, group: _Group) -> np.ndarray:
         return self._feed.embed(group.inputs, len(group.places), group.modality)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mmcl_jax.errors import DataError, Faults
-from mmcl_jax.files import Path
+from mmcl_jax.files import Path, is_junk
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import (
     FileReference,
@@ -32,13 +32,6 @@ from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import PARTS, DataSet, Source
 
 _LAYOUT = "<root>/<modality>/<dataset>/{train,test}/<class>/<file>"
-# What file managers and file servers leave everywhere, and nobody means as data.
-_JUNK = (
-    *(".ds_store", "__macosx", "icon\r"),
-    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"),
-    *("system volume information", ".directory", "lost+found", "__pycache__"),
-    *("@eadir", "#recycle"),
-)
 # Suffixes of files that hold a part in a form that is not read.
 _STORED = (
     *(".tsv", ".json", ".ndjson", ".txt", ".xls", ".xlsx", ".ods", ".pkl", ".arrow"),
@@ -220,7 +213,7 @@ class _Tree:
             raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
         kept, hidden = [], []
         for entry in entries:
-            if entry.name.lower() in _JUNK or entry.name.startswith("._"):
+            if is_junk(entry.name):
                 continue
             if entry.name.startswith("."):
                 hidden.append(entry.name)

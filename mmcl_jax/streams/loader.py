@@ -101,14 +101,15 @@ class Decoder:
             return inputs
         return self._decode(record, modality)[1]
 
-    def examine(self, record: Record, modality: str) -> Examined:
+    def examine(self, record: Record, modality: str) -> tuple[Inputs, Examined]:
         """Decodes one record, keeps its inputs, and looks at what was decoded.
 
-        Arguments and errors are those of a call.
+        Arguments and errors are those of a call, which returns the inputs alone.
         """
-        media, _ = self._decode(record, modality)
+        media, inputs = self._decode(record, modality)
         look = MODALITIES[modality].oddities
-        return Examined(look(media, self.spec) if look else (), _hash(media))
+        seen = look(media, self.spec) if look else ()
+        return inputs, Examined(seen, _hash(media))
 
     def _decode(self, record: Record, modality: str) -> tuple[Media, Inputs]:
         kind = MODALITIES[modality]

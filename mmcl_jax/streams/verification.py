@@ -102,7 +102,7 @@ def verify(
 
 def _attempt(decoder: Decoder, job: Job) -> Answer:
     try:
-        return decoder.examine(*job)
+        return decoder.examine(*job)[1]
     except DataError as error:
         return str(error)
 
