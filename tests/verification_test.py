@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import pathlib
 import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import InputSpec, Modality, TextReference
+from mmcl_jax.streams import watchdog
 from mmcl_jax.streams.base import Record, Stream, TaskDraft, build_stream
 from mmcl_jax.streams.loader import Decoder, epoch
 from mmcl_jax.streams.verification import describe_leaks, leaks, verify, without
@@ -20,7 +23,7 @@ from tests import helpers
 class Grey:
     """A picture of one grey level; 100 and up are damaged, 200 kills its process.
 
-    300 takes more memory than there is.
+    300 takes more memory than there is, 400 never ends.
     """
 
     level: int
@@ -29,6 +32,8 @@ class Grey:
         del modality, spec
         if self.level == 200:
             os.kill(os.getpid(), signal.SIGKILL)
+        while self.level == 400:
+            time.sleep(1)
         if self.level == 300:
             raise MemoryError
         if self.level > 99:
@@ -116,6 +121,33 @@ def test_a_worker_that_is_killed_is_an_error(spec: InputSpec) -> None:
     with pytest.raises(DataError, match="a worker process was killed") as caught:
         list(batches)
     assert "grey/200.png" in str(caught.value)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are given up after a second."""
+    answered = watchdog.answered
+    monkeypatch.setattr(watchdog, "answered", lambda results: answered(results, 1.0))
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="no /proc")
+def test_a_sample_that_hangs_is_told_apart(spec: InputSpec, impatient: None) -> None:
+    stream = _stream([1, 400, 2], [3])
+    options = {"worker_processes": 1, "collect": True}
+    found = verify(Decoder(spec, 0), stream, **options).failures
+    assert list(found) == [1]
+    assert "grey/400.png: the process that decoded it was killed; the" in found[1]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="no /proc")
+def test_a_worker_that_hangs_is_an_error(spec: InputSpec, impatient: None) -> None:
+    records = [Record(Grey(i), 0, i) for i in (1, 2, 400, 3)]
+    batches = epoch(
+        records, "image", Decoder(spec, 0), 4, seed=None, worker_processes=1
+    )
+    with pytest.raises(DataError, match="no worker process has answered for 1 s") as e:
+        list(batches)
+    assert "grey/400.png" in str(e.value)
 
 
 def test_a_sample_that_memory_does_not_suffice_for(spec: InputSpec) -> None:

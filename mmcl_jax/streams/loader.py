@@ -19,6 +19,7 @@ from mmcl_jax import plugins
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import Inputs, InputSpec, Media, Reference
+from mmcl_jax.streams import watchdog
 from mmcl_jax.streams.base import Record
 from mmcl_jax.types import Batch
 
@@ -295,11 +296,18 @@ def epoch(
     iterator = iter(_read(dataset, threads, worker_processes))
     step = start_step
     try:
-        for arrays in iterator:
+        for arrays in watchdog.answered(iterator) if worker_processes else iterator:
             arrays["query"] = _lookup(queries, arrays["id"])
             arrays["hint"] = np.full(len(arrays["id"]), hint, np.int32)
             yield Batch(**arrays, modality=modality)
             step += 1
+    except watchdog.Stalled as error:
+        names = ", ".join(r.reference.describe() for r in batches.records(step))
+        raise DataError(
+            f"{error}, while one of {names} or of the next batches was decoded; the "
+            "decoder hangs or the files cannot be reached: look at them, or lower "
+            "config.data.worker_processes"
+        ) from error
     except RuntimeError as error:
         if _KILLED not in str(error):
             raise

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from mmcl_jax.errors import DataError
+from mmcl_jax.streams import watchdog
 from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.streams.loader import Decoder, Examined
 
@@ -127,10 +128,11 @@ def _in_processes(
     while done < len(jobs):
         pool, suspects = _pool(workers), ()
         try:
-            for failure in pool.map(attempt, jobs[done:], chunksize=_CHUNK):
+            answers = pool.map(attempt, jobs[done:], chunksize=_CHUNK)
+            for failure in watchdog.answered(answers):
                 done += 1
                 yield failure
-        except BrokenProcessPool:
+        except (BrokenProcessPool, watchdog.Stalled):
             suspects = jobs[done : done + _CHUNK * workers]
         finally:
             pool.shutdown(cancel_futures=True)
@@ -145,11 +147,12 @@ def _one_by_one(
     try:
         for record, modality in jobs:
             try:
-                failure = pool.submit(attempt, (record, modality)).result()
-            except BrokenProcessPool:
+                answers = pool.map(attempt, [(record, modality)])
+                (failure,) = watchdog.answered(answers)
+            except (BrokenProcessPool, watchdog.Stalled):
                 failure = (
                     f"{record.reference.describe()}: the process that decoded it was "
-                    "killed; the decoder has crashed or memory ran out"
+                    "killed; the decoder has crashed or hung, or memory ran out"
                 )
                 pool = _pool(1)
             yield failure
