@@ -18,7 +18,7 @@ from mmcl_jax.streams.folders import Folders
 from tests import helpers
 from tests.odd_files import HTML, LFS
 
-CASES = pathlib.Path("/work/shared/cases")
+CASES = helpers.REPOSITORY.parent / "shared" / "cases"
 HEAD = "text,label\n"
 
 
