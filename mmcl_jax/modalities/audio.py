@@ -55,7 +55,7 @@ _FULL_SCALE, _CLIPPED = 0.99, 0.01
 _OVERSHOT, _MUTE, _FRAME_SECONDS = 1.5, 0.95, 0.025
 
 
-# how a sound begins behind another one; and a page of Ogg that begins none
+# how a sound begins after another one; and a page of Ogg that begins none
 _NEXT = {"ogg": b"OggS\0\2", "flac": b"fLaC\0\0\0\x22"}
 _PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
 # in the first frame of an MP3, followed by flags and the number of frames
@@ -217,7 +217,7 @@ def _mono(path: str, samples: np.ndarray, mean: bool) -> np.ndarray:
 
 
 def _has_next(path: str, form: str) -> bool:
-    """Returns whether another sound begins behind the one that a file begins with."""
+    """Returns whether another sound begins after the first."""
     with open(path, "rb") as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             page = _PAGE.search(data) if form == "ogg" else None

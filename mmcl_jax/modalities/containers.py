@@ -29,7 +29,7 @@ STREAMED = 0x7FFF0000
 _SEGMENT = b"\x18\x53\x80\x67"
 _LOST_BYTES = 512  # zeros at the end of a file that was not copied as a whole
 _EBML_BYTES = 4096  # of the header before the segment
-# Boxes without which a file is not whole; what else lies behind the last one is not
+# Boxes without which a file is not whole; what else lies after the last one is not
 # looked at.
 _BOXES = {b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid"}
 
@@ -153,7 +153,7 @@ def _segment_fits(file: BinaryIO, size: int) -> bool:
 
 
 def _blocks_end(file: BinaryIO, size: int) -> bool:
-    """Follows the blocks of a GIF to its end mark, behind which anything may lie."""
+    """Follows the blocks of a GIF to its end mark, after which anything may lie."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return _last_block(data) <= size
@@ -168,9 +168,9 @@ def _last_block(data: mmap.mmap) -> int:
             case 0x3B:
                 return place + 1
             case 0x2C:
-                place = _behind(data, place + 11 + _colours(data[place + 9]))
+                place = _after(data, place + 11 + _colours(data[place + 9]))
             case 0x21:
-                place = _behind(data, place + 2)
+                place = _after(data, place + 2)
             case 0:  # some writers fill up
                 place += 1
             case _:
@@ -182,8 +182,8 @@ def _colours(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _behind(data: mmap.mmap, place: int) -> int:
-    """Returns the place behind a row of blocks that begin with their length each."""
+def _after(data: mmap.mmap, place: int) -> int:
+    """Returns the place after a row of blocks, each of which begins with its length."""
     while length := data[place]:
         place += 1 + length
     return place + 1
@@ -198,7 +198,7 @@ _CHECKS = {
 def sound_in(container: InputContainer) -> Iterator[av.AudioFrame]:
     """Decodes the first stream of sound, as float32 in separate channels.
 
-    What lies behind the last frame and is none, such as zeros, is skipped.
+    What lies after the last frame and is no frame, such as zeros, is skipped.
     """
     resampler = av.AudioResampler(format="fltp")
     skipped = None

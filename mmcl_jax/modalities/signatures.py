@@ -291,7 +291,7 @@ def _tag_size(head: bytes) -> int:
 
 
 def head_of(path: str) -> bytes:
-    """Returns the first 64 KiB of a file, of a tagged sound those behind its tag."""
+    """Returns the first 64 KiB of a file; of a tagged sound, those after its tag."""
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
         if head[:3] != b"ID3":

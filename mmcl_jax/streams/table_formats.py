@@ -145,7 +145,7 @@ def _quoting(error: csv.Error, first: int, last: int) -> str:
     if "unexpected end" in str(error):
         return f"a quote in the row that begins in line {first} is never closed"
     return (
-        f"a quoted value of the row that begins in line {first} goes on behind its "
+        f"a quoted value of the row that begins in line {first} goes on after its "
         f"closing quote in line {last}; close the quote earlier, or write a quote "
         "inside of a value twice"
     )

@@ -86,6 +86,6 @@ def _processor_seconds() -> float:
     for worker in multiprocessing.active_children():
         with contextlib.suppress(OSError):  # it has ended
             stat = pathlib.Path(f"/proc/{worker.pid}/stat").read_text()
-            # behind the name, which may hold anything, the 12th and 13th field
+            # after the name, which may hold anything, the 12th and 13th field
             ticks += sum(map(int, stat.rpartition(")")[2].split()[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
