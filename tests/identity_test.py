@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import pathlib
-import random
 import shutil
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,35 +13,20 @@ import numpy as np
 import pytest
 
 from mmcl_jax import config
-from mmcl_jax.errors import ConfigError, DataError, WorkdirError
+from mmcl_jax.errors import DataError
 from mmcl_jax.report import run_loader
 from mmcl_jax.serving import from_workdir
 from mmcl_jax.training import experiment
-from mmcl_jax.workdir import identity, layout, predictions, reading, temperatures
+from mmcl_jax.workdir import identity, layout, predictions, reading
+from tests import helpers
+from tests.chaos import forgery
+from tests.chaos.forgery import REFUSED, make
 
-REFUSED = (DataError, WorkdirError, ConfigError)
 FILES = (
     *("config.json", "stream.json", "results.json", "calibration.json"),
     *("embeddings.npz", "predictions/000.npz", "predictions/001.npz"),
     *("snapshots/000", "snapshots/001"),
 )
-
-
-def _config(encoder: pathlib.Path, seed: int, method: str = "ncm") -> config.Config:
-    return config.Config(
-        stream=config.World(
-            modalities=("image", "text"),
-            tasks=2,
-            classes_per_task=2,
-            train_per_class=4,
-            test_per_class=4,
-        ),
-        seeds=config.Seeds(order=seed, data=seed),
-        encoder=config.EncoderOptions(str(encoder)),
-        method=config.MethodOptions(method),
-        train=config.TrainOptions(epochs=1, batch_size=8),
-        report="off",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +35,7 @@ def runs(encoder_folder, tmp_path_factory) -> dict[str, pathlib.Path]:
     folder = tmp_path_factory.mktemp("runs")
     made = {"one": (0, "ncm"), "seed": (1, "ncm"), "method": (0, "ridge")}
     for name, (seed, method) in made.items():
-        experiment.run(_config(encoder_folder, seed, method), folder / name)
+        experiment.run(make(encoder_folder, seed, method), folder / name)
     return {name: folder / name for name in made}
 
 
@@ -153,7 +138,7 @@ def test_an_edited_config_is_noticed(
     with pytest.raises(DataError, match="was edited or comes from another workdir"):
         _numbers(folder)
     edited = dataclasses.replace(
-        _config(encoder_folder, 0), seeds=config.Seeds(order=0, data=0, init=7)
+        make(encoder_folder, 0), seeds=config.Seeds(order=0, data=0, init=7)
     )
     with pytest.raises(DataError, match="snapshots/001: of the run"):
         experiment.run(edited, folder)
@@ -173,7 +158,7 @@ def test_no_run_resumes_from_a_state_of_another(
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     _replace(runs["seed"] / name, folder / name)
     with pytest.raises(DataError, match="of the run|was not learnt from"):
-        experiment.run(_config(encoder_folder, 0), folder)
+        experiment.run(make(encoder_folder, 0), folder)
 
 
 def test_missing_predictions_are_an_error(
@@ -186,45 +171,39 @@ def test_missing_predictions_are_an_error(
             run_loader.load(folder)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if "snap" not in name])
 def test_no_flipped_bit_gives_other_numbers(
-    name: str, runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
+    runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
-    folder, wanted = _copy(runs["one"], tmp_path / "run"), _read(runs["one"])
-    path, draw = folder / name, random.Random(0)
-    intact = path.read_bytes()
-    for _ in range(40):
-        damaged = bytearray(intact)
-        damaged[draw.randrange(len(intact))] ^= 1 << draw.randrange(8)
-        path.write_bytes(bytes(damaged))
-        _refused_or_same(lambda: _read(folder), wanted)
+    folder = _copy(runs["one"], tmp_path / "run")
+    assert list(forgery.flips(folder, 150, seed=0)) == []
 
 
-def _read(workdir: pathlib.Path) -> dict[str, Any]:
-    """What is read without the encoder."""
-    run = reading.read_run(workdir)
-    loaded = run_loader.load(workdir)
-    columns = [
-        predictions.read_predictions(workdir, run.owner, run.stream, i)
-        for i in range(2)
-    ]
-    embedded = loaded.embeddings
-    return {
-        "results": loaded.results,
-        "predictions": [[c.tolist() for c in stage] for stage in columns],
-        "embeddings": [c.tolist() for c in embedded] if embedded else None,
-        "temperatures": temperatures.read(workdir, run.owner),
-        "id": run.owner,
-    }
+# a program that is killed leaves the run as it is, and no half of a page
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.6, 1.1])
+def test_readers_that_are_killed_leave_nothing_half(
+    seconds: float, runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    folder, out = _copy(runs["one"], tmp_path / "run"), tmp_path / "out"
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    flags = (f"--workdirs={folder}", f"--out={out}")
+    started = helpers.start("-m", "mmcl_jax.report", flags=flags, workdir=folder)
+    time.sleep(seconds)
+    started.process.kill()
+    started.process.wait()
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    for page in out.glob("*.html"):
+        assert page.read_text().rstrip().endswith("</html>")
 
 
 def test_a_branch_knows_where_it_comes_from(
     runs: dict[str, pathlib.Path], tmp_path: pathlib.Path, encoder_folder
 ) -> None:
     short = tmp_path / "short"
-    experiment.run(_config(encoder_folder, 0), short, stop_after=1)
+    experiment.run(make(encoder_folder, 0), short, stop_after=1)
     made = dataclasses.replace(
-        _config(encoder_folder, 0, "ncm"),
+        make(encoder_folder, 0, "ncm"),
         train=config.TrainOptions(epochs=2, batch_size=8),
         resume=f"branch:{short}",
     )

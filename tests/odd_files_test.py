@@ -63,7 +63,8 @@ def _ftyp(brand: bytes, *others: bytes) -> bytes:
 def _zipped(name: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, b"content")
+        # of a fixed date: all workers have to collect the same parameters
+        archive.writestr(zipfile.ZipInfo(name), b"content")
     return buffer.getvalue()
 
 

@@ -1,6 +1,7 @@
 """Snapshots and predictions of a run over time; each file is read once."""
 
 import pathlib
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,16 +89,23 @@ class History:
         except DataError as error:
             self.absent["changes"] = str(error).splitlines()[0]
 
-    def follow(self, towers: Mapping[str, str]) -> None:
+    def follow(
+        self,
+        towers: Mapping[str, str],
+        damaged: Mapping[int, str] = types.MappingProxyType({}),
+    ) -> None:
         """Reads the new snapshots.
 
         Args:
             towers: Tower that reads each modality of the stream, in its order.
+            damaged: What is wrong with snapshots that are not read, by number.
         """
         new = [n for n in sealed(self._folder) if n not in self.stages]
         for number in new:
             newest = number == new[-1]
             try:
+                if reason := damaged.get(number):
+                    raise DataError(reason)
                 self._read(number, towers, newest)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = (str(error).strip() or repr(error)).splitlines()[0]

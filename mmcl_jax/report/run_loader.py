@@ -22,6 +22,7 @@ from mmcl_jax.workdir.reading import (
     read_warnings,
     results_so_far,
 )
+from mmcl_jax.workdir.snapshots import damage
 
 
 def load(
@@ -61,10 +62,16 @@ def load(
         raise DataError(f"{workdir}: accuracy: no task has been evaluated yet")
     history = history or History(workdir)
     if inside:
+        damaged = {}
         for number in states.sealed(stored.workdir / layout.SNAPSHOTS):
-            if number not in history.stages:
+            if number in history.stages:
+                continue
+            # the page says what a damaged one lacks; a foreign one is an error
+            if reason := damage(layout.snapshot(stored.workdir, number)):
+                damaged[number] = reason
+            else:
                 check_snapshot(stored, number)
-        history.follow(stored.towers)
+        history.follow(stored.towers, damaged)
         history.follow_predictions(stored, len(rows))
     return RunData(
         stored=stored,

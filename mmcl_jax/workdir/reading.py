@@ -17,6 +17,7 @@ from mmcl_jax.streams.description import stored_stream
 from mmcl_jax.workdir import identity, layout, schema, states
 from mmcl_jax.workdir.identity import Owner
 from mmcl_jax.workdir.results import Results, plain
+from mmcl_jax.workdir.snapshots import damage
 
 _MAX_LOG_BYTES = 2**20
 
@@ -168,13 +169,16 @@ def results_so_far(run: StoredRun) -> dict[str, Any] | None:
 
 
 def check_snapshot(run: StoredRun, number: int) -> None:
-    """Raises `DataError` unless a `sealed` snapshot is of a run and of its place there.
+    """Raises `DataError` unless a `sealed` snapshot is intact, of a run and its place.
 
     Args:
         run: The run.
         number: Number of the snapshot, counted from 0.
     """
     path = layout.snapshot(run.workdir, number)
+    # Orbax, which reads it, may do anything with damaged files
+    if reason := damage(path):
+        raise DataError(f"{path}: {reason}")
     try:
         stored = states.read_results(run.workdir / layout.SNAPSHOTS, number)
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
