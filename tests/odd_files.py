@@ -81,7 +81,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def with_chunk(kind: bytes, content: bytes) -> bytes:
-    """The picture as a PNG with one chunk more, behind the header."""
+    """Returns the picture as a PNG with one more chunk after the header."""
     whole = picture("PNG")
     return whole[:33] + chunk(kind, content) + whole[33:]
 

@@ -44,7 +44,7 @@ _READERS: dict[str, Callable[..., Iterator[table_formats.Found]]] = {
     ".parquet": table_formats.parquet_rows,
 }
 SUFFIXES = tuple(_READERS)
-# what a file may begin like, see `signatures`; that of UTF-16 is told by its reader
+# signatures that a table of each form may have; its reader refuses UTF-16 by itself
 _FORMATS = {"csv": ("utf16",), "jsonl": ("utf16", "json"), "parquet": ("parquet",)}
 
 

@@ -19,7 +19,7 @@ from mmcl_jax.files import write_json, write_text
 from mmcl_jax.parallel import distributed, host_memory, sharding
 from mmcl_jax.training import divergence, run_summary
 from mmcl_jax.training.batches import Feed
-from mmcl_jax.training.build import Run, assemble, classes_at, describe
+from mmcl_jax.training.build import Run, assemble, classes_at, contents, describe
 from mmcl_jax.training.checkpointing import Checkpointing
 from mmcl_jax.training.evaluator import Scorer
 from mmcl_jax.training.learner import LearnerState as State
@@ -125,7 +125,7 @@ def run(
 def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> list[str]:
     """Writes what is known before the first stage; returns lines on what has moved."""
     resuming.check(workdir, config)  # another run may have come before the lock
-    stream = describe(run)
+    stream = describe(run) | {"contents": contents(run)}
     (workdir / layout.PREDICTIONS).mkdir(exist_ok=True)
     if source := config.resume.removeprefix(resuming.BRANCH):
         resuming.branch(workdir, pathlib.Path(source), config, stream)

@@ -33,7 +33,7 @@ def with_encoder(
     if encoder is not None:
         chosen = dataclasses.replace(config.encoder, path=encoder)
         return dataclasses.replace(config, encoder=chosen)
-    if not pretrained.is_here(build.encoder_name(config.encoder)):
+    if _encoder(config):
         raise ConfigError(
             f"{source}: the encoder {config.encoder.path!r} is not on this machine, "
             "and a stored config does not choose what is downloaded; name it by "
@@ -44,8 +44,7 @@ def with_encoder(
 
 def check(config: configs.Config, source: pathlib.Path) -> None:
     """Raises `ConfigError` if a stored config names what would be downloaded."""
-    here = pretrained.is_here(build.encoder_name(config.encoder))
-    if remote := [*([] if here else [config.encoder.path]), *_data(config)]:
+    if remote := [*_encoder(config), *_data(config)]:
         raise ConfigError(
             f"{source}: {', '.join(remote)}: not on this machine, and a stored config "
             "does not choose what is downloaded; allow it by --allow_download, or give "
@@ -55,8 +54,7 @@ def check(config: configs.Config, source: pathlib.Path) -> None:
 
 def flags(config: configs.Config) -> list[str]:
     """Returns the flags for a run whose stored config the user has made."""
-    here = pretrained.is_here(build.encoder_name(config.encoder))
-    return [] if here and not _data(config) else ["--allow_download"]
+    return ["--allow_download"] if _encoder(config) or _data(config) else []
 
 
 def check_data(config: configs.Config, source: pathlib.Path) -> None:
@@ -66,6 +64,11 @@ def check_data(config: configs.Config, source: pathlib.Path) -> None:
             f"{source}: the data {', '.join(remote)} are not on this machine, and a "
             "stored config does not choose what is downloaded; download them"
         )
+
+
+def _encoder(config: configs.Config) -> list[str]:
+    here = pretrained.is_here(build.encoder_name(config.encoder))
+    return [] if here else [config.encoder.path]
 
 
 def _data(config: configs.Config) -> list[str]:
