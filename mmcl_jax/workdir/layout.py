@@ -10,7 +10,7 @@ import pathlib
 CONFIG = "config.json"  # resolved
 STREAM = "stream.json"  # order of the tasks, classes, hashes
 ENCODER = "encoder.txt"  # summary of the encoder
-ORIGIN = "origin.json"  # of a branch: the runs that it comes from
+SAMPLES = "samples"  # lists of the samples of each task
 LOCK = "lock"
 # appended to during the run
 LOG = "log.txt"
