@@ -13,21 +13,13 @@ def appended(stream: Stream, more: Stream) -> Stream:
 
     Class slots and sample ids are numbered on, so that nothing of what a state knows of
     the earlier tasks moves. A class that the stream has in the same modality and data
-    set keeps its slot.
+    set keeps its slot. A task whose name is taken gets the next free number.
 
     Args:
         stream: Stream with a stage for each task.
         more: Stream of the further tasks, numbered by itself.
-
-    Raises:
-        ConfigError: Two tasks have the same name.
     """
     names = {task.name for task in stream.tasks}
-    if taken := [task.name for task in more.tasks if task.name in names]:
-        raise ConfigError(
-            f"--name: a task is named {taken[0]!r} already; give the new tasks a name "
-            "of their own, for instance --name=second"
-        )
     slots = {_key(slot): i for i, slot in enumerate(stream.classes)}
     place = [slots.setdefault(_key(slot), len(slots)) for slot in more.classes]
     classes = list(stream.classes)

@@ -5,6 +5,7 @@ tasks are committed by one rename, of `stream.json`. A run that is killed before
 none of them, and one that is killed after it resumes as any other does.
 """
 
+import dataclasses
 import datetime
 import pathlib
 import shutil
