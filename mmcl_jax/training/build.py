@@ -27,6 +27,7 @@ from mmcl_jax.streams import loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, Task, joint, stream_hash
 from mmcl_jax.streams.description import describe_contents, describe_tasks
+from mmcl_jax.streams.kept import KeptReference
 from mmcl_jax.training import capacity, class_slots, learner
 from mmcl_jax.training.known_tasks import KnownTasks
 from mmcl_jax.types import Classes
@@ -231,15 +232,18 @@ def assemble(
         notes = [f"skipped: {failure}" for failure in failures.values()]
         notes += verification.describe_leaks(verification.leaks(needed))
         notes += plausibility.describe(needed, verified)
-    if known:
-        known = known._replace(stream=stream)
-        notes += [
-            f"{place}: no such file, so task {stream.tasks[i].name!r} cannot be scored "
-            "any more"
-            for i, place in known.unscored.items()
-        ]
     made = compose(config, encoder, stream, mesh, decoder, len(failures), tuple(notes))
-    return made._replace(known=known)
+    if known is None:
+        return made
+    known = known._replace(stream=stream)
+    if made.method.needs_inputs:
+        known = known._replace(unscored=known.unscored | known.featured, featured={})
+    gone = tuple(
+        f"{place}: no such file, so task {stream.tasks[i].name!r} cannot be scored any "
+        "more"
+        for i, place in known.unscored.items()
+    )
+    return made._replace(known=known, notes=made.notes + gone)
 
 
 def _needed(stream: Stream, known: KnownTasks | None) -> Stream:
@@ -250,7 +254,9 @@ def _needed(stream: Stream, known: KnownTasks | None) -> Stream:
 
     def of_task(i: int, task: Task) -> Task:
         train = () if i in learnt else task.train
-        test = () if i in known.unscored else task.test
+        gone = i in known.unscored or i in known.featured
+        kept = any(isinstance(row.reference, KeptReference) for row in task.test[:1])
+        test = () if gone or kept else task.test
         return dataclasses.replace(task, train=train, test=test)
 
     tasks = tuple(of_task(i, task) for i, task in enumerate(stream.tasks))

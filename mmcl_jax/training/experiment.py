@@ -17,6 +17,7 @@ from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import write_json, write_text
 from mmcl_jax.parallel import distributed, host_memory, sharding
+from mmcl_jax.streams import kept
 from mmcl_jax.training import capacity, divergence, known_tasks, run_summary
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run, assemble, classes_at, contents, describe
@@ -212,6 +213,12 @@ class _Loop:
         state, first = self._resume()
         with self._results.timed("text"):
             self._text = self._feed.embed_class_names()
+        for i in self._run.known.featured if self._run.known else ():
+            path, number = (
+                layout.kept(self._workdir, i),
+                len(self._run.stream.tasks[i].test),
+            )
+            self._feed.recall(i, kept.features(path, number))
         self._scorer = Scorer(self._run, self._feed, self._frozen, self._text)
         # from here on a signal waits for the end of a move
         self._interrupt.nothing_to_save = False
@@ -224,6 +231,7 @@ class _Loop:
                     return None
                 state = self._learn(state, index, bar)
                 self._score(state, index, bar)
+                self._keep(index)
                 self._checkpointing.save_snapshot(index, state, self._counted())
                 self._feed.forget(self._run.stream.stages[index], "train")
                 if index + 1 < total:
@@ -428,6 +436,18 @@ class _Loop:
         )
         results.stages = index + 1
         self._results = results
+
+    def _keep(self, index: int) -> None:
+        """Keeps what the config says of the test samples of a stage."""
+        run, what = self._run, self._run.config.evaluation.keep
+        if what == "references" or not is_writer():
+            return
+        for i in run.stream.stages[index]:
+            task, inputs = run.stream.tasks[i], None
+            if what == "inputs":
+                inputs = [run.decoder(row, task.modality) for row in task.test]
+            path = layout.kept(self._workdir, i)
+            kept.write(path, task.test, self._feed.queries(task.test), inputs)
 
     def _counted(self) -> Results:
         self._results.count(self._run.learner.traces, self._run.learner.forwards)

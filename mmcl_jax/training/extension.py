@@ -74,7 +74,7 @@ def extend(
     """Adds the tasks of a source to a run; it learns them when it resumes.
 
     Args:
-        workdir: Workdir of a run that has learnt a stage.
+        workdir: Workdir of a run.
         data: Options of the source, see `source_of`.
         name: Name of the new task, or of all of them with a number; None: as the source
             names them.
@@ -112,8 +112,8 @@ def _added(
     known = known_tasks.of_workdir(workdir, config, always=True)
     if known is None:
         raise WorkdirError(
-            f"--workdir: {workdir}: no stage of it has been learnt yet, or by a "
-            "version that kept no lists of samples; finish a stage, or start a new run"
+            f"--workdir: {workdir}: it has no lists of samples, since a version before "
+            "1.0 has made it; learn its tasks in a new run"
         )
     more = sources.build(data, config.seeds.order, config.seeds.data)
     more = more if name is None else named(more, name)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mmcl_jax.config import Config
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
+from mmcl_jax.streams import kept
 from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.streams.description import stored_stream
 from mmcl_jax.streams.stored_references import is_there
@@ -27,13 +28,16 @@ class KnownTasks(NamedTuple):
         stream: The stream; samples of learnt tasks need not exist.
         learnt: Number of stages that have been learnt.
         unscored: Learnt tasks with a test sample that is gone, by index, and where it
-            was.
+            was; nothing was kept of it that a prediction could be made from.
+        featured: Learnt tasks of whose test samples only features of the frozen encoder
+            are left, as `unscored`; methods on these alone can score them.
         contents: Hash of the samples of each task, as stored; None: not known.
     """
 
     stream: Stream
     learnt: int
     unscored: dict[int, str]
+    featured: dict[int, str]
     contents: list[str] | None
 
     @property
@@ -68,16 +72,17 @@ def of_workdir(
         DataError: The stored lists are damaged, or a sample that is still to be learnt
             is gone.
     """
-    learnt = len(states.sealed(workdir / layout.SNAPSHOTS))
-    path = workdir / layout.STREAM
-    if not learnt or not path.is_file():
+    path, snapshots = workdir / layout.STREAM, states.sealed(workdir / layout.SNAPSHOTS)
+    if not path.is_file():
         return None
     stored = read_json(path, "the stream of a run")
     schema.check_stream(stored, path)
     with reading(str(path), "the stream of a run"):
         stream = stored_stream(stored)
-    learnt = min(1 + max(states.sealed(workdir / layout.SNAPSHOTS)), len(stream.stages))
+    learnt = min(1 + max(snapshots, default=-1), len(stream.stages))
     first = identity.first_added(stored)
+    if not (learnt or always or first is not None):
+        return None
     lists = [
         sample_lists.read(
             workdir, i, place_of(config.stream) if first is None or i < first else None
@@ -97,21 +102,29 @@ def of_workdir(
         if found is not None
     )
     known = KnownTasks(
-        dataclasses.replace(stream, tasks=tasks), learnt, {}, stored.get("contents")
+        dataclasses.replace(stream, tasks=tasks), learnt, {}, {}, stored.get("contents")
     )
-    return _checked(known, added=always or first is not None)
+    return _checked(workdir, known, added=always or first is not None)
 
 
-def _checked(known: KnownTasks, added: bool) -> KnownTasks | None:
+def _checked(
+    workdir: pathlib.Path, known: KnownTasks, added: bool
+) -> KnownTasks | None:
     """Returns what is known with the test sets that are gone; see `of_workdir`."""
     gone, learnt = {}, known.learnt_tasks
-    lost = False
+    tasks, featured, lost = list(known.stream.tasks), {}, False
     for i, task in enumerate(known.stream.tasks):
         test, train = _missing(task.test), _missing(task.train)
         if i in learnt:
             lost |= bool(test or train)
-            if test:
+            path = layout.kept(workdir, i)
+            if test and not path.is_file():
                 gone[i] = test
+            elif test:
+                if inputs := kept.references(path, task.test):
+                    tasks[i] = dataclasses.replace(task, test=inputs)
+                else:
+                    featured[i] = test
         elif found := train or test:
             if not added:
                 return None  # the source says in full what is wrong
@@ -119,7 +132,10 @@ def _checked(known: KnownTasks, added: bool) -> KnownTasks | None:
                 f"{found}: no such file, but task {task.name!r} is still to be learnt; "
                 "restore it"
             )
-    return known._replace(unscored=gone) if added or lost else None
+    if not (added or lost):
+        return None
+    stream = dataclasses.replace(known.stream, tasks=tuple(tasks))
+    return known._replace(stream=stream, unscored=gone, featured=featured)
 
 
 def _missing(records: Sequence[Record]) -> str:

@@ -89,6 +89,7 @@ def whole_report(run: Run, results: Results) -> dict[str, Any]:
             "modalities": run.stream.modalities,
             "tasks": describe_tasks(run.stream),
             "skipped_samples": run.skipped_samples,
+            "unscored": [run.stream.tasks[i].name for i in sorted(run.unscored)],
             **results.report(),
             "cost": {
                 "seconds": {k: round(v, 3) for k, v in results.seconds.items()},

@@ -169,6 +169,7 @@ def results_so_far(run: StoredRun) -> dict[str, Any] | None:
         "modalities": list(run.stream.modalities),
         "tasks": run.tasks,
         "skipped_samples": 0,
+        "unscored": [],
         **report,
         "cost": {"seconds": stored.seconds},
     }

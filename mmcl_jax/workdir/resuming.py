@@ -177,7 +177,7 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
 def origin(workdir: pathlib.Path) -> dict[str, Any]:
     """Returns what `stream.json` says of the runs that this one continues, if any."""
     path = workdir / STREAM
-    if not path.exists() or not _has_states(workdir / SNAPSHOTS):
+    if not path.exists():
         return {}
     stored = read_json(path)
     return {k: v for k, v in stored.items() if k == identity.ORIGIN}
