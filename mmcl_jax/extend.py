@@ -20,6 +20,7 @@ from mmcl_jax.training import experiment, extension, remote_names
 from mmcl_jax.training.preemption import Interrupt
 from mmcl_jax.workdir import snapshots
 from mmcl_jax.workdir.layout import CONFIG
+from mmcl_jax.workdir.lock import Lock
 
 _WORKDIR = command_line.define_path("workdir", None, "Folder of the run to extend.")
 _DATA = command_line.define_path(
@@ -59,9 +60,11 @@ def main(argv: list[str]) -> None:
         remote_names.check(config, path)
         compilation_cache.keep_compiled_programs()
         data = extension.source_of(_DATA.value, config, _CLASSES.value)
+        # one lock for both, so that nobody else adds tasks in between
+        lock = Lock(workdir)
         if not extension.extend(workdir, data, _NAME.value, Console()):
             print(f"{workdir} has these tasks already; give others a --name")
-        experiment.run(config, workdir, None, interrupt, Reporter)
+        experiment.run(config, workdir, None, interrupt, Reporter, lock)
 
 
 def _workdir() -> pathlib.Path:

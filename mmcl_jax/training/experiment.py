@@ -47,6 +47,7 @@ def run(
     stop_after: int | None = None,
     interrupt: Interrupt | None = None,
     make_reporter: MakeReporter = lambda workdir, run, say: NoReporter(),
+    lock: Lock | None = None,
 ) -> dict[str, Any] | None:
     """Learns the stream, or resumes from the newest state in the workdir.
 
@@ -57,6 +58,7 @@ def run(
         interrupt: Says when to save and leave; None means never.
         make_reporter: Opens the reporter, from the workdir, the assembled run and a
             function that prints a line.
+        lock: Lock on the workdir, if the caller has it; it is released at the end.
 
     Returns:
         What `results.json` holds, or None if the run was stopped before its end.
@@ -74,7 +76,8 @@ def run(
     interrupt = interrupt or Interrupt()
     resuming.check(workdir, config)
     wandb.check(config)
-    lock = Lock(workdir) if is_writer() and workdir.exists() else None
+    if lock is None and is_writer() and workdir.exists():
+        lock = Lock(workdir)
     moved: list[str] = []
     try:
         console = Console(quiet=not is_writer())

@@ -23,7 +23,6 @@ from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.training import build, capacity, known_tasks
 from mmcl_jax.training.run_description import contents, describe
 from mmcl_jax.workdir import identity, layout, sample_lists
-from mmcl_jax.workdir.lock import Lock
 
 # classes of a task, where all of a data set are one
 _ALL = 2**31
@@ -75,7 +74,7 @@ def extend(
     """Adds the tasks of a source to a run; it learns them when it resumes.
 
     Args:
-        workdir: Workdir of a run.
+        workdir: Workdir of a run, on which the caller has the lock.
         data: Options of the source, see `source_of`.
         name: Name of the new task, or of all of them with a number; None: as the source
             names them.
@@ -86,7 +85,7 @@ def extend(
 
     Raises:
         ConfigError: The data are no tasks that this run can learn.
-        WorkdirError: Another process has the workdir, or there is nothing to extend.
+        WorkdirError: The workdir has no lists of samples.
         DataError: A sample cannot be decoded, or the workdir is damaged.
     """
     config = configs.load(workdir / layout.CONFIG)
@@ -95,20 +94,6 @@ def extend(
             f"--workdir: {workdir}: {config.method.name} learns all tasks at once and "
             "cannot be extended; learn them all in a new run"
         )
-    lock = Lock(workdir)
-    try:
-        return _added(workdir, config, data, name, console or Console(quiet=True))
-    finally:
-        lock.release()
-
-
-def _added(
-    workdir: pathlib.Path,
-    config: configs.Config,
-    data: Any,
-    name: str | None,
-    console: Console,
-) -> bool:
     stored = read_json(workdir / layout.STREAM, "the stream of a run")
     known = known_tasks.of_workdir(workdir, config, always=True)
     if known is None:
@@ -122,6 +107,7 @@ def _added(
         return False
     longer = known._replace(stream=appended(known.stream, more))
     # reads and verifies what is new, and checks that the encoder reads it
+    console = console or Console(quiet=True)
     run = build.assemble(config, console, known=longer)
     settings = read_json(workdir / layout.CONFIG)
     source = identity.owner(workdir, settings, stored)
