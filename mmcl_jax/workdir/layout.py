@@ -10,6 +10,7 @@ import pathlib
 CONFIG = "config.json"  # resolved
 STREAM = "stream.json"  # order of the tasks, classes, hashes
 ENCODER = "encoder.txt"  # summary of the encoder
+ADDED = "added"  # files of samples that a program held in memory
 SAMPLES = "samples"  # lists of the samples of each task
 LOCK = "lock"
 # appended to during the run
