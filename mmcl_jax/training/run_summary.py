@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_jax.evaluation import cost, label_spaces
+from mmcl_jax.evaluation import cost, label_spaces, returning
 from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
 from mmcl_jax.streams.base import Stream, scored_tasks
@@ -61,14 +61,18 @@ def mean_accuracies(
         index: Index of the stage.
 
     Returns:
-        Three means: over the stage's own tasks, each among its own classes; over all
-        tasks seen, among all classes seen, with the modality given; and the same with
-        the modality predicted.
+        Three means: over the tasks of the stage's classes, each among its own classes;
+        over all tasks seen, among all classes seen, with the modality given; and the
+        same with the modality predicted.
     """
     seen, _ = scored_tasks(stream, index, "next")
     row = results.accuracy[:, :, seen[-1]]
-    own = row[0, 0, list(stream.stages[index])].mean()
-    given, predicted = row[label_spaces.SPACES.index("union")][:, seen].mean(-1)
+    # classes that return are tested by the first task that had them
+    rows = returning.course(stream).trains[list(stream.stages[index])]
+    trains = np.any(rows, axis=0)
+    tested = [i for i in seen if stream.tasks[i].test]
+    own = row[0, 0, [i for i in tested if trains[i]]].mean()
+    given, predicted = row[label_spaces.SPACES.index("union")][:, tested].mean(-1)
     return float(own), float(given), float(predicted)
 
 
@@ -84,7 +88,7 @@ def whole_report(run: Run, results: Results) -> dict[str, Any]:
             "modalities": run.stream.modalities,
             "tasks": describe_tasks(run.stream),
             "skipped_samples": run.skipped_samples,
-            **results.report(),
+            **_report(run.stream, results),
             "cost": {
                 "seconds": {k: round(v, 3) for k, v in results.seconds.items()},
                 "compilations": sum(results.compilations.values()),
@@ -94,6 +98,17 @@ def whole_report(run: Run, results: Results) -> dict[str, Any]:
             },
         }
     )
+
+
+def _report(stream: Stream, results: Results) -> dict[str, Any]:
+    """Returns accuracies and metrics; further ones where classes return."""
+    report, known = results.report(), returning.course(stream)
+    if known.returns:
+        for space, routes in report["metrics"].items():
+            for route, found in routes.items():
+                accuracy = report["accuracy"][space][route]
+                found |= returning.of_course(accuracy, known)
+    return report
 
 
 def level_of_knowledge(model: Model) -> str:
