@@ -193,10 +193,14 @@ class EvaluationOptions:
         upcoming: Tasks not yet learnt that are evaluated after each stage: those of the
             `next` one, or `all`, which takes longer and which `transfer_zscl` and
             `average_zscl` need.
+        keep: What a run keeps of its test samples, to score them when their files are
+            gone: where they are (`references`), the frozen encoder's `features`, which
+            suffice for methods on frozen features, or also the encoder's `inputs`.
     """
 
     batch_dependence: Literal["stop", "report"] = "stop"
     upcoming: Literal["next", "all"] = "next"
+    keep: Literal["references", "features", "inputs"] = "references"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,11 +96,11 @@ def accuracies(run: StoredRun) -> np.ndarray:
 
 def course(run: StoredRun) -> returning.Course:
     """Returns what a finished run has trained and tested, by its predictions."""
-    last = len(run.stream.stages) - 1
-    stored = read_predictions(run.workdir, run.owner, run.stream, last)
-    tested = [
-        set(stored.label[stored.task == i].tolist()) for i in range(len(run.tasks))
-    ]
+    tested: list[set[int]] = [set() for _ in run.tasks]
+    for stage in range(len(run.stream.stages)):
+        stored = read_predictions(run.workdir, run.owner, run.stream, stage)
+        for task in np.unique(stored.task).tolist():
+            tested[task].update(stored.label[stored.task == task].tolist())
     train, test = ([task[part] for task in run.tasks] for part in ("train", "test"))
     return returning.course_of(run.stream, tested, train, test)
 

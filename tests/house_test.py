@@ -28,7 +28,7 @@ FLOORS = (
     # programs, each with a public `python -m` name
     (
         *("main", "predict", "export", "compare", "prepare", "zeroshot"),
-        *("sweep", "plan", "pretrain", "manifest", "reproduce"),
+        *("extend", "sweep", "plan", "pretrain", "manifest", "reproduce"),
     ),
 )
 MAX_ENTRIES, MAX_CHAIN, MAX_FUNCTION, MAX_READING = 36, 17, 80, 4800

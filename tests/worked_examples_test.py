@@ -8,16 +8,10 @@ import pytest
 from rich.console import Console
 
 from mmcl_jax import config
-from mmcl_jax.evaluation import (
-    calibration,
-    cost,
-    label_spaces,
-    metrics,
-    returning,
-)
+from mmcl_jax.evaluation import calibration, label_spaces, metrics, returning
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.streams.base import TaskDraft, build_stream
-from mmcl_jax.training import build
+from mmcl_jax.training import build, run_summary
 from mmcl_jax.types import Prediction
 from mmcl_jax.workdir import results
 from tests.readme_test import PAGES, column
@@ -200,5 +194,5 @@ def test_mistakes_drift_and_runs() -> None:
 def test_trained_parameters() -> None:
     options = config.Config(stream=config.World(tasks=5, classes_per_task=2))
     run = build.assemble(options, Console(quiet=True))
-    number = cost.sizes(run.make_method, run.model)["parameters_trained"]
+    number = run_summary.sizes(run)["parameters_trained"]
     assert f"= {number}\n" in SECTIONS["Mistakes, drift, runs, cost"]

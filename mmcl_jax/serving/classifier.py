@@ -114,7 +114,8 @@ class Classifier:
     def modalities(self) -> tuple[str, ...]:
         """Modalities met so far."""
         stream = self.run.stream
-        return tuple(stream.modalities[m] for m in self._known)
+        met = {self.run.model.modalities[m] for m in self._known}
+        return tuple(name for name in stream.modalities if name in met)
 
     def predict(
         self, paths: Sequence[Sample], modality: str | None = None, top: int = 5
@@ -191,11 +192,16 @@ class Classifier:
 
     def allowed(self, modality: str | None) -> np.ndarray:
         """Returns which class slots `[C]` can win, for a given modality or for None."""
-        seen = np.asarray(self.slots.seen)
+        seen = self.seen
         if modality is None:
             return seen
-        index = self.run.stream.modalities.index(modality)
-        return seen & (np.asarray(self.slots.modality) == index)
+        own = [slot.modality == modality for slot in self.run.stream.classes]
+        return seen & np.array(own)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Which class slots `[C]` of the stream have been met."""
+        return np.asarray(self.slots.seen)[: len(self.run.stream.classes)]
 
     @functools.cached_property
     def canonical(self) -> np.ndarray:
@@ -216,7 +222,7 @@ class Classifier:
     @property
     def _met(self) -> np.ndarray:
         met = np.zeros(len(self.run.stream.classes), bool)
-        met[self.canonical[np.asarray(self.slots.seen)]] = True
+        met[self.canonical[self.seen]] = True
         return met
 
     @functools.cached_property
@@ -320,7 +326,7 @@ class Classifier:
         self, group: _Group, modality: str | None
     ) -> tuple[np.ndarray, list[str]]:
         """Returns logits `[n C]` and the predicted modality of each sample."""
-        total, stream = len(group.places), self.run.stream
+        total, slots = len(group.places), len(self.run.stream.classes)
         columns = {"query": self._embed(group)}
         logits, scores = [], []
         for batch in self._feed.cut(group.inputs, columns, total, group.modality):
@@ -330,8 +336,8 @@ class Classifier:
             scores.append(np.asarray(said.modality)[-1])
         known = self._known
         best = known[np.concatenate(scores)[:total, known].argmax(-1)]
-        names = [stream.modalities[m] for m in best]
-        return np.concatenate(logits)[:total], names
+        names = [self.run.model.modalities[m] for m in best]
+        return np.concatenate(logits)[:total, :slots], names
 
     def _said(self, batch: Batch) -> Prediction:
         return self.run.learner.predict(

@@ -13,7 +13,7 @@ from mmcl_jax.parallel import sharding
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.streams import storage
 from mmcl_jax.streams.loader import Decoder
-from mmcl_jax.training import build, remote_names
+from mmcl_jax.training import build, capacity, remote_names
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
@@ -74,7 +74,8 @@ def load(
         notes.append("the run has stored no temperature: probabilities may be far off")
     frozen = loaded.frozen
     feed = Feed(run, frozen)
-    slots = build.classes_at(run, feed.embed_class_names(), number)
+    text = feed.embed_class_names()
+    slots = build.classes_at(run, text, number, upcoming=True)
     return Classifier(run, state, slots, number + 1, known, tuple(notes), frozen, feed)
 
 
@@ -95,7 +96,8 @@ def _check_same(stored: StoredRun, run: Run) -> None:
 
 def _restore(store: Snapshots, number: int, run: Run) -> LearnerState:
     # Shapes suffice: an initialised state would only be overwritten.
-    shape = jax.eval_shape(run.learner.init)
+    room = capacity.at_stage(run.stream, number)
+    shape = jax.eval_shape(lambda: run.learner.init(room))
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding.replicated(run.mesh)
@@ -108,4 +110,5 @@ def _restore(store: Snapshots, number: int, run: Run) -> LearnerState:
         raise foreign(store.path(number), error) from error
     # Predictions do not use the optimizer.
     none = jnp.zeros((), jnp.int32)
-    return LearnerState(**learnt, optimizer=None, step=none, refused=none)
+    state = LearnerState(**learnt, optimizer=None, step=none, refused=none)
+    return run.learner.grow(state, capacity.of_stream(run.stream))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from mmcl_jax.streams.base import ClassSlot, Stream, Task
@@ -30,13 +31,18 @@ def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
     return described
 
 
-def describe_contents(stream: Stream) -> list[str]:
+def describe_contents(stream: Stream, tasks: Iterable[int] | None = None) -> list[str]:
     """Returns a hash of what all samples of each task hold, in order.
 
     Every file is read, unless its content is known from before.
+
+    Args:
+        stream: The stream.
+        tasks: Indices of the tasks; None: all.
     """
     found = []
-    for task in stream.tasks:
+    for i in range(len(stream.tasks)) if tasks is None else tasks:
+        task = stream.tasks[i]
         digest = hashlib.sha256()
         for record in (*task.train, *task.test):
             digest.update(json.dumps(record.reference.identity()).encode() + b"\n")

@@ -85,6 +85,11 @@ class Feed:
                     ids = [row.id for row in rows]
                     self._queries.update(zip(ids, embedded, strict=True))
 
+    def recall(self, task: int, features: np.ndarray) -> None:
+        """Fills the cache with features of test samples that were kept."""
+        ids = [row.id for row in self._run.stream.tasks[task].test]
+        self._queries.update(zip(ids, features, strict=True))
+
     def forget(self, tasks: Sequence[int], part: str) -> None:
         """Drops the cached features of some tasks."""
         for rows in self.records(tasks, part).values():
@@ -229,12 +234,12 @@ class Feed:
             inputs: Inputs `[n ...]` by name; empty if the method does not read them.
             columns: `query`, `label` and `id` `[n ...]`; absent ones are zero.
             total: Number of samples n, at least 1.
-            modality: Modality of the samples. Its index in the stream is the hint, -1
+            modality: Modality of the samples. Its index in the model is the hint, -1
                 if the stream does not have it.
         """
         size, (index, count) = self._run.config.train.batch_size, distributed.shard()
         hint = (
-            self._run.stream.modalities.index(modality)
+            self._run.model.modalities.index(modality)
             if modality in self._run.stream.modalities
             else -1
         )
@@ -275,7 +280,7 @@ class Feed:
             config.train.batch_size,
             seed=seed,
             queries=queries,
-            hint=self._run.stream.modalities.index(modality),
+            hint=self._run.model.modalities.index(modality),
             threads=config.data.threads,
             worker_processes=config.data.worker_processes,
             shard=distributed.shard(),

@@ -61,10 +61,11 @@ class Scorer:
         seen, upcoming = scored_tasks(
             stream, index, self._run.config.evaluation.upcoming
         )
+        scored = [i for i in (*seen, *upcoming) if i not in self._run.unscored]
         by_task: label_spaces.ByTask = {}
-        witness = self._witness([*seen, *upcoming], index)
+        witness = self._witness(scored, index)
         with results.timed("evaluate"):
-            for i in [*seen, *upcoming]:
+            for i in scored:
                 records = self._feed.records([i], "test")
                 self._feed.embed_queries([i], "test", lambda: between(0))
                 predictions = self._predictions(state, classes, index, records, i)
@@ -77,7 +78,8 @@ class Scorer:
                 results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
         with results.timed("invariance"):
             self._predict_again(state, classes, index, seen, witness, results, between)
-        true, predicted = label_spaces.identification(stream, by_task, seen)
+        scored_seen = [i for i in seen if i in by_task]
+        true, predicted = label_spaces.identification(stream, by_task, scored_seen)
         results.identification = metrics.modality_identification(
             true, predicted, len(stream.modalities)
         )._asdict()
@@ -101,7 +103,8 @@ class Scorer:
         stream = self._run.stream
         seed = rngs.host_seed(self._run.config.seeds.data, "calibration", index)
         order = np.random.default_rng(seed)
-        seen, modality = np.asarray(classes.seen), np.asarray(classes.modality)
+        seen = np.asarray(classes.seen)[: len(stream.classes)]
+        modality = np.array([slot.modality for slot in stream.classes])
         logits, allowed, label = [], [], []
         for name, rows in self._feed.records(stream.stages[index], "train").items():
             rows = [rows[i] for i in order.permutation(len(rows))[:SAMPLES]]
@@ -110,7 +113,7 @@ class Scorer:
             found = [np.asarray(prediction.logits) for prediction in predictions]
             found = np.concatenate(found, axis=1)[:, : len(rows)]
             logits.append(found[[0, -1]])  # a method without a hint has one route
-            own = seen & (modality == stream.modalities.index(name))
+            own = seen & (modality == name)
             spaces = np.stack([own, seen])[:, None]
             allowed.append(np.broadcast_to(spaces, logits[-1].shape))
             label += [row.label for row in rows]
@@ -173,7 +176,9 @@ class Scorer:
         records: Records,
         task: int | None = None,
     ) -> Iterator[Prediction]:
-        """Yields the predictions of some samples.
+        """Yields the predictions of some samples, over the stream's classes.
+
+        Columns of modalities are in the order of `stream.modalities`.
 
         Args:
             state: State after the stage.
@@ -187,10 +192,18 @@ class Scorer:
         stage = sharding.put(np.int32(index), self._run.mesh)
         at = (state, self._frozen, classes, stage)
         if method.needs_inputs and not method.drives_tower:
-            return self._concluded(at, records, task)
+            return map(self._of_stream, self._concluded(at, records, task))
         batches = feed.batches(records, decoded=method.needs_inputs)
         started = (learner.predict(*at, batch) for batch in batches)
-        return map(jax.device_get, ahead(started))
+        return map(self._of_stream, map(jax.device_get, ahead(started)))
+
+    def _of_stream(self, prediction: Prediction) -> Prediction:
+        """Returns a prediction without slots and modalities that are not in use."""
+        stream, known = self._run.stream, self._run.model.modalities
+        own = [known.index(name) for name in stream.modalities]
+        return Prediction(
+            prediction.logits[..., : len(stream.classes)], prediction.modality[..., own]
+        )
 
     def _concluded(
         self, at: tuple, records: Records, task: int | None

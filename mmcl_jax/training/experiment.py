@@ -17,7 +17,8 @@ from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import write_json, write_text
 from mmcl_jax.parallel import distributed, host_memory, sharding
-from mmcl_jax.training import divergence, run_summary
+from mmcl_jax.streams import kept
+from mmcl_jax.training import capacity, divergence, known_tasks, run_summary
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run, assemble, classes_at, contents, describe
 from mmcl_jax.training.checkpointing import Checkpointing
@@ -27,7 +28,7 @@ from mmcl_jax.training.moves import Kind, Move, Moves, batches_of, stages_of_run
 from mmcl_jax.training.preemption import Interrupt
 from mmcl_jax.training.step_log import Step, StepLog
 from mmcl_jax.types import Classes, PyTree
-from mmcl_jax.workdir import identity, layout, resuming
+from mmcl_jax.workdir import identity, layout, resuming, sample_lists
 from mmcl_jax.workdir import weights_and_biases as wandb
 from mmcl_jax.workdir.lock import Lock
 from mmcl_jax.workdir.logs import Writer, is_writer, make_loggers, results_table
@@ -98,7 +99,8 @@ def run(
     try:
         console = Console(quiet=not is_writer())
         try:
-            assembled = assemble(config, console)
+            known = known_tasks.of_workdir(workdir, config)
+            assembled = assemble(config, console, known=known)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if is_writer():
@@ -127,12 +129,16 @@ def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> list[str]:
     resuming.check(workdir, config)  # another run may have come before the lock
     stream = describe(run) | {"contents": contents(run)}
     (workdir / layout.PREDICTIONS).mkdir(exist_ok=True)
+    path = workdir / layout.STREAM
     if source := config.resume.removeprefix(resuming.BRANCH):
         resuming.branch(workdir, pathlib.Path(source), config, stream)
     resuming.check_stream(workdir, stream)
     moved = resuming.moved(workdir, config)
     resuming.write_config(workdir, config)
-    write_json(workdir / layout.STREAM, stream)
+    if not run.known:
+        tasks, root = enumerate(run.stream.tasks), known_tasks.place_of(config.stream)
+        sample_lists.write(workdir, tasks, root)
+    write_json(path, stream | resuming.origin(workdir))
     write_text(workdir / layout.ENCODER, "\n".join(run.encoder.summary) + "\n")
     return moved
 
@@ -140,7 +146,8 @@ def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> list[str]:
 def _owner(workdir: pathlib.Path, run: Run) -> identity.Owner:
     """Returns the run that the files of the workdir must be of."""
     settings = json.loads(configs.to_json(run.config))
-    return identity.owner(workdir, settings, json.loads(json.dumps(describe(run))))
+    stream = json.loads(json.dumps(describe(run) | resuming.origin(workdir)))
+    return identity.owner(workdir, settings, stream)
 
 
 class _Lesson(NamedTuple):
@@ -181,7 +188,13 @@ class _Loop:
         ends = [stage.end for stage in self._stages]
         self._owner = _owner(workdir, run)
         self._checkpointing = Checkpointing(
-            workdir, run.config.checkpoint, interrupt, ends, writer, self._owner
+            workdir,
+            run.config.checkpoint,
+            interrupt,
+            ends,
+            writer,
+            self._owner,
+            len(run.stream.tasks),
         )
         self._reporter = make_reporter(workdir, run, writer.say)
         self._done = 0  # moves since the start of the stream
@@ -192,11 +205,20 @@ class _Loop:
 
     def run(self, stop_after: int | None) -> dict[str, Any] | None:
         """Learns and evaluates all remaining stages; see `run` of this module."""
-        for line in (run_summary.level_of_knowledge(self._run.model), *self._run.notes):
+        knowledge = run_summary.level_of_knowledge(
+            self._run.model, self._run.stream.modalities
+        )
+        for line in (knowledge, *self._run.notes):
             self._writer.say(line)
         state, first = self._resume()
         with self._results.timed("text"):
             self._text = self._feed.embed_class_names()
+        for i in self._run.known.featured if self._run.known else ():
+            path, number = (
+                layout.kept(self._workdir, i),
+                len(self._run.stream.tasks[i].test),
+            )
+            self._feed.recall(i, kept.features(path, number))
         self._scorer = Scorer(self._run, self._feed, self._frozen, self._text)
         # from here on a signal waits for the end of a move
         self._interrupt.nothing_to_save = False
@@ -209,6 +231,7 @@ class _Loop:
                     return None
                 state = self._learn(state, index, bar)
                 self._score(state, index, bar)
+                self._keep(index)
                 self._checkpointing.save_snapshot(index, state, self._counted())
                 self._feed.forget(self._run.stream.stages[index], "train")
                 if index + 1 < total:
@@ -225,8 +248,9 @@ class _Loop:
 
     def _resume(self) -> tuple[State, int]:
         """Returns the newest saved state, or a new one, and the index of its stage."""
+        learner, stream = self._run.learner, self._run.stream
         state, results, self._done = self._checkpointing.restore(
-            self._run.learner.init()
+            lambda stage: learner.init(capacity.at_stage(stream, stage))
         )
         if results is None:
             self._writer.take_back(0, 0)
@@ -259,11 +283,21 @@ class _Loop:
                     self._done, state, self._counted
                 ),
             )
+        if self._done == stage.start:
+            # not a move either: it is done again if the run stops before the first one
+            state = self._with_room(state, index - 1, index)
         lesson = self._lesson(index)
         for part, moves in stage.left(self._done).by_part():
             with self._results.timed(part):
                 state = self._do_moves(state, moves, lesson, bar)
         return state
+
+    def _with_room(self, state: State, before: int, stage: int) -> State:
+        """Returns a state of one stage with the capacity of another."""
+        room = capacity.at_stage(self._run.stream, stage)
+        if before < 0 or room == capacity.at_stage(self._run.stream, before):
+            return state
+        return self._run.learner.grow(state, room)
 
     def _lesson(self, index: int) -> _Lesson:
         steps = self._stages[index].moves.count(Kind.TRAIN)
@@ -376,7 +410,9 @@ class _Loop:
             bar.advance(samples)
             self._checkpointing.after_move(self._done, state, lambda: before)
 
-        at = state, classes_at(self._run, self._text, index), index
+        # with room for classes that are still to come, which are scored, too
+        roomy = self._with_room(state, index, len(self._stages) - 1)
+        at = roomy, classes_at(self._run, self._text, index, upcoming=True), index
         by_task = self._scorer.score(*at, results, between)
         with results.timed("calibrate"):
             results.temperatures[index] = self._scorer.temperatures(*at, between)
@@ -400,6 +436,18 @@ class _Loop:
         )
         results.stages = index + 1
         self._results = results
+
+    def _keep(self, index: int) -> None:
+        """Keeps what the config says of the test samples of a stage."""
+        run, what = self._run, self._run.config.evaluation.keep
+        if what == "references" or not is_writer():
+            return
+        for i in run.stream.stages[index]:
+            task, inputs = run.stream.tasks[i], None
+            if what == "inputs":
+                inputs = [run.decoder(row, task.modality) for row in task.test]
+            path = layout.kept(self._workdir, i)
+            kept.write(path, task.test, self._feed.queries(task.test), inputs)
 
     def _counted(self) -> Results:
         self._results.count(self._run.learner.traces, self._run.learner.forwards)

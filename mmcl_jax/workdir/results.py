@@ -67,11 +67,18 @@ class Results:
         )
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Results":
-        """Returns what `to_json` stored; null is NaN."""
+    def from_json(cls, value: dict[str, Any], tasks: int) -> "Results":
+        """Returns what `to_json` stored, for so many tasks; null is NaN."""
+
+        def padded(name: str) -> np.ndarray:
+            stored = np.array(value[name], np.float64)
+            left = tasks - stored.shape[-1]
+            pads = [(0, 0)] * (stored.ndim - 2) + [(0, left)] * 2
+            return np.pad(stored, pads, constant_values=np.nan)
+
         return cls(
-            accuracy=np.array(value["accuracy"], np.float64),
-            zero_shot=np.array(value["zero_shot"], np.float64),
+            accuracy=padded("accuracy"),
+            zero_shot=padded("zero_shot"),
             identification=value["identification"],
             seconds=value["seconds"],
             compilations=value["compilations"],
@@ -156,7 +163,13 @@ class Results:
 
 
 def of_stream(accuracy: np.ndarray, zero_shot: np.ndarray) -> dict[str, float]:
-    """Returns every metric of a matrix `[T, T]`, given the frozen encoder's."""
+    """Returns every metric of a matrix `[T, T]`, given the frozen encoder's.
+
+    Tasks whose test samples are gone, so that the last row lacks them, are left out.
+    """
+    rows = np.flatnonzero(~np.isnan(accuracy).all(axis=1))
+    if rows.size and rows[-1] == len(accuracy) - 1:
+        accuracy = metrics.columns(accuracy, ~np.isnan(accuracy[-1]))
     before = np.append(np.nan, np.diagonal(zero_shot, offset=1))
     return {name: metric(accuracy) for name, metric in metrics.METRICS.items()} | {
         "forward_transfer": metrics.forward_transfer(accuracy, before),
