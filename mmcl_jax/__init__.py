@@ -3,11 +3,10 @@
 import os
 from typing import TYPE_CHECKING
 
-from mmcl_jax.version import __version__
-
 if TYPE_CHECKING:
     from mmcl_jax.serving.classifier import Classifier
 
+__version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 

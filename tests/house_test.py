@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mmcl_jax"
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 # from the ground up: a room may import from those before it, and from none after it
 FLOORS = (
-    ("errors", "types", "version"),
+    ("errors", "types"),
     ("files", "fields", "plain_text"),
     ("ops", "parallel", "modalities"),
     ("plugins", "models"),

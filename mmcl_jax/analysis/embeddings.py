@@ -14,7 +14,8 @@ from mmcl_jax.errors import DataError
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import capacity, learner
 from mmcl_jax.training.batches import Feed
-from mmcl_jax.training.build import Run, assemble, classes_at, describe
+from mmcl_jax.training.build import Run, assemble, classes_at
+from mmcl_jax.training.run_description import describe
 from mmcl_jax.types import PyTree
 from mmcl_jax.workdir.reading import StoredRun
 from mmcl_jax.workdir.states import by_path

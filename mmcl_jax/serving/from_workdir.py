@@ -13,7 +13,7 @@ from mmcl_jax.parallel import sharding
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.streams import storage
 from mmcl_jax.streams.loader import Decoder
-from mmcl_jax.training import build, capacity, remote_names
+from mmcl_jax.training import build, capacity, remote_names, run_description
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
@@ -81,7 +81,7 @@ def load(
 
 def _check_same(stored: StoredRun, run: Run) -> None:
     """Raises `WorkdirError` if samples would be embedded differently from the run."""
-    here, workdir = build.describe(run), stored.workdir
+    here, workdir = run_description.describe(run), stored.workdir
     if here["encoder"] != stored.encoder:
         raise WorkdirError(
             f"{run.config.encoder.path}: not the encoder that {workdir} was made with: "

@@ -13,6 +13,7 @@ import safetensors.numpy
 from jax import export
 from jaxtyping import Array, Float
 
+from mmcl_jax import __version__
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import keep
 from mmcl_jax.methods.base import forward
@@ -21,7 +22,6 @@ from mmcl_jax.ops import losses
 from mmcl_jax.ops.trees import nbytes
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.types import Batch, Context
-from mmcl_jax.version import __version__
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 PROGRAM, CARD = "classifier.stablehlo", "README.md"

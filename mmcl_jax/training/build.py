@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,10 +25,8 @@ from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
-from mmcl_jax.streams.base import Stream, Task, joint, stream_hash
-from mmcl_jax.streams.description import describe_contents, describe_tasks
-from mmcl_jax.streams.kept import KeptReference
-from mmcl_jax.training import capacity, class_slots, learner
+from mmcl_jax.streams.base import Stream, joint
+from mmcl_jax.training import capacity, class_slots, known_tasks, learner
 from mmcl_jax.training.known_tasks import KnownTasks
 from mmcl_jax.types import Classes
 from mmcl_jax.workdir.progress import Bar
@@ -224,11 +222,11 @@ def assemble(
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
     failures, notes = {}, []
     if config.data.verify and sources.SOURCES[config.stream.kind].of_files:
-        needed = _needed(stream, known)
+        needed = known_tasks.needed(stream, known)
         verified = _verify(decoder, needed, config.data, console)
         failures = verified.failures
         stream = verification.without(stream, failures)
-        needed = _needed(stream, known)
+        needed = known_tasks.needed(stream, known)
         notes = [f"skipped: {failure}" for failure in failures.values()]
         notes += verification.describe_leaks(verification.leaks(needed))
         notes += plausibility.describe(needed, verified)
@@ -244,23 +242,6 @@ def assemble(
         for i, place in known.unscored.items()
     )
     return made._replace(known=known, notes=made.notes + gone)
-
-
-def _needed(stream: Stream, known: KnownTasks | None) -> Stream:
-    """Returns the stream without samples that are not read any more."""
-    if known is None:
-        return stream
-    learnt = known.learnt_tasks
-
-    def of_task(i: int, task: Task) -> Task:
-        train = () if i in learnt else task.train
-        gone = i in known.unscored or i in known.featured
-        kept = any(isinstance(row.reference, KeptReference) for row in task.test[:1])
-        test = () if gone or kept else task.test
-        return dataclasses.replace(task, train=train, test=test)
-
-    tasks = tuple(of_task(i, task) for i, task in enumerate(stream.tasks))
-    return dataclasses.replace(stream, tasks=tasks)
 
 
 def method_of(config: configs.Config) -> Callable[[Model], Method]:
@@ -360,39 +341,3 @@ def classes_at(
         tokens=tokens,
         room=capacity.at_stage(stream, last).classes,
     )
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """Returns what `stream.json` holds, but for `contents`: no file is read."""
-    stream = run.stream
-    return {
-        "hash": stream_hash(stream),
-        "encoder": run.encoder.fingerprint,
-        "modalities": list(stream.modalities),
-        "towers": dict(zip(run.model.modalities, run.model.towers, strict=True)),
-        "preprocessing": {
-            name: MODALITIES[name].version(run.encoder.inputs)
-            for name in stream.modalities
-        },
-        "stages": [list(stage) for stage in stream.stages],
-        "classes": [dataclasses.asdict(slot) for slot in stream.classes],
-        "tasks": describe_tasks(stream),
-    }
-
-
-def contents(run: Run) -> list[str] | None:
-    """Returns a hash of the samples of each task; None: files are not verified.
-
-    Where they are not, a run starts without reading all of them.
-    """
-    config, known = run.config, run.known
-    read = config.data.verify or not sources.SOURCES[config.stream.kind].of_files
-    if not read:
-        return None
-    if known is None or known.contents is None:
-        return describe_contents(_needed(run.stream, known))
-    learnt, tasks = known.learnt_tasks, range(len(run.stream.tasks))
-    # a task that was added just now has none yet
-    stored = dict(enumerate(known.contents))
-    found = describe_contents(run.stream, [i for i in tasks if i not in learnt])
-    return [stored[i] if i in learnt else found.pop(0) for i in tasks]

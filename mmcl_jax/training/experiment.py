@@ -4,10 +4,8 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import json
 import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,50 +13,32 @@ from rich.console import Console
 
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.files import write_json, write_text
+from mmcl_jax.files import write_json
 from mmcl_jax.parallel import distributed, host_memory, sharding
 from mmcl_jax.streams import kept
-from mmcl_jax.training import capacity, divergence, known_tasks, run_summary
+from mmcl_jax.training import (
+    capacity,
+    divergence,
+    known_tasks,
+    run_files,
+    run_summary,
+)
 from mmcl_jax.training.batches import Feed
-from mmcl_jax.training.build import Run, assemble, classes_at, contents, describe
+from mmcl_jax.training.build import Run, assemble, classes_at
 from mmcl_jax.training.checkpointing import Checkpointing
 from mmcl_jax.training.evaluator import Scorer
 from mmcl_jax.training.learner import LearnerState as State
 from mmcl_jax.training.moves import Kind, Move, Moves, batches_of, stages_of_run
 from mmcl_jax.training.preemption import Interrupt
+from mmcl_jax.training.reporting import MakeReporter, NoReporter
 from mmcl_jax.training.step_log import Step, StepLog
 from mmcl_jax.types import Classes, PyTree
-from mmcl_jax.workdir import identity, layout, resuming, sample_lists
+from mmcl_jax.workdir import identity, layout, resuming
 from mmcl_jax.workdir import weights_and_biases as wandb
 from mmcl_jax.workdir.lock import Lock
 from mmcl_jax.workdir.logs import Writer, is_writer, make_loggers, results_table
 from mmcl_jax.workdir.progress import Bar
 from mmcl_jax.workdir.results import Results, plain
-
-
-class Reporter(Protocol):
-    """Draws pages of a run; it never stops the run."""
-
-    def after_stage(self, results: Callable[[], dict[str, Any]]) -> None:
-        """Is called after each stage but the last; `results` returns those so far."""
-        ...
-
-    def at_end(self, results: dict[str, Any]) -> None:
-        """Is called with what `results.json` holds."""
-        ...
-
-
-class NoReporter:
-    """Draws nothing."""
-
-    def after_stage(self, results: Callable[[], dict[str, Any]]) -> None:
-        """Does nothing."""
-
-    def at_end(self, results: dict[str, Any]) -> None:
-        """Does nothing."""
-
-
-MakeReporter = Callable[[pathlib.Path, Run, Callable[[str], None]], Reporter]
 
 
 def run(
@@ -107,7 +87,7 @@ def run(
             # created only now, so that a config that cannot be run leaves no folder
             workdir.mkdir(parents=True, exist_ok=True)
             lock = lock or Lock(workdir)
-            moved = _fill(workdir, config, assembled)
+            moved = run_files.fill(workdir, config, assembled)
         distributed.synchronize("workdir")
         with (
             contextlib.closing(Writer(workdir, console)) as writer,
@@ -122,32 +102,6 @@ def run(
         interrupt.nothing_to_save = True
         if lock:
             lock.release()
-
-
-def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> list[str]:
-    """Writes what is known before the first stage; returns lines on what has moved."""
-    resuming.check(workdir, config)  # another run may have come before the lock
-    stream = describe(run) | {"contents": contents(run)}
-    (workdir / layout.PREDICTIONS).mkdir(exist_ok=True)
-    path = workdir / layout.STREAM
-    if source := config.resume.removeprefix(resuming.BRANCH):
-        resuming.branch(workdir, pathlib.Path(source), config, stream)
-    resuming.check_stream(workdir, stream)
-    moved = resuming.moved(workdir, config)
-    resuming.write_config(workdir, config)
-    if not run.known:
-        tasks, root = enumerate(run.stream.tasks), known_tasks.place_of(config.stream)
-        sample_lists.write(workdir, tasks, root)
-    write_json(path, stream | resuming.origin(workdir))
-    write_text(workdir / layout.ENCODER, "\n".join(run.encoder.summary) + "\n")
-    return moved
-
-
-def _owner(workdir: pathlib.Path, run: Run) -> identity.Owner:
-    """Returns the run that the files of the workdir must be of."""
-    settings = json.loads(configs.to_json(run.config))
-    stream = json.loads(json.dumps(describe(run) | resuming.origin(workdir)))
-    return identity.owner(workdir, settings, stream)
 
 
 class _Lesson(NamedTuple):
@@ -186,7 +140,7 @@ class _Loop:
         steps = [stage.moves.count(Kind.TRAIN) for stage in self._stages]
         writer.tell(make_loggers(workdir, run.config), steps)
         ends = [stage.end for stage in self._stages]
-        self._owner = _owner(workdir, run)
+        self._owner = run_files.owner(workdir, run)
         self._checkpointing = Checkpointing(
             workdir,
             run.config.checkpoint,
@@ -231,7 +185,7 @@ class _Loop:
                     return None
                 state = self._learn(state, index, bar)
                 self._score(state, index, bar)
-                self._keep(index)
+                run_files.keep(self._run, self._feed, self._workdir, index)
                 self._checkpointing.save_snapshot(index, state, self._counted())
                 self._feed.forget(self._run.stream.stages[index], "train")
                 if index + 1 < total:
@@ -436,18 +390,6 @@ class _Loop:
         )
         results.stages = index + 1
         self._results = results
-
-    def _keep(self, index: int) -> None:
-        """Keeps what the config says of the test samples of a stage."""
-        run, what = self._run, self._run.config.evaluation.keep
-        if what == "references" or not is_writer():
-            return
-        for i in run.stream.stages[index]:
-            task, inputs = run.stream.tasks[i], None
-            if what == "inputs":
-                inputs = [run.decoder(row, task.modality) for row in task.test]
-            path = layout.kept(self._workdir, i)
-            kept.write(path, task.test, self._feed.queries(task.test), inputs)
 
     def _counted(self) -> Results:
         self._results.count(self._run.learner.traces, self._run.learner.forwards)

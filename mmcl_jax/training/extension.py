@@ -21,6 +21,7 @@ from mmcl_jax.streams.appending import appended, named
 from mmcl_jax.streams.base import Stream, stream_hash
 from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.training import build, capacity, known_tasks
+from mmcl_jax.training.run_description import contents, describe
 from mmcl_jax.workdir import identity, layout, sample_lists
 from mmcl_jax.workdir.lock import Lock
 
@@ -132,7 +133,7 @@ def _added(
     }
     stream = identity.continued(
         settings,
-        build.describe(run) | {"contents": build.contents(run)},
+        describe(run) | {"contents": contents(run)},
         source,
         len(known.stream.stages),
         identity.added_tasks(stored),

@@ -15,8 +15,9 @@ from mmcl_jax.config import Config
 from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import read_json
 from mmcl_jax.streams import kept
-from mmcl_jax.streams.base import Record, Stream
+from mmcl_jax.streams.base import Record, Stream, Task
 from mmcl_jax.streams.description import stored_stream
+from mmcl_jax.streams.kept import KeptReference
 from mmcl_jax.streams.stored_references import is_there
 from mmcl_jax.workdir import identity, layout, sample_lists, schema, states
 
@@ -105,6 +106,23 @@ def of_workdir(
         dataclasses.replace(stream, tasks=tasks), learnt, {}, {}, stored.get("contents")
     )
     return _checked(workdir, known, added=always or first is not None)
+
+
+def needed(stream: Stream, known: KnownTasks | None) -> Stream:
+    """Returns the stream without samples that are not read any more."""
+    if known is None:
+        return stream
+    learnt = known.learnt_tasks
+
+    def of_task(i: int, task: Task) -> Task:
+        train = () if i in learnt else task.train
+        gone = i in known.unscored or i in known.featured
+        kept = any(isinstance(row.reference, KeptReference) for row in task.test[:1])
+        test = () if gone or kept else task.test
+        return dataclasses.replace(task, train=train, test=test)
+
+    tasks = tuple(of_task(i, task) for i, task in enumerate(stream.tasks))
+    return dataclasses.replace(stream, tasks=tasks)
 
 
 def _checked(
