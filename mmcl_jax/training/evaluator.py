@@ -287,10 +287,10 @@ def frozen_accuracy(run: Run) -> dict[str, Any]:
     `Feed.embed_class_names` for its ensemble of templates.
 
     Returns:
-        `tasks`: for each its `name`, `modality`, number of `classes` and of `samples`,
-        and accuracies: `own` among the task's classes, `modality_classes` among those
-        of its modality in the whole stream, `all` among all. `mean`: of the three over
-        tasks. `encoder`: the lines of the encoder's summary.
+        `tasks`: for each that has test samples its `name`, `modality`, number of
+        `classes` and of `samples`, and accuracies: `own` among its classes,
+        `modality_classes` among those of its modality in the whole stream, `all` among
+        all. `mean`: of the three over tasks. `encoder`: lines of its summary.
 
     References:
         Radford et al., Learning Transferable Visual Models From Natural Language
@@ -303,7 +303,7 @@ def frozen_accuracy(run: Run) -> dict[str, Any]:
     # the label spaces of `evaluation` once all tasks have been seen
     spaces = {"own": "task", "modality_classes": "modality", "all": "universe"}
     rows = []
-    for i, task in enumerate(stream.tasks):
+    for i, task in [(i, t) for i, t in enumerate(stream.tasks) if t.test]:
         feed.embed_queries([i], "test")
         queries = feed.queries(task.test)
         labels = np.array([row.label for row in task.test])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_jax.evaluation import cost, label_spaces
+from mmcl_jax.evaluation import cost, label_spaces, returning
 from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
 from mmcl_jax.streams.base import Stream, scored_tasks
@@ -65,15 +65,18 @@ def mean_accuracies(
         index: Index of the stage.
 
     Returns:
-        Three means: over the stage's own tasks, each among its own classes; over all
-        tasks seen and scored, among all classes seen, with the modality given; and the
-        same with the modality predicted.
+        Three means: over the tasks of the stage's classes, each among its own classes;
+        over all tasks seen and scored, among all classes seen, with the modality given;
+        and the same with the modality predicted.
     """
     seen, _ = scored_tasks(stream, index, "next")
     row = results.accuracy[:, :, seen[-1]]
-    own = row[0, 0, list(stream.stages[index])].mean()
-    union = row[label_spaces.SPACES.index("union")][:, seen]
-    given, predicted = np.nanmean(union, axis=-1)  # some test sets may be gone
+    # some test sets may be gone, and classes that return have theirs in an earlier task
+    scored = [i for i in seen if not np.isnan(row[..., i]).all()]
+    rows = returning.course(stream).trains[list(stream.stages[index])]
+    trains = np.any(rows, axis=0)
+    own = row[0, 0, [i for i in scored if trains[i]]].mean()
+    given, predicted = row[label_spaces.SPACES.index("union")][:, scored].mean(-1)
     return float(own), float(given), float(predicted)
 
 
@@ -90,7 +93,7 @@ def whole_report(run: Run, results: Results) -> dict[str, Any]:
             "tasks": describe_tasks(run.stream),
             "skipped_samples": run.skipped_samples,
             "unscored": [run.stream.tasks[i].name for i in sorted(run.unscored)],
-            **results.report(),
+            **_report(run.stream, results),
             "cost": {
                 "seconds": {k: round(v, 3) for k, v in results.seconds.items()},
                 "compilations": sum(results.compilations.values()),
@@ -100,6 +103,17 @@ def whole_report(run: Run, results: Results) -> dict[str, Any]:
             },
         }
     )
+
+
+def _report(stream: Stream, results: Results) -> dict[str, Any]:
+    """Returns accuracies and metrics; further ones where classes return."""
+    report, known = results.report(), returning.course(stream)
+    if known.returns:
+        for space, routes in report["metrics"].items():
+            for route, found in routes.items():
+                accuracy = report["accuracy"][space][route]
+                found |= returning.of_course(accuracy, known)
+    return report
 
 
 def sizes(run: Run) -> dict[str, int]:

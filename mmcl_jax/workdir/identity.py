@@ -26,6 +26,7 @@ PLACES = {
     "config.stream.path": "the data are",
     "config.stream.paths": "the data are",
     "config.stream.data_dir": "the data are",
+    "config.stream.plan": "the plan is",
     "config.encoder.path": "the encoder is",
 }
 ORIGIN = "origin"  # the key in `stream.json` of the runs that a run continues

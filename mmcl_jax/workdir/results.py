@@ -126,7 +126,9 @@ class Results:
             `average/<label space>/<route>`; only what is defined.
         """
         seen = [i for stage in stream.stages[: stage + 1] for i in stage]
-        row = self.accuracy[:, :, seen[-1], seen]
+        last = seen[-1]
+        seen = [i for i in seen if not np.isnan(self.accuracy[..., i]).all()]
+        row = self.accuracy[:, :, last, seen]
         union, found = label_spaces.SPACES.index("union"), {}
         for r, route in enumerate(label_spaces.ROUTES):
             for task, value in zip(seen, row[union, r], strict=True):
