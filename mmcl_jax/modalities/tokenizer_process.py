@@ -76,6 +76,7 @@ class _Process:
 
     def __init__(self, path: str) -> None:
         self._path, self._lock = path, threading.Lock()
+        self._absolute = os.path.abspath(path)  # it may start from another folder
 
     def start(self) -> Any:
         """Starts the process; returns its vocabulary and the ids of special tokens."""
@@ -83,7 +84,7 @@ class _Process:
         found = os.pathsep.join(map(os.path.abspath, sys.path))
         self._owner = os.getpid()
         self._child = subprocess.Popen(
-            [sys.executable, "-P", __file__, self._path, str(SECONDS)],
+            [sys.executable, "-P", __file__, self._absolute, str(SECONDS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # of panics, which are answers as well
@@ -147,7 +148,11 @@ def _stop(child: subprocess.Popen[bytes], owner: int) -> None:
 
 def _serve(path: str, seconds: float) -> None:
     """Says what the tokenizer holds, and then to each line the ids of its sentence."""
-    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, _MAX_BYTES))
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if most == resource.RLIM_INFINITY or most > _MAX_BYTES:
+        resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, _MAX_BYTES))
+    # no handler, which Python would call when the library has returned
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # for what a library may print
 
@@ -165,7 +170,6 @@ def _within(
     seconds: float, make: Callable[[str], Any], argument: str
 ) -> tuple[Any, str | None]:
     """Returns what a function returns, or else its error; ends the process in time."""
-    # the signal has no handler: Python would call it when the library has returned
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         return make(argument), None
