@@ -21,6 +21,7 @@ from mmcl_jax.report import (
     provenance,
     tables,
     theme,
+    timeline,
 )
 from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
 from mmcl_jax.report.charts import Chart, Matrix, Timeline, shown
@@ -59,6 +60,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
         details = [
             section(run)
             for section in (
+                timeline.timeline,
                 changes.changes,
                 prompts.relevance,
                 prompts.drift,
