@@ -89,6 +89,7 @@ def test_a_run_leaves_what_is_promised(whole_run: helpers.Finished) -> None:
         "metrics.jsonl",
         "predictions",
         "results.json",
+        "samples",
         "snapshots",
         "stream.json",
         "tensorboard",

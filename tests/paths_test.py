@@ -31,6 +31,7 @@ _TEXTS = {
 _PATHS = {
     "compare": {"workdirs", "encoder"},
     "export": {"workdir", "out", "encoder"},
+    "extend": {"workdir", "data", "into"},
     "main": {"config", "workdir"},
     "manifest": {"root"},
     "plan": {"config"},
