@@ -123,6 +123,7 @@ def test_every_path_of_a_config_expands(home: pathlib.Path) -> None:
     assert found == {
         *("config.encoder.path", "config.resume"),
         *("config.stream.root", "config.stream.path", "config.stream.data_dir"),
+        "config.stream.plan",
     }
     for field, stream in (
         ("root", configs.Folders(root="~/data")),

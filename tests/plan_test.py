@@ -198,8 +198,9 @@ def _plan(
     return plan.plan(options, sharding.make_mesh(jax.devices()[:devices]), rows)
 
 
-MODALITIES = 4  # that the encoder reads, all by its visual tower
-PROMPTS = MODALITIES * 2 * 4 * 32 * 4  # modalities, layers, length, width, bytes
+VISUAL, MODALITIES = 4, 5  # that the encoder reads: those of its visual tower, and all
+ONE = 2 * 4 * 32 * 4  # layers, length, width, bytes
+PROMPTS = VISUAL * ONE
 
 
 def _exchanged(program: program_cost.Program, kind: str) -> float:
@@ -234,7 +235,7 @@ def test_bytes_that_a_device_holds() -> None:
     batch = rows * (32 * 32 * 3 + 32 + 4) * 4
     # there is room for 64 classes
     classes = 64 * (32 * 4 + 1 + 1 + 1 + 4)
-    prompts = PROMPTS
+    prompts = MODALITIES * ONE
     program = _plan().train_step
     assert program
     # of the router, which knows modalities by their classes' Gaussians
