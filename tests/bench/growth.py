@@ -40,7 +40,7 @@ PIECES = {
     "observe": BATCHES,
     "end_task": 1,
 }
-SIZES = {"full": (CLASSES, ROWS), "tiny": (2, 4)}
+SIZES = {"full": (CLASSES, ROWS), "single": (1, ROWS), "tiny": (2, 4)}
 
 
 @dataclasses.dataclass(frozen=True)
