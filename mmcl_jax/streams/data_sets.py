@@ -7,7 +7,6 @@ parts.
 
 import dataclasses
 import difflib
-import fnmatch
 import hashlib
 import re
 import unicodedata
@@ -34,6 +33,7 @@ from mmcl_jax.streams.base import (
     display_name,
     first,
 )
+from mmcl_jax.streams.reserve import globs, matches, with_reserved
 from mmcl_jax.streams.storage import merged, per_data_set
 
 PARTS = ("train", "test")
@@ -122,6 +122,7 @@ def build(
     order: str = "by_modality",
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
+    reserve: str | Sequence[str] | None = None,
     max_train_per_class: int | None = None,
     test_fraction: float = 0.2,
     evaluate_on: EvaluateOn = "test",
@@ -149,6 +150,8 @@ def build(
             is taken if one of them matches; None or empty: all classes.
         exclude: Globs of classes to leave out. A glob that begins with `!` takes back
             what those before it left out: `text/clinc150,!text/clinc150/[bc]*`.
+        reserve: Globs of classes that are never learnt, whether or not they are
+            included: their test samples are control sets, see `streams.reserve`.
         max_train_per_class: Training samples kept of each class, chosen by `data_seed`;
             None: all.
         test_fraction: Share of each class that is split off for testing if a data set
@@ -198,19 +201,17 @@ def build(
             valid.append(dataclasses.replace(data_set, storage=storage))
     if not valid:
         faults.check()
-    drafts = []
-    for data_set, names in _select(valid, _globs(include), _globs(exclude)):
+    fraction = validation_fraction if evaluate_on == "validation" else None
+    learnt, reserved = _apart(valid, globs(include), globs(exclude), globs(reserve))
+    drafts, controls = [], []
+    for data_set, names in reserved:
         with faults.collecting():
-            parts = [_parts(data_set, name, test_fraction, data_seed) for name in names]
-            if evaluate_on == "validation":
-                # Hashed with another seed than the test split, which has taken the
-                # smallest draws of its own: else nothing of the same range would be
-                # left here.
-                seed = f"validation {data_seed}"
-                parts = [
-                    _split(part[0], validation_fraction, seed, data_set, name)
-                    for part, name in zip(parts, names, strict=True)
-                ]
+            parts = _scored(data_set, names, test_fraction, fraction, data_seed)
+            test, every = [part[1] for part in parts], np.arange(len(names))
+            controls += _tasks(data_set, names, test, test, every, len(names))
+    for data_set, names in learnt:
+        with faults.collecting():
+            parts = _scored(data_set, names, test_fraction, fraction, data_seed)
             train = [
                 _keep(part[0], max_train_per_class, data_seed, data_set.modality)
                 for part in parts
@@ -229,7 +230,27 @@ def build(
             drafts += _tasks(data_set, names, train, test, places, classes_per_task)
     if not drafts:
         faults.check()
-    return build_stream(first(arrange(drafts, order, order_seed), first_tasks))
+    stream = build_stream(first(arrange(drafts, order, order_seed), first_tasks))
+    return with_reserved(stream, controls)
+
+
+def _scored(
+    data_set: DataSet,
+    names: Sequence[str],
+    test_fraction: float,
+    validation_fraction: float | None,
+    seed: int,
+) -> list[tuple[list[Reference], list[Reference]]]:
+    """Returns the training samples of each class, and those that score."""
+    parts = [_parts(data_set, name, test_fraction, seed) for name in names]
+    if validation_fraction is None:
+        return parts
+    # Hashed with another seed than the test split, which has taken the smallest draws
+    # of its own: else nothing of the same range would be left here.
+    return [
+        _split(part[0], validation_fraction, f"validation {seed}", data_set, name)
+        for part, name in zip(parts, names, strict=True)
+    ]
 
 
 def _tasks(
@@ -305,9 +326,23 @@ def _look(name: str) -> str:
     return shown
 
 
-def _globs(value: str | Sequence[str] | None) -> list[str]:
-    items = value.split(",") if isinstance(value, str) else value or ()
-    return [item.strip().rstrip("/") for item in items if item.strip()]
+def _apart(
+    data_sets: Sequence[DataSet],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    reserve: Sequence[str],
+) -> tuple[list[tuple[DataSet, list[str]]], list[tuple[DataSet, list[str]]]]:
+    """Returns the classes of each data set that are learnt, and those reserved."""
+    chosen = _select(data_sets, include, exclude)
+    if not reserve:
+        return chosen, []
+    reserved = _select(data_sets, reserve, exclude)
+    away = {(data_set.path, name) for data_set, names in reserved for name in names}
+    rest = [(d, [n for n in names if (d.path, n) not in away]) for d, names in chosen]
+    rest = [(data_set, names) for data_set, names in rest if names]
+    if not rest:
+        raise DataError(f"reserve={list(reserve)} leaves no class to learn")
+    return rest, reserved
 
 
 def _select(
@@ -315,19 +350,17 @@ def _select(
 ) -> list[tuple[DataSet, list[str]]]:
     unused = {glob.removeprefix("!") for glob in exclude} | set(include)
 
-    def matches(glob: str, path: str, name: str) -> bool:
-        paths = (path.split("/")[0], path, f"{path}/{name}")
-        # a name may have brackets
-        found = glob in paths or any(fnmatch.fnmatchcase(p, glob) for p in paths)
-        if found:
+    def found(glob: str, path: str, name: str) -> bool:
+        hit = matches(glob, path, name)
+        if hit:
             unused.discard(glob)
-        return found
+        return hit
 
     def taken(path: str, name: str) -> bool:
-        included = [matches(glob, path, name) for glob in include]
+        included = [found(glob, path, name) for glob in include]
         removed = False
         for glob in exclude:
-            if matches(glob.removeprefix("!"), path, name):
+            if found(glob.removeprefix("!"), path, name):
                 removed = not glob.startswith("!")
         return (any(included) or not include) and not removed
 

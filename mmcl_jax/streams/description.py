@@ -1,5 +1,6 @@
 """The description of a stream that a workdir keeps: classes, tasks and stages."""
 
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -21,13 +22,28 @@ def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
     ]
 
 
+def describe_slots(stream: Stream) -> dict[str, Any]:
+    """Returns modalities, stages, class slots and tasks; those of control sets, too."""
+    found = {
+        "modalities": list(stream.modalities),
+        "stages": [list(stage) for stage in stream.stages],
+        "classes": [dataclasses.asdict(slot) for slot in stream.classes],
+        "tasks": describe_tasks(stream),
+    }
+    if stream.reserved is not None:
+        found["reserved"] = describe_slots(stream.reserved)
+    return found
+
+
 def describe_contents(stream: Stream) -> list[str]:
     """Returns a hash of what all samples of each task hold, in order.
+
+    Control sets follow the tasks.
 
     Every file is read, unless its content is known from before.
     """
     found = []
-    for task in stream.tasks:
+    for task in (*stream.tasks, *stream.control_sets):
         digest = hashlib.sha256()
         for record in (*task.train, *task.test):
             digest.update(json.dumps(record.reference.identity()).encode() + b"\n")
@@ -68,4 +84,7 @@ def stored_stream(description: dict[str, Any]) -> Stream:
     if met != len(slots):
         raise ValueError(f"classes: {len(slots)}, of which tasks have {met}")
     stages = tuple(tuple(stage) for stage in description["stages"])
-    return Stream(slots, tuple(tasks), tuple(description["modalities"]), stages)
+    modalities = tuple(description["modalities"])
+    reserved = description.get("reserved")
+    controls = stored_stream(reserved) if reserved else None
+    return Stream(slots, tuple(tasks), modalities, stages, controls)

@@ -26,7 +26,7 @@ from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, joint, stream_hash
-from mmcl_jax.streams.description import describe_contents, describe_tasks
+from mmcl_jax.streams.description import describe_contents, describe_slots
 from mmcl_jax.training import class_slots, learner
 from mmcl_jax.types import Classes
 from mmcl_jax.workdir.progress import Bar
@@ -149,15 +149,16 @@ def input_shapes(
 
 
 def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
-    read = dict(encoder.spec.readers)
-    if missing := [name for name in stream.modalities if name not in read]:
+    read, reserved = dict(encoder.spec.readers), stream.control_sets
+    names = dict.fromkeys([*stream.modalities, *(task.modality for task in reserved)])
+    if missing := [name for name in names if name not in read]:
         raise ConfigError(
             f"config.encoder.path: the encoder reads {', '.join(read)}; the stream has "
             f"{', '.join(missing)} too. Leave that out of the stream, or add an "
             "encoder for it with '+'"
         )
     style = encoder.inputs.style
-    if other := [n for n in stream.modalities if style not in MODALITIES[n].styles]:
+    if other := [n for n in names if style not in MODALITIES[n].styles]:
         raise ConfigError(
             f"config.encoder.path: the encoder takes inputs in the style {style!r}, in "
             f"which {', '.join(other)} cannot be prepared; leave that out of the "
@@ -310,15 +311,12 @@ def describe(run: Run) -> dict[str, Any]:
     return {
         "hash": stream_hash(stream),
         "encoder": run.encoder.fingerprint,
-        "modalities": list(stream.modalities),
+        **describe_slots(stream),
         "towers": dict(zip(run.model.modalities, run.model.towers, strict=True)),
         "preprocessing": {
             name: MODALITIES[name].version(run.encoder.inputs)
             for name in stream.modalities
         },
-        "stages": [list(stage) for stage in stream.stages],
-        "classes": [dataclasses.asdict(slot) for slot in stream.classes],
-        "tasks": describe_tasks(stream),
     }
 
 
