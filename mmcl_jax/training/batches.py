@@ -233,11 +233,6 @@ class Feed:
                 if the stream does not have it.
         """
         size, (index, count) = self._run.config.train.batch_size, distributed.shard()
-        hint = (
-            self._run.stream.modalities.index(modality)
-            if modality in self._run.stream.modalities
-            else -1
-        )
         for start in range(0, total, size):
             rows = np.arange(start, start + size)
             # each process makes its own rows of the global batch
@@ -254,10 +249,14 @@ class Feed:
                 "label": part.get("label", zeros) * real,
                 "weight": real.astype(np.float32),
                 "id": np.where(real, part.get("id", zeros), -1).astype(np.int32),
-                "hint": np.full(len(rows), hint, np.int32),
+                "hint": np.full(len(rows), self._hint(modality), np.int32),
             }
             batch = Batch(**fields, modality=modality)
             yield sharding.put_batch(batch, self._run.mesh)
+
+    def _hint(self, modality: str) -> int:
+        modalities = self._run.stream.modalities
+        return modalities.index(modality) if modality in modalities else -1
 
     def _epoch(
         self,
@@ -275,7 +274,7 @@ class Feed:
             config.train.batch_size,
             seed=seed,
             queries=queries,
-            hint=self._run.stream.modalities.index(modality),
+            hint=self._hint(modality),
             threads=config.data.threads,
             worker_processes=config.data.worker_processes,
             shard=distributed.shard(),

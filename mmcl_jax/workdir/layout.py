@@ -21,6 +21,7 @@ OUTPUT = "output.txt"  # console output of a run of a sweep
 # written after each stage
 PREDICTIONS = "predictions"  # of each test sample; one file per stage
 CALIBRATION = "calibration.json"  # temperatures of the stages
+NOVELTY = "novelty.json"  # quantiles of the novelty of learnt samples, by stage
 EMBEDDINGS = "embeddings.npz"  # of some test samples, by the frozen encoder
 SNAPSHOTS = "snapshots"  # params, memory and results so far; one folder per stage
 CHECKPOINTS = "checkpoints"  # whole states inside a stage; the last few
