@@ -14,6 +14,8 @@ from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.evaluation import novelty
 from mmcl_jax.evaluation.control_sets import ControlPredictions, accuracy
 from mmcl_jax.ops.gaussians import Gaussians
+from mmcl_jax.report import run_loader, unknown
+from mmcl_jax.report.tables import Table
 from mmcl_jax.streams import procedural
 from mmcl_jax.workdir import identity
 from mmcl_jax.workdir import novelty as stored
@@ -222,6 +224,23 @@ def test_a_modality_that_is_never_learnt_is_scored(reserving: helpers.Finished):
         "rejected",
     }
     assert reproduce.differences(str(reserving.workdir)) == []
+
+
+@runs
+def test_a_page_shows_them(reserving: helpers.Finished):
+    run = run_loader.load(reserving.workdir)
+    (table,) = unknown.controls(run).blocks
+    assert isinstance(table, Table)
+    before = reserving.results()["reserved"][0]["zero_shot"]
+    assert (table.body[0][0].text, table.body[0][3].value) == ("audio", before)
+    (table,) = unknown.unknown(run).blocks
+    assert isinstance(table, Table)
+    assert [cell.text for cell in table.body[0][:2]] == ["image", "tasks to come"]
+    # a page of a version that did not measure it
+    for name in ("novelty", "reserved"):
+        del run.results[name]
+    assert "did not measure" in unknown.unknown(run).absent
+    assert "stream.reserve" in unknown.controls(run).absent
 
 
 @runs
