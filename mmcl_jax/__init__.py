@@ -1,14 +1,15 @@
 """Continual learning over many modalities, in JAX."""
 
 import os
-from typing import TYPE_CHECKING
-
-from mmcl_jax.version import __version__
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmcl_jax.modalities.base import TextReference
     from mmcl_jax.serving.classifier import Classifier
+    from mmcl_jax.serving.learner import Learner
 
-__all__ = ["__version__", "load"]
+__version__ = "0.1.0"
+__all__ = ["Learner", "TextReference", "__version__", "load"]
 
 
 def load(
@@ -34,3 +35,18 @@ def load(
     for note in loaded.notes:
         warnings.warn(note, stacklevel=2)
     return loaded
+
+
+def __getattr__(name: str) -> Any:
+    # imported late: JAX takes a second to load
+    if name == "Learner":
+        from mmcl_jax.report.live import Reporter
+        from mmcl_jax.serving.learner import Learner
+
+        Learner.make_reporter = Reporter
+        return Learner
+    if name == "TextReference":
+        from mmcl_jax.modalities.base import TextReference
+
+        return TextReference
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -148,7 +148,7 @@ class TrainOptions:
     """How each task is trained.
 
     Attributes:
-        epochs: Number of passes over a task's samples.
+        epochs: Number of passes over a task's samples; 1 where `stream.online` is set.
         batch_size: Number of samples of a step over all devices.
         label_space: Classes that the training loss is over: those of the `task`, those
             seen so far in the sample's modality (`modality_seen`), or all seen so far.
@@ -193,10 +193,14 @@ class EvaluationOptions:
         upcoming: Tasks not yet learnt that are evaluated after each stage: those of the
             `next` one, or `all`, which takes longer and which `transfer_zscl` and
             `average_zscl` need.
+        keep: What a run keeps of its test samples, to score them when their files are
+            gone: where they are (`references`), the frozen encoder's `features`, which
+            suffice for methods on frozen features, or also the encoder's `inputs`.
     """
 
     batch_dependence: Literal["stop", "report"] = "stop"
     upcoming: Literal["next", "all"] = "next"
+    keep: Literal["references", "features", "inputs"] = "references"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,6 +307,10 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
     }
     config = build(Config, tree, "config", chosen)
     _check(config)
+    if getattr(config.stream, "online", None):
+        config = dataclasses.replace(
+            config, train=dataclasses.replace(config.train, epochs=1)
+        )
     return config
 
 

@@ -50,6 +50,10 @@ class BatchDependenceError(RuntimeError):
     """A method's predictions depend on the batch; the message names it."""
 
 
+# EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes the run
+RUN_AGAIN = 75
+
+
 class Preempted(Exception):
     """The run was asked to stop; its state is saved."""
 

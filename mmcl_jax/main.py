@@ -5,30 +5,19 @@ a file, `--config` may name a config that comes with the package, such as `demo`
 key of the config can be set by a flag after it: `--config.train.epochs=4`.
 """
 
-import errno
 import os
 import pathlib
-import sys
 
 import ml_collections
 from absl import app, flags, logging
 
 from mmcl_jax import config as configs
-from mmcl_jax.cli import command_line
-from mmcl_jax.errors import (
-    BatchDependenceError,
-    CodeError,
-    ConfigError,
-    DataError,
-    DivergedError,
-    Preempted,
-    SaveError,
-    WorkdirError,
-)
+from mmcl_jax.cli import command_line, run_endings
+from mmcl_jax.errors import ConfigError
 from mmcl_jax.parallel import compilation_cache, distributed, host_memory
 from mmcl_jax.report.live import Reporter
 from mmcl_jax.training import experiment, remote_names
-from mmcl_jax.training.preemption import RUN_AGAIN, Interrupt
+from mmcl_jax.training.preemption import Interrupt
 from mmcl_jax.workdir import snapshots
 from mmcl_jax.workdir.layout import CONFIG
 
@@ -57,17 +46,9 @@ _PROCESS = flags.DEFINE_integer(
     "process", None, "Index of this process, from 0, with --coordinator.", 0
 )
 
-# A full disk, a quota, a limit of the file size.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 def main(argv: list[str]) -> None:
-    """Resolves the config and runs it.
-
-    The exit code is 2 for bad input; 1 for a method that breaks the rules or diverges,
-    and for a full disk; `RUN_AGAIN` for a run that was preempted and should be started
-    again.
-    """
+    """Resolves the config and runs it; `run_endings` lists the exit codes."""
     host_memory.bound()
     interrupt = Interrupt()
     interrupt.catch()
@@ -75,7 +56,7 @@ def main(argv: list[str]) -> None:
     snapshots.silence_failures()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    try:
+    with run_endings.explained():
         command_line.refuse_arguments(argv)
         if not _WORKDIR.value:
             raise ConfigError(
@@ -86,20 +67,6 @@ def main(argv: list[str]) -> None:
         compilation_cache.keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt, Reporter)
-    except (CodeError, ConfigError, WorkdirError, DataError) as error:
-        sys.exit(command_line.complain(error))
-    except (BatchDependenceError, DivergedError) as error:
-        sys.exit(f"error: {error}")
-    except Preempted:
-        print("preempted: saved; the same command resumes", file=sys.stderr)
-        sys.exit(RUN_AGAIN)
-    except (SaveError, OSError) as error:
-        if not isinstance(error, SaveError) and error.errno not in NO_ROOM:
-            sys.exit(f"error: {error}")
-        sys.exit(
-            f"error: {error}. What was saved before is intact; once this is repaired, "
-            "the same command resumes"
-        )
 
 
 def _check_processes() -> None:

@@ -27,8 +27,8 @@ from mmcl_jax.models.specs import with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.planning import flops, program_cost, roofline
 from mmcl_jax.planning.program_cost import Program
-from mmcl_jax.training import build, class_slots, learner
-from mmcl_jax.types import Batch, Classes, PyTree
+from mmcl_jax.training import build, capacity, class_slots, learner
+from mmcl_jax.types import Batch, Capacity, Classes, PyTree
 
 _CONFIG = command_line.define_config("Config of the run.")
 _DEVICES = flags.DEFINE_list(
@@ -100,16 +100,19 @@ def plan(
     # The scale of logits is a weight whose value is read; no shape depends on it.
     known = encoder._replace(frozen={"log_scale": 0.0})
     stream = build.build_stream(config)
-    model = build.build_model(known, stream)
-    tokens = class_slots.class_tokens(config, encoder.spec.text, encoder.inputs, stream)
-    modality = modality or model.modalities[0]
-    configs.check_name("--modality", modality, model.modalities)
+    model, room = build.build_model(known), capacity.of_stream(stream)
+    tokens = class_slots.class_tokens(config, encoder.inputs, stream)
+    if tokens is not None:
+        tokens = class_slots.cut(tokens, encoder.spec.text, encoder.inputs)
+        tokens = np.resize(tokens, (room.classes, tokens.shape[1]))
+    modality = modality or stream.modalities[0]
+    configs.check_name("--modality", modality, stream.modalities)
     train_step, predict, forwards = _programs(
-        config, mesh, model, encoder.frozen, tokens, modality, total
+        config, mesh, model, room, encoder.frozen, tokens, modality, total
     )
     # Again with twice the rows: the difference separates bytes of rows from fixed ones.
     *twice, _ = _programs(
-        config, mesh, model, encoder.frozen, tokens, modality, 2 * total
+        config, mesh, model, room, encoder.frozen, tokens, modality, 2 * total
     )
     need, more = (
         max(_bytes(program) for program in pair if program)
@@ -166,6 +169,7 @@ def _programs(
     config: configs.Config,
     mesh: Mesh,
     model: Model,
+    room: Capacity,
     frozen: PyTree,
     tokens: np.ndarray | None,
     modality: str,
@@ -180,8 +184,8 @@ def _programs(
         config.seeds.init,
         mesh,
     )
-    state = _on(mesh, P(), jax.eval_shape(run.init))
-    classes = _on(mesh, P(), _classes(model, tokens))
+    state = _on(mesh, P(), jax.eval_shape(lambda: run.init(room)))
+    classes = _on(mesh, P(), _classes(model, room, tokens))
     batch = _on(mesh, P("data"), _batch(model, modality, rows))
     # XLA drops unused arguments from a program, but the device holds them all the same.
     held = _held((state, frozen, classes, batch))
@@ -212,10 +216,11 @@ def _on(mesh: Mesh, spec: P, tree: PyTree) -> PyTree:
     )
 
 
-def _classes(model: Model, tokens: np.ndarray | None) -> Classes:
-    size = (model.num_classes,)
+def _classes(model: Model, room: Capacity, tokens: np.ndarray | None) -> Classes:
+    size = (room.classes,)
     columns: dict[str, Any] = {
         "text": jax.ShapeDtypeStruct((*size, model.spec.embedding), np.float32),
+        "named": jax.ShapeDtypeStruct(size, np.bool_),
         "seen": jax.ShapeDtypeStruct(size, np.bool_),
         "of_task": jax.ShapeDtypeStruct(size, np.bool_),
         "modality": jax.ShapeDtypeStruct(size, np.int32),

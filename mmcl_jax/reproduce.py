@@ -12,7 +12,7 @@ from absl import app
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, WorkdirError
-from mmcl_jax.evaluation import control_sets, label_spaces, novelty
+from mmcl_jax.evaluation import control_sets, label_spaces, novelty, returning
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.plain_text import printable
 from mmcl_jax.workdir.predictions import read_novelty, read_predictions
@@ -58,6 +58,7 @@ def differences(workdir: str) -> list[str]:
         raise WorkdirError(f"{workdir}: not finished; there are no results to check")
     matrix = accuracies(run)
     zero_shot = np.array([stored["zero_shot"][space] for space in SPACES], np.float64)
+    known = course(run)
     found = []
     for s, space in enumerate(SPACES):
         for r, route in enumerate(ROUTES):
@@ -68,7 +69,10 @@ def differences(workdir: str) -> list[str]:
                     f"{run.tasks[j]['name']}: {there[i, j]:g} in the results, "
                     f"{matrix[s, r, i, j]:g} by the predictions"
                 )
-            wanted = plain(of_stream(matrix[s, r], zero_shot[s]))
+            wanted = of_stream(matrix[s, r], zero_shot[s])
+            if known.returns:
+                wanted |= returning.of_course(matrix[s, r], known)
+            wanted = plain(wanted)
             for name, value in stored["metrics"][space][route].items():
                 if not _same(_number(value), _number(wanted.get(name))).all():
                     found.append(
@@ -130,6 +134,17 @@ def accuracies(run: StoredRun) -> np.ndarray:
             )
             matrix[:, :, learnt[-1], task] = found
     return matrix
+
+
+def course(run: StoredRun) -> returning.Course:
+    """Returns what a finished run has trained and tested, by its predictions."""
+    tested: list[set[int]] = [set() for _ in run.tasks]
+    for stage in range(len(run.stream.stages)):
+        stored = read_predictions(run.workdir, run.owner, run.stream, stage)
+        for task in np.unique(stored.task).tolist():
+            tested[task].update(stored.label[stored.task == task].tolist())
+    train, test = ([task[part] for task in run.tasks] for part in ("train", "test"))
+    return returning.course_of(run.stream, tested, train, test)
 
 
 def _number(value: float | None) -> np.ndarray:

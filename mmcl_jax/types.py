@@ -21,18 +21,21 @@ Phase = Literal["prepare", "begin", "train", "observe", "end", "predict"]
 
 
 class Classes(NamedTuple):
-    """Every class slot of the stream; masks tell which have been seen.
+    """The class slots that a state has room for; masks tell which have been seen.
 
     A slot is one class name in one modality of one data set, so two data sets with an
     equal class name hold two slots.
 
     Attributes:
-        text: Unit-norm embedding of the class name of each slot.
+        text: Unit-norm embedding of the class name of each slot, zeros where there is
+            no class.
         seen: Mask of the slots of this task and of all earlier ones.
         of_task: Mask of the slots of this task.
         modality: Index of each slot's modality in `Model.modalities`.
         tokens: Class names after words that the method tunes, as token ids, see
             `methods.class_context`; None if the method tunes none.
+        named: Mask of the slots that have a class; the others are room for later ones.
+            In training, classes that have not been met have none. None: all have one.
     """
 
     text: Float[Array, "C d"]
@@ -40,6 +43,19 @@ class Classes(NamedTuple):
     of_task: Bool[Array, " C"]
     modality: Int[Array, " C"]
     tokens: Int[Array, "C n"] | None = None
+    named: Bool[Array, " C"] | None = None
+
+
+class Capacity(NamedTuple):
+    """Numbers of slots that a state has room for; those in front are in use.
+
+    Attributes:
+        classes: Class slots C.
+        stages: Slots t of methods that keep something of each stage.
+    """
+
+    classes: int
+    stages: int
 
 
 class Context(NamedTuple):
@@ -47,7 +63,7 @@ class Context(NamedTuple):
 
     Attributes:
         frozen: Pretrained weights, an argument of the compiled program.
-        memory: The method's state, of fixed structure for the whole stream.
+        memory: The method's state; its arrays grow with the class slots.
         task: Index of the task, traced, so that a new task does not recompile.
         classes: Class slots of the stream.
         phase: Step of the task that the method is called in, set by the learner alone;

@@ -7,16 +7,17 @@ import pytest
 from mmcl_jax import config
 from mmcl_jax.analysis import array_axes
 from mmcl_jax.methods.registry import METHODS
-from mmcl_jax.training.build import build_model, build_stream, method_of
+from mmcl_jax.training.build import build_model, method_of
+from mmcl_jax.types import Capacity
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_axes_are_found_for_every_method(name: str, encoder):
     made = config.Config()
-    model = build_model(encoder, build_stream(made))
+    model = build_model(encoder)
     options = config.MethodOptions(name=name)
     made = config.Config(method=options)
-    found = array_axes.find(method_of(made), model)
+    found = array_axes.find(method_of(made), model, Capacity(classes=50, stages=10))
     for axis in itertools.chain.from_iterable(found.values()):
         expected = {
             "modality": {model.modalities, ("text",), model.modalities[:1]}

@@ -28,8 +28,8 @@ from tests.contract import Bench, Tree, assert_same, host
 def test_comm_without_its_parts_is_sequential(benches, pair: tuple[str, str]) -> None:
     left, right = (benches(case) for case in pair)
     stages = range(4)
-    plain = left.learn(left.learner.init(), stages)
-    sequential = right.learn(right.learner.init(), stages)
+    plain = left.learn(left.learner.init(left.room), stages)
+    sequential = right.learn(right.learner.init(right.room), stages)
     for stage in stages:
         ended = [history.ended[stage] for history in (plain, sequential)]
         assert_same(ended[0].params["adapters"], ended[1].params)
@@ -44,7 +44,7 @@ def test_comm_without_its_parts_is_sequential(benches, pair: tuple[str, str]) ->
 def _learn_by_hand(bench: Bench, values: Sequence[float]) -> list[dict[str, Any]]:
     """Ends tasks of the first modality with prompts full of given numbers."""
     own = [i for i, (name, _) in enumerate(bench.tasks) if name == bench.modalities[0]]
-    state, memories = bench.learner.init(), []
+    state, memories = bench.learner.init(bench.room), []
     for stage, value in zip(own, values, strict=False):
         state = bench.learner.begin_task(state, *bench.at(stage))
         params = host(state.params)

@@ -224,7 +224,7 @@ def test_a_stream_is_needed() -> None:
 
 NAN = float("nan")
 IMPOSSIBLE = [
-    ("stream.classes_per_task", 1),
+    ("stream.classes_per_task", 0),
     ("stream.tasks", 0),
     ("stream.tasks", 4),  # of five modalities
     ("stream.train_per_class", 0),
@@ -277,7 +277,13 @@ def test_impossible_values_are_named(path: str, value: object) -> None:
         ("stream.validation_fraction", 0.0),
         ("stream.validation_fraction", 1.0),
         ("stream.first_tasks", 0),
-        ("stream.classes_per_task", 1),
+        ("stream.classes_per_task", 0),
+        ("stream.protocol", "b1"),
+        ("stream.scenario", "blury"),
+        ("stream.class_order", "seed"),
+        ("stream.disjoint_share", 1.5),
+        ("stream.blurry_share", -0.1),
+        ("stream.online", 0),
     ],
 )
 def test_impossible_folders_are_named(path: str, value: object) -> None:

@@ -29,7 +29,7 @@ from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.ops.optim import OptimizerOptions
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import build, class_slots, learner
-from mmcl_jax.types import Batch, Classes
+from mmcl_jax.types import Batch, Capacity, Classes
 
 ROWS = 8  # of a batch
 TRAIN, TEST = 12, 8  # samples of a task: the second training batch is half padding
@@ -191,13 +191,12 @@ class Bench:
         self.model = Model(
             spec=encoder.spec,
             modalities=self.modalities,
-            num_classes=len(slots),
-            num_stages=STAGES,
             logit_scale=scale,
             input_shapes=build.input_shapes(encoder.inputs, modalities),
             embed=functools.partial(encoders.embed, encoder.spec),
             layer_features=functools.partial(encoders.layer_features, encoder.spec),
         )
+        self.room = Capacity(len(slots), STAGES)
         self.config = config.Config(
             method=options,
             train=config.TrainOptions(
@@ -229,7 +228,12 @@ class Bench:
             mesh=self.mesh,
         )
 
-    def classes(self, stage: int, of_task: Sequence[int] | None = None) -> Classes:
+    def classes(
+        self,
+        stage: int,
+        of_task: Sequence[int] | None = None,
+        room: int | None = None,
+    ) -> Classes:
         seen = sum((own for _, own in self.tasks[: stage + 1]), [])
         own = self.tasks[stage][1] if of_task is None else of_task
         tokens = None
@@ -237,7 +241,7 @@ class Bench:
             labels = np.arange(len(self.slots))
             tokens = _inputs(self.encoder, "text", labels, seed=0)["tokens"]
         return class_slots.make_classes(
-            self.text, self.slots, seen, own, self.mesh, tokens
+            self.text, self.slots, seen, own, self.mesh, tokens, room
         )
 
     def at(self, stage: int) -> tuple:
@@ -320,8 +324,8 @@ class Bench:
     def history(self) -> "History":
         """The whole stream; the first task's model has been asked about modalities
         that it has never seen."""
-        first = self.learn(self.learner.init(), [0])
-        first.initial = host(self.learner.init())
+        first = self.learn(self.learner.init(self.room), [0])
+        first.initial = host(self.learner.init(self.room))
         first.strange = [
             self.predict(first.ended[0], 0, self.rows(self.last_of(m), test=True))
             for m in self.modalities

@@ -6,8 +6,7 @@ import pytest
 from rich.console import Console
 
 from mmcl_jax import config
-from mmcl_jax.evaluation import cost
-from mmcl_jax.training import build
+from mmcl_jax.training import build, run_summary
 
 
 def _sizes(encoder_folder: pathlib.Path, method: str) -> dict[str, int]:
@@ -18,7 +17,9 @@ def _sizes(encoder_folder: pathlib.Path, method: str) -> dict[str, int]:
         train=config.TrainOptions(batch_size=8),
     )
     run = build.assemble(options, Console(quiet=True))
-    return cost.sizes(run.make_method, run.model)
+    sizes = run_summary.sizes(run)
+    assert sizes.pop("bytes_allocated") >= sizes["bytes_remembered"]
+    return sizes
 
 
 @pytest.mark.parametrize(

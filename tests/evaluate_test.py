@@ -313,4 +313,4 @@ def test_plain_knows_no_nan_and_no_arrays() -> None:
 def test_level_of_knowledge_depends_on_the_towers(
     modalities: tuple, level: str
 ) -> None:
-    assert level_of_knowledge(model_of(modalities)).endswith(level)
+    assert level_of_knowledge(model_of(), modalities).endswith(level)

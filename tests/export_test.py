@@ -156,7 +156,7 @@ def test_any_number_of_samples_fits(classifier: from_workdir.Classifier) -> None
 
 def test_a_modality_alone_in_its_tower_takes_any_number_of_rows(benches) -> None:
     bench = benches("comm")
-    stage, state = bench.last_of("text"), bench.learner.init()
+    stage, state = bench.last_of("text"), bench.learner.init(bench.room)
     at = Context(
         bench.frozen, state.memory, jnp.int32(stage), bench.classes(stage), "predict"
     )

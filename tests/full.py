@@ -23,7 +23,22 @@ PARTS = {
         "tests/runs_test.py",
         "tests/sharding_test.py",
     ),
-    "encoders": ("mmcl_jax/models", "tests/families_test.py"),
+    "encoders": (
+        "configs",
+        "docs/encoders.md",
+        "mmcl_jax/modalities",
+        "mmcl_jax/models",
+        "mmcl_jax/pretrain.py",
+        "tests/families_test.py",
+        "tests/parity",
+        "tests/published_folders_test.py",
+    ),
+    "extension": (
+        "mmcl_jax/methods",
+        "mmcl_jax/training",
+        "mmcl_jax/workdir",
+        "tests/extension_test.py",
+    ),
     # of a run of one process or several
     "interruption": (
         "mmcl_jax/main.py",

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mmcl_jax"
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 # from the ground up: a room may import from those before it, and from none after it
 FLOORS = (
-    ("errors", "types", "version"),
+    ("errors", "types"),
     ("files", "fields", "plain_text"),
     ("ops", "parallel", "modalities"),
     ("plugins", "models"),
@@ -28,7 +28,7 @@ FLOORS = (
     # programs, each with a public `python -m` name
     (
         *("main", "predict", "export", "compare", "prepare", "zeroshot"),
-        *("sweep", "plan", "pretrain", "manifest", "reproduce"),
+        *("extend", "sweep", "plan", "pretrain", "manifest", "reproduce"),
     ),
 )
 MAX_ENTRIES, MAX_CHAIN, MAX_FUNCTION, MAX_READING = 36, 17, 80, 4800

@@ -216,10 +216,10 @@ def test_a_branch_knows_where_it_comes_from(
     shutil.copy(runs["one"] / "predictions/001.npz", branch / "predictions/001.npz")
     with pytest.raises(DataError, match="predictions/001.npz: of the run"):
         _numbers(branch)
-    origin = json.loads((branch / layout.ORIGIN).read_text())
-    origin["from"][0]["stages"] = 2
-    (branch / layout.ORIGIN).write_text(json.dumps(origin))
-    with pytest.raises(DataError, match="origin.json: not what the run has written"):
+    stream = json.loads((branch / layout.STREAM).read_text())
+    stream["origin"]["from"][0]["stages"] = 2
+    (branch / layout.STREAM).write_text(json.dumps(stream))
+    with pytest.raises(DataError, match="stream.json: not what the run has written"):
         reading.read_run(branch)
 
 

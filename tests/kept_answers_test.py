@@ -16,7 +16,7 @@ from mmcl_jax.methods.base import Features, Method, Pass, aligned
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.ops.digest import digest
 from mmcl_jax.parallel import distributed
-from mmcl_jax.training import build
+from mmcl_jax.training import build, capacity
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.evaluator import Between, Scorer
 from mmcl_jax.training.learner import LearnerState, make_learner
@@ -51,6 +51,10 @@ def _run(
 
 # measures no novelty: no modality was met
 NOTHING = Gauge(None, {}, {}, 1.0, {})
+
+
+def _new(run: build.Run) -> LearnerState:
+    return run.learner.init(capacity.of_stream(run.stream))
 
 
 class _Scored:
@@ -111,7 +115,7 @@ def test_what_cannot_have_changed_is_not_computed_again(
     encoder_folder: pathlib.Path, method: str
 ):
     run = _run(encoder_folder, method)
-    scored, state = _Scored(run), run.learner.init()
+    scored, state = _Scored(run), _new(run)
     # of each modality two batches, and one of what is predicted again in another one
     again = {"image": 1, "text": 1}
     first = scored.score(state)
@@ -131,7 +135,10 @@ def test_what_cannot_have_changed_is_not_computed_again(
 
 def test_parts_of_a_prediction_are_the_prediction(encoder_folder: pathlib.Path):
     run = _run(encoder_folder, "comm")
-    feed, state = Feed(run, run.encoder.frozen), run.learner.init()
+    feed, state = (
+        Feed(run, run.encoder.frozen),
+        _new(run),
+    )
     feed.embed_queries([0], "test")
     classes = build.classes_at(run, feed.embed_class_names(), 1)
     at = (state, run.encoder.frozen, classes, np.int32(1))
@@ -320,7 +327,7 @@ DRIVEN = {
 def test_own_answers_are_kept_and_never_stale(encoder_folder: pathlib.Path, name: str):
     make_method, passes = DECLARED[name]
     run = _own_run(encoder_folder, make_method)
-    scored, state = _Scored(run), run.learner.init()
+    scored, state = _Scored(run), _new(run)
     first = scored.score(state)
     # two batches of each task, and one that is predicted again
     assert scored.sent == {"image": 5} and not scored.whole
@@ -346,7 +353,7 @@ def test_who_drives_the_tower_is_predicted_anew_after_every_stage(
 ):
     embed, passes = DRIVEN[name]
     run = _own_run(encoder_folder, _driven(embed))
-    scored, state = _Scored(run), run.learner.init()
+    scored, state = _Scored(run), _new(run)
     first = scored.score(state)
     again = scored.score(state)
     np.testing.assert_equal(again, first)
@@ -361,7 +368,7 @@ def test_who_drives_the_tower_predicts_what_a_pass_does(encoder_folder: pathlib.
     margins = []
     for make_method in (DECLARED["one"][0], _driven(_plain)):
         run = _own_run(encoder_folder, make_method)
-        state = _moved(run.learner.init(), "visual")
+        state = _moved(_new(run), "visual")
         margins.append(_Scored(run).score(state))
     for task in margins[0]:
         np.testing.assert_allclose(
@@ -371,7 +378,10 @@ def test_who_drives_the_tower_predicts_what_a_pass_does(encoder_folder: pathlib.
 
 def test_one_bit_of_an_injection_asks_the_tower_anew(encoder_folder: pathlib.Path):
     run = _own_run(encoder_folder, DECLARED["one"][0])
-    scored, state = _Scored(run), _moved(run.learner.init(), "visual")
+    scored, state = (
+        _Scored(run),
+        _moved(_new(run), "visual"),
+    )
     scored.score(state)
     value = np.nextafter(np.float32(0.5), np.float32(1))
     # the prompts are a tenth of it, which may be the same number
@@ -388,7 +398,7 @@ def test_what_is_not_injected_asks_the_tower_nothing(encoder_folder: pathlib.Pat
         return features.embeddings[0] + value * batch.query
 
     run = _own_run(encoder_folder, _declared(fixed, turned))
-    scored, state = _Scored(run), run.learner.init()
+    scored, state = _Scored(run), _new(run)
     first = scored.score(state)
     moved = scored.score(_moved(state, "visual"))
     assert scored.sent == {"image": 1}
@@ -401,7 +411,7 @@ def test_an_error_of_a_prediction_is_told_as_it_is(encoder_folder: pathlib.Path)
 
     run = _own_run(encoder_folder, _declared(wrong))
     with pytest.raises(ZeroDivisionError, match="of the method's own"):
-        _Scored(run).score(run.learner.init())
+        _Scored(run).score(_new(run))
 
 
 def test_who_reads_inputs_must_say_so(encoder_folder: pathlib.Path):
@@ -410,7 +420,7 @@ def test_who_reads_inputs_must_say_so(encoder_folder: pathlib.Path):
 
     run = _own_run(encoder_folder, make_method)
     with pytest.raises(CodeError, match="pixels.*drives_tower=True"):
-        _Scored(run).score(run.learner.init())
+        _Scored(run).score(_new(run))
 
 
 def test_an_injection_without_a_digest_is_not_kept():
@@ -422,7 +432,7 @@ def test_what_one_process_lacks_all_compute(
     encoder_folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
     run = _own_run(encoder_folder, DECLARED["one"][0])
-    scored, state = _Scored(run), run.learner.init()
+    scored, state = _Scored(run), _new(run)
     first = scored.score(state)
     monkeypatch.setattr(distributed, "everywhere", lambda holds: False)
     np.testing.assert_equal(scored.score(state), first)
@@ -432,7 +442,11 @@ def test_what_one_process_lacks_all_compute(
 def test_batches_do_not_pile_up_on_the_devices(encoder_folder: pathlib.Path):
     run = _own_run(encoder_folder, DECLARED["one"][0], test=96)
     shape = (run.config.train.batch_size, run.model.spec.embedding)
-    scored, state, held = _Scored(run), run.learner.init(), []
+    scored, state, held = (
+        _Scored(run),
+        _new(run),
+        [],
+    )
 
     def between(samples: int) -> None:
         held.append(sum(array.shape == shape for array in jax.live_arrays()))

@@ -15,10 +15,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from mmcl_jax import sweep
-from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.errors import RUN_AGAIN, ConfigError, DataError
 from mmcl_jax.parallel import distributed
 from mmcl_jax.sweeps import jobset, runs, slurm
-from mmcl_jax.training.preemption import RUN_AGAIN
 from mmcl_jax.workdir import layout
 from tests import helpers
 

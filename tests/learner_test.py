@@ -12,13 +12,13 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.ops import optim
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import learner
-from mmcl_jax.types import Batch
+from mmcl_jax.types import Batch, Capacity
 
 
 def _method(model: Model) -> Method:
     """Loss: a weight times the mean query; it counts its steps in its memory."""
 
-    def init(key, model):
+    def init(key, room):
         return {"weight": jnp.ones(())}, {"steps": jnp.zeros(())}
 
     def loss(params, context, batch, features, key):
@@ -31,13 +31,14 @@ def _method(model: Model) -> Method:
     return method._replace(loss=loss, after_step=after_step)
 
 
+ROOM = Capacity(classes=1, stages=1)
+
+
 def _learner(skip: bool) -> learner.Learner:
     nothing: Any = None
     model = Model(
         spec=nothing,
         modalities=("image",),
-        num_classes=1,
-        num_stages=1,
         logit_scale=1.0,
         input_shapes=({},),
         embed=nothing,
@@ -64,7 +65,7 @@ def _batch(value: float) -> Batch:
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_step_that_is_not_finite_changes_nothing(skip: bool, bad: float):
     made = _learner(skip)
-    state, flags, moved, counted = made.init(), [], [], []
+    state, flags, moved, counted = made.init(ROOM), [], [], []
     for value in (1.0, bad, 1.0):
         before = float(state.params["weight"])
         state, logged = made.train_step(
@@ -87,7 +88,7 @@ def test_a_step_that_is_not_finite_changes_nothing(skip: bool, bad: float):
 def test_what_is_learnt_and_remembered_must_be_finite():
     made = _learner(False)
     for part in ("params", "memory"):
-        state = made.init()
+        state = made.init(ROOM)
         tree = jax.tree.map(lambda leaf: leaf * jnp.inf, getattr(state, part))
         tree = jax.tree.map(lambda leaf: leaf - leaf, tree)  # NaN
         assert not bool(made.health(state.replace(**{part: tree}))[0])

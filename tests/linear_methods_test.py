@@ -23,7 +23,7 @@ from mmcl_jax.methods.slca import mean_norm
 from mmcl_jax.models import adapters
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import TowerSpec, clip
-from mmcl_jax.types import Batch, Classes, Context
+from mmcl_jax.types import Batch, Capacity, Classes, Context
 from tests import by_hand
 
 # two towers; the first two modalities are read by one
@@ -35,14 +35,13 @@ TOWER = TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
 MODEL = Model(
     spec=clip(TOWER, TOWER, WIDTH, 16, 8, 99, 9, 98),
     modalities=MODALITIES,
-    num_classes=2 * STAGES,
-    num_stages=STAGES,
     logit_scale=10.0,
     input_shapes=({}, {}, {}),
     embed=lambda frozen, modality, inputs, injection: inputs["features"],
     layer_features=lambda frozen, modality, inputs: inputs["features"],
 )
 OF = np.repeat(np.arange(STAGES), 2)
+ROOM = Capacity(2 * STAGES, STAGES)
 
 
 def unit(x):
@@ -83,7 +82,7 @@ def batch(stage: int, seed: int = 0, hint: int | None = None) -> Batch:
 
 
 def learn(method, stages=range(STAGES)):
-    params, memory = method.init(KEY, MODEL)
+    params, memory = method.init(KEY, ROOM)
     for stage in stages:
         memory = method.prepare(params, context(memory, stage), batch(stage), KEY)
         params, memory = method.begin_task(params, context(memory, stage), KEY)
@@ -194,7 +193,7 @@ def test_ranpac_is_ridge_on_random_features():
     x = np.maximum(x @ np.asarray(memory["projection"], np.float64), 0)
     head = solved(x, y, relative(x, 0.1))
     np.testing.assert_allclose(memory["head"], head, atol=1e-4)
-    again = ranpac(MODEL, RanpacOptions(width=16), common(SHARED)).init(KEY, MODEL)[1]
+    again = ranpac(MODEL, RanpacOptions(width=16), common(SHARED)).init(KEY, ROOM)[1]
     np.testing.assert_array_equal(again["projection"], memory["projection"])
 
 
@@ -236,7 +235,7 @@ def test_nearest_mean_by_numpy():
 
 def test_a_probe_of_all_classes_is_multinomial_regression():
     method = linear_probe(MODEL, None, common(SHARED, "all_seen"))
-    params, memory = method.init(KEY, MODEL)
+    params, memory = method.init(KEY, ROOM)
     at, rows = context(memory, 0), batch(0)
     loss = by_hand.loss(method, MODEL)
     gradient = jax.grad(loss, has_aux=True)(params, at, rows, KEY)[0]
@@ -272,7 +271,7 @@ def _train(method, params, memory, stage: int, steps: int = 10):
 def test_old_pairs_see_nothing_of_projected_updates(project: str):
     options = CmclOptions(project=project, input_threshold=0.0)
     method = cmcl(MODEL, options, common(SHARED))
-    params, memory = method.init(KEY, MODEL)
+    params, memory = method.init(KEY, ROOM)
     # few samples, so that there are directions left
     old = jax.tree.map(lambda x: x[:3], batch(0))
     memory = method.prepare(params, context(memory, 0), old, KEY)
@@ -312,7 +311,7 @@ def _slca(options: SlcaOptions, sharing: str = SHARED):
 
 def test_adapters_are_slow_and_the_head_is_fast():
     method = _slca(SlcaOptions(slow_rate=0.25))
-    params, memory = method.init(KEY, MODEL)
+    params, memory = method.init(KEY, ROOM)
     ones = jax.tree.map(jnp.ones_like, params)
     updates = method.constrain(ones, params, context(memory, 0))
     assert all((leaf == 0.25).all() for leaf in jax.tree.leaves(updates["adapters"]))
@@ -339,7 +338,7 @@ def test_alignment_tells_apart_classes_that_no_loss_saw_together(
 
 def test_the_first_task_is_not_aligned():
     method = _slca(SlcaOptions())
-    start, _ = method.init(KEY, MODEL)
+    start, _ = method.init(KEY, ROOM)
     params, _ = learn(method, [0])
     jax.tree.map(np.testing.assert_array_equal, params, start)
 
@@ -349,5 +348,5 @@ def test_mean_norm_is_over_the_tasks_that_were_seen():
     logits_[0, :4] = [3, 4, 6, 8]
     logits_[0, 4:] = 99
     classes = context({}, 1).classes
-    norm = mean_norm(jnp.asarray(logits_), classes, jnp.asarray(OF), STAGES)
+    norm = mean_norm(jnp.asarray(logits_), classes, jnp.asarray(OF))
     np.testing.assert_allclose(norm, [[7.5]], rtol=1e-6)

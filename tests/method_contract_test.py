@@ -18,7 +18,7 @@ from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.specs import TowerSpec, clip
 from mmcl_jax.parallel import sharding
 from mmcl_jax.training import build
-from mmcl_jax.types import Batch, Context
+from mmcl_jax.types import Batch, Capacity, Context
 from mmcl_jax.workdir.snapshots import Snapshots
 from tests import helpers
 from tests.contract import (
@@ -46,7 +46,7 @@ from tests.contract import (
 @cases
 def test_state_keeps_its_structure(bench: Bench) -> None:
     last = bench.history.state
-    assert signature(last) == signature(bench.learner.init())
+    assert signature(last) == signature(bench.learner.init(bench.room))
 
 
 @cases
@@ -270,7 +270,7 @@ def test_resumed_state_goes_on_bitwise(bench: Bench, tmp_path: pathlib.Path) -> 
     snapshots.save(HALF, sharding.put(tree, bench.mesh), {"seen": HALF})
     snapshots.close()
     snapshots = Snapshots(tmp_path)
-    fresh = bench.learner.init()
+    fresh = bench.learner.init(bench.room)
     like = {"params": fresh.params, "memory": fresh.memory}
     restored, results = snapshots.restore(snapshots.numbers()[-1], like)
     snapshots.close()
@@ -288,7 +288,7 @@ def test_resumed_state_goes_on_bitwise(bench: Bench, tmp_path: pathlib.Path) -> 
 def test_four_devices_learn_what_one_learns(bench: Bench, encoder: Encoder) -> None:
     many = Bench(encoder, bench.case, devices=4)
     assert many.mesh.devices.size == 4
-    cut = many.learn(many.learner.init(), [0, 1])
+    cut = many.learn(many.learner.init(many.room), [0, 1])
     whole = bench.history
     for stage in (0, 1):
         # sums in another order differ by rounding, which the first steps of Adam divide
@@ -340,7 +340,7 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
     pixels = jax.ShapeDtypeStruct((rows, 8, 224, 224, 3), np.float32)
     batch = batch.replace(inputs={"pixels": pixels}, query=jnp.zeros((rows, 512)))
     classes = bench.classes(0)._replace(text=jnp.zeros((len(bench.slots), 512)))
-    state = jax.eval_shape(run.init)
+    state = jax.eval_shape(lambda: run.init(bench.room))
     at = frozen, classes, np.int32(0)
     after, metrics = run.train_step.eval_shape(state, *at, np.int32(1), batch)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
@@ -356,3 +356,26 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
 def test_method_has_a_row_in_the_readme(name: str) -> None:
     lines = (helpers.REPOSITORY / "README.md").read_text().splitlines()
     assert any(line.startswith("|") and f"`{name}`" in line for line in lines)
+
+
+# 10. growth
+
+
+@cases
+def test_a_state_that_grows_starts_as_a_large_one(bench: Bench) -> None:
+    small = bench.learner.init(Capacity(classes=3, stages=2))
+    grown = bench.learner.grow(small, bench.room)
+    assert signature(grown) == signature(bench.learner.init(bench.room))
+    assert_same(host(grown), host(bench.learner.init(bench.room)))
+
+
+@over(FAMILIES)
+def test_growth_loses_nothing(bench: Bench) -> None:
+    learnt = bench.history.ended[1]
+    larger = Capacity(2 * bench.room.classes, 2 * bench.room.stages)
+    grown = bench.learner.grow(sharding.put(learnt, bench.mesh), larger)
+    rows, classes = bench.rows(1, test=True), bench.classes(1, room=larger.classes)
+    after = bench.predict(grown, 1, rows, classes)
+    before = bench.predict(learnt, 1, rows)
+    assert_near(after[0][..., : bench.room.classes], before[0], 1e-4)
+    assert_near(after[1], before[1], 1e-4)

@@ -24,7 +24,7 @@ def test_joint_is_sequential_on_the_joined_stream() -> None:
 @pytest.mark.xdist_group("ridge")
 def test_ridge_of_tasks_in_turn_is_ridge_of_all_at_once(benches) -> None:
     bench = benches("ridge")
-    state, last = bench.learner.init(), STAGES - 1
+    state, last = bench.learner.init(bench.room), STAGES - 1
     for stage in reversed(range(STAGES)):
         for batch in bench.batches(stage):
             bare = bench.put(batch).replace(inputs={})

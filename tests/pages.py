@@ -90,6 +90,7 @@ def make_run(
         "modalities": met,
         "tasks": listed,
         "skipped_samples": 0,
+        "unscored": [],
         **results.report(),
         "cost": dict.fromkeys(COSTS, 7) | {"seconds": {"train": 1.5, "report": 0.5}},
     }

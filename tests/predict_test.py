@@ -144,6 +144,9 @@ def test_a_stream_is_read_back() -> None:
             draft("audio/b/0", ("cat", "b"), ("owl", "b")),
             draft("image/c/0", ("Cat", "c"), ("cat_fish", "c")),
             draft("image/a/1", ("dog", "a"), ("emu", "a")),
+            # classes that return, of which the name alone would not tell the data set
+            draft("image/a/2", ("cat", "a"), ("owl", "a")),
+            draft("image/d/0", ("Cat", "c"), ("cat", "d")),
         ]
     )
     described = {

@@ -13,11 +13,12 @@ from mmcl_jax.methods.dualprompt import reshaped_without_transpose
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.injection import Injection, Prefix
 from mmcl_jax.models.pretrained import Encoder
-from mmcl_jax.types import Phase
+from mmcl_jax.types import Capacity, Phase
 from tests import by_hand
 from tests.prompted import (
     GIVEN,
     OF_STAGE,
+    ROOM,
     SHARED,
     STAGES,
     batch_of,
@@ -41,9 +42,8 @@ from tests.prompted import (
 def _counts(make, embedding: int, modalities=("image",), num_stages: int = 10) -> dict:
     """Numbers of parameters in towers of the size of ViT-B."""
     spec = spec_of(embedding, 768, 12)
-    model = model_of(modalities, num_stages, spec)
-    method = make(model, SHARED)
-    params, _ = jax.eval_shape(lambda: method.init(jax.random.key(0), model))
+    method, room = make(model_of(modalities, spec), SHARED), Capacity(1, num_stages)
+    params, _ = jax.eval_shape(lambda: method.init(jax.random.key(0), room))
     return {
         name: sum(leaf.size for leaf in jax.tree.leaves(part))
         for name, part in params.items()
@@ -73,7 +73,7 @@ def test_chosen_prompts_stand_side_by_side() -> None:
 
     model = model_of(embed=embed)
     method = make_l2p(model, SHARED, top_k=2)
-    params, memory = method.init(jax.random.key(0), model)
+    params, memory = method.init(jax.random.key(0), ROOM)
     keys = np.eye(4)[:3] + [[0, 0, 0, 0], [0, 0, 0.1, 0], [0, 0, 0, 0]]
     params["visual"]["keys"] = jnp.asarray(keys, jnp.float32)
     batch = batch_of([[3.0, 1, 0, 0], [0, 0, 1, 0]])
@@ -87,7 +87,7 @@ def test_chosen_prompts_stand_side_by_side() -> None:
 def test_only_a_vote_makes_predictions_depend_on_the_batch(vote: bool) -> None:
     model = model_of()
     method = make_l2p(model, SHARED, batchwise_vote=vote)
-    params, memory = method.init(jax.random.key(0), model)
+    params, memory = method.init(jax.random.key(0), ROOM)
     params["visual"]["keys"] = jnp.eye(4)[:3]
     context, predict = context_at(memory, STAGES - 1), by_hand.predict(method, model)
 
@@ -178,7 +178,7 @@ def test_an_expert_starts_from_the_last_one_of_its_group() -> None:
     for sharing, sources in ((GIVEN, {3: 0, 4: 1}), (SHARED, {1: 0, 3: 1, 4: 3})):
         model = model_of()
         method = make_dualprompt(model, sharing)
-        state = method.init(jax.random.key(0), model)
+        state = method.init(jax.random.key(0), ROOM)
         for stage in range(STAGES):
             before = state[0]["experts"]["visual"]["keys"]
             state = begin(method, state, stage)
@@ -192,7 +192,7 @@ def test_an_expert_starts_from_the_last_one_of_its_group() -> None:
 def test_blocks_are_divided_between_general_and_expert_prefixes() -> None:
     for layers, depths in ((1, (0, 1)), (2, (1, 1)), (4, (2, 2)), (12, (2, 3))):
         model = model_of(("image",), spec=spec_of(layers=layers))
-        params, _ = make_dualprompt(model, SHARED).init(jax.random.key(0), model)
+        params, _ = make_dualprompt(model, SHARED).init(jax.random.key(0), ROOM)
         got = [params[k]["visual"]["keys"].shape[1] for k in ("general", "experts")]
         assert tuple(got) == depths
 
@@ -233,7 +233,7 @@ def test_rows_without_room_start_as_unit_vectors() -> None:
 
 def test_components_of_a_stage_start_orthogonal_to_those_of_its_group() -> None:
     _, (params, memory) = begun(
-        functools.partial(make_coda_prompt, components=5), GIVEN
+        functools.partial(make_coda_prompt, components_per_stage=1), GIVEN
     )
     stack = params["visual"]
     vectors = np.concatenate([stack["keys"], stack["values"]], 2)
@@ -305,7 +305,7 @@ def test_untrained_diki_is_the_frozen_encoder(encoder: Encoder) -> None:
 
     model = model_of(("image",), spec=spec, embed=embed)
     method = make_diki(model, SHARED)
-    params, memory = method.init(jax.random.key(0), model)
+    params, memory = method.init(jax.random.key(0), ROOM)
     shape = (2, 1, *spec.reader("visual").image_size, 3)
     drawn = np.random.default_rng(0).normal(size=shape)
     pixels = jnp.asarray(drawn, jnp.float32)

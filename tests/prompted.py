@@ -21,7 +21,7 @@ from mmcl_jax.models import adapters
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import EncoderSpec, TowerSpec, clip
-from mmcl_jax.types import Batch, Classes, Context
+from mmcl_jax.types import Batch, Capacity, Classes, Context
 
 MODALITIES = ("image", "video", "text")
 GIVEN, SHARED = "per_modality_given", "shared"
@@ -38,6 +38,9 @@ def spec_of(embedding: int = 4, width: int = 16, layers: int = 2) -> EncoderSpec
     return clip(*towers, embedding, 224, 16, 99, 9, 98)
 
 
+ROOM = Capacity(2 * STAGES, STAGES)
+
+
 def reveal(frozen, modality, inputs, injection: Injection | None):
     """An encoder that says what is put into it: the first entries of each token."""
     if injection.prompts is not None:
@@ -48,14 +51,10 @@ def reveal(frozen, modality, inputs, injection: Injection | None):
     return told / jnp.linalg.norm(told, axis=-1, keepdims=True)
 
 
-def model_of(
-    modalities=MODALITIES, num_stages: int = STAGES, spec=None, embed=reveal
-) -> Model:
+def model_of(modalities=MODALITIES, spec=None, embed=reveal) -> Model:
     return Model(
         spec=spec or spec_of(),
         modalities=modalities,
-        num_classes=2 * num_stages,
-        num_stages=num_stages,
         logit_scale=10.0,
         input_shapes=(),
         embed=embed,
@@ -124,7 +123,7 @@ def begun(make, sharing: str, stage: int = STAGES - 1):
     """A method and its state when the last stage has begun; nothing was trained."""
     model = model_of()
     method = make(model, sharing)
-    state = method.init(jax.random.key(0), model)
+    state = method.init(jax.random.key(0), ROOM)
     for i in range(stage + 1):
         state = begin(method, state, i)
     return method, state

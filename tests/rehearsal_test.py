@@ -31,7 +31,9 @@ def test_stored_logits_by_hand():
 
 def test_reservoirs_of_all_shapes_share_the_bytes(encoder):
     budget = 100_000
-    stream = Stream(encoder, with_options(derpp, DerppOptions(buffer_bytes=budget)))
+    stream = Stream(
+        encoder, with_options(derpp, DerppOptions(modality_bytes=budget // 4))
+    )
     buffers = stream.memory["buffers"]
     # depth maps and pictures have one shape
     assert list(buffers) == ["image", "video", "text"]
@@ -43,12 +45,12 @@ def test_reservoirs_of_all_shapes_share_the_bytes(encoder):
         assert share * budget - row < size <= share * budget
     assert buffers["text"].rows["inputs"]["tokens"].dtype == jnp.uint16
     assert buffers["image"].rows["inputs"]["pixels"].dtype == jnp.float16
-    tiny = Stream(encoder, with_options(er, ErOptions(buffer_bytes=1)))
+    tiny = Stream(encoder, with_options(er, ErOptions(modality_bytes=1)))
     assert [len(b.priority) for b in tiny.memory["buffers"].values()] == [1, 1, 1]
 
 
 def test_what_is_rehearsed_is_what_was_met_and_not_what_fits(encoder):
-    stream = Stream(encoder, with_options(er, ErOptions(buffer_bytes=1)))
+    stream = Stream(encoder, with_options(er, ErOptions(modality_bytes=1)))
     stream.learn([0, 1, 2, 3])
     met = {name: float(n) for name, n in stream.memory["offered"].items()}
     assert met == {"image": 2 * ROWS, "video": ROWS, "text": ROWS}
@@ -62,7 +64,7 @@ def test_what_is_rehearsed_is_what_was_met_and_not_what_fits(encoder):
 
 
 def test_samples_are_stored_as_they_are_and_with_the_logits_left_behind(encoder):
-    stream = Stream(encoder, with_options(derpp, DerppOptions(buffer_bytes=10**6)))
+    stream = Stream(encoder, with_options(derpp, DerppOptions(modality_bytes=10**6)))
     stream.learn([0, 1, 2, 3])
     buffers = stream.memory["buffers"].values()
     counts = [int((buffer.priority >= 0).sum()) for buffer in buffers]
@@ -79,7 +81,7 @@ def test_samples_are_stored_as_they_are_and_with_the_logits_left_behind(encoder)
 
 
 def test_replayed_rows_reach_the_adapters_of_their_own_modality(encoder):
-    stream = Stream(encoder, with_options(er, ErOptions(buffer_bytes=10**6)))
+    stream = Stream(encoder, with_options(er, ErOptions(modality_bytes=10**6)))
     stream.learn([0, 1])
     stream.begin(2)
     _, gradient = stream.gradient(2)
@@ -105,8 +107,8 @@ def test_replay_is_half_of_the_loss(encoder):
 def _noting(method: Method) -> Method:
     """Notes the parameters that are observed."""
 
-    def init(key, model):
-        params, memory = method.init(key, model)
+    def init(key, room):
+        params, memory = method.init(key, room)
         return params, memory | {"noted": jax.tree.map(jnp.zeros_like, params)}
 
     def observe(params, context, batch, features, key):

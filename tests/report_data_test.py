@@ -105,6 +105,7 @@ def test_of_several_runs_the_inside_is_not_read(tmp_path: pathlib.Path) -> None:
 def test_warnings_are_listed(tmp_path: pathlib.Path) -> None:
     changes = {
         "skipped_samples": 4,
+        "unscored": [],
         "jitter": {"1": 1e-6},
         "refused_steps": 5,
         "restarts": 2,

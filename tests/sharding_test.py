@@ -46,7 +46,7 @@ def alone(encoder: Encoder):
     @functools.cache
     def learn(case: str) -> tuple[Bench, History]:
         bench = Bench(encoder, case)
-        return bench, bench.learn(bench.learner.init(), STAGES)
+        return bench, bench.learn(bench.learner.init(bench.room), STAGES)
 
     return learn
 
@@ -58,7 +58,7 @@ def test_any_mesh_learns_what_one_device_learns(
     one, wanted = alone(case)
     many = Bench(encoder, case, data * model, model, layout)
     assert dict(many.mesh.shape) == {"data": data, "model": model}
-    found = many.learn(many.learner.init(), STAGES)
+    found = many.learn(many.learner.init(many.room), STAGES)
     for stage in STAGES:
         assert_near(found.ended[stage].params, wanted.ended[stage].params, 1e-5)
         memories = [dict(history.ended[stage].memory) for history in (found, wanted)]

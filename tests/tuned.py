@@ -24,7 +24,7 @@ from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.specs import EncoderSpec
-from mmcl_jax.types import Batch, Classes, Context, Key, Phase
+from mmcl_jax.types import Batch, Capacity, Classes, Context, Key, Phase
 from tests import by_hand
 
 MODALITIES = ("image", "depth", "video", "text")
@@ -65,8 +65,6 @@ class Stream:
         self.model = Model(
             spec=spec,
             modalities=MODALITIES,
-            num_classes=2 * STAGES,
-            num_stages=STAGES,
             logit_scale=10.0,
             input_shapes=(still, still, clip, {"tokens": words}),
             embed=functools.partial(encoders.embed, spec),
@@ -77,7 +75,7 @@ class Stream:
         self.loss = by_hand.loss(self.method, self.model)
         self._slope = _jit(jax.value_and_grad(self.loss, has_aux=True))
         self._observe = _jit(by_hand.observe(self.method, self.model), "observe")
-        self.params, self.memory = self.method.init(KEY, self.model)
+        self.params, self.memory = self.method.init(KEY, Capacity(2 * STAGES, STAGES))
 
     def context(self, stage: int) -> Context:
         of = np.repeat(np.arange(STAGES), 2)

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import pytest
 
 from mmcl_jax import config
-from mmcl_jax.errors import ConfigError, DataError, WorkdirError
+from mmcl_jax.errors import RUN_AGAIN, ConfigError, DataError, WorkdirError
 from mmcl_jax.files import write_json
 from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.registry import METHODS, Entry
 from mmcl_jax.methods.zero_shot import make as zero_shot
 from mmcl_jax.models.model import Model
 from mmcl_jax.training import experiment
-from mmcl_jax.training.preemption import RUN_AGAIN
 from mmcl_jax.workdir import resuming
 from mmcl_jax.workdir.lock import Lock
 from tests import helpers

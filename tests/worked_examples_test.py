@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from mmcl_jax import config
-from mmcl_jax.evaluation import calibration, cost, label_spaces, metrics
+from mmcl_jax.evaluation import calibration, label_spaces, metrics, returning
 from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.streams.base import TaskDraft, build_stream
-from mmcl_jax.training import build
+from mmcl_jax.training import build, run_summary
 from mmcl_jax.types import Prediction
 from mmcl_jax.workdir import results
 from tests.readme_test import PAGES, column
@@ -39,6 +39,7 @@ def said(heading: str) -> dict[str, float]:
 
 
 MATRIX = table("An accuracy matrix", 1, 2, 3)
+_RETURN = "Classes that return"
 FROZEN = table("An accuracy matrix", 4, 5, 6)
 
 
@@ -60,6 +61,23 @@ def test_metrics_of_the_matrix(heading: str) -> None:
     for name, value in said(heading).items():
         found = getattr(metrics, name)(MATRIX, *more.get(name, []))
         assert found == pytest.approx(value, abs=5e-4), name
+
+
+def test_metrics_of_returning_classes() -> None:
+    rows = column(PAGE, f"### {_RETURN}", 1)
+    train = np.array(rows, int)
+    matrix = np.full((5, 5), np.nan)
+    for i, j in enumerate((0, 1, 4)):
+        cells = column(PAGE, f"### {_RETURN}", 2 + i)
+        matrix[:, j] = [float(cell) if cell else np.nan for cell in cells]
+    trains = np.zeros((5, 5), bool)
+    trains[[0, 3, 1, 2, 4], [0, 0, 1, 1, 4]] = True
+    test = np.array([10, 10, 0, 0, 10])
+    found = returning.of_course(matrix, returning.Course(trains, train, test))
+    shown = {name.split(",")[0]: value for name, value in said(_RETURN).items()}
+    assert found.keys() == shown.keys()
+    for name, value in shown.items():
+        assert found[name] == pytest.approx(value, abs=5e-4), name
 
 
 def test_every_metric_of_results_has_an_example() -> None:
@@ -176,5 +194,5 @@ def test_mistakes_drift_and_runs() -> None:
 def test_trained_parameters() -> None:
     options = config.Config(stream=config.World(tasks=5, classes_per_task=2))
     run = build.assemble(options, Console(quiet=True))
-    number = cost.sizes(run.make_method, run.model)["parameters_trained"]
+    number = run_summary.sizes(run)["parameters_trained"]
     assert f"= {number}\n" in SECTIONS["Mistakes, drift, runs, cost"]

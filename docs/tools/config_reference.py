@@ -22,6 +22,7 @@ from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.adapters import ADAPTERS
 from mmcl_jax.streams.base import ORDERS
+from mmcl_jax.streams.protocols import PROTOCOLS
 from mmcl_jax.streams.registry import SOURCES
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,6 +33,7 @@ REGISTRIES: Mapping[str, Iterable[str]] = {
     "config.stream.kind": SOURCES,
     "config.stream.modalities": MODALITIES,
     "config.stream.order": ORDERS,
+    "config.stream.protocol": PROTOCOLS,
     "config.method.name": METHODS,
     "config.method.adapter.kind": ADAPTERS,
 }

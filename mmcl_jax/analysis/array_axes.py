@@ -10,6 +10,7 @@ from mmcl_jax.methods.base import Method
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import with_trunks
 from mmcl_jax.ops import rngs
+from mmcl_jax.types import Capacity
 from mmcl_jax.workdir.states import by_path
 
 Shape = tuple[int, ...]
@@ -31,7 +32,7 @@ class Axis(NamedTuple):
 
 
 def find(
-    make_method: Callable[[Model], Method], model: Model
+    make_method: Callable[[Model], Method], model: Model, room: Capacity
 ) -> dict[str, tuple[Axis, ...]]:
     """Returns the axes of a method's params and memory that have such parts.
 
@@ -41,22 +42,23 @@ def find(
 
     Args:
         make_method: Builds the method around a model.
-        model: Knows the modalities and stages of the stream.
+        model: Knows the modalities that the encoder reads.
+        room: Number of classes, and of stages, that the arrays have slots for.
 
     Returns:
         For each array, by its path as in `states.by_path`, the axes that exactly one of
         the three changes.
     """
 
-    def shapes(model: Model) -> dict[str, Shape]:
+    def shapes(model: Model, room: Capacity = room) -> dict[str, Shape]:
         init = make_method(model).init
-        made = jax.eval_shape(lambda: init(rngs.key(0, "init"), model))
+        made = jax.eval_shape(lambda: init(rngs.key(0, "init"), room))
         tree = dict(zip(("params", "memory"), made, strict=True))
         return {path: leaf.shape for path, leaf in by_path(tree).items()}
 
     towers = dict.fromkeys(model.towers)
     wider = {tower: shapes(_with_modality(model, tower)) for tower in towers}
-    staged = shapes(model._replace(num_stages=model.num_stages + 1))
+    staged = shapes(model, room._replace(stages=room.stages + 1))
     shallow = {tower: shapes(_with_one_block(model, tower)) for tower in towers}
     members = {
         tower: tuple(model.modalities[i] for i in model.members(tower))
@@ -80,7 +82,7 @@ def find(
             if any(size <= model.spec.tower(tower).layers for tower in blocks):
                 parts["layer"] = tuple(map(str, range(size)))
             if differs(staged):
-                parts["stage"] = tuple(map(str, range(1, model.num_stages + 1)))
+                parts["stage"] = tuple(map(str, range(1, room.stages + 1)))
             if len(parts) == 1:
                 ((kind, names),) = parts.items()
                 if size % len(names) == 0:

@@ -12,9 +12,10 @@ from rich.console import Console
 from mmcl_jax.config import Config
 from mmcl_jax.errors import DataError
 from mmcl_jax.parallel import sharding
-from mmcl_jax.training import learner
+from mmcl_jax.training import capacity, learner
 from mmcl_jax.training.batches import Feed
-from mmcl_jax.training.build import Run, assemble, classes_at, describe
+from mmcl_jax.training.build import Run, assemble, classes_at
+from mmcl_jax.training.run_description import describe
 from mmcl_jax.types import PyTree
 from mmcl_jax.workdir.reading import StoredRun
 from mmcl_jax.workdir.states import by_path
@@ -97,9 +98,10 @@ def embed(
     frozen = run.encoder.frozen
     feed = Feed(run, frozen)
     text = feed.embed_class_names()
-    like = jax.eval_shape(run.learner.init)
     placed = []
     for stage, arrays in states:
+        room = capacity.at_stage(run.stream, stage)
+        like = jax.eval_shape(lambda room=room: run.learner.init(room))
         params, memory = (
             sharding.put(_filled(like_, arrays, name), run.mesh)
             for name, like_ in (("params", like.params), ("memory", like.memory))

@@ -1,6 +1,6 @@
 """What has changed between two snapshots of one run."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from mmcl_jax.config import Config
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.streams.base import Stream, stream_hash
-from mmcl_jax.training import build, remote_names
+from mmcl_jax.training import build, capacity, remote_names
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.predictions import read_predictions
 from mmcl_jax.workdir.reading import (
@@ -86,12 +86,18 @@ def compare_snapshots(
         check_snapshot(run, stage - 1)
     seen = sorted(seen_tasks(run.stream, i))
     before, after = (read(layout.snapshot(run.workdir, stage - 1)) for stage in (i, j))
-    shapes = [{k: v.shape for k, v in part.items()} for part in (before, after)]
+    # an array of the later snapshot may have grown since: what is new has not moved
+    shapes = [{k: v.ndim for k, v in part.items()} for part in (before, after)]
     if shapes[0] != shapes[1]:
         raise ComparisonError(
             f"{run.workdir}: the snapshots have arrays of different shapes, so they "
             "are of two methods"
         )
+    smaller = {k: np.minimum(before[k].shape, v.shape) for k, v in after.items()}
+    both = [
+        {k: v[tuple(map(slice, smaller[k]))] for k, v in part.items()}
+        for part in (before, after)
+    ]
     similar, notes = None, []
     if with_embeddings:
         remote_names.check_data(config, source)
@@ -104,17 +110,20 @@ def compare_snapshots(
     else:
         loaded = build.load_encoder(config.encoder)
         embeddings.check_same("encoder", loaded.fingerprint, run.encoder, run)
-        model = build.build_model(loaded, run.stream)
+        model = build.build_model(loaded)
         stream, reason = _stream_with_samples(run, config)
         notes += [f"samples are not described: {reason}"] if reason else []
-    meaning = array_axes.find(build.method_of(config), model)
+    room = capacity.at_stage(run.stream, i - 1)
+    meaning = array_axes.find(build.method_of(config), model, room)
+    met = {run.stream.tasks[task].modality for task in seen}
+    meaning = {path: _in_use(axes, met, i) for path, axes in meaning.items()}
     return plain(
         {
             "kind": "snapshots",
             "run": identity(run, j, config),
             "snapshots": [i, j],
-            "params": _drift(before, after, "params/", meaning),
-            "memory": _drift(before, after, "memory/", meaning),
+            "params": _drift(both[0], both[1], "params/", meaning),
+            "memory": _drift(both[0], both[1], "memory/", meaning),
             "embeddings": similar,
             **_flips(run, (i, j), seen, stream),
             "notes": notes,
@@ -126,28 +135,42 @@ def _drift(
     before: Arrays,
     after: Arrays,
     kind: str,
-    meaning: dict[str, tuple[array_axes.Axis, ...]],
+    meaning: dict[str, dict[array_axes.Axis, Sequence[str]]],
 ) -> dict[str, Any]:
     found = {}
     for path in sorted(path for path in before if path.startswith(kind)):
         one, other = before[path], after[path]
         entry: dict[str, Any] = {"shape": one.shape}
         entry |= paired_tests.displacement(one, other)._asdict()
-        for axis in meaning.get(path, ()):
+        for axis, names in meaning.get(path, {}).items():
             # both axes of a square matrix may have the same parts: the first one counts
-            entry.setdefault(axis.kind, _by_part(one, other, axis))
+            entry.setdefault(axis.kind, _by_part(one, other, axis, names))
         found[path.removeprefix(kind)] = entry
     return found
 
 
 def _by_part(
-    one: np.ndarray, other: np.ndarray, axis: array_axes.Axis
+    one: np.ndarray, other: np.ndarray, axis: array_axes.Axis, names: Sequence[str]
 ) -> dict[str, Any]:
     parts = [np.array_split(x, len(axis.names), axis.index) for x in (one, other)]
     return {
         name: paired_tests.displacement(mine, theirs)._asdict()
         for name, mine, theirs in zip(axis.names, *parts, strict=True)
+        if name in names
     }
+
+
+def _in_use(
+    axes: Iterable[array_axes.Axis], met: Collection[str], stages: int
+) -> dict[array_axes.Axis, Sequence[str]]:
+    """Returns the parts of each axis that are in use, of modalities and stages met."""
+
+    def used(kind: str, name: str) -> bool:
+        if kind == "modality":
+            return name in met
+        return kind != "stage" or int(name) <= stages
+
+    return {axis: [n for n in axis.names if used(axis.kind, n)] for axis in axes}
 
 
 def _similarity(embedded: dict[str, embeddings.Embedded]) -> dict[str, Any]:

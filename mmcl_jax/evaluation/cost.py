@@ -8,15 +8,18 @@ from mmcl_jax.methods.base import Method
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import rngs
 from mmcl_jax.ops.trees import nbytes
-from mmcl_jax.types import PyTree
+from mmcl_jax.types import Capacity, PyTree
 
 
-def sizes(make_method: Callable[[Model], Method], model: Model) -> dict[str, int]:
+def sizes(
+    make_method: Callable[[Model], Method], model: Model, room: Capacity
+) -> dict[str, int]:
     """Returns the size of what a method stores, and its growth per class and task.
 
     Args:
         make_method: Builds the method around a model.
-        model: Knows the classes and stages of the stream.
+        model: The encoder's static facts, with the modalities that count.
+        room: Numbers of classes and stages.
 
     Returns:
         `parameters_trained`: number of parameters that training may change.
@@ -24,16 +27,16 @@ def sizes(make_method: Callable[[Model], Method], model: Model) -> dict[str, int
         `bytes_per_class`, `bytes_per_task`: its growth with another class slot or
         stage.
     """
+    init = make_method(model).init
 
-    def state(model: Model) -> PyTree:
-        init = make_method(model).init
-        return jax.eval_shape(lambda: init(rngs.key(0, "init"), model))
+    def state(room: Capacity) -> PyTree:
+        return jax.eval_shape(lambda: init(rngs.key(0, "init"), room))
 
-    params, memory = state(model)
+    params, memory = state(room)
     remembered = nbytes((params, memory))
     more = {
-        "bytes_per_class": model._replace(num_classes=model.num_classes + 1),
-        "bytes_per_task": model._replace(num_stages=model.num_stages + 1),
+        "bytes_per_class": room._replace(classes=room.classes + 1),
+        "bytes_per_task": room._replace(stages=room.stages + 1),
     }
     return {
         "parameters_trained": sum(leaf.size for leaf in jax.tree.leaves(params)),

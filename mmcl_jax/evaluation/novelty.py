@@ -317,6 +317,7 @@ def of_stage(
     stream: Stream,
     seen: Collection[int],
     task: Int[np.ndarray, " n"],
+    label: Int[np.ndarray, " n"],
     scores: Scores,
     controls: ControlPredictions | None,
 ) -> dict[str, Any]:
@@ -326,6 +327,7 @@ def of_stage(
         stream: The stream that is learnt.
         seen: Tasks learnt so far, whose test samples are known.
         task: Task of each test sample.
+        label: Class slot of each test sample.
         scores: Novelty of each test sample.
         controls: What was made of control sets; None: there are none.
 
@@ -333,8 +335,9 @@ def of_stage(
         `false_alarms`: the share of known samples above the percentile `1 - RATE`.
         `upcoming` and `reserved`: for test samples of tasks to come, and of control
         sets, `auroc` and `fpr95` against the known ones, and `rejected`, the share
-        above that percentile. Modalities that were not met are left out: files of
-        another kind are not predicted at all. None where there are no samples.
+        above that percentile. Left out are modalities that were not met, since files of
+        another kind are not predicted at all, and samples of tasks to come whose class
+        has been learnt. None where novelty was not measured.
     """
 
     def of(tasks: Sequence[Task], place: np.ndarray, told: Scores) -> dict[str, Scores]:
@@ -345,9 +348,11 @@ def of_stage(
         }
 
     learnt = np.isin(task, list(seen))
-    ours, later = (Scores(*(c[rows] for c in scores)) for rows in (learnt, ~learnt))
+    slots = [c for i in seen for c in stream.tasks[i].classes]
+    new = ~learnt & ~np.isin(label, slots)
+    ours, later = (Scores(*(c[rows] for c in scores)) for rows in (learnt, new))
     known = of(stream.tasks, task[learnt], ours)
-    unknown = {"upcoming": of(stream.tasks, task[~learnt], later)}
+    unknown = {"upcoming": of(stream.tasks, task[new], later)}
     if controls is not None:
         told = Scores(controls.novelty, controls.percentile)
         unknown["reserved"] = of(stream.control_sets, controls.task, told)

@@ -14,7 +14,16 @@ from mmcl_jax.methods.base import Features, LabelSpace, Method, Pass, aligned
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.model import Model
-from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
+from mmcl_jax.types import (
+    Batch,
+    Capacity,
+    Context,
+    Key,
+    Memory,
+    Metrics,
+    Params,
+    PyTree,
+)
 
 
 def adapted_pass(
@@ -38,7 +47,7 @@ def adapted_pass(
 
 def key_pulled(
     model: Model,
-    init: Callable[[Key, Model], tuple[Params, Memory]],
+    init: Callable[[Key, Capacity], tuple[Params, Memory]],
     choose: Callable[..., tuple[Float[Array, "b s"], Int[Array, "b k"]]],
     injection: Callable[..., Injection],
     key_pull: float,

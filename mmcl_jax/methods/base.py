@@ -25,6 +25,7 @@ from mmcl_jax.ops import losses
 from mmcl_jax.ops.relevance import modalities_of
 from mmcl_jax.types import (
     Batch,
+    Capacity,
     Classes,
     Context,
     Key,
@@ -98,7 +99,11 @@ class Method(NamedTuple):
     reported.
 
     Attributes:
-        init: Returns params and memory, of fixed structure for the whole stream.
+        init: Returns params and memory for a capacity, of a structure that does not
+            depend on it. Along an axis of class slots or stages, what a slot starts
+            with must not depend on how many there are: when a stream outgrows the
+            capacity, the arrays are initialized anew with twice as many slots, and the
+            old values are written over those in front.
         loss: The scalar that is minimised, and metrics to log.
         predict: Logits over all class slots, and modality scores.
         trainable: Tree like params of 0/1 arrays that broadcast to them; where it is
@@ -131,7 +136,7 @@ class Method(NamedTuple):
         observes: Whether `observe` does anything.
     """
 
-    init: Callable[[Key, Model], tuple[Params, Memory]]
+    init: Callable[[Key, Capacity], tuple[Params, Memory]]
     loss: Callable[
         [Params, Context, Batch, Features, Key], tuple[Float[Array, ""], Metrics]
     ]
@@ -231,8 +236,11 @@ def scores_from_logits(
 def text_logits(
     features: Float[Array, "b d"], classes: Classes, scale: float
 ) -> Float[Array, "b C"]:
-    """Returns scaled cosines of unit features and class texts."""
-    return scale * features @ classes.text.T
+    """Returns scaled cosines of unit features and class texts; masked for no class."""
+    logits = scale * features @ classes.text.T
+    return (
+        logits if classes.named is None else losses.mask_logits(logits, classes.named)
+    )
 
 
 def alignment(
@@ -274,7 +282,7 @@ def frozen_query(
 
 def aligned(
     model: Model,
-    init: Callable[[Key, Model], tuple[Params, Memory]],
+    init: Callable[[Key, Capacity], tuple[Params, Memory]],
     train_label_space: LabelSpace,
     inject: Callable[[Params, Context, Batch], tuple[Pass, ...]] = _nothing,
     embed: Embed = first_embedding,

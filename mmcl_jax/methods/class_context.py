@@ -14,7 +14,7 @@ from mmcl_jax.methods.base import Method, Pass, modalities_now
 from mmcl_jax.methods.sharing import SHARED
 from mmcl_jax.models import encoder
 from mmcl_jax.models.model import Model
-from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params, PyTree
 
 # the key of the context in params
 CLASS_CONTEXT = "class_context"
@@ -62,8 +62,8 @@ def with_class_context(
         Zhou et al., Learning to Prompt for Vision-Language Models (CoOp), 2022.
     """
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        params, memory = method.init(key, model)
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        params, memory = method.init(key, room)
         slots = 1 if sharing == SHARED else len(model.modalities)
         return params | {CLASS_CONTEXT: init_context(model, length, slots)}, memory
 

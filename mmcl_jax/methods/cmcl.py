@@ -15,6 +15,7 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.ops import projection
 from mmcl_jax.types import (
     Batch,
+    Capacity,
     Classes,
     Context,
     Key,
@@ -67,7 +68,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             for tower in towers
         }
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         del key
         square = (width, width)
         params = {
@@ -76,7 +77,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         }
         return params, {
             "moment": per_group(square),
-            "count": jnp.zeros(model.num_classes),
+            "count": jnp.zeros(room.classes),
             "inputs": per_group(square),
             "partners": per_group(square),
         }
@@ -122,7 +123,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         weighted = batch.query * batch.weight[:, None]
         added = jnp.matmul(weighted.T, batch.query, precision="highest")
         moment = memory["moment"][tower].at[group].add(added)
-        member = jax.nn.one_hot(batch.label, model.num_classes)
+        member = jax.nn.one_hot(batch.label, len(memory["count"]))
         return memory | {
             "moment": memory["moment"] | {tower: moment},
             "count": memory["count"] + batch.weight @ member,

@@ -15,7 +15,16 @@ from mmcl_jax.models.injection import Injection, Prefix
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.ops import losses
-from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
+from mmcl_jax.types import (
+    Batch,
+    Capacity,
+    Context,
+    Key,
+    Memory,
+    Metrics,
+    Params,
+    PyTree,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +32,15 @@ class Options:
     """Options of CODA-Prompt; the defaults are the paper's.
 
     Attributes:
-        components: Components of a tower, divided over the stages, at least one each.
+        components_per_stage: Components of a tower that each stage adds; the paper's
+            100 are divided over its 10 tasks, whose number it must know.
         length: Number of keys, and of values, of a component; the paper's 8 counts
             both.
         layers: Number of blocks with a prefix, from the first.
         orthogonality: Weight of the penalty; the published code's default is 0.
     """
 
-    components: Count = 100
+    components_per_stage: Count = 10
     length: Count = 4
     layers: Count = 5
     orthogonality: NonNegative = 0.1
@@ -57,13 +67,13 @@ def make(model: Model, options: Options, common: Common) -> Method:
         Smith et al., CODA-Prompt: COntinual Decomposed Attention-based Prompting for
         Rehearsal-Free Continual Learning, CVPR 2023.
     """
-    per_stage = max(1, options.components // model.num_stages)
+    per_stage = options.components_per_stage
     component = _component(options, model.spec.embedding)
     sharing = common.sharing
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        stacks = stage_slots.init_slots(key, model, component, per_stage)
-        return stacks, {"met": stage_slots.init(model)}
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        stacks = stage_slots.init_slots(key, model, component, room.stages, per_stage)
+        return stacks, {"met": stage_slots.init(model, room.stages)}
 
     def usable(context: Context, batch: Batch) -> Bool[Array, "b s"]:
         met = context.memory["met"]
@@ -115,7 +125,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         met = context.memory["met"]
         begun = {}
         for tower, stack in params.items():
-            now = stage_slots.of_tower_now(model, tower, context)
+            now = stage_slots.of_tower_now(model, tower, context, len(met))
             earlier = stage_slots.previous(model, tower, sharing, met, context)
             old, new = (jnp.repeat(x, per_stage) for x in (earlier, now))
             begun[tower] = _orthonormal_start(stack, old, new)

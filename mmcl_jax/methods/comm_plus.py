@@ -32,7 +32,7 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import layer_blocks
 from mmcl_jax.ops import gaussians, losses
 from mmcl_jax.ops.gaussians import Gaussians
-from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params, Prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +69,11 @@ def make(model: Model, options: Options, common: Common) -> Method:
     # one shape for all towers: features of a narrower one are padded with zeros
     width = max(widths)
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         del key
         d, m = model.spec.embedding, num_modalities
         return {}, {
-            "layers": gaussians.init(model.num_classes, m, width),
+            "layers": gaussians.init(room.classes, m, width),
             "query_precision": jnp.zeros((m, d, d)),
             "layer_precision": jnp.zeros((m, width, width)),
             "jitter": jnp.zeros(()),

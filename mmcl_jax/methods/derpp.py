@@ -20,14 +20,14 @@ class Options:
     """Options of dark experience replay.
 
     Attributes:
-        buffer_bytes: Bytes of the remembered samples of all modalities together.
+        modality_bytes: Bytes of the remembered samples of each modality.
         logit_weight: Weight α of the distance to the stored logits.
         label_weight: Weight β of the cross-entropy of remembered samples.
         label_space: Classes that this cross-entropy is over: those seen so far in the
             sample's modality (`modality_seen`), or all seen so far.
     """
 
-    buffer_bytes: Count = DEFAULT_BYTES
+    modality_bytes: Count = DEFAULT_BYTES
     logit_weight: NonNegative = 0.3
     label_weight: NonNegative = 0.5
     label_space: Literal["modality_seen", "all_seen"] = "all_seen"
@@ -83,7 +83,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     return with_replay(
         method,
         model,
-        options.buffer_bytes,
+        options.modality_bytes,
         terms={
             "stored_logits": of_logits,
             "replay": label_term(model, sequential(model, rehearsed)),

@@ -13,7 +13,7 @@ from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models.adapters import residual_prefix
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians
-from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +56,12 @@ def make(model: Model, options: Options, common: Common) -> Method:
     adapter = residual_prefix(options.length, options.layers)
     width = model.spec.embedding
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        return stage_slots.init_slots(key, model, adapter), {
-            "met": stage_slots.init(model),
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        return stage_slots.init_slots(key, model, adapter, room.stages), {
+            "met": stage_slots.init(model, room.stages),
             # statistics of the stage that begins, until its density is solved
             "queries": gaussians.init(1, 1, width),
-            "densities": gaussians.no_densities(model.num_stages, width),
+            "densities": gaussians.no_densities(room.stages, width),
             "jitter": jnp.zeros(()),
         }
 
@@ -82,7 +82,8 @@ def make(model: Model, options: Options, common: Common) -> Method:
     def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
         stage, residual = route(context, batch)
         stack = params[model.tower_of(batch.modality)]
-        injection = adapter.blend(stack, jax.nn.one_hot(stage, model.num_stages))
+        stages = len(context.memory["met"])
+        injection = adapter.blend(stack, jax.nn.one_hot(stage, stages))
         (prefix,) = injection.prefixes
         weighted = prefix._replace(residual=residual)
         return (Pass(injection._replace(prefixes=(weighted,))),)

@@ -10,12 +10,18 @@ from mmcl_jax.fields import Count, NonNegative, NonNegativeInt
 from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.adapted import key_pulled
 from mmcl_jax.methods.base import Common, Method
-from mmcl_jax.methods.sharing import group_weights, init_groups, routed
+from mmcl_jax.methods.sharing import (
+    draw_slots,
+    group_weights,
+    init_groups,
+    routed,
+)
 from mmcl_jax.models.adapters import Adapter, prefix
 from mmcl_jax.models.injection import Injection, Prefix
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import TowerSpec
-from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
+from mmcl_jax.ops import rngs
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +69,23 @@ def make(model: Model, options: Options, common: Common) -> Method:
     general, expert = _adapters(options)
     blend, sharing = general.blend, common.sharing
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         keys = jax.random.split(key, 3)
-        experts = stage_slots.init_slots(keys[1], model, expert)
-        shape = (len(experts), model.num_stages, model.spec.embedding)
-        drawn = 0.02 * jax.random.normal(keys[2], shape)
+        experts = stage_slots.init_slots(keys[1], model, expert, room.stages)
+
+        def draw_key(key: Key) -> Array:
+            return 0.02 * jax.random.normal(key, (model.spec.embedding,))
+
+        expert_keys = {
+            tower: draw_slots(rngs.named(keys[2], tower), room.stages, draw_key)
+            for tower in experts
+        }
         params = {
             "general": init_groups(keys[0], model, general, sharing),
             "experts": experts,
-            "expert_keys": dict(zip(experts, drawn, strict=True)),
+            "expert_keys": expert_keys,
         }
-        return params, {"met": stage_slots.init(model)}
+        return params, {"met": stage_slots.init(model, room.stages)}
 
     def choose(
         params: Params, context: Context, batch: Batch
@@ -94,7 +106,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         tower = model.tower_of(batch.modality)
         groups = group_weights(model, sharing, context, batch)
         always = blend(params["general"][tower], groups).prefixes
-        weights = jax.nn.one_hot(chosen[:, 0], model.num_stages)
+        weights = jax.nn.one_hot(chosen[:, 0], len(context.memory["met"]))
         (own,) = blend(params["experts"][tower], weights).prefixes
         if options.reshape_bug:
             own = reshaped_without_transpose(own)

@@ -15,12 +15,12 @@ class Options:
     """Options of experience replay.
 
     Attributes:
-        buffer_bytes: Bytes of the remembered samples of all modalities together.
+        modality_bytes: Bytes of the remembered samples of each modality.
         label_space: Classes that the loss of remembered samples is over: those seen so
             far in the sample's modality (`modality_seen`), or all seen so far.
     """
 
-    buffer_bytes: Count = DEFAULT_BYTES
+    modality_bytes: Count = DEFAULT_BYTES
     label_space: Literal["modality_seen", "all_seen"] = "all_seen"
 
 
@@ -39,7 +39,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     return with_replay(
         sequential(model, common),
         model,
-        options.buffer_bytes,
+        options.modality_bytes,
         terms={"replay": label_term(model, sequential(model, rehearsed))},
         mix=lambda value, replayed: (value + replayed["replay"]) / 2,
     )

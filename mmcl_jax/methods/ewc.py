@@ -13,7 +13,7 @@ from mmcl_jax.methods.sequential import sequential
 from mmcl_jax.methods.wrappers import with_anchor, with_penalty
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import fisher, losses, trees
-from mmcl_jax.types import Batch, Context, Key, Memory, Params
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,8 @@ def make(model: Model, options: Options, common: Common) -> Method:
     """
     method = sequential(model, common)
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        params, memory = method.init(key, model)
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        params, memory = method.init(key, room)
         return params, memory | {
             "fisher": jax.tree.map(jnp.zeros_like, params),
             "decay": jnp.ones(()),

@@ -22,7 +22,16 @@ from mmcl_jax.methods.base import (
 from mmcl_jax.methods.sharing import SHARED, restrict, routed
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import least_squares as statistics
-from mmcl_jax.types import Batch, Classes, Context, Key, Memory, Params, Prediction
+from mmcl_jax.types import (
+    Batch,
+    Capacity,
+    Classes,
+    Context,
+    Key,
+    Memory,
+    Params,
+    Prediction,
+)
 
 # `(memory, batch) -> inputs of a linear head`
 HeadFeatures = Callable[[Memory, Batch], Float[Array, "b width"]]
@@ -47,7 +56,7 @@ def columns(sharing: Sharing, classes: Classes, head: int | Array) -> Bool[Array
 def head_method(
     model: Model,
     sharing: Sharing,
-    init: Callable[[Key, Model], tuple[Params, Memory]],
+    init: Callable[[Key, Capacity], tuple[Params, Memory]],
     logits: Callable[[Params, Context, Batch], Float[Array, "b C"]],
     **functions: Callable,
 ) -> Method:
@@ -103,11 +112,11 @@ def closed_form(
         init_features: Function that returns the part of the memory `features` reads.
     """
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         return {}, init_features(key) | {
             "gram": jnp.zeros((num_heads(model, sharing), width, width)),
-            "cross": jnp.zeros((width, model.num_classes)),
-            "head": jnp.zeros((width, model.num_classes)),
+            "cross": jnp.zeros((width, room.classes)),
+            "head": jnp.zeros((width, room.classes)),
             "stale": jnp.zeros(num_heads(model, sharing), bool),
             "jitter": jnp.zeros(num_heads(model, sharing)),
         }
@@ -120,7 +129,7 @@ def closed_form(
         updated = statistics.update(
             statistics.Ridge(memory["gram"][own], memory["cross"], jnp.zeros(())),
             features(memory, batch),
-            jax.nn.one_hot(batch.label, model.num_classes),
+            jax.nn.one_hot(batch.label, memory["cross"].shape[1]),
             batch.weight,
         )
         met = jnp.any(batch.weight > 0)
@@ -170,7 +179,9 @@ def closed_form(
     )
 
 
-def random_features(width: int) -> tuple[Callable[[Key, Model], Memory], HeadFeatures]:
+def random_features(
+    model: Model, width: int
+) -> tuple[Callable[[Key], Memory], HeadFeatures]:
     """Returns the draw of a fixed normal W, and the features `relu(q W)`.
 
     References:
@@ -178,7 +189,7 @@ def random_features(width: int) -> tuple[Callable[[Key, Model], Memory], HeadFea
         Continual Learning", NeurIPS 2023, section 4.
     """
 
-    def init(key: Key, model: Model) -> Memory:
+    def init(key: Key) -> Memory:
         shape = (model.spec.embedding, width)
         return {"projection": jax.random.normal(key, shape)}
 

@@ -15,7 +15,8 @@ from mmcl_jax.methods.sharing import group_weights, init_groups, routed
 from mmcl_jax.models.adapters import shallow_prompts
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.model import Model
-from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
+from mmcl_jax.ops import rngs
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +69,12 @@ def make(model: Model, options: Options, common: Common) -> Method:
         )
     prompts, sharing = shallow_prompts(options.length), common.sharing
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         stacks = init_groups(key, model, prompts, sharing, options.pool)
         width = model.spec.embedding
         pools = {}
-        for i, (tower, stack) in enumerate(stacks.items()):
-            own = jax.random.fold_in(jax.random.fold_in(key, i), 1)
+        for tower, stack in stacks.items():
+            own = jax.random.fold_in(rngs.named(key, tower), 1)
             shape = (stack["prompts"].shape[0], width)
             pools[tower] = stack | {"keys": 0.02 * jax.random.normal(own, shape)}
         return pools, {}

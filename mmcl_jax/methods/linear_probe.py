@@ -16,15 +16,19 @@ from mmcl_jax.methods.base import (
 from mmcl_jax.methods.heads import head_method
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses
-from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Metrics, Params
 
 
-def init_head(key: Key, model: Model) -> Params:
-    """Returns a head over all class slots, so that a new task changes no shape."""
-    shape = (model.spec.embedding, model.num_classes)
+def init_head(key: Key, model: Model, room: Capacity) -> Params:
+    """Returns a head over all class slots; each column is drawn by its own key."""
+
+    def column(slot: Array) -> Array:
+        own = jax.random.fold_in(key, slot)
+        return 0.01 * jax.random.normal(own, (model.spec.embedding,))
+
     return {
-        "weight": 0.01 * jax.random.normal(key, shape),
-        "bias": jnp.zeros(model.num_classes),
+        "weight": jax.vmap(column, out_axes=1)(jnp.arange(room.classes)),
+        "bias": jnp.zeros(room.classes),
     }
 
 
@@ -71,8 +75,8 @@ def make(model: Model, options: None, common: Common) -> Method:
     """
     del options
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        return init_head(key, model), {}
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        return init_head(key, model, room), {}
 
     def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
         del context

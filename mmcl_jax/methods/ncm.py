@@ -8,7 +8,7 @@ from mmcl_jax.methods.base import Common, Method
 from mmcl_jax.methods.heads import head_method
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops.losses import unit_norm
-from mmcl_jax.types import Batch, Context, Key, Memory, Params
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params
 
 
 def make(model: Model, options: None, common: Common) -> Method:
@@ -22,15 +22,16 @@ def make(model: Model, options: None, common: Common) -> Method:
     """
     del options
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         del key
-        return {}, {"sums": jnp.zeros((model.num_classes, model.spec.embedding))}
+        return {}, {"sums": jnp.zeros((room.classes, model.spec.embedding))}
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
-        member = jax.nn.one_hot(batch.label, model.num_classes) * batch.weight[:, None]
+        sums = context.memory["sums"]
+        member = jax.nn.one_hot(batch.label, len(sums)) * batch.weight[:, None]
         added = jnp.matmul(member.T, batch.query, precision="highest")
-        return context.memory | {"sums": context.memory["sums"] + added}
+        return context.memory | {"sums": sums + added}
 
     def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
         del params

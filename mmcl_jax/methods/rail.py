@@ -17,7 +17,7 @@ from mmcl_jax.methods.heads import (
 )
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import least_squares as statistics
-from mmcl_jax.types import Batch, Context, Key, Memory, Params
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +47,14 @@ def make(model: Model, options: Options, common: Common) -> Method:
         Y. Xu et al., "Advancing Cross-domain Discriminability in Continual Learning of
         Vision-Language Models", NeurIPS 2024: the primal form.
     """
-    draw, features = random_features(options.width)
+    draw, features = random_features(model, options.width)
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         inverse, head = statistics.recursive_init(
-            options.width, model.num_classes, options.regularization
+            options.width, room.classes, options.regularization
         )
         inverses = jnp.tile(inverse, (num_heads(model, common.sharing), 1, 1))
-        return {}, draw(key, model) | {"inverse": inverses, "head": head}
+        return {}, draw(key) | {"inverse": inverses, "head": head}
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
@@ -65,7 +65,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             memory["inverse"][own],
             memory["head"],
             features(memory, batch),
-            jax.nn.one_hot(batch.label, model.num_classes),
+            jax.nn.one_hot(batch.label, memory["head"].shape[1]),
             batch.weight,
         )
         return memory | {

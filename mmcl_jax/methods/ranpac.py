@@ -32,12 +32,12 @@ def make(model: Model, options: Options, common: Common) -> Method:
         M. D. McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for
         Continual Learning", NeurIPS 2023, equation (9).
     """
-    draw, features = random_features(options.width)
+    draw, features = random_features(model, options.width)
     return closed_form(
         model,
         common.sharing,
         options.width,
         features,
         options.regularization,
-        lambda key: draw(key, model),
+        draw,
     )

@@ -9,9 +9,19 @@ from jaxtyping import Array, Float
 from mmcl_jax.methods.base import Features, Method, forward
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses, reservoir, trees
-from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params, PyTree
+from mmcl_jax.types import (
+    Batch,
+    Capacity,
+    Context,
+    Key,
+    Memory,
+    Metrics,
+    Params,
+    PyTree,
+)
 
-DEFAULT_BYTES = 2 * 2**20
+# 2 MiB for five modalities
+DEFAULT_BYTES = 2 * 2**20 // 5
 
 # `(params, context, remembered samples, their stored logits or None, key) -> scalar`
 Term = Callable[[Params, Context, Batch, Array | None, Key], Float[Array, ""]]
@@ -22,7 +32,7 @@ Mix = Callable[[Array, Mapping[str, Array]], Float[Array, ""]]
 def with_replay(
     method: Method,
     model: Model,
-    buffer_bytes: int,
+    modality_bytes: int,
     terms: Mapping[str, Term],
     mix: Mix,
     stores_logits: bool = False,
@@ -30,7 +40,9 @@ def with_replay(
     """Adds terms of remembered samples to the loss, each on its own draw.
 
     There is one reservoir for each shape of inputs, with equal bytes for each modality
-    of that shape and room for one sample at least. A draw is as large as the batch, and
+    of that shape and room for one sample at least. Where logits are stored, a sample
+    takes more bytes the more class slots there are, so that a reservoir keeps fewer
+    samples when these grow. A draw is as large as the batch, and
     from one reservoir, chosen by its share of all samples met, stored or not: a
     sentence takes much less room than a clip, and would otherwise dominate rehearsal.
     Reservoirs are filled after a task's training, with inputs, queries and logits in
@@ -39,25 +51,27 @@ def with_replay(
     Args:
         method: Method that is wrapped.
         model: Static facts, such as the shapes of inputs.
-        buffer_bytes: Bytes of all reservoirs together.
+        modality_bytes: Bytes for each modality; those of equal shapes share theirs.
         terms: Terms of the loss by the name under which each is logged.
         mix: Function that combines the losses; unused before anything is stored.
         stores_logits: Whether the logits that `method` predicts are stored; those of
             classes not seen at the time are masked by `losses.mask_logits`.
     """
     by_shape = _modalities_by_shape(model)
-    shapes = {name: _row_shapes(model, name, stores_logits) for name in by_shape}
+    shapes = {name: _row_shapes(model, name) for name in by_shape}
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        params, memory = method.init(key, model)
-        budget = buffer_bytes // len(model.modalities)
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        params, memory = method.init(key, room)
         buffers = {}
         for name, row in shapes.items():
+            if stores_logits:
+                logits = jax.ShapeDtypeStruct((room.classes,), jnp.float16)
+                row = row | {"logits": logits}
             alike = sum(
                 _shape(model, m) == _shape(model, name) for m in model.modalities
             )
-            slots = alike * budget // reservoir.row_bytes(row)
-            buffers[name] = reservoir.init(max(1, slots), row)
+            slots = alike * modality_bytes // reservoir.row_bytes(row)
+            buffers[name] = _empty(max(1, slots), row)
         offered = {name: jnp.zeros(()) for name in shapes}
         return params, memory | {"buffers": buffers, "offered": offered}
 
@@ -170,22 +184,30 @@ def _modalities_by_shape(model: Model) -> tuple[str, ...]:
     return tuple(first)
 
 
-def _row_shapes(model: Model, modality: str, stores_logits: bool) -> PyTree:
+def _empty(slots: int, row: PyTree) -> reservoir.Reservoir:
+    """Returns a reservoir in which no class has a stored logit."""
+    made = reservoir.init(slots, row)
+    if "logits" not in row:
+        return made
+    masked = losses.mask_logits(
+        made.rows["logits"], jnp.zeros(row["logits"].shape, bool)
+    )
+    return made._replace(rows=made.rows | {"logits": masked})
+
+
+def _row_shapes(model: Model, modality: str) -> PyTree:
     def stored(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         # token ids fit, since no supported vocabulary has more than 65536 entries
         whole = jnp.issubdtype(x.dtype, jnp.integer)
         return jax.ShapeDtypeStruct(x.shape, jnp.uint16 if whole else jnp.float16)
 
     index = jax.ShapeDtypeStruct((), jnp.int32)
-    row = {
+    return {
         "inputs": jax.tree.map(stored, _shape(model, modality)),
         "query": jax.ShapeDtypeStruct((model.spec.embedding,), jnp.float16),
         "label": index,
         "modality": index,
     }
-    if stores_logits:
-        row["logits"] = jax.ShapeDtypeStruct((model.num_classes,), jnp.float16)
-    return row
 
 
 def _as_batch(drawn: PyTree, weight: Array, modality: str, model: Model) -> Batch:

@@ -13,7 +13,7 @@ from mmcl_jax.methods.base import Common, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import kmeans, reservoir
-from mmcl_jax.types import Batch, Context, Key, Memory, Params, PyTree
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +54,11 @@ def make(model: Model, options: Options, common: Common) -> Method:
         query = jax.ShapeDtypeStruct((width,), jnp.float32)
         return reservoir.init(options.sampled_queries, query)
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        return stage_slots.init_slots(key, model, common.adapter), {
-            "met": stage_slots.init(model),
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        return stage_slots.init_slots(key, model, common.adapter, room.stages), {
+            "met": stage_slots.init(model, room.stages),
             "queries": nothing(),
-            "centres": jnp.zeros((model.num_stages, options.centres, width)),
+            "centres": jnp.zeros((room.stages, options.centres, width)),
         }
 
     def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
@@ -71,7 +71,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             )
             order = {"l1": 1, "l2": 2}[options.distance]
             stage = pool.nearest(batch.query, memory["centres"], usable, order)
-        weights = jax.nn.one_hot(stage, model.num_stages)
+        weights = jax.nn.one_hot(stage, len(memory["met"]))
         return (adapted_pass(model, common.adapter, params, weights, batch),)
 
     def trainable(params: Params, context: Context) -> PyTree:

@@ -28,7 +28,7 @@ def sequential(model: Model, common: Common, penalty: Penalty | None = None) -> 
     """
     method = aligned(
         model,
-        lambda key, model: (
+        lambda key, room: (
             init_groups(key, model, common.adapter, common.sharing),
             {},
         ),

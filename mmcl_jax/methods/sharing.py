@@ -10,6 +10,8 @@ frozen queries, which never drift.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, get_args
 
 import jax
@@ -22,8 +24,17 @@ from mmcl_jax.methods import router
 from mmcl_jax.methods.base import Features, Method
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.model import Model
-from mmcl_jax.ops import gaussians
-from mmcl_jax.types import Batch, Context, Key, Memory, Params, Prediction
+from mmcl_jax.ops import gaussians, rngs
+from mmcl_jax.types import (
+    Batch,
+    Capacity,
+    Context,
+    Key,
+    Memory,
+    Params,
+    Prediction,
+    PyTree,
+)
 
 SHARED, PER_MODALITY_GIVEN, _ = get_args(Sharing)
 
@@ -39,7 +50,7 @@ def num_groups(model: Model, tower: str, sharing: Sharing) -> int:
 def init_groups(
     key: Key, model: Model, adapter: Adapter, sharing: Sharing, slots_of_group: int = 1
 ) -> Params:
-    """Returns a stack of adapters for each tower that the stream needs.
+    """Returns a stack of adapters for each tower.
 
     Args:
         key: Random key; slots are drawn independently.
@@ -49,12 +60,23 @@ def init_groups(
         slots_of_group: Number of adapters of a group, in adjacent slots.
     """
     params = {}
-    for i, tower in enumerate(dict.fromkeys(model.towers)):
+    for tower in dict.fromkeys(model.towers):
         slots = num_groups(model, tower, sharing) * slots_of_group
-        keys = jax.random.split(jax.random.fold_in(key, i), slots)
         spec = model.spec.tower(tower)
-        params[tower] = jax.vmap(lambda k, spec=spec: adapter.init(k, spec))(keys)
+        params[tower] = draw_slots(
+            rngs.named(key, tower), slots, lambda k, spec=spec: adapter.init(k, spec)
+        )
     return params
+
+
+def draw_slots(key: Key, slots: int, draw: Callable[[Key], PyTree]) -> PyTree:
+    """Returns draws `[s ...]`, each by a key that follows from the slot's index alone.
+
+    So a stack that grows starts with the same values as one that is large from the
+    start, which `jax.random.split` would not give.
+    """
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(slots))
+    return jax.vmap(draw)(keys)
 
 
 def group_weights(
@@ -131,9 +153,9 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
         return method
     num_modalities = len(model.modalities)
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        params, memory = method.init(key, model)
-        classes, width = model.num_classes, model.spec.embedding
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        params, memory = method.init(key, room)
+        classes, width = room.classes, model.spec.embedding
         empty: dict[str, Any] = {
             "queries": gaussians.init(classes, num_modalities, width),
             "jitter": jnp.zeros(()),

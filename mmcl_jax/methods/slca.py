@@ -26,6 +26,7 @@ from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.ops.optim import descend
 from mmcl_jax.types import (
     Batch,
+    Capacity,
     Classes,
     Context,
     Key,
@@ -81,12 +82,12 @@ def make(model: Model, options: Options, common: Common) -> Method:
     """
     sharing = common.sharing
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        classes, width = model.num_classes, model.spec.embedding
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        classes, width = room.classes, model.spec.embedding
         groups = classes if options.covariance == "class" else len(model.modalities)
         params = {
             "adapters": init_groups(key, model, common.adapter, sharing),
-            "head": init_head(jax.random.fold_in(key, 1), model),
+            "head": init_head(jax.random.fold_in(key, 1), model, room),
         }
         return params, {
             "features": gaussians.init(classes, groups, width),
@@ -180,7 +181,7 @@ def _align(
     if options.scale_means:
         scale = 0.9 + 0.1 * (task + 1) / (context.task + 1)
         stats = stats._replace(mean=stats.mean * scale[:, None])
-    label = jnp.repeat(jnp.arange(model.num_classes), options.samples_per_class)
+    label = jnp.repeat(jnp.arange(len(classes.seen)), options.samples_per_class)
     group = _class_group(options, classes)
     drawn, weight, jitter = gaussians.sample(
         key, stats, label, group, options.shrinkage
@@ -191,7 +192,7 @@ def _align(
     def loss(head: Params) -> Float[Array, ""]:
         logits = head_logits(model, head, drawn)
         if options.logit_norm is not None:
-            norm = mean_norm(logits, classes, task, model.num_stages)
+            norm = mean_norm(logits, classes, task)
             logits = logits / (norm * options.logit_norm)
         return losses.cross_entropy(logits, label, weight, allowed)
 
@@ -203,12 +204,12 @@ def mean_norm(
     logits: Float[Array, "n C"],
     classes: Classes,
     task: Int[Array, " C"],
-    num_stages: int,
 ) -> Float[Array, "n 1"]:
     """Returns the mean over seen tasks of the norm of each task's logits."""
-    of = jax.nn.one_hot(task, num_stages) * classes.seen[:, None]
+    # a column for each class, which stands for its task
+    same = (task[:, None] == task) & classes.seen[:, None] & classes.seen
     # the derivative of a root at 0 is infinite
-    norms = jnp.sqrt(jnp.square(logits) @ of + 1e-12)
-    met = of.any(0)
-    total = jnp.where(met, norms, 0).sum(-1, keepdims=True)
-    return total / jnp.maximum(met.sum(), 1)
+    norms = jnp.sqrt(jnp.square(logits) @ same.astype(logits.dtype) + 1e-12)
+    # the classes of a task share the weight 1
+    share = classes.seen / jnp.maximum(same.sum(0), 1)
+    return (norms @ share)[:, None] / jnp.maximum(share.sum(), 1)

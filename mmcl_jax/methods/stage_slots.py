@@ -20,15 +20,15 @@ Met = Bool[Array, "t m"]
 
 
 def init_slots(
-    key: Key, model: Model, adapter: Adapter, slots_of_stage: int = 1
+    key: Key, model: Model, adapter: Adapter, stages: int, slots_of_stage: int = 1
 ) -> Params:
     """Returns a stack of adapters for each tower; slots of a stage are adjacent."""
-    return init_groups(key, model, adapter, SHARED, model.num_stages * slots_of_stage)
+    return init_groups(key, model, adapter, SHARED, stages * slots_of_stage)
 
 
-def init(model: Model) -> Met:
+def init(model: Model, stages: int) -> Met:
     """Returns the table of modalities that each stage had, empty before the first."""
-    return jnp.zeros((model.num_stages, len(model.modalities)), bool)
+    return jnp.zeros((stages, len(model.modalities)), bool)
 
 
 def meet(model: Model, met: Met, context: Context) -> Met:
@@ -36,10 +36,12 @@ def meet(model: Model, met: Met, context: Context) -> Met:
     return met.at[context.task].set(modalities_now(model, context.classes))
 
 
-def of_tower_now(model: Model, tower: str, context: Context) -> Bool[Array, " t"]:
+def of_tower_now(
+    model: Model, tower: str, context: Context, stages: int
+) -> Bool[Array, " t"]:
     """Returns a mask of the current stage, empty if it does not use the tower."""
     used = modalities_now(model, context.classes)[np.asarray(model.members(tower))]
-    return (jnp.arange(model.num_stages) == context.task) & used.any()
+    return (jnp.arange(stages) == context.task) & used.any()
 
 
 def by_group(
@@ -70,7 +72,7 @@ def previous(
     """Returns a mask of earlier stages that share a group of the tower with it."""
     now = by_group(model, tower, sharing, modalities_now(model, context.classes))
     related = (by_group(model, tower, sharing, met) & now).any(-1)
-    return related & (jnp.arange(model.num_stages) < context.task)
+    return related & (jnp.arange(len(met)) < context.task)
 
 
 def copy_previous(
@@ -83,7 +85,7 @@ def copy_previous(
 
     def of_tower(tower: str) -> PyTree:
         earlier = previous(model, tower, sharing, met, context)
-        last = jnp.where(earlier, jnp.arange(model.num_stages), -1).max()
+        last = jnp.where(earlier, jnp.arange(len(met)), -1).max()
         # a traced choice: without a previous stage the slot is copied onto itself
         source = jnp.where(last < 0, context.task, last)
         return jax.tree.map(lambda x: x.at[context.task].set(x[source]), stacks[tower])
@@ -100,7 +102,8 @@ def trainable_slots(
     """
 
     def of_tower(tower: str) -> PyTree:
-        own = of_tower_now(model, tower, context).astype(jnp.float32)
+        stages = len(jax.tree.leaves(stacks[tower])[0]) // slots_of_stage
+        own = of_tower_now(model, tower, context, stages).astype(jnp.float32)
         return _along_slots(stacks[tower], jnp.repeat(own, slots_of_stage))
 
     return {tower: of_tower(tower) for tower in stacks}

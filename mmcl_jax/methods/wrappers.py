@@ -22,16 +22,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.methods.base import Features, Method, Pass
-from mmcl_jax.models.model import Model
 from mmcl_jax.ops import trees
-from mmcl_jax.types import Batch, Context, Key, Memory, Metrics, Params
+from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Metrics, Params
 
 
 def with_anchor(method: Method) -> Method:
     """Stores the parameters with which the task's training starts, as "before"."""
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        params, memory = method.init(key, model)
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        params, memory = method.init(key, room)
         return params, memory | {"before": jax.tree.map(jnp.zeros_like, params)}
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
@@ -72,8 +71,8 @@ def with_averaging(method: Method, interval: int) -> Method:
         Learning of Vision-Language Models" (ZSCL), ICCV 2023: the weight ensemble.
     """
 
-    def init(key: Key, model: Model) -> tuple[Params, Memory]:
-        params, memory = method.init(key, model)
+    def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
+        params, memory = method.init(key, room)
         average = jax.tree.map(jnp.zeros_like, params)
         return params, memory | {"average": average, "steps": jnp.zeros((), jnp.int32)}
 

@@ -12,5 +12,5 @@ def make(model: Model, options: None, common: Common) -> Method:
         Supervision, 2021.
     """
     del options, common
-    method = aligned(model, lambda key, model: ({}, {}), "task", embed=frozen_query)
+    method = aligned(model, lambda key, room: ({}, {}), "task", embed=frozen_query)
     return method._replace(trains=False, needs_inputs=False)

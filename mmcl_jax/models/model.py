@@ -11,13 +11,12 @@ from mmcl_jax.types import PyTree
 
 
 class Model(NamedTuple):
-    """Static facts of the encoder and the stream, and the functions that embed.
+    """Static facts of the encoder, and the functions that embed.
 
     Attributes:
         spec: Shape of the encoder.
-        modalities: Modalities of the stream; the position of one is its index.
-        num_classes: Number of class slots of the stream.
-        num_stages: Number of stages of the stream.
+        modalities: Modalities that the encoder reads, whether or not a stream has them
+            (yet); the position of one is its index.
         logit_scale: Factor of cosines in logits.
         input_shapes: Tree of `ShapeDtypeStruct` of one sample of each modality.
         embed: Function `(frozen, modality, inputs, injection or None) -> unit [b d]`.
@@ -27,8 +26,6 @@ class Model(NamedTuple):
 
     spec: EncoderSpec
     modalities: tuple[str, ...]
-    num_classes: int
-    num_stages: int
     logit_scale: float
     input_shapes: tuple[PyTree, ...]
     embed: Callable[[PyTree, str, PyTree, Injection | None], Float[Array, "b d"]]

@@ -113,7 +113,7 @@ def update(
     return Gaussians(count, mean, scatter)
 
 
-def coarsen(stats: Gaussians, group: Int[Array, " C"], num_groups: int) -> Gaussians:
+def coarsen(stats: Gaussians, group: Int[Array, " C"]) -> Gaussians:
     """Replaces class means by the means of larger groups: one Gaussian per group.
 
     Every class takes the mean of its group, and its distance from that mean is added to
@@ -122,14 +122,13 @@ def coarsen(stats: Gaussians, group: Int[Array, " C"], num_groups: int) -> Gauss
     Args:
         stats: Statistics whose scatter has one group, or these groups.
         group: Group of each class [C].
-        num_groups: Number of groups.
 
     Returns:
         Statistics of the same shapes.
     """
-    total = jax.ops.segment_sum(stats.count, group, num_groups)
-    share = _divide(stats.count, total[group])[:, None]
-    mean = jax.ops.segment_sum(share * stats.mean, group, num_groups)[group]
+    same = (group[:, None] == group).astype(stats.mean.dtype)
+    share = _divide(stats.count, _einsum("cd,d->c", same, stats.count))[:, None]
+    mean = _einsum("cd,de->ce", same, share * stats.mean)
     tied = stats.scatter.shape[0] == 1
     row_group = jnp.zeros_like(group) if tied else group
     # the class means, weighted by their counts, are the rows of one more batch

@@ -13,11 +13,16 @@ from mmcl_jax.types import Key
 
 def key(seed: int, purpose: str, *indices: int | jax.Array) -> Key:
     """Returns the key of `purpose` at `indices`, for instance a task and a step."""
-    # a checksum, since `hash` of a text differs between processes
-    k = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+    k = named(jax.random.key(seed), purpose)
     for index in indices:
         k = jax.random.fold_in(k, index)
     return k
+
+
+def named(key: Key, name: str) -> Key:
+    """Returns the key of what has a name, such as a tower, whatever else there is."""
+    # a checksum, since `hash` of a text differs between processes
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def host_seed(seed: int, purpose: str, *indices: int) -> int:

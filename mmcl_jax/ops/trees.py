@@ -81,6 +81,26 @@ def tangent(
     return value + sum(jax.tree.leaves(terms), jnp.zeros(()))
 
 
+def pasted(old: PyTree, new: PyTree) -> PyTree:
+    """Returns `new` with the entries of `old` in front along every axis.
+
+    What does not fit is left out.
+
+    Args:
+        old: Tree of arrays.
+        new: Tree of the same structure, whose arrays have as many axes.
+
+    >>> pasted({"a": jnp.ones(2)}, {"a": jnp.zeros(4)})["a"].tolist()
+    [1.0, 1.0, 0.0, 0.0]
+    """
+
+    def of_leaf(old: Array, new: Array) -> Array:
+        front = tuple(map(slice, map(min, old.shape, new.shape)))
+        return new.at[front].set(old[front])
+
+    return jax.tree.map(of_leaf, old, new)
+
+
 def nbytes(tree: PyTree) -> int:
     """Returns the total size of the arrays of `tree` in bytes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

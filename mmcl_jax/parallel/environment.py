@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mmcl_jax.version import __version__
+from mmcl_jax import __version__
 
 
 def environment(mesh: jax.sharding.Mesh) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pathlib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,12 +92,15 @@ class History:
     def follow(
         self,
         towers: Mapping[str, str],
+        modalities: Sequence[str],
         damaged: Mapping[int, str] = types.MappingProxyType({}),
     ) -> None:
         """Reads the new snapshots.
 
         Args:
-            towers: Tower that reads each modality of the stream, in its order.
+            towers: Tower of each modality that the encoder reads, in the order of the
+                slots of a state.
+            modalities: Modalities of the stream, in its order.
             damaged: What is wrong with snapshots that are not read, by number.
         """
         new = [n for n in sealed(self._folder) if n not in self.stages]
@@ -106,7 +109,7 @@ class History:
             try:
                 if reason := damaged.get(number):
                     raise DataError(reason)
-                self._read(number, towers, newest)
+                self._read(number, towers, modalities, newest)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = (str(error).strip() or repr(error)).splitlines()[0]
                 name = layout.snapshot(self._workdir, number).relative_to(self._workdir)
@@ -116,7 +119,14 @@ class History:
             reason = "there is no snapshot in the workdir"
             self.absent |= dict.fromkeys(("relevance", "drift", "geometry"), reason)
 
-    def _read(self, number: int, towers: Mapping[str, str], newest: bool) -> None:
+    def _read(
+        self,
+        number: int,
+        towers: Mapping[str, str],
+        modalities: Sequence[str],
+        newest: bool,
+    ) -> None:
+        own = [list(towers).index(name) for name in modalities]
         others = (_RELEVANCE, *(_GEOMETRY if newest else ()))
 
         def pick(tree: PyTree) -> list[str]:
@@ -129,16 +139,18 @@ class History:
             self.absent.pop(part, None)
         relevance = _at(tree, _RELEVANCE)
         if relevance is not None:
-            self.relevance[number] = relevance
+            self.relevance[number] = relevance[np.ix_(own, own)]
         else:
             self.absent["relevance"] = (
                 "this method does not blend prompts by relevance: its snapshots lack "
                 f"{_RELEVANCE}"
             )
-        self._note_drift(number, tree, towers, left_out)
+        self._note_drift(number, tree, towers, modalities, left_out)
         if newest:
             named = {path.rpartition("/")[2]: _at(tree, path) for path in _GEOMETRY}
             self.geometry = {k: v for k, v in named.items() if v is not None}
+            if "shift" in self.geometry:
+                self.geometry["shift"] = self.geometry["shift"][own]
         if not {"mean", "count", "matrix"} <= self.geometry.keys():
             self.absent["geometry"] = (
                 "this method keeps no class means of adapted features with a "
@@ -150,6 +162,7 @@ class History:
         number: int,
         tree: PyTree,
         towers: Mapping[str, str],
+        modalities: Sequence[str],
         left_out: tuple[str, ...],
     ) -> None:
         prompts = next((p for path in _PROMPTS if (p := _at(tree, path))), None)
@@ -160,7 +173,7 @@ class History:
                     f"the params of this method are larger than {_MAX_BYTES >> 20} MiB"
                 )
             return
-        groups = _groups(prompts, towers)
+        groups = _groups(prompts, towers, modalities)
         self.drift[number] = {
             name: metrics.relative_change(self._prompts[name], arrays)
             for name, arrays in groups.items()
@@ -181,13 +194,14 @@ def _at(tree: PyTree, path: str) -> Any:
 
 
 def _groups(
-    prompts: Mapping[str, PyTree], towers: Mapping[str, str]
+    prompts: Mapping[str, PyTree], towers: Mapping[str, str], modalities: Sequence[str]
 ) -> dict[str, list[np.ndarray]]:
     """Returns the arrays of each modality if a tower has one slot for each, else all.
 
     Args:
         prompts: Stacks of prompts by tower, or by another key of the method.
         towers: Tower that reads each modality, in the order of the slots.
+        modalities: Modalities that are wanted.
     """
     groups: dict[str, list[np.ndarray]] = {}
     for part, tree in prompts.items():
@@ -195,7 +209,11 @@ def _groups(
         own = [name for name, tower in towers.items() if tower == part]
         slots = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
         if own and slots == {len(own)}:
-            groups |= {n: [leaf[i] for leaf in leaves] for i, n in enumerate(own)}
+            groups |= {
+                name: [leaf[i] for leaf in leaves]
+                for i, name in enumerate(own)
+                if name in modalities
+            }
         else:
             groups[f"all of {part}"] = leaves
     return groups

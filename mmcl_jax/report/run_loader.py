@@ -71,7 +71,7 @@ def load(
                 damaged[number] = reason
             else:
                 check_snapshot(stored, number)
-        history.follow(stored.towers, damaged)
+        history.follow(stored.towers, stored.stream.modalities, damaged)
         history.follow_predictions(stored, len(rows))
     return RunData(
         stored=stored,

@@ -94,7 +94,8 @@ class Classifier:
     def modalities(self) -> tuple[str, ...]:
         """Modalities met so far."""
         stream = self.run.stream
-        return tuple(stream.modalities[m] for m in self._known)
+        met = {self.run.model.modalities[m] for m in self._known}
+        return tuple(name for name in stream.modalities if name in met)
 
     def predict(
         self,
@@ -187,11 +188,16 @@ class Classifier:
 
     def allowed(self, modality: str | None) -> np.ndarray:
         """Returns which class slots `[C]` can win, for a given modality or for None."""
-        seen = np.asarray(self.slots.seen)
+        seen = self.seen
         if modality is None:
             return seen
-        index = self.run.stream.modalities.index(modality)
-        return seen & (np.asarray(self.slots.modality) == index)
+        own = [slot.modality == modality for slot in self.run.stream.classes]
+        return seen & np.array(own)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Which class slots `[C]` of the stream have been met."""
+        return np.asarray(self.slots.seen)[: len(self.run.stream.classes)]
 
     @functools.cached_property
     def canonical(self) -> np.ndarray:
@@ -212,7 +218,7 @@ class Classifier:
     @property
     def _met(self) -> np.ndarray:
         met = np.zeros(len(self.run.stream.classes), bool)
-        met[self.canonical[np.asarray(self.slots.seen)]] = True
+        met[self.canonical[self.seen]] = True
         return met
 
     @functools.cached_property
@@ -250,7 +256,7 @@ class Classifier:
             self.run.method,
             self.state.memory,
             self.slots,
-            self.run.stream.modalities,
+            self.run.model.modalities,
             self.temperature(self.modalities[0]),
             self.kept or {},
         )
@@ -339,7 +345,7 @@ class Classifier:
         self, group: _Group, modality: str | None, reject: float | None = None
     ) -> tuple[np.ndarray, list[str], list[Novelty | None]]:
         """Returns logits `[n C]`, and predicted modality and novelty of each sample."""
-        total, stream = len(group.places), self.run.stream
+        total, slots = len(group.places), len(self.run.stream.classes)
         columns = {"query": self._embed(group)}
         logits, scores, answers = [], [], []
         watch = None if reject is None else unknowns.Watch(self._gauge, group.modality)
@@ -354,7 +360,7 @@ class Classifier:
             scores.append(np.asarray(said.modality)[-1])
         known = self._known
         best = known[np.concatenate(scores)[:total, known].argmax(-1)]
-        names = [stream.modalities[m] for m in best]
+        names = [self.run.model.modalities[m] for m in best]
         told: list[Novelty | None] = [None] * total
         if watch is not None and reject is not None:
             found = watch.scores(columns["query"], answers)
@@ -364,7 +370,7 @@ class Classifier:
                 else None
                 for score, share in zip(*(c.tolist() for c in found), strict=True)
             ]
-        return np.concatenate(logits)[:total], names, told
+        return np.concatenate(logits)[:total, :slots], names, told
 
     @property
     def _at(self) -> tuple[LearnerState, PyTree, Classes, np.int32]:

@@ -14,7 +14,7 @@ from mmcl_jax.parallel import sharding
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.streams import storage
 from mmcl_jax.streams.loader import Decoder
-from mmcl_jax.training import build, remote_names
+from mmcl_jax.training import build, capacity, remote_names, run_description
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
@@ -77,7 +77,8 @@ def load(
     kept = kept_at(stages, number)
     frozen = loaded.frozen
     feed = Feed(run, frozen)
-    slots = build.classes_at(run, feed.embed_class_names(), number)
+    text = feed.embed_class_names()
+    slots = build.classes_at(run, text, number, upcoming=True)
     return Classifier(
         run, state, slots, number + 1, known, kept, tuple(notes), frozen, feed
     )
@@ -85,7 +86,7 @@ def load(
 
 def _check_same(stored: StoredRun, run: Run) -> None:
     """Raises `WorkdirError` if samples would be embedded differently from the run."""
-    here, workdir = build.describe(run), stored.workdir
+    here, workdir = run_description.describe(run), stored.workdir
     if here["encoder"] != stored.encoder:
         raise WorkdirError(
             f"{run.config.encoder.path}: not the encoder that {workdir} was made with: "
@@ -100,7 +101,8 @@ def _check_same(stored: StoredRun, run: Run) -> None:
 
 def _restore(store: Snapshots, number: int, run: Run) -> LearnerState:
     # Shapes suffice: an initialised state would only be overwritten.
-    shape = jax.eval_shape(run.learner.init)
+    room = capacity.at_stage(run.stream, number)
+    shape = jax.eval_shape(lambda: run.learner.init(room))
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding.replicated(run.mesh)
@@ -113,4 +115,5 @@ def _restore(store: Snapshots, number: int, run: Run) -> LearnerState:
         raise foreign(store.path(number), error) from error
     # Predictions do not use the optimizer.
     none = jnp.zeros((), jnp.int32)
-    return LearnerState(**learnt, optimizer=None, step=none, refused=none)
+    state = LearnerState(**learnt, optimizer=None, step=none, refused=none)
+    return run.learner.grow(state, capacity.of_stream(run.stream))

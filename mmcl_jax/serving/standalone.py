@@ -13,6 +13,7 @@ import safetensors.numpy
 from jax import export
 from jaxtyping import Array, Float
 
+from mmcl_jax import __version__
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import keep
 from mmcl_jax.methods.base import forward
@@ -21,7 +22,6 @@ from mmcl_jax.ops import losses
 from mmcl_jax.ops.trees import nbytes
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.types import Batch, Context
-from mmcl_jax.version import __version__
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 PROGRAM, CARD = "classifier.stablehlo", "README.md"
@@ -73,7 +73,7 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
         ValueError: The encoder's weights are too large for a program.
     """
     classifier.check_modality(modality)
-    run, index = classifier.run, classifier.run.stream.modalities.index(modality)
+    run, index = classifier.run, classifier.run.model.modalities.index(modality)
     if (size := nbytes(run.encoder.frozen)) > _MAX_PROGRAM_BYTES:
         raise ValueError(
             f"{run.config.encoder.path}: {size} bytes of weights, more than the "
@@ -105,6 +105,7 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
         params = classifier.state.params
         features = forward(run.method, run.model, params, context, batch)
         logits = run.method.predict(params, context, batch, features).logits
+        logits = logits[:, : len(run.stream.classes)]
         masked = losses.mask_logits(logits / temperature, allowed)
         return logits, jax.nn.softmax(masked) * allowed
 
@@ -158,8 +159,8 @@ def describe(
 ) -> dict[str, Any]:
     """Returns the contents of `model.json`."""
     run, stream = classifier.run, classifier.run.stream
-    seen, allowed = np.asarray(classifier.slots.seen), classifier.allowed(modality)
-    inputs = run.model.input_shapes[stream.modalities.index(modality)]
+    seen, allowed = classifier.seen, classifier.allowed(modality)
+    inputs = run.model.input_shapes[run.model.modalities.index(modality)]
     return {
         "mmcl_jax": __version__,
         "method": run.config.method.name,

@@ -1,12 +1,21 @@
 """Options that all sources of data sets share, and the section `data` of a config."""
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Literal
 
-from mmcl_jax.fields import Count, Fraction, NonNegative, NonNegativeInt, Range
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.fields import (
+    Count,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Share,
+    check_name,
+)
+from mmcl_jax.files import Path
+from mmcl_jax.streams.arrangement import ClassOrder, Scenario
 from mmcl_jax.streams.base import EvaluateOn
-
-Classes = Annotated[int, Range(2)]
+from mmcl_jax.streams.protocols import PROTOCOLS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,14 +26,26 @@ class Selection:
         classes_per_task: Number of classes of a task.
         order: Order of the tasks: `by_modality`: all of one modality, then all of the
             next; `interleaved`: one of each in turn; `recurring`: two of each in turn;
-            `random`.
+            `random`. Not read where a plan, a protocol or a table gives the tasks.
+        class_order: Order in which the classes of a data set are cut into tasks: that
+            of their names, `drawn` by the order seed or not (`alphabetical`).
+        plan: File that lists the tasks, see `docs/data.md`; empty: none.
+        protocol: Published stream that the data are put into; empty: none.
+        scenario: How tasks are related: with other classes each (`disjoint`); with
+            classes that return in later tasks (`blurry`); or with equal classes of
+            other data sets (`domains`).
+        disjoint_share: Probability that a class does not return, if `blurry`.
+        blurry_share: Share of the training samples of the others that come later.
+        online: Training samples of the slices into which tasks are cut, after each of
+            which all classes seen are evaluated. Each sample is seen once: the run has
+            one epoch. None: tasks are whole.
         include: Comma-separated globs on `<modality>/<dataset>/<class>`; empty: all.
         exclude: Globs of classes to leave out; `!` before a glob takes back what an
             earlier one left out; empty: none.
         reserve: Globs of classes that are never learnt, included or not, such as
             `audio` or `*/digits`: after every stage they are scored among themselves,
             by modality; empty: none.
-        max_train_per_class: Training samples kept of a class; None: all.
+        max_train_per_class: Training samples kept of a class in a task; None: all.
         test_fraction: Share of a class that is split off for testing if a data set has
             no test part.
         evaluate_on: Samples that score: those of the `test` part, or `validation`
@@ -41,8 +62,15 @@ class Selection:
             transparency is dropped (`drop`), as the preprocessing of CLIP does.
     """
 
-    classes_per_task: Classes = 5
+    classes_per_task: Count = 5
     order: str = "interleaved"
+    class_order: ClassOrder = "drawn"
+    plan: Path = ""
+    protocol: str = ""
+    scenario: Scenario = "disjoint"
+    disjoint_share: Share = 0.5
+    blurry_share: Share = 0.1
+    online: Count | None = None
     include: str = ""
     exclude: str = ""
     reserve: str = ""
@@ -54,6 +82,18 @@ class Selection:
     depth_scale: str = ""
     depth_invalid: str = ""
     transparency: Literal["white", "drop"] = "white"
+
+
+def check(options: Selection) -> None:
+    """Raises `ConfigError` for options that contradict each other."""
+    if options.protocol:
+        check_name("config.stream.protocol", options.protocol, PROTOCOLS)
+    given = [name for name in ("plan", "protocol") if getattr(options, name)]
+    if options.scenario == "domains":
+        given.append("scenario")
+    if len(given) > 1:
+        names = " and ".join(f"config.stream.{name}" for name in given)
+        raise ConfigError(f"{names}: each of them gives the tasks; leave one out")
 
 
 @dataclasses.dataclass(frozen=True)

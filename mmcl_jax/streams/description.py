@@ -3,23 +3,33 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from mmcl_jax.streams.base import ClassSlot, Stream, Task
 
 
 def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
-    """Returns name, modality, class names and sample counts of each task."""
-    return [
-        {
+    """Returns name, modality, class names and sample counts of each task.
+
+    A task with classes of earlier ones also has its class `slots`; those of others
+    follow from the names, since slots are numbered in the order in which they are met.
+    """
+    described, met = [], 0
+    for task in stream.tasks:
+        entry = {
             "name": task.name,
             "modality": task.modality,
             "classes": [stream.classes[c].name for c in task.classes],
             "train": len(task.train),
             "test": len(task.test),
         }
-        for task in stream.tasks
-    ]
+        after = max(met, 1 + max(task.classes))
+        if task.classes != tuple(range(met, after)):
+            entry["slots"] = list(task.classes)
+        described.append(entry)
+        met = after
+    return described
 
 
 def describe_slots(stream: Stream) -> dict[str, Any]:
@@ -35,15 +45,19 @@ def describe_slots(stream: Stream) -> dict[str, Any]:
     return found
 
 
-def describe_contents(stream: Stream) -> list[str]:
+def describe_contents(stream: Stream, tasks: Iterable[int] | None = None) -> list[str]:
     """Returns a hash of what all samples of each task hold, in order.
 
-    Control sets follow the tasks.
+    Control sets follow the tasks. Every file is read, unless its content is known from
+    before.
 
-    Every file is read, unless its content is known from before.
+    Args:
+        stream: The stream.
+        tasks: Indices of the tasks, or of control sets after them; None: all.
     """
     found = []
-    for task in (*stream.tasks, *stream.control_sets):
+    every = (*stream.tasks, *stream.control_sets)
+    for task in every if tasks is None else (every[i] for i in tasks):
         digest = hashlib.sha256()
         for record in (*task.train, *task.test):
             digest.update(json.dumps(record.reference.identity()).encode() + b"\n")
@@ -54,9 +68,6 @@ def describe_contents(stream: Stream) -> list[str]:
 def stored_stream(description: dict[str, Any]) -> Stream:
     """Returns the stream that was described, without its samples.
 
-    The slots of a task are not stored but follow from its class names, since slots are
-    numbered in the order in which they are met.
-
     Args:
         description: Description whose fields have been checked by
             `workdir.schema.check_stream`.
@@ -66,20 +77,17 @@ def stored_stream(description: dict[str, Any]) -> Stream:
     """
     slots = tuple(ClassSlot(**slot) for slot in description["classes"])
     tasks: list[Task] = []
-    newest: dict[tuple[str, str], int] = {}
     met = 0
     for i, task in enumerate(description["tasks"]):
-        own = []
-        for name in task["classes"]:
-            key = (name, task["modality"])
-            if [(slot.name, slot.modality) for slot in slots[met : met + 1]] == [key]:
-                newest[key] = met
-                met += 1
-            if key not in newest:
+        names = task["classes"]
+        own = task.get("slots", range(met, met + len(names)))
+        for name, c in zip(names, own, strict=True):
+            known = [(slot.name, slot.modality) for slot in slots[c : c + 1]]
+            if c < 0 or known != [(name, task["modality"])]:
                 raise ValueError(
                     f"tasks.{i}.classes: {name!r} is no class of {task['modality']}"
                 )
-            own.append(newest[key])
+        met = max(met, 1 + max(own))
         tasks.append(Task(task["name"], task["modality"], tuple(own), (), ()))
     if met != len(slots):
         raise ValueError(f"classes: {len(slots)}, of which tasks have {met}")

@@ -26,7 +26,7 @@ from mmcl_jax.modalities.base import (
     Reference,
     UnreadableReference,
 )
-from mmcl_jax.streams import data_sets, table_files
+from mmcl_jax.streams import data_sets, table_files, tasks
 from mmcl_jax.streams.base import Required, Stream, StreamSource
 from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import PARTS, DataSet, Source
@@ -82,7 +82,7 @@ def build(
         follow_links: Whether links may lead out of the root, to data that are stored
             elsewhere; data from strangers must not make a run read other files.
         faults: Receives whatever in the tree is wrong or not used.
-        **selection: Arguments of `data_sets.build`.
+        **selection: Arguments of `tasks.build`.
 
     Returns:
         The stream. Descriptions of its samples are relative to `root`.
@@ -92,7 +92,7 @@ def build(
         ValueError: An argument is out of range.
     """
     tree = _Tree(pathlib.Path(root), follow_links, faults)
-    return data_sets.build(_scan(tree), **selection, faults=faults)
+    return tasks.build(_scan(tree), **selection, faults=faults)
 
 
 def _scan(tree: "_Tree") -> list[DataSet]:

@@ -21,6 +21,7 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import Inputs, InputSpec, Media, Reference
 from mmcl_jax.streams import watchdog
 from mmcl_jax.streams.base import Record
+from mmcl_jax.streams.kept import KeptReference
 from mmcl_jax.types import Batch
 
 # Part of Grain's message about a worker process that was killed.
@@ -93,6 +94,8 @@ class Decoder:
             DataError: The record cannot be decoded, or has changed since it was first
                 decoded; the message names it.
         """
+        if isinstance(record.reference, KeptReference):
+            return record.reference.inputs()
         with self._lock:
             reference, inputs = self._memo.get(record.id, (None, {}))
             if known := reference == record.reference:  # else it is of another stream

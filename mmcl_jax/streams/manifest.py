@@ -1,11 +1,12 @@
 """Streams from a manifest: a table that lists files anywhere below its folder.
 
-    path,label,modality,split,dataset,scale,invalid
-    clips/0017.wav,dog,audio,train,esc50,,
+    path,label,modality,split,dataset,task,scale,invalid
+    clips/0017.wav,dog,audio,train,esc50,dogs,,
 
 `split` is `train` or `test`; a data set without `test` rows gets a test part split off.
-`dataset` may be left out; it is then the name of the table. `scale` and `invalid` say
-how a depth map is stored, see `storage`. The table is CSV, JSON Lines or Parquet.
+`dataset` may be left out; it is then the name of the table. `task` may give the tasks,
+in the order of their first rows, see `task_column`. `scale` and `invalid` say how a
+depth map is stored, see `storage`. The table is CSV, JSON Lines or Parquet.
 """
 
 import csv
@@ -26,10 +27,10 @@ from mmcl_jax.modalities.base import (
     Storage,
     UnreadableReference,
 )
-from mmcl_jax.streams import data_sets, storage
+from mmcl_jax.streams import data_sets, storage, tasks
 from mmcl_jax.streams.base import Required, Stream, StreamSource, visible
 from mmcl_jax.streams.data_options import Selection
-from mmcl_jax.streams.data_sets import PARTS, DataSet
+from mmcl_jax.streams.data_sets import PARTS, DataSet, Mark
 from mmcl_jax.streams.roots import Root
 from mmcl_jax.streams.table_files import LABEL, Column, read_rows
 
@@ -39,12 +40,14 @@ COLUMNS = (
     Column("modality"),
     Column("split", required=False),
     Column("dataset", required=False),
+    Column("task", required=False, numbers=(int,)),
     Column("scale", required=False, numbers=(int, float)),
     Column("invalid", required=False, numbers=(int, float)),
 )
 EXPECTED = (
     "a table with the columns `path`, `label` and `modality`, and perhaps `split`, "
-    "`dataset`, `scale` and `invalid`: UTF-8 CSV with commas, JSON Lines or Parquet"
+    "`dataset`, `task`, `scale` and `invalid`: UTF-8 CSV with commas, JSON Lines or "
+    "Parquet"
 )
 _MAX_NAME = 255
 _OTHER_SPLITS = ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout")
@@ -57,7 +60,7 @@ class Manifest(Selection):
     Attributes:
         kind: Name of this kind of stream.
         path: Path of the table (.csv, .jsonl or .parquet), with the columns path,
-            label, modality, split, dataset, scale and invalid.
+            label, modality, split, dataset, task, scale and invalid.
         follow_links: Whether links may lead out of the folder of the table.
     """
 
@@ -77,6 +80,7 @@ class Row(NamedTuple):
         dataset: Name of its data set.
         scale: Scale of a depth map, see `storage.parse_scale`; empty: the default.
         invalid: Stored values of no reading, see `storage.parse_invalid`.
+        task: Name of its task; empty: tasks are not given.
     """
 
     path: str
@@ -86,6 +90,7 @@ class Row(NamedTuple):
     dataset: str
     scale: str = ""
     invalid: str = ""
+    task: str = ""
 
 
 def write(path: pathlib.Path, rows: Sequence[Row]) -> None:
@@ -125,7 +130,7 @@ def build(
             are stored elsewhere.
         faults: Receives each row that is invalid, or whose file is missing or outside
             of the table's folder, with its line; and columns that are not used.
-        **selection: Arguments of `data_sets.build`.
+        **selection: Arguments of `tasks.build`.
 
     Returns:
         The stream. Descriptions of its samples are relative to the table's folder: a
@@ -138,12 +143,14 @@ def build(
     """
     table = pathlib.Path(path)
     found = _read(table, Root(table.parent, follow_links), faults)
-    return data_sets.build(found, **selection, faults=faults)
+    return tasks.build(found, **selection, faults=faults)
 
 
 def _read(path: pathlib.Path, root: Root, faults: Faults) -> list[DataSet]:
     found: dict[tuple[str, str], dict[str, dict[str, list[Reference]]]] = {}
     lines: dict[tuple[str, str, str], int] = {}
+    given: dict[str, Mark] = {}
+    marks: dict[tuple[str, str], dict[str, Mark]] = {}
     for line, values in read_rows(path, COLUMNS, EXPECTED, faults):
         where = f"{path}:{line}"
         with faults.collecting():
@@ -157,6 +164,9 @@ def _read(path: pathlib.Path, root: Root, faults: Faults) -> list[DataSet]:
                 )
             parts = found.setdefault((row.modality, row.dataset), {})
             parts.setdefault(row.split, {}).setdefault(row.label, []).append(reference)
+            if row.task:
+                mark = given.setdefault(row.task, Mark(row.task, where, len(given)))
+                marks.setdefault(key[:2], {})[reference.describe()] = mark
     if not found:
         faults.check()
         raise DataError(f"{path}: no row below its first line; expected {EXPECTED}")
@@ -167,6 +177,7 @@ def _read(path: pathlib.Path, root: Root, faults: Faults) -> list[DataSet]:
             f"{modality}/{name}",
             MODALITIES[modality],
             parts,
+            marks=marks.get((modality, name), {}),
         )
         for (modality, name), parts in sorted(found.items())
     ]
@@ -189,7 +200,8 @@ def _row(where: str, values: dict[str, str], name: str) -> Row:
     """Returns a row, with everything but its path checked."""
     split = values["split"] or "train"
     dataset = visible(values["dataset"] or name)
-    row = Row(**(values | {"split": split, "dataset": dataset}))
+    task = visible(values["task"])
+    row = Row(**(values | {"split": split, "dataset": dataset, "task": task}))
     if row.modality not in MODALITIES:
         raise DataError(
             f"{where}: modality {row.modality!r}; expected one of "

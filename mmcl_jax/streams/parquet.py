@@ -25,7 +25,7 @@ from mmcl_jax.modalities.base import (
     UnreadableReference,
 )
 from mmcl_jax.models.pretrained import hub
-from mmcl_jax.streams import data_sets, features, shards, splits, storage
+from mmcl_jax.streams import features, shards, splits, storage, tasks
 from mmcl_jax.streams.base import Required, Stream, StreamSource, visible
 from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import DataSet
@@ -123,7 +123,7 @@ def build(
         follow_links: Whether links of files that rows name may lead out of a data set.
         faults: Receives what is wrong with data sets, which are then left out, and
             with rows.
-        **selection: Arguments of `data_sets.build`.
+        **selection: Arguments of `tasks.build`.
 
     Returns:
         The stream.
@@ -158,7 +158,7 @@ def build(
     if not found:
         faults.check()
     found.sort(key=lambda each: each.path.split("/"))
-    return data_sets.build(found, **selection, faults=faults)
+    return tasks.build(found, **selection, faults=faults)
 
 
 def _place(path: str, follow_links: bool) -> _Place:

@@ -18,7 +18,6 @@ from mmcl_jax.streams.base import (
     build_stream,
     first,
 )
-from mmcl_jax.streams.data_options import Classes
 from mmcl_jax.streams.reserve import apart, with_reserved
 from mmcl_jax.streams.world.concepts import DEVELOPMENT, NOVEL, Concept
 from mmcl_jax.streams.world.render import VERSION, check_modality, render
@@ -59,7 +58,7 @@ class World:
 
     kind: str = "world"
     tasks: Count = 10
-    classes_per_task: Classes = 5
+    classes_per_task: Count = 5
     modalities: tuple[str, ...] = ("image", "video", "audio", "depth", "text")
     order: str = "interleaved"
     train_per_class: Count = 40

@@ -7,7 +7,14 @@ from typing import Any
 from absl import logging
 
 from mmcl_jax.errors import ConfigError, Faults
-from mmcl_jax.streams import folders, manifest, parquet, procedural, tfds
+from mmcl_jax.streams import (
+    data_options,
+    folders,
+    manifest,
+    parquet,
+    procedural,
+    tfds,
+)
 from mmcl_jax.streams.base import Stream, StreamSource
 
 SOURCES: dict[str, StreamSource] = {
@@ -24,6 +31,8 @@ _NAMED = 3  # of what is not used
 def check(options: Any) -> None:
     """Raises `ConfigError` for options of a source that cannot be built."""
     source = SOURCES[options.kind]
+    if isinstance(options, data_options.Selection):
+        data_options.check(options)
     if source.check is not None:
         source.check(options)
     required = source.required

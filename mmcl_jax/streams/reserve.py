@@ -6,30 +6,14 @@ stream: a method never meets them.
 """
 
 import dataclasses
-import fnmatch
 from collections.abc import Sequence
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.streams.base import Stream, TaskDraft, build_stream
+from mmcl_jax.streams.class_globs import globs, matches
 
-
-def globs(value: str | Sequence[str] | None) -> list[str]:
-    """Returns the globs of an option, given as a sequence or separated by commas."""
-    items = value.split(",") if isinstance(value, str) else value or ()
-    return [item.strip().rstrip("/") for item in items if item.strip()]
-
-
-def matches(glob: str, path: str, name: str) -> bool:
-    """Returns whether a glob matches a class, or all of its data set or modality.
-
-    Args:
-        glob: Pattern of `<modality>`, `<modality>/<dataset>` or
-            `<modality>/<dataset>/<class>`.
-        path: `<modality>/<dataset>` of the class.
-        name: Name of the class, in which brackets may stand for themselves.
-    """
-    paths = (path.split("/")[0], path, f"{path}/{name}")
-    return glob in paths or any(fnmatch.fnmatchcase(p, glob) for p in paths)
+# of a sample; far beyond those of the tasks, of which more may follow
+_FIRST_ID = 2**30
 
 
 def apart(
@@ -39,7 +23,7 @@ def apart(
 
     Args:
         drafts: Tasks that are not cut any more; one without a class left is dropped.
-        reserve: Comma-separated globs of classes, see `matches`.
+        reserve: Comma-separated globs of classes, see `class_globs`.
 
     Raises:
         DataError: A glob matches no class, or no class is left to learn.
@@ -101,10 +85,9 @@ def with_reserved(stream: Stream, drafts: Sequence[TaskDraft]) -> Stream:
         for modality, own in by_modality.items()
     ]
     reserved = build_stream(sets)
-    last = max((r.id for t in stream.tasks for r in (*t.train, *t.test)), default=-1)
     tasks = tuple(
         dataclasses.replace(
-            task, test=tuple(r._replace(id=last + 1 + r.id) for r in task.test)
+            task, test=tuple(r._replace(id=_FIRST_ID + r.id) for r in task.test)
         )
         for task in reserved.tasks
     )

@@ -19,7 +19,7 @@ from mmcl_jax.errors import DataError, reading
 from mmcl_jax.files import Path, expanded, read_json
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, Media, Modality, Storage
-from mmcl_jax.streams import contents, data_sets
+from mmcl_jax.streams import contents, data_sets, tasks
 from mmcl_jax.streams.base import Required, Stream, StreamSource
 from mmcl_jax.streams.data_options import Selection
 from mmcl_jax.streams.data_sets import DataSet
@@ -149,7 +149,7 @@ def build(
             `~/tensorflow_datasets`.
         train: Split that is trained on.
         test: Split that scores; "": a part of the training split is split off.
-        **selection: Arguments of `data_sets.build`.
+        **selection: Arguments of `tasks.build`.
 
     Returns:
         The stream.
@@ -168,7 +168,7 @@ def build(
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = pathlib.Path(data_dir or expanded(default))
     found = [_data_set(root, name, train, test) for name in names]
-    return data_sets.build(sorted(found, key=lambda d: d.path.split("/")), **selection)
+    return tasks.build(sorted(found, key=lambda d: d.path.split("/")), **selection)
 
 
 def _data_set(root: pathlib.Path, name: str, train: str, test: str) -> DataSet:

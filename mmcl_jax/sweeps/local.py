@@ -10,10 +10,11 @@ import time
 
 from rich.console import Console
 
+from mmcl_jax.errors import RUN_AGAIN
 from mmcl_jax.plain_text import printable
 from mmcl_jax.sweeps import runs
 from mmcl_jax.training import remote_names
-from mmcl_jax.training.preemption import PARENT, RUN_AGAIN
+from mmcl_jax.training.preemption import PARENT
 from mmcl_jax.workdir import layout
 
 

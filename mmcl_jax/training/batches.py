@@ -85,6 +85,11 @@ class Feed:
                     ids = [row.id for row in rows]
                     self._queries.update(zip(ids, embedded, strict=True))
 
+    def recall(self, task: int, features: np.ndarray) -> None:
+        """Fills the cache with features of test samples that were kept."""
+        ids = [row.id for row in self._run.stream.tasks[task].test]
+        self._queries.update(zip(ids, features, strict=True))
+
     def forget(self, tasks: Sequence[int], part: str) -> None:
         """Drops the cached features of some tasks."""
         for rows in self.records(tasks, part).values():
@@ -229,7 +234,7 @@ class Feed:
             inputs: Inputs `[n ...]` by name; empty if the method does not read them.
             columns: `query`, `label` and `id` `[n ...]`; absent ones are zero.
             total: Number of samples n, at least 1.
-            modality: Modality of the samples. Its index in the stream is the hint, -1
+            modality: Modality of the samples. Its index in the model is the hint, -1
                 if the stream does not have it.
         """
         size, (index, count) = self._run.config.train.batch_size, distributed.shard()
@@ -255,8 +260,8 @@ class Feed:
             yield sharding.put_batch(batch, self._run.mesh)
 
     def _hint(self, modality: str) -> int:
-        modalities = self._run.stream.modalities
-        return modalities.index(modality) if modality in modalities else -1
+        known = modality in self._run.stream.modalities
+        return self._run.model.modalities.index(modality) if known else -1
 
     def _epoch(
         self,

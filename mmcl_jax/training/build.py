@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,9 +25,9 @@ from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
-from mmcl_jax.streams.base import Stream, joint, stream_hash
-from mmcl_jax.streams.description import describe_contents, describe_slots
-from mmcl_jax.training import class_slots, learner
+from mmcl_jax.streams.base import Stream, joint
+from mmcl_jax.training import capacity, class_slots, known_tasks, learner
+from mmcl_jax.training.known_tasks import KnownTasks
 from mmcl_jax.types import Classes
 from mmcl_jax.workdir.progress import Bar
 
@@ -50,6 +50,7 @@ class Run(NamedTuple):
         skipped_samples: Number of samples left out because they cannot be decoded.
         notes: Lines for the log about those, and about duplicate samples.
         class_tokens: See `class_slots.class_tokens`.
+        known: Tasks that are known from the workdir; None: those of the config.
     """
 
     config: configs.Config
@@ -64,6 +65,12 @@ class Run(NamedTuple):
     skipped_samples: int
     notes: tuple[str, ...]
     class_tokens: np.ndarray | None
+    known: KnownTasks | None = None
+
+    @property
+    def unscored(self) -> Collection[int]:
+        """Returns the tasks whose test samples are gone."""
+        return self.known.unscored if self.known else ()
 
 
 def load_encoder(
@@ -127,10 +134,11 @@ def build_stream(config: configs.Config, faults: Faults | None = None) -> Stream
     """
     seeds = config.seeds
     stream = sources.build(config.stream, seeds.order, seeds.data, faults)
-    return joint(stream) if _joins(config) else stream
+    return joint(stream) if learns_at_once(config) else stream
 
 
-def _joins(config: configs.Config) -> bool:
+def learns_at_once(config: configs.Config) -> bool:
+    """Returns whether the method learns all tasks in one stage."""
     methods = registry.available(config.method.module)
     return methods[config.method.name].on_joined_stream
 
@@ -166,24 +174,29 @@ def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
         )
 
 
-def build_model(encoder: pretrained.Encoder, stream: Stream) -> Model:
-    """Returns the encoder's static facts, for the modalities of the stream."""
+def build_model(encoder: pretrained.Encoder) -> Model:
+    """Returns the encoder's static facts, for all modalities that it reads."""
+    style = encoder.inputs.style
+    modalities = tuple(
+        name for name, _ in encoder.spec.readers if style in MODALITIES[name].styles
+    )
     # CLIP clips its logit scale at 100 in training; stored ones may exceed it
     log_scale = min(float(encoder.frozen["log_scale"]), float(np.log(100.0)))
     return Model(
         spec=encoder.spec,
-        modalities=stream.modalities,
-        num_classes=len(stream.classes),
-        num_stages=len(stream.stages),
+        modalities=modalities,
         logit_scale=float(np.exp(log_scale)),
-        input_shapes=input_shapes(encoder.inputs, stream.modalities),
+        input_shapes=input_shapes(encoder.inputs, modalities),
         embed=functools.partial(encoders.embed, encoder.spec),
         layer_features=functools.partial(encoders.layer_features, encoder.spec),
     )
 
 
 def assemble(
-    config: configs.Config, console: Console, mesh: jax.sharding.Mesh | None = None
+    config: configs.Config,
+    console: Console,
+    mesh: jax.sharding.Mesh | None = None,
+    known: KnownTasks | None = None,
 ) -> Run:
     """Reads the encoder and the data and checks them; writes and compiles nothing.
 
@@ -191,11 +204,12 @@ def assemble(
         config: The experiment.
         console: Shows progress.
         mesh: Devices to compute on; None makes the mesh of the config, of all devices.
+        known: Tasks that are known from the workdir; None: those of the config.
 
     Raises:
         ValueError: Something cannot be read or does not fit together; names it.
     """
-    stream = build_stream(config)
+    stream = known.stream if known else build_stream(config)
     mesh = mesh or sharding.make_mesh(model=config.mesh.model)
     rows, groups = config.train.batch_size, mesh.shape["data"]
     if rows % groups:
@@ -209,13 +223,21 @@ def assemble(
     decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
     failures, notes = {}, []
     if config.data.verify and sources.SOURCES[config.stream.kind].of_files:
-        verified = _verify(decoder, stream, config.data, console)
+        needed = known_tasks.needed(stream, known)
+        verified = _verify(decoder, needed, config.data, console)
         failures = verified.failures
         stream = verification.without(stream, failures)
+        needed = known_tasks.needed(stream, known)
         notes = [f"skipped: {failure}" for failure in failures.values()]
-        notes += verification.describe_leaks(verification.leaks(stream))
-        notes += plausibility.describe(stream, verified)
-    return compose(config, encoder, stream, mesh, decoder, len(failures), tuple(notes))
+        notes += verification.describe_leaks(verification.leaks(needed))
+        notes += plausibility.describe(needed, verified)
+    made = compose(config, encoder, stream, mesh, decoder, len(failures), tuple(notes))
+    if known is None:
+        return made
+    known = known._replace(stream=stream)
+    if made.method.needs_inputs:
+        known = known._replace(unscored=known.unscored | known.featured, featured={})
+    return made._replace(known=known, notes=made.notes + known_tasks.notes(known))
 
 
 def method_of(config: configs.Config) -> Callable[[Model], Method]:
@@ -242,7 +264,7 @@ def compose(
     notes: tuple[str, ...] = (),
 ) -> Run:
     """Builds model, method and learner from loaded parts; compiles nothing."""
-    model, make_method = build_model(encoder, stream), method_of(config)
+    model, make_method = build_model(encoder), method_of(config)
     compiled = learner.make_learner(
         make_method,
         model,
@@ -264,7 +286,7 @@ def compose(
         decoder,
         skipped_samples,
         notes,
-        class_slots.class_tokens(config, encoder.spec.text, encoder.inputs, stream),
+        class_slots.class_tokens(config, encoder.inputs, stream),
     )
 
 
@@ -285,46 +307,33 @@ def _verify(
         )
 
 
-def classes_at(run: Run, text: np.ndarray, stage: int) -> Classes:
-    """Returns the class slots as seen in a stage, on the devices of the run.
+def classes_at(
+    run: Run, text: np.ndarray, stage: int, upcoming: bool = False
+) -> Classes:
+    """Returns the class slots of a stage, on the devices of the run.
 
     Args:
         run: The run, for its stream and its mesh.
-        text: Unit text embeddings `[C d]`.
+        text: Unit text embeddings `[n d]` of all classes of the stream.
         stage: Index of the stage, counted from 0.
+        upcoming: Whether classes of later stages have their names, and there is room
+            for all of them; not so where the stage is learnt.
     """
     stream = run.stream
     slots = [[c for i in s for c in stream.tasks[i].classes] for s in stream.stages]
+    last = len(slots) - 1 if upcoming else stage
+    named = capacity.met_classes(stream, last)
+    tokens = run.class_tokens
+    if tokens is not None:
+        encoder = run.encoder
+        tokens = class_slots.cut(tokens[:named], encoder.spec.text, encoder.inputs)
+    modalities = [slot.modality for slot in stream.classes[:named]]
     return class_slots.make_classes(
-        text,
-        [stream.modalities.index(slot.modality) for slot in stream.classes],
+        text[:named],
+        [run.model.modalities.index(modality) for modality in modalities],
         seen=sum(slots[: stage + 1], []),
         of_task=slots[stage],
         mesh=run.mesh,
-        tokens=run.class_tokens,
+        tokens=tokens,
+        room=capacity.at_stage(stream, last).classes,
     )
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """Returns what `stream.json` holds, but for `contents`: no file is read."""
-    stream = run.stream
-    return {
-        "hash": stream_hash(stream),
-        "encoder": run.encoder.fingerprint,
-        **describe_slots(stream),
-        "towers": dict(zip(run.model.modalities, run.model.towers, strict=True)),
-        "preprocessing": {
-            name: MODALITIES[name].version(run.encoder.inputs)
-            for name in stream.modalities
-        },
-    }
-
-
-def contents(run: Run) -> list[str] | None:
-    """Returns a hash of the samples of each task; None: files are not verified.
-
-    Where they are not, a run starts without reading all of them.
-    """
-    config = run.config
-    read = config.data.verify or not sources.SOURCES[config.stream.kind].of_files
-    return describe_contents(run.stream) if read else None

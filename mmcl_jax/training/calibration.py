@@ -41,20 +41,21 @@ def calibrate(
         predict: Predicts samples.
         results: Results that are filled in place.
     """
-    modalities = run.stream.modalities
+    stream = run.stream
     order = np.random.default_rng(
         rngs.host_seed(run.config.seeds.data, "calibration", index)
     )
-    seen, modality = np.asarray(classes.seen), np.asarray(classes.modality)
+    seen = np.asarray(classes.seen)[: len(stream.classes)]
+    modality = np.array([slot.modality for slot in stream.classes])
     logits, allowed, samples = [], [], {}
-    for name, rows in feed.records(run.stream.stages[index], "train").items():
+    for name, rows in feed.records(stream.stages[index], "train").items():
         rows = [rows[i] for i in order.permutation(len(rows))[: calibration.SAMPLES]]
         known = []
         predictions = list(predict({name: rows}, known))
         found = [np.asarray(prediction.logits) for prediction in predictions]
         found = np.concatenate(found, axis=1)[:, : len(rows)]
         logits.append(found[[0, -1]])  # a method without a hint has one route
-        own = seen & (modality == modalities.index(name))
+        own = seen & (modality == name)
         spaces = np.stack([own, seen])[:, None]
         allowed.append(np.broadcast_to(spaces, logits[-1].shape))
         label = np.array([row.label for row in rows])
@@ -67,7 +68,8 @@ def calibrate(
     }
     so_far = calibration.at_snapshot(results.temperatures, index)
     given = so_far[calibration.ROUTES[0]] if so_far else 1.0
-    measure = gauge(run.method, state.memory, classes, modalities, given, {})
+    model = run.model
+    measure = gauge(run.method, state.memory, classes, model.modalities, given, {})
     results.novelty[index] = {}
     for name, (own, queries, known, predictions) in samples.items():
         watch = Watch(measure, name)

@@ -1,5 +1,6 @@
 """When states are saved, and from which one a run resumes."""
 
+import bisect
 import dataclasses
 import pathlib
 import time
@@ -42,6 +43,7 @@ class Checkpointing:
         ends: Sequence[int],
         writer: Writer,
         owner: Owner,
+        tasks: int,
     ) -> None:
         """Opens the saved states of a workdir.
 
@@ -52,7 +54,9 @@ class Checkpointing:
             ends: Number of moves done by the end of each stage.
             writer: Logs which states are damaged.
             owner: The run that the states must be of.
+            tasks: Number of tasks of the run, of which earlier states may know fewer.
         """
+        self._tasks = tasks
         self._owner = owner
         self._workdir, self._options, self._ends = workdir, options, ends
         self._interrupt, self._writer = interrupt, writer
@@ -63,11 +67,14 @@ class Checkpointing:
         self._saved_at, self._saved_moves = time.monotonic(), 0
         self._calls = 0
 
-    def restore(self, state: LearnerState) -> tuple[LearnerState, Results | None, int]:
+    def restore(
+        self, new: Callable[[int], LearnerState]
+    ) -> tuple[LearnerState, Results | None, int]:
         """Returns state, results and moves done of the newest state that is intact.
 
         Args:
-            state: A new state; it is returned, without results, if nothing was saved.
+            new: Function that returns a new state with the capacity of a stage; that of
+                the first is returned, without results, if nothing was saved.
 
         Raises:
             WorkdirError: All saved states are damaged, or of another version.
@@ -86,13 +93,19 @@ class Checkpointing:
         for line in damaged:
             self._writer.say(line)
         if newest is None:
-            return state, None, 0
+            return new(0), None, 0
+        if newest.store is self._snapshots:
+            stage = newest.number
+        else:
+            # the last move of a stage is still one of it
+            stage = bisect.bisect_left(self._ends, newest.moves)
+        state = new(stage)
         # a snapshot has no optimizer and no step: `begin_task` starts them afresh
         like = _learned(state) if newest.store is self._snapshots else _whole(state)
         try:
             tree, stored = newest.store.restore(newest.number, like)
             self._check_owner(newest, stored)
-            results = Results.from_json(stored)
+            results = Results.from_json(stored, self._tasks)
         except DataError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -155,7 +168,8 @@ class Checkpointing:
             states.check_place(self._workdir, newest.number, stored, self._owner)
             return
         path = newest.store.path(newest.number)
-        self._owner.check(path, stored.get("run"), len(self._ends))
+        stage = bisect.bisect_left(self._ends, newest.number)
+        self._owner.check(path, stored.get("run"), stage)
         if stored.get("moves") != newest.number:
             raise DataError(
                 f"{path}: the state after {stored.get('moves')} moves; restore the "

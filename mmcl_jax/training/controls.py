@@ -27,6 +27,7 @@ from mmcl_jax.workdir.results import Results
 
 # state, frozen weights, classes and stage: the first arguments of `Learner.predict`
 At = tuple[Any, PyTree, Classes, jax.Array]
+_NO_SLOTS, _NO_SCORES = np.zeros(0, np.int32), np.zeros(0, np.float32)
 
 
 class Controls:
@@ -44,11 +45,14 @@ class Controls:
         modalities = run.stream.modalities
         stream = dataclasses.replace(run.stream.reserved, modalities=modalities)
         self._stream, self._run = stream, run
+        lost = run.known.lost if run.known else {}
+        sets = enumerate(stream.tasks)
+        self._there = {i: task for i, task in sets if i not in lost}
         self._feed = Feed(run._replace(stream=stream), frozen)
         self._text = self._feed.embed_class_names()
         self._canonical = np.array([slot.canonical for slot in stream.classes])
         self._embed = learner.make_embed(run.make_method, run.model, run.mesh)
-        self._feed.embed_queries(range(len(stream.tasks)), "test")
+        self._feed.embed_queries(list(self._there), "test")
 
     def _before(self) -> list[dict[str, Any]]:
         """Returns for each set its `modality`, numbers of `classes` and `samples`.
@@ -61,10 +65,10 @@ class Controls:
                 "modality": task.modality,
                 "classes": len(task.classes),
                 "samples": len(task.test),
-                "zero_shot": self._accuracy(task, self._feed.queries(task.test)),
+                "zero_shot": self._zero_shot(task) if i in self._there else None,
                 "accuracy": [],
             }
-            for task in self._stream.tasks
+            for i, task in enumerate(self._stream.tasks)
         ]
 
     def score(
@@ -76,38 +80,40 @@ class Controls:
     ) -> ControlPredictions:
         """Returns what is made of all control sets after a stage.
 
+        A set whose files are gone has no accuracy from then on.
+
         Args:
             at: State, frozen weights, class slots and index of the stage.
             gauge: Measures the novelty of samples.
             results: Results that receive the accuracies.
             between: Callback after each batch.
         """
-        parts = []
-        for i, task in enumerate(self._stream.tasks):
-            embeddings = self._embeddings(at, task, between)
-            scores = self._novelty(at, task, gauge, between)
-            parts.append(
-                ControlPredictions(
-                    np.full(len(task.test), i, np.int32),
-                    np.array([row.id for row in task.test], np.int32),
-                    np.array([row.label for row in task.test], np.int32),
-                    self._nearest(task, embeddings),
-                    *scores,
-                )
-            )
         results.reserved = results.reserved or self._before()
-        for told, found in zip(results.reserved, parts, strict=True):
+        parts = [ControlPredictions(*4 * [_NO_SLOTS], *2 * [_NO_SCORES])]
+        for i, told in enumerate(results.reserved):
+            if i not in self._there:
+                told["accuracy"].append(None)
+                continue
+            task = self._there[i]
+            found = ControlPredictions(
+                np.full(len(task.test), i, np.int32),
+                np.array([row.id for row in task.test], np.int32),
+                np.array([row.label for row in task.test], np.int32),
+                self._nearest(task, self._embeddings(at, task, between)),
+                *self._novelty(at, task, gauge, between),
+            )
             accuracy = control_sets.accuracy(found.chosen, found.label, self._canonical)
             told["accuracy"].append(accuracy)
+            parts.append(found)
         return ControlPredictions(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _nearest(self, task: Task, embeddings: np.ndarray) -> np.ndarray:
         own = np.array(task.classes, np.int32)
         return own[(embeddings @ self._text[own].T).argmax(-1)]
 
-    def _accuracy(self, task: Task, embeddings: np.ndarray) -> float | None:
+    def _zero_shot(self, task: Task) -> float | None:
         label = np.array([row.label for row in task.test])
-        chosen = self._nearest(task, embeddings)
+        chosen = self._nearest(task, self._feed.queries(task.test))
         return control_sets.accuracy(chosen, label, self._canonical)
 
     def _embeddings(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -65,10 +64,11 @@ class Scorer:
         seen, upcoming = scored_tasks(
             stream, index, self._run.config.evaluation.upcoming
         )
+        scored = [i for i in (*seen, *upcoming) if i not in self._run.unscored]
         by_task: label_spaces.ByTask = {}
-        witness = self._witness([*seen, *upcoming], index)
+        witness = self._witness(scored, index)
         with results.timed("evaluate"):
-            for i in [*seen, *upcoming]:
+            for i in scored:
                 records = self._feed.records([i], "test")
                 self._feed.embed_queries([i], "test", lambda: between(0))
                 known = self._known.setdefault(i, [])
@@ -86,7 +86,8 @@ class Scorer:
                 results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
         with results.timed("invariance"):
             self._predict_again(state, classes, index, seen, witness, results, between)
-        true, predicted = label_spaces.identification(stream, by_task, seen)
+        scored_seen = [i for i in seen if i in by_task]
+        true, predicted = label_spaces.identification(stream, by_task, scored_seen)
         results.identification = metrics.modality_identification(
             true, predicted, len(stream.modalities)
         )._asdict()
@@ -167,7 +168,9 @@ class Scorer:
         records: Records,
         known: Known | None = None,
     ) -> Iterator[Prediction]:
-        """Yields the predictions of some samples.
+        """Yields the predictions of some samples, over the stream's classes.
+
+        Columns of modalities are in the order of `stream.modalities`.
 
         Args:
             state: State after the stage.
@@ -181,10 +184,19 @@ class Scorer:
         stage = sharding.put(np.int32(index), self._run.mesh)
         at = (state, self._frozen, classes, stage)
         if method.needs_inputs and not method.drives_tower:
-            return self._concluded(at, records, [] if known is None else known)
+            known = [] if known is None else known
+            return map(self._of_stream, self._concluded(at, records, known))
         batches = feed.batches(records, decoded=method.needs_inputs)
         started = (learner.predict(*at, batch) for batch in batches)
-        return map(jax.device_get, ahead(started))
+        return map(self._of_stream, map(jax.device_get, ahead(started)))
+
+    def _of_stream(self, prediction: Prediction) -> Prediction:
+        """Returns a prediction without slots and modalities that are not in use."""
+        stream, known = self._run.stream, self._run.model.modalities
+        own = [known.index(name) for name in stream.modalities]
+        return Prediction(
+            prediction.logits[..., : len(stream.classes)], prediction.modality[..., own]
+        )
 
     def _concluded(
         self, at: tuple, records: Records, known: Known
@@ -257,47 +269,3 @@ def _paused(
         counted = min(prediction.logits.shape[-2], samples)
         samples -= counted
         between(counted)
-
-
-def frozen_accuracy(run: Run) -> dict[str, Any]:
-    """Returns the accuracy of the frozen encoder on the test samples of each task.
-
-    A sample is assigned to the class of the nearest text embedding; see
-    `Feed.embed_class_names` for its ensemble of templates.
-
-    Returns:
-        `tasks`: for each its `name`, `modality`, number of `classes` and of `samples`,
-        and accuracies: `own` among the task's classes, `modality_classes` among those
-        of its modality in the whole stream, `all` among all. `mean`: of the three over
-        tasks. `encoder`: the lines of the encoder's summary.
-
-    References:
-        Radford et al., Learning Transferable Visual Models From Natural Language
-        Supervision, 2021, section 3.1.4 (ensembles of templates).
-    """
-    stream = run.stream
-    feed = Feed(run, run.encoder.frozen)
-    text = feed.embed_class_names()
-    every = range(len(stream.tasks))
-    # the label spaces of `evaluation` once all tasks have been seen
-    spaces = {"own": "task", "modality_classes": "modality", "all": "universe"}
-    rows = []
-    for i, task in enumerate(stream.tasks):
-        feed.embed_queries([i], "test")
-        queries = feed.queries(task.test)
-        labels = np.array([row.label for row in task.test])
-        found = label_spaces.zero_shot_accuracy(stream, i, every, queries, labels, text)
-        by_space: dict[str, float] = dict(
-            zip(label_spaces.SPACES, found.tolist(), strict=True)
-        )
-        rows.append(
-            {
-                "name": task.name,
-                "modality": task.modality,
-                "classes": len(task.classes),
-                "samples": len(labels),
-                **{name: by_space[space] for name, space in spaces.items()},
-            }
-        )
-    mean = {space: float(np.mean([row[space] for row in rows])) for space in spaces}
-    return {"tasks": rows, "mean": mean, "encoder": list(run.encoder.summary)}

@@ -4,10 +4,9 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import json
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,11 +14,19 @@ from rich.console import Console
 
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.files import write_json, write_text
+from mmcl_jax.files import write_json
 from mmcl_jax.parallel import distributed, host_memory, sharding
-from mmcl_jax.training import divergence, run_summary, unknowns
+from mmcl_jax.streams import kept
+from mmcl_jax.training import (
+    capacity,
+    divergence,
+    known_tasks,
+    run_files,
+    run_summary,
+    unknowns,
+)
 from mmcl_jax.training.batches import Feed, Records
-from mmcl_jax.training.build import Run, assemble, classes_at, contents, describe
+from mmcl_jax.training.build import Run, assemble, classes_at
 from mmcl_jax.training.calibration import calibrate
 from mmcl_jax.training.checkpointing import Checkpointing
 from mmcl_jax.training.controls import Controls
@@ -27,6 +34,7 @@ from mmcl_jax.training.evaluator import Known, Scorer
 from mmcl_jax.training.learner import LearnerState as State
 from mmcl_jax.training.moves import Kind, Move, Moves, batches_of, stages_of_run
 from mmcl_jax.training.preemption import Interrupt
+from mmcl_jax.training.reporting import MakeReporter, NoReporter
 from mmcl_jax.training.step_log import Step, StepLog
 from mmcl_jax.types import Classes, Prediction, PyTree
 from mmcl_jax.workdir import identity, layout, resuming
@@ -37,37 +45,13 @@ from mmcl_jax.workdir.progress import Bar
 from mmcl_jax.workdir.results import Results, plain
 
 
-class Reporter(Protocol):
-    """Draws pages of a run; it never stops the run."""
-
-    def after_stage(self, results: Callable[[], dict[str, Any]]) -> None:
-        """Is called after each stage but the last; `results` returns those so far."""
-        ...
-
-    def at_end(self, results: dict[str, Any]) -> None:
-        """Is called with what `results.json` holds."""
-        ...
-
-
-class NoReporter:
-    """Draws nothing."""
-
-    def after_stage(self, results: Callable[[], dict[str, Any]]) -> None:
-        """Does nothing."""
-
-    def at_end(self, results: dict[str, Any]) -> None:
-        """Does nothing."""
-
-
-MakeReporter = Callable[[pathlib.Path, Run, Callable[[str], None]], Reporter]
-
-
 def run(
     config: configs.Config,
     workdir: str | pathlib.Path,
     stop_after: int | None = None,
     interrupt: Interrupt | None = None,
     make_reporter: MakeReporter = lambda workdir, run, say: NoReporter(),
+    lock: Lock | None = None,
 ) -> dict[str, Any] | None:
     """Learns the stream, or resumes from the newest state in the workdir.
 
@@ -78,6 +62,7 @@ def run(
         interrupt: Says when to save and leave; None means never.
         make_reporter: Opens the reporter, from the workdir, the assembled run and a
             function that prints a line.
+        lock: Lock on the workdir, if the caller has it; it is released at the end.
 
     Returns:
         What `results.json` holds, or None if the run was stopped before its end.
@@ -95,19 +80,21 @@ def run(
     interrupt = interrupt or Interrupt()
     resuming.check(workdir, config)
     wandb.check(config)
-    lock = Lock(workdir) if is_writer() and workdir.exists() else None
+    if lock is None and is_writer() and workdir.exists():
+        lock = Lock(workdir)
     moved: list[str] = []
     try:
         console = Console(quiet=not is_writer())
         try:
-            assembled = assemble(config, console)
+            known = known_tasks.of_workdir(workdir, config)
+            assembled = assemble(config, console, known=known)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if is_writer():
             # created only now, so that a config that cannot be run leaves no folder
             workdir.mkdir(parents=True, exist_ok=True)
             lock = lock or Lock(workdir)
-            moved = _fill(workdir, config, assembled)
+            moved = run_files.fill(workdir, config, assembled)
         distributed.synchronize("workdir")
         with (
             contextlib.closing(Writer(workdir, console)) as writer,
@@ -122,27 +109,6 @@ def run(
         interrupt.nothing_to_save = True
         if lock:
             lock.release()
-
-
-def _fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> list[str]:
-    """Writes what is known before the first stage; returns lines on what has moved."""
-    resuming.check(workdir, config)  # another run may have come before the lock
-    stream = describe(run) | {"contents": contents(run)}
-    (workdir / layout.PREDICTIONS).mkdir(exist_ok=True)
-    if source := config.resume.removeprefix(resuming.BRANCH):
-        resuming.branch(workdir, pathlib.Path(source), config, stream)
-    resuming.check_stream(workdir, stream)
-    moved = resuming.moved(workdir, config)
-    resuming.write_config(workdir, config)
-    write_json(workdir / layout.STREAM, stream)
-    write_text(workdir / layout.ENCODER, "\n".join(run.encoder.summary) + "\n")
-    return moved
-
-
-def _owner(workdir: pathlib.Path, run: Run) -> identity.Owner:
-    """Returns the run that the files of the workdir must be of."""
-    settings = json.loads(configs.to_json(run.config))
-    return identity.owner(workdir, settings, json.loads(json.dumps(describe(run))))
 
 
 class _Lesson(NamedTuple):
@@ -181,9 +147,15 @@ class _Loop:
         steps = [stage.moves.count(Kind.TRAIN) for stage in self._stages]
         writer.tell(make_loggers(workdir, run.config), steps)
         ends = [stage.end for stage in self._stages]
-        self._owner = _owner(workdir, run)
+        self._owner = run_files.owner(workdir, run)
         self._checkpointing = Checkpointing(
-            workdir, run.config.checkpoint, interrupt, ends, writer, self._owner
+            workdir,
+            run.config.checkpoint,
+            interrupt,
+            ends,
+            writer,
+            self._owner,
+            len(run.stream.tasks),
         )
         self._reporter = make_reporter(workdir, run, writer.say)
         self._done = 0  # moves since the start of the stream
@@ -194,11 +166,20 @@ class _Loop:
 
     def run(self, stop_after: int | None) -> dict[str, Any] | None:
         """Learns and evaluates all remaining stages; see `run` of this module."""
-        for line in (run_summary.level_of_knowledge(self._run.model), *self._run.notes):
+        knowledge = run_summary.level_of_knowledge(
+            self._run.model, self._run.stream.modalities
+        )
+        for line in (knowledge, *self._run.notes):
             self._writer.say(line)
         state, first = self._resume()
         with self._results.timed("text"):
             self._text = self._feed.embed_class_names()
+        for i in self._run.known.featured if self._run.known else ():
+            path, number = (
+                layout.kept(self._workdir, i),
+                len(self._run.stream.tasks[i].test),
+            )
+            self._feed.recall(i, kept.features(path, number))
         self._scorer = Scorer(self._run, self._feed, self._frozen, self._text)
         reserved = self._run.stream.reserved
         self._controls = Controls(self._run, self._frozen) if reserved else None
@@ -213,6 +194,7 @@ class _Loop:
                     return None
                 state = self._learn(state, index, bar)
                 self._score(state, index, bar)
+                run_files.keep(self._run, self._feed, self._workdir, index)
                 self._checkpointing.save_snapshot(index, state, self._counted())
                 self._feed.forget(self._run.stream.stages[index], "train")
                 if index + 1 < total:
@@ -229,8 +211,9 @@ class _Loop:
 
     def _resume(self) -> tuple[State, int]:
         """Returns the newest saved state, or a new one, and the index of its stage."""
+        learner, stream = self._run.learner, self._run.stream
         state, results, self._done = self._checkpointing.restore(
-            self._run.learner.init()
+            lambda stage: learner.init(capacity.at_stage(stream, stage))
         )
         if results is None:
             self._writer.take_back(0, 0)
@@ -263,11 +246,21 @@ class _Loop:
                     self._done, state, self._counted
                 ),
             )
+        if self._done == stage.start:
+            # not a move either: it is done again if the run stops before the first one
+            state = self._with_room(state, index - 1, index)
         lesson = self._lesson(index)
         for part, moves in stage.left(self._done).by_part():
             with self._results.timed(part):
                 state = self._do_moves(state, moves, lesson, bar)
         return state
+
+    def _with_room(self, state: State, before: int, stage: int) -> State:
+        """Returns a state of one stage with the capacity of another."""
+        room = capacity.at_stage(self._run.stream, stage)
+        if before < 0 or room == capacity.at_stage(self._run.stream, before):
+            return state
+        return self._run.learner.grow(state, room)
 
     def _lesson(self, index: int) -> _Lesson:
         steps = self._stages[index].moves.count(Kind.TRAIN)
@@ -383,13 +376,15 @@ class _Loop:
         def predict(records: Records, known: Known) -> Iterator[Prediction]:
             return self._scorer.predict(*at, records, known, between)
 
-        at = state, classes_at(self._run, self._text, index), index
+        # with room for classes that are still to come, which are scored, too
+        roomy = self._with_room(state, index, len(self._stages) - 1)
+        at = roomy, classes_at(self._run, self._text, index, upcoming=True), index
         with results.timed("calibrate"):
             gauge = calibrate(self._run, self._feed, *at, predict, results)
         by_task = self._scorer.score(*at, gauge, results, between)
         controls = None
         if self._controls is not None:
-            now = state, self._frozen, at[1], self._put(index)
+            now = roomy, self._frozen, at[1], self._put(index)
             controls = self._controls.score(now, gauge, results, lambda: between(0))
         results.unknown[index] = unknowns.of_stage(stream, index, by_task, controls)
         if is_writer():

@@ -1,7 +1,8 @@
 """The jit boundaries: the only file that compiles.
 
-Every function is traced once per modality, whatever the number of tasks: the task, its
-classes and its number of steps are traced, the modality of a batch is static.
+Every function is traced once per modality and capacity, whatever the number of tasks:
+the task, its classes and its number of steps are traced, the modality of a batch is
+static. Capacities double, so that a stream of n classes has O(log n) of them.
 
 The functions below `make_learner` are compiled, each with the `_Learning` that
 `make_learner` binds as its first argument. They are the only callers of a method, so it
@@ -29,6 +30,7 @@ from mmcl_jax.ops.digest import digest
 from mmcl_jax.parallel import sharding
 from mmcl_jax.types import (
     Batch,
+    Capacity,
     Classes,
     Context,
     Memory,
@@ -67,7 +69,9 @@ class Learner(NamedTuple):
     """Compiled functions; `frozen` and `classes` are arguments, never constants.
 
     Attributes:
-        init: `() -> state`.
+        init: `(capacity) -> state`; the capacity is static.
+        grow: `(state, capacity) -> state` with slots that start as those of `init`; old
+            ones keep what they hold.
         query: `(frozen, batch) -> un-prompted features [b d]`.
         prepare: `(state, frozen, classes, task, batch, index) -> state`.
         begin_task: `(state, frozen, classes, task) -> state`.
@@ -94,6 +98,7 @@ class Learner(NamedTuple):
     """
 
     init: Callable[..., LearnerState]
+    grow: Callable[..., LearnerState]
     query: Callable[..., Float[Array, "b d"]]
     prepare: Callable[..., LearnerState]
     begin_task: Callable[..., LearnerState]
@@ -156,7 +161,9 @@ def make_learner(
         skip_nonfinite,
     )
 
-    def compiled(function: Callable, donate: tuple[int, ...] = ()) -> Callable:
+    def compiled(
+        function: Callable, donate: tuple[int, ...] = (), static: tuple[int, ...] = ()
+    ) -> Callable:
         name = function.__name__.removeprefix("_")
 
         def traced(*args):
@@ -170,11 +177,15 @@ def make_learner(
 
         traced.__name__ = name
         return jax.jit(
-            traced, donate_argnums=donate, out_shardings=sharding.replicated(mesh)
+            traced,
+            donate_argnums=donate,
+            static_argnums=static,
+            out_shardings=sharding.replicated(mesh),
         )
 
     return Learner(
-        init=compiled(_init),
+        init=compiled(_init, static=(0,)),
+        grow=compiled(_grow, static=(1,)),
         query=compiled(_query),
         prepare=compiled(_prepare),
         begin_task=compiled(_begin_task),
@@ -202,8 +213,14 @@ def _started(own: _Learning, params: Params, memory: Memory) -> LearnerState:
     return LearnerState(params, memory, own.optimizer.init(params), none, none)
 
 
-def _init(own: _Learning) -> LearnerState:
-    return _started(own, *own.method.init(rngs.key(own.seed, "init"), own.model))
+def _init(own: _Learning, room: Capacity) -> LearnerState:
+    return _started(own, *own.method.init(rngs.key(own.seed, "init"), room))
+
+
+def _grow(own: _Learning, state: LearnerState, room: Capacity) -> LearnerState:
+    # a reservoir, whose rows may become fewer, holds those to keep longest in front
+    fresh = own.method.init(rngs.key(own.seed, "init"), room)
+    return _started(own, *trees.pasted((state.params, state.memory), fresh))
 
 
 def _query(own: _Learning, frozen: PyTree, batch: Batch) -> Float[Array, "b d"]:

@@ -182,7 +182,11 @@ def _stage(run: Run, feed: Feed, index: int, start: int, samples_before: int) ->
         moves=moves_of_stage(method, batches, epochs),
         samples_before=samples_before,
         learned=passes * samples,
-        scored=sum(len(stream.tasks[i].test) for i in [*seen, *upcoming]),
+        scored=sum(
+            len(stream.tasks[i].test)
+            for i in [*seen, *upcoming]
+            if i not in run.unscored
+        ),
         per_batch=samples / max(batches, 1),
     )
 

@@ -7,8 +7,8 @@ import sys
 from types import FrameType
 from typing import Any
 
-# EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes the run
-RUN_AGAIN = 75
+from mmcl_jax.errors import RUN_AGAIN
+
 _INTERRUPTED = 128 + signal.SIGINT
 # variable with the process of a sweep, without which its runs should not go on
 PARENT = "MMCL_JAX_PARENT"

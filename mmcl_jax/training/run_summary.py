@@ -2,18 +2,21 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mmcl_jax.evaluation import cost, label_spaces
+from mmcl_jax.evaluation import cost, label_spaces, returning
 from mmcl_jax.evaluation.control_sets import ControlPredictions
 from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
 from mmcl_jax.streams.base import Stream, scored_tasks
 from mmcl_jax.streams.description import describe_tasks
+from mmcl_jax.training import capacity
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
+from mmcl_jax.types import Capacity
 from mmcl_jax.workdir import layout, novelty, predictions, temperatures
 from mmcl_jax.workdir.results import Results, plain
 
@@ -47,7 +50,8 @@ def write_scores(
     temperatures.write(workdir, run_id, results.temperatures)
     novelty.write(workdir, run_id, results.novelty)
     seen, _ = scored_tasks(run.stream, stage, "next")
-    tests = (row for i in seen for row in run.stream.tasks[i].test)
+    scored = [i for i in seen if i not in run.unscored]
+    tests = (row for i in scored for row in run.stream.tasks[i].test)
     rows = predictions.some_of_each_class(tests)
     path = workdir / layout.EMBEDDINGS
     queries = feed.queries(rows)
@@ -65,14 +69,18 @@ def mean_accuracies(
         index: Index of the stage.
 
     Returns:
-        Three means: over the stage's own tasks, each among its own classes; over all
-        tasks seen, among all classes seen, with the modality given; and the same with
-        the modality predicted.
+        Three means: over the tasks of the stage's classes, each among its own classes;
+        over all tasks seen and scored, among all classes seen, with the modality given;
+        and the same with the modality predicted.
     """
     seen, _ = scored_tasks(stream, index, "next")
     row = results.accuracy[:, :, seen[-1]]
-    own = row[0, 0, list(stream.stages[index])].mean()
-    given, predicted = row[label_spaces.SPACES.index("union")][:, seen].mean(-1)
+    # some test sets may be gone, and classes that return have theirs in an earlier task
+    scored = [i for i in seen if not np.isnan(row[..., i]).all()]
+    rows = returning.course(stream).trains[list(stream.stages[index])]
+    trains = np.any(rows, axis=0)
+    own = row[0, 0, [i for i in scored if trains[i]]].mean()
+    given, predicted = row[label_spaces.SPACES.index("union")][:, scored].mean(-1)
     return float(own), float(given), float(predicted)
 
 
@@ -84,32 +92,63 @@ def whole_report(run: Run, results: Results) -> dict[str, Any]:
             "method": run.config.method.name,
             "seeds": dataclasses.asdict(run.config.seeds),
             "environment": environment(run.mesh),
-            "knowledge": level_of_knowledge(run.model),
+            "knowledge": level_of_knowledge(run.model, run.stream.modalities),
             "modalities": run.stream.modalities,
             "tasks": describe_tasks(run.stream),
             "skipped_samples": run.skipped_samples,
-            **results.report(),
+            "unscored": [run.stream.tasks[i].name for i in sorted(run.unscored)],
+            **_report(run.stream, results),
             "cost": {
                 "seconds": {k: round(v, 3) for k, v in results.seconds.items()},
                 "compilations": sum(results.compilations.values()),
                 "forwards_per_step": results.forwards.get("train_step", 0),
                 "forwards_per_prediction": results.forwards.get("predict", 0),
-                **cost.sizes(run.make_method, run.model),
+                **sizes(run),
             },
         }
     )
 
 
-def level_of_knowledge(model: Model) -> str:
+def _report(stream: Stream, results: Results) -> dict[str, Any]:
+    """Returns accuracies and metrics; further ones where classes return."""
+    report, known = results.report(), returning.course(stream)
+    if known.returns:
+        for space, routes in report["metrics"].items():
+            for route, found in routes.items():
+                accuracy = report["accuracy"][space][route]
+                found |= returning.of_course(accuracy, known)
+    return report
+
+
+def sizes(run: Run) -> dict[str, int]:
+    """Returns what the method stores of this stream, see `cost.sizes`.
+
+    Also `bytes_allocated`: with the slots that are not in use yet, those of modalities
+    that the encoder reads among them.
+    """
+    stream, model = run.stream, run.model
+    own = [model.modalities.index(name) for name in stream.modalities]
+    met = model._replace(
+        modalities=stream.modalities,
+        input_shapes=tuple(model.input_shapes[i] for i in own),
+    )
+    exact = Capacity(len(stream.classes), len(stream.stages))
+    used = cost.sizes(run.make_method, met, exact)
+    whole = cost.sizes(run.make_method, model, capacity.of_stream(stream))
+    return used | {"bytes_allocated": whole["bytes_remembered"]}
+
+
+def level_of_knowledge(model: Model, modalities: Sequence[str]) -> str:
     """Says what a prediction may know, from most to least.
 
     L0: modality and task. L1: the modality. L2: neither, but towers differ by modality.
     L3: neither, and one tower serves all. If modalities have separate towers, a
     prediction is L3 at best among those that share one.
     """
+    towers = [model.tower_of(name) for name in modalities]
     groups = [
-        ", ".join(model.modalities[i] for i in model.members(tower))
-        for tower in dict.fromkeys(model.towers)
+        ", ".join(n for n, own in zip(modalities, towers, strict=True) if own == tower)
+        for tower in dict.fromkeys(towers)
     ]
     agnostic = "L3"
     if len(groups) > 1:

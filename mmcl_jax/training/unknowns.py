@@ -55,7 +55,7 @@ def gauge(
             count more, as they have kept what the final embedding drops, or else
             `queries` of frozen queries.
         classes: Class slots as seen in the stage.
-        modalities: Modalities of the stream.
+        modalities: Modalities of the model.
         temperature: Temperature of logits with the modality given.
         kept: Quantiles of each modality.
     """
@@ -122,6 +122,7 @@ class Watch:
         own = self._gauge.own.get(self._modality)
         if self._gauge.view is None and own is not None:
             given = np.asarray(prediction.logits)[0]  # with the modality given
+            own = own[: given.shape[-1]]  # slots without a class may have been cut off
             at = self._gauge.temperature
             self._energies.append(novelty.energy(given, own, at))
 
@@ -185,6 +186,9 @@ def of_stage(
     """Returns how well the unknown is told apart, see `novelty.of_stage`."""
     seen = [task for stage in stream.stages[: index + 1] for task in stage]
     task = np.concatenate([np.full(len(p.id), i) for i, p in by_task.items()])
-    columns = zip(*((p.novelty, p.percentile) for p in by_task.values()), strict=True)
-    scores = novelty.Scores(*map(np.concatenate, columns))
-    return novelty.of_stage(stream, seen, task, scores, controls)
+    label, *scores = (
+        np.concatenate([getattr(p, name) for p in by_task.values()])
+        for name in ("label", *novelty.Scores._fields)
+    )
+    told = novelty.Scores(*scores)
+    return novelty.of_stage(stream, seen, task, label, told, controls)

@@ -12,11 +12,11 @@ same hashes.
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mmcl_jax.errors import DataError
-from mmcl_jax.files import read_json, write_json
-from mmcl_jax.workdir.layout import ORIGIN
+from mmcl_jax.workdir.layout import STREAM
 
 # devices, loggers and pages may differ between the starts of a run
 FREE = ("config.resume", "config.mesh", "config.logging", "config.report")
@@ -26,8 +26,10 @@ PLACES = {
     "config.stream.path": "the data are",
     "config.stream.paths": "the data are",
     "config.stream.data_dir": "the data are",
+    "config.stream.plan": "the plan is",
     "config.encoder.path": "the encoder is",
 }
+ORIGIN = "origin"  # the key in `stream.json` of the runs that a run continues
 _SHOWN = 12  # digits of an id in a message
 _CHECKSUM = "checksum"
 
@@ -69,7 +71,8 @@ def run_id(settings: dict[str, Any], stream: dict[str, Any]) -> str:
         stream: Content of `stream.json`.
     """
     free = (*FREE, *PLACES)
-    told = {k: v for k, v in stream.items() if k != "contents"}  # it may be unknown
+    # contents may be unknown
+    told = {k: v for k, v in stream.items() if k not in ("contents", ORIGIN)}
     content = json.dumps([_without(settings, "config", free), told], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -87,22 +90,51 @@ def owner(
     """Returns the run that a workdir belongs to.
 
     Raises:
-        DataError: `origin.json` is damaged, or of another run.
+        DataError: What `stream.json` says of earlier runs is damaged.
     """
     own = Owner(run_id(settings, stream))
-    path = workdir / ORIGIN
-    if not path.exists():
+    if ORIGIN not in stream:
         return own
-    stored = unsealed(path, read_json(path, "where a run was branched from"))
+    path = workdir / STREAM
+    stored = unsealed(path, stream[ORIGIN])
     own.check(path, stored.get("run"), 0)
     return own._replace(origins=tuple((o["run"], o["stages"]) for o in stored["from"]))
 
 
-def write_origin(workdir: pathlib.Path, own: str, source: Owner, stages: int) -> None:
-    """Writes that a run was branched from another one after some stages."""
+def continued(
+    settings: dict[str, Any],
+    stream: dict[str, Any],
+    source: Owner,
+    stages: int,
+    earlier: Sequence[dict[str, Any]] = (),
+    added: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns a stream that says of which run it continues the first stages.
+
+    Args:
+        settings: Content of `config.json` of the run that continues.
+        stream: Content of its `stream.json`.
+        source: The run whose stages it continues, as a branch or with more tasks.
+        stages: Number of these stages.
+        earlier: What was added to it before, as `added_tasks` returns it.
+        added: What is added now, after its last task: `first`, the index of the first
+            task, and where it came from; None: nothing.
+    """
+    own = run_id(settings, stream)
     origins = [*source.origins, (source.run, stages)]
     told = [{"run": run, "stages": min(n, stages)} for run, n in origins]
-    write_json(workdir / ORIGIN, sealed({"run": own, "from": told}))
+    lists = {"from": told, "added": [*earlier, *([added] if added else [])]}
+    return stream | {ORIGIN: sealed({"run": own} | lists)}
+
+
+def added_tasks(stream: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns what was added to a run after its config, from its `stream.json`."""
+    return stream.get(ORIGIN, {}).get("added", [])
+
+
+def first_added(stream: dict[str, Any]) -> int | None:
+    """Returns the index of the first task that was added; None: there is none."""
+    return next((each["first"] for each in added_tasks(stream)), None)
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pathlib
 CONFIG = "config.json"  # resolved
 STREAM = "stream.json"  # order of the tasks, classes, hashes
 ENCODER = "encoder.txt"  # summary of the encoder
-ORIGIN = "origin.json"  # of a branch: the runs that it comes from
+ADDED = "added"  # files of samples that a program held in memory
+SAMPLES = "samples"  # lists of the samples of each task
 LOCK = "lock"
 # appended to during the run
 LOG = "log.txt"
@@ -19,6 +20,7 @@ TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 OUTPUT = "output.txt"  # console output of a run of a sweep
 # written after each stage
+KEPT = "kept"  # of test samples, for when their files are gone
 PREDICTIONS = "predictions"  # of each test sample; one file per stage
 CALIBRATION = "calibration.json"  # temperatures of the stages
 NOVELTY = "novelty.json"  # quantiles of the novelty of learnt samples, by stage
@@ -39,6 +41,11 @@ def predictions(workdir: pathlib.Path, stage: int) -> pathlib.Path:
 def snapshot(workdir: pathlib.Path, stage: int) -> pathlib.Path:
     """Returns the folder of the state after a stage, counted from 0."""
     return workdir / SNAPSHOTS / f"{stage:03d}"
+
+
+def kept(workdir: pathlib.Path, task: int) -> pathlib.Path:
+    """Returns the file of what is kept of a task's test samples."""
+    return workdir / KEPT / f"{task:03d}.npz"
 
 
 def is_finished(workdir: pathlib.Path) -> bool:

@@ -49,11 +49,13 @@ class StoredNovelty(NamedTuple):
 
     Attributes:
         task: Index of the task whose test set each sample is from.
+        label: Class slot of each sample.
         scores: Novelty of each sample.
         controls: Predictions for control sets; None: there are none.
     """
 
     task: Int[np.ndarray, " n"]
+    label: Int[np.ndarray, " n"]
     scores: Scores
     controls: ControlPredictions | None
 
@@ -120,11 +122,12 @@ def read_novelty(
         _check_owner(path, owner, columns, stage)
         if "novelty" not in columns:
             return None
-        task = columns["task"]
+        task, label = columns["task"], columns["label"]
         _check_column("task", task, len(task), 0, len(stream.tasks))
+        _check_column("label", label, len(task), 0, len(stream.classes))
         scores = Scores(columns["novelty"], columns["percentile"])
         _check_scores(scores, len(task))
-        return StoredNovelty(task, scores, _read_controls(columns, stream))
+        return StoredNovelty(task, label, scores, _read_controls(columns, stream))
 
 
 def _read_controls(columns: Any, stream: Stream) -> ControlPredictions | None:

@@ -9,6 +9,8 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError, reading
 from mmcl_jax.files import read_json
@@ -32,7 +34,8 @@ class StoredRun(NamedTuple):
         tasks: Name, modality, class names and sample counts of each task.
         hash: Hash of the stream, samples included.
         encoder: Fingerprint of the encoder.
-        towers: Tower that reads each modality, in the order of `stream.modalities`.
+        towers: Tower of each modality that the encoder reads, in the order of a state's
+            slots; the stream need not have them all.
         preprocessing: Version of the preprocessing of each modality.
         stages: Number of stages learnt and evaluated so far.
         owner: Id of the run, which its files carry.
@@ -82,7 +85,7 @@ def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
         stored["tasks"],
         stored["hash"],
         stored["encoder"],
-        {name: stored["towers"][name] for name in stream.modalities},
+        dict(stored["towers"]),
         stored["preprocessing"],
         stages,
         identity.owner(workdir, settings, stored),
@@ -150,7 +153,12 @@ def results_so_far(run: StoredRun) -> dict[str, Any] | None:
     path = layout.snapshot(run.workdir, numbers[-1])
     check_snapshot(run, numbers[-1])
     try:
-        stored = Results.from_json(states.read_results(folder, numbers[-1]))
+        whole = states.read_results(folder, numbers[-1])
+        stored = Results.from_json(whole, len(run.stream.tasks))
+        if confusion := stored.identification.get("confusion"):
+            # a modality may have been added since
+            left = len(run.stream.modalities) - len(confusion)
+            stored.identification["confusion"] = np.pad(confusion, (0, left)).tolist()
         report = plain(stored.report())
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: its results cannot be read ({error!r})") from error
@@ -161,6 +169,7 @@ def results_so_far(run: StoredRun) -> dict[str, Any] | None:
         "modalities": list(run.stream.modalities),
         "tasks": run.tasks,
         "skipped_samples": 0,
+        "unscored": [],
         **report,
         "cost": {"seconds": stored.seconds},
     }

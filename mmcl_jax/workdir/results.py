@@ -77,11 +77,21 @@ class Results:
         )
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Results":
-        """Returns what `to_json` stored; null is NaN."""
+    def from_json(cls, value: dict[str, Any], tasks: int) -> "Results":
+        """Returns what `to_json` stored, for so many tasks; null is NaN.
+
+        Versions before novelty was measured stored none, and are still read.
+        """
+
+        def padded(name: str) -> np.ndarray:
+            stored = np.array(value[name], np.float64)
+            left = tasks - stored.shape[-1]
+            pads = [(0, 0)] * (stored.ndim - 2) + [(0, left)] * 2
+            return np.pad(stored, pads, constant_values=np.nan)
+
         return cls(
-            accuracy=np.array(value["accuracy"], np.float64),
-            zero_shot=np.array(value["zero_shot"], np.float64),
+            accuracy=padded("accuracy"),
+            zero_shot=padded("zero_shot"),
             identification=value["identification"],
             seconds=value["seconds"],
             compilations=value["compilations"],
@@ -89,9 +99,9 @@ class Results:
             batch_dependence=value["batch_dependence"],
             jitter={int(stage): most for stage, most in value["jitter"].items()},
             temperatures={int(i): t for i, t in value["temperatures"].items()},
-            novelty={int(i): n for i, n in value["novelty"].items()},
-            unknown={int(i): u for i, u in value["unknown"].items()},
-            reserved=value["reserved"],
+            novelty={int(i): n for i, n in value.get("novelty", {}).items()},
+            unknown={int(i): u for i, u in value.get("unknown", {}).items()},
+            reserved=value.get("reserved", []),
             refused_steps=value["refused_steps"],
             restarts=value["restarts"],
             stages=value["stages"],
@@ -132,7 +142,9 @@ class Results:
             `average/<label space>/<route>`; only what is defined.
         """
         seen = [i for stage in stream.stages[: stage + 1] for i in stage]
-        row = self.accuracy[:, :, seen[-1], seen]
+        last = seen[-1]
+        seen = [i for i in seen if not np.isnan(self.accuracy[..., i]).all()]
+        row = self.accuracy[:, :, last, seen]
         union, found = label_spaces.SPACES.index("union"), {}
         for r, route in enumerate(label_spaces.ROUTES):
             for task, value in zip(seen, row[union, r], strict=True):
@@ -169,7 +181,13 @@ class Results:
 
 
 def of_stream(accuracy: np.ndarray, zero_shot: np.ndarray) -> dict[str, float]:
-    """Returns every metric of a matrix `[T, T]`, given the frozen encoder's."""
+    """Returns every metric of a matrix `[T, T]`, given the frozen encoder's.
+
+    Tasks whose test samples are gone, so that the last row lacks them, are left out.
+    """
+    rows = np.flatnonzero(~np.isnan(accuracy).all(axis=1))
+    if rows.size and rows[-1] == len(accuracy) - 1:
+        accuracy = metrics.columns(accuracy, ~np.isnan(accuracy[-1]))
     before = np.append(np.nan, np.diagonal(zero_shot, offset=1))
     return {name: metric(accuracy) for name, metric in metrics.METRICS.items()} | {
         "forward_transfer": metrics.forward_transfer(accuracy, before),

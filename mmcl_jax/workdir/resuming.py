@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError, WorkdirError
-from mmcl_jax.files import read_json, write_text
+from mmcl_jax.files import read_json, write_json, write_text
 from mmcl_jax.workdir import identity
 from mmcl_jax.workdir.identity import FREE, PLACES
 from mmcl_jax.workdir.layout import (
@@ -124,7 +124,8 @@ def branch(
     if not _has_states(source / SNAPSHOTS):
         raise ConfigError(f"{path}: there is no snapshot in it; choose another run")
     theirs = read_json(source / STREAM)
-    if theirs != json.loads(json.dumps(stream)):
+    told = {k: v for k, v in theirs.items() if k != identity.ORIGIN}
+    if told != json.loads(json.dumps(stream)):
         raise ConfigError(f"{path}: it learns another stream; choose another run")
     from_run = identity.owner(source, read_json(source / CONFIG), theirs)
     shutil.copytree(source / PREDICTIONS, workdir / PREDICTIONS, dirs_exist_ok=True)
@@ -132,8 +133,9 @@ def branch(
         if (source / name).exists():
             shutil.copy(source / name, workdir)
     names = [p.name for p in (source / SNAPSHOTS).glob("*") if p.name.isdigit()]
-    own = identity.run_id(json.loads(configs.to_json(config)), theirs)
-    identity.write_origin(workdir, own, from_run, 1 + max(map(int, names)))
+    settings = json.loads(configs.to_json(config))
+    stages = 1 + max(map(int, names))
+    write_json(workdir / STREAM, identity.continued(settings, told, from_run, stages))
     # last, and by a rename: the folder appears only when the copy is complete
     unfinished = f"{SNAPSHOTS}.tmp"
     shutil.copytree(source / SNAPSHOTS, workdir / unfinished, dirs_exist_ok=True)
@@ -152,6 +154,7 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
     if not path.exists() or not any(_has_states(workdir / name) for name in states):
         return
     there, here = read_json(path), json.loads(json.dumps(stream))
+    there.pop(identity.ORIGIN, None)
     old, new = there.get("contents"), here.get("contents")
     if old is None or new is None:  # files that are not verified are not compared
         there["contents"] = here["contents"] = None
@@ -171,6 +174,15 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
             f"--workdir: {workdir} was made with other data: {listed}. Restore it, or "
             "choose another folder"
         )
+
+
+def origin(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns what `stream.json` says of the runs that this one continues, if any."""
+    path = workdir / STREAM
+    if not path.exists():
+        return {}
+    stored = read_json(path)
+    return {k: v for k, v in stored.items() if k == identity.ORIGIN}
 
 
 class Position(NamedTuple):

@@ -62,6 +62,7 @@ _SO_FAR = {
     },
     "modality_identification": dict,
     "skipped_samples": int,
+    "unscored": [str],
     "jitter": {...: _NUMBER},
     "refused_steps": int,
     "batch_dependence": {"differing": int, "predicted_again": int},

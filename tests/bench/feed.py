@@ -24,7 +24,7 @@ from rich.console import Console
 
 from mmcl_jax import config
 from mmcl_jax.streams import loader
-from mmcl_jax.training import build
+from mmcl_jax.training import build, capacity
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.types import Batch
 from tests.bench import table
@@ -132,7 +132,9 @@ def _steps(run: build.Run) -> Iterator[tuple[str, Callable[[], Any], int]]:
         feed.embed_queries([i], "train")
         at = (run.encoder.frozen, build.classes_at(run, text, i), np.int32(i))
         batch = next(iter(feed.batches(feed.records([i], "train"), seed=0)))
-        state = learner.prepare(learner.init(), *at, batch, np.int32(0))
+        state = learner.prepare(
+            learner.init(capacity.at_stage(run.stream, i)), *at, batch, np.int32(0)
+        )
         # on simulated devices, copies must not crowd out what they wait for
         state = jax.block_until_ready(learner.begin_task(state, *at))
         trained = [jax.tree.map(jnp.copy, state)]

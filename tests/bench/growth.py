@@ -24,7 +24,7 @@ from mmcl_jax.ops.trees import nbytes
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader
 from mmcl_jax.streams.base import Stream, TaskDraft, build_stream
-from mmcl_jax.training import build
+from mmcl_jax.training import build, capacity
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.types import Batch
 from tests.bench import table
@@ -98,8 +98,11 @@ class Learnt:
         self.run = build.compose(experiment, encoder, stream, mesh, decoder)
         self._text = _unit(np.random.default_rng(0), classes * tasks, encoder)
         self.states: dict[int, LearnerState] = {}
-        state = self.run.learner.init()
+        state = self.run.learner.init(capacity.at_stage(stream, 0))
         for i in range(max(behind)):
+            room = capacity.at_stage(stream, i)
+            if i and room != capacity.at_stage(stream, i - 1):
+                state = self.run.learner.grow(state, room)
             state = self._learn(state, i)
             if i + 1 in behind:
                 self.states[i + 1] = jax.tree.map(jnp.copy, state)
@@ -148,7 +151,7 @@ class Learnt:
 
     def _batch(self, index: int) -> Batch:
         task, rng = self.run.stream.tasks[index], np.random.default_rng(index)
-        place, rows = self.run.stream.modalities.index(task.modality), self._rows
+        place, rows = self.run.model.modalities.index(task.modality), self._rows
         inputs = {
             name: rng.standard_normal((rows, *leaf.shape)).astype(leaf.dtype)
             for name, leaf in self.run.model.input_shapes[place].items()
@@ -238,7 +241,8 @@ def memory(learnt: dict[int, Learnt], classes: int) -> list[dict[str, int]]:
     rows = []
     for tasks, of in learnt.items():
         state = of.states[tasks]
-        said = cost.sizes(of.run.make_method, of.run.model)
+        room = capacity.at_stage(of.run.stream, tasks - 1)
+        said = cost.sizes(of.run.make_method, of.run.model, room)
         rows.append(
             {
                 "tasks": tasks,

@@ -21,7 +21,7 @@ from torch.nn import functional
 from mmcl_jax import config as configs
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.models.model import Model
-from mmcl_jax.training import build, learner
+from mmcl_jax.training import build, capacity, learner
 from mmcl_jax.types import Batch
 from tests.bench import timing, torch_tower
 
@@ -131,7 +131,10 @@ def training(run: build.Run, rows: int) -> tuple[Callable[[], Any], list[Call]]:
 
     stage, classes = classes_of(run)
     task, steps, frozen = np.int32(stage), np.int32(10**6), run.encoder.frozen
-    batch, state = batch_of(run, rows, stage), run.learner.init()
+    batch, state = (
+        batch_of(run, rows, stage),
+        run.learner.init(capacity.of_stream(run.stream)),
+    )
     state = run.learner.begin_task(state, frozen, classes, task)
     watching = compiled(run.model._replace(embed=watched))
     jax.eval_shape(watching.train_step, state, frozen, classes, task, steps, batch)

@@ -51,6 +51,7 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.ops import drift, gaussians, losses, realignment
 from mmcl_jax.types import (
     Batch,
+    Capacity,
     Context,
     Key,
     Memory,
@@ -116,7 +117,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         return functools.partial(function, setup)
 
     return Method(
-        init=lambda key, model: _init(setup._replace(model=model), key),
+        init=bound(_init),
         prepare=bound(_prepare),
         begin_task=bound(_begin_task),
         inject=bound(_inject),
@@ -131,14 +132,16 @@ def make(model: Model, options: Options, common: Common) -> Method:
     )
 
 
-def _init(setup: Setup, key: Key) -> tuple[Params, Memory]:
+def _init(setup: Setup, key: Key, room: Capacity) -> tuple[Params, Memory]:
     model, options, common = setup
     m = len(model.modalities)
     adapters = init_groups(key, model, common.adapter, PER_MODALITY_GIVEN)
     if common.class_context is not None:
         adapters[CLASS_CONTEXT] = init_context(model, common.class_context, m)
-    classes, width = model.num_classes, model.spec.embedding
-    covariances = 1 if options.covariance == "tied" else num_groups(model, options)
+    classes, width = room.classes, model.spec.embedding
+    covariances = (
+        1 if options.covariance == "tied" else num_groups(model, options, room)
+    )
     router = routers.init(options.relevance, classes, m, width)
     calibration = {
         "temperature": jnp.ones(()),

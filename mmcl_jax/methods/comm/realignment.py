@@ -10,14 +10,14 @@ from mmcl_jax.methods.comm.options import Options
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians, realignment, relevance
 from mmcl_jax.ops.gaussians import Gaussians
-from mmcl_jax.types import Context, Key, Memory
+from mmcl_jax.types import Capacity, Context, Key, Memory
 
 
-def num_groups(model: Model, options: Options) -> int:
+def num_groups(model: Model, options: Options, room: Capacity) -> int:
     """Returns the number of Gaussians."""
     return {
-        "class": model.num_classes,
-        "task": model.num_stages,
+        "class": room.classes,
+        "task": room.stages,
         "modality": len(model.modalities),
     }[options.granularity]
 
@@ -48,7 +48,7 @@ def realigned(
     group = group_of(options, memory, context)
     stats = memory["features"]
     if options.granularity != "class":
-        stats = gaussians.coarsen(stats, group, num_groups(model, options))
+        stats = gaussians.coarsen(stats, group)
     # classes in the table may still have no samples: their mean says nothing
     seen = classes.seen & (stats.count > 0)
     if kind == "mean_shift":
@@ -93,7 +93,7 @@ def _by_gradient(
     context: Context,
     key: Key,
 ) -> realignment.Realignment:
-    label = jnp.repeat(jnp.arange(model.num_classes), options.pseudo_samples)
+    label = jnp.repeat(jnp.arange(len(group)), options.pseudo_samples)
     drawn, weight, jitter = gaussians.sample(
         key,
         stats,

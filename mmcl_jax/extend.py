@@ -1,0 +1,96 @@
+"""Teaches a run one more data set, with the state that it has left.
+
+`python -m mmcl_jax.extend --workdir=RUN --data=FOLDER|TABLE` learns the tasks in the
+folder, or in the files that the table lists, after those of the run: new classes, a
+modality not met before, or more samples of classes that are known. The data of earlier
+tasks are not needed any more. The same command resumes if it is stopped.
+"""
+
+import pathlib
+
+from absl import app, flags, logging
+from rich.console import Console
+
+from mmcl_jax import config as configs
+from mmcl_jax.cli import command_line, run_endings
+from mmcl_jax.errors import ConfigError, WorkdirError
+from mmcl_jax.parallel import compilation_cache, host_memory
+from mmcl_jax.report.live import Reporter
+from mmcl_jax.training import experiment, extension, remote_names
+from mmcl_jax.training.preemption import Interrupt
+from mmcl_jax.workdir import snapshots
+from mmcl_jax.workdir.layout import CONFIG
+from mmcl_jax.workdir.lock import Lock
+
+_WORKDIR = command_line.define_path("workdir", None, "Folder of the run to extend.")
+_DATA = command_line.define_path(
+    "data",
+    None,
+    "What to learn: a folder <modality>/<data set>/{train,test}/<class>/, a folder of "
+    "Parquet or Arrow files, or a table that lists files.",
+)
+_NAME = flags.DEFINE_string(
+    "name", None, "Name of the new task; by default the source names it."
+)
+_INTO = command_line.define_path(
+    "into", None, "New workdir for the longer run; by default it grows in place."
+)
+_CLASSES = flags.DEFINE_integer(
+    "classes_per_task",
+    None,
+    "Number of classes of a task; by default a data set is one task.",
+    1,
+)
+
+
+def main(argv: list[str]) -> None:
+    """Extends the run, and learns what was added; exit codes are those of `main`."""
+    host_memory.bound()
+    interrupt = Interrupt()
+    interrupt.catch()
+    interrupt.follow_parent()
+    snapshots.silence_failures()
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    with run_endings.explained():
+        command_line.refuse_arguments(argv)
+        workdir = _workdir()
+        path = workdir / CONFIG
+        config = configs.load(path)
+        remote_names.check(config, path)
+        compilation_cache.keep_compiled_programs()
+        data = extension.source_of(_DATA.value, config, _CLASSES.value)
+        # one lock for both, so that nobody else adds tasks in between
+        lock = Lock(workdir)
+        if not extension.extend(workdir, data, _NAME.value, Console()):
+            print(f"{workdir} has these tasks already; give others a --name")
+        experiment.run(config, workdir, None, interrupt, Reporter, lock)
+
+
+def _workdir() -> pathlib.Path:
+    """Returns the workdir that is extended, which may first have to be copied."""
+    for flag in (_WORKDIR, _DATA):
+        if not flag.value:
+            raise ConfigError(f"--{flag.name}: missing; see --help")
+    workdir = pathlib.Path(_WORKDIR.value)
+    if not (workdir / CONFIG).is_file():
+        raise WorkdirError(
+            f"--workdir: {workdir}: no run in it; give the folder of one, or start one "
+            "by mmcl_jax.main"
+        )
+    if not _INTO.value:
+        return workdir
+    into = pathlib.Path(_INTO.value)
+    # the same command resumes: what is there may be this copy
+    if not (into / CONFIG).is_file():
+        extension.copied(workdir, into)
+    return into
+
+
+def cli() -> None:
+    """Runs the program."""
+    app.run(main, flags_parser=command_line.parse_flags)
+
+
+if __name__ == "__main__":
+    cli()
