@@ -13,6 +13,10 @@ from mmcl_jax.errors import ConfigError, DataError, check_bytes, reading
 # an untrusted file: parsed JSON takes up to some thirty times its size in memory
 MAX_JSON_BYTES = 16 * 2**20
 
+# of a YAML text with everything that it refers to written out
+_MAX_YAML_NODES = 2**20
+_MAX_YAML_NUMBER = 100  # characters
+
 # in a clone of the repository, a link to its folder `configs`
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
@@ -126,6 +130,45 @@ def read_json(path: pathlib.Path, expected: str = "a JSON object") -> dict[str, 
         return value
 
 
+def parse_yaml(text: str) -> Any:
+    """Returns what a YAML text holds, built of plain types alone.
+
+    Each of a row of names for parts of the text, or of keys that merge such parts, may
+    double what the one before has made: a kilobyte holds more than any memory. And a
+    long number to the base 60, such as 1:30:00, takes quadratic time.
+
+    Raises:
+        ValueError, yaml.YAMLError: It is not YAML, or is made to grow like that.
+    """
+    import yaml  # takes a while, and is rarely needed
+
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is None:
+        return None
+    if _written_out(node, {}) > _MAX_YAML_NODES:
+        raise ValueError(
+            f"more than {_MAX_YAML_NODES} values once its aliases (*name) and merge "
+            "keys (<<) are written out; write fewer"
+        )
+    return yaml.SafeLoader("").construct_document(node)
+
+
+def _written_out(node: Any, known: dict[int, float]) -> float:
+    """Returns how many values a node of YAML holds, infinity if it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        parts = node.value
+        if isinstance(parts, str):
+            number = node.tag.endswith((":int", ":float"))
+            if number and len(parts) > _MAX_YAML_NUMBER:
+                raise ValueError(f"a number of {len(parts)} characters; quote it")
+            parts = []
+        elif node.id == "mapping":
+            parts = [part for pair in parts for part in pair]
+        known[id(node)] = 1.0 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
+
+
 def raised_in(path: str | pathlib.Path, error: BaseException) -> str | None:
     """Returns the line of a user's file that raised an error; None: outside of it."""
     file = pathlib.Path(path).resolve()
@@ -148,10 +191,15 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file atomically, so that a reader never finds half of it."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file atomically, so that a reader never finds half of it."""
     # beside the file, since a rename is atomic within one file system only
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(content)
         keep(file)
     temporary.replace(path)
 

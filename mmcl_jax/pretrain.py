@@ -287,7 +287,7 @@ def _optimizer(config) -> optax.GradientTransformation:
 
 def train(config, output: pathlib.Path) -> None:
     """Renders, trains and writes the encoder."""
-    started = time.time()
+    started = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
     fit_tokenizer(output / "tokenizer.json", config.vocabulary)
     spec = _spec(config)
@@ -339,7 +339,7 @@ def train(config, output: pathlib.Path) -> None:
             curve.append(
                 {
                     "step": step + 1,
-                    "seconds": round(time.time() - started, 1),
+                    "seconds": round(time.monotonic() - started, 1),
                     **{k: round(float(v), 4) for k, v in metrics.items()},
                     "base_concepts": evaluate(weights, base_probes, base_names),
                     "development_concepts": evaluate(

@@ -11,18 +11,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import safetensors.numpy
+import yaml
 from rich.console import Console
 
 from mmcl_jax import config
 from mmcl_jax.errors import ConfigError, DataError, Faults
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
-from mmcl_jax.files import MAX_JSON_BYTES, read_json
+from mmcl_jax.files import MAX_JSON_BYTES, parse_yaml, read_json
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import FileReference, InputSpec, TokenizerSpec
 from mmcl_jax.modalities.tokenization import load_tokenizer
 from mmcl_jax.models import pretrained
+from mmcl_jax.streams import features
 from mmcl_jax.streams.table_files import read_table
-from mmcl_jax.sweeps import runs
+from mmcl_jax.sweeps import jobset, runs
 from mmcl_jax.workdir import logs, schema
 from tests import helpers
 from tests.pages import EXAMPLE, make_run, seal
@@ -146,6 +148,50 @@ def test_damaged_results_are_named(change: dict, tmp_path: pathlib.Path) -> None
     with pytest.raises(DataError, match=field) as caught:
         runs.finished([run], tmp_path)
     assert str(caught.value).startswith(str(path))
+
+
+# YAML
+
+
+def _row(first: str, more: str) -> str:
+    """Returns 60 lines, each of which names the one before it several times."""
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{i}: &a{i} {more.format(f'*a{i - 1}')}" for i in range(1, 60)]
+    return "\n".join(lines)
+
+
+YAML_BOMBS = {
+    "aliases": (_row("[x, y]", "[{0}, {0}]"), "more than 1048576 values"),
+    "merges": (_row("{x: y}", "{{<<: [{0}, {0}]}}"), "more than 1048576 values"),
+    "itself": ("a: &a [*a]", "more than 1048576 values"),
+    "base 60": ("a: " + ":".join(["1"] * 50_000), "a number of 99999 characters"),
+    "deep": ("[" * 5000, "recursion"),
+    "huge number": ("a: " + "9" * 5000, "a number of 5000"),
+}
+
+
+@pytest.mark.parametrize("bomb", YAML_BOMBS)
+def test_yaml_that_grows_is_refused(bomb: str, tmp_path: pathlib.Path) -> None:
+    text, message = YAML_BOMBS[bomb]
+    manifest = tmp_path / "job.yaml"
+    manifest.write_text(text)
+    with pytest.raises(DataError, match=f"job.yaml: .*{message}"):
+        jobset.read(manifest)
+    (tmp_path / "README.md").write_text(f"---\n{text}\n---\n")
+    with pytest.raises(DataError, match=f"README.md: .*{message}"):
+        features.header(tmp_path)
+
+
+def test_yaml_that_is_plain_is_read() -> None:
+    text = """
+        one: &one {a: 1, b: 1:30, c: [x, null, true, 2001-01-01]}
+        two: {<<: *one, b: 0x10}
+        same: [*one, *one]
+    """
+    assert parse_yaml(text) == yaml.safe_load(text)
+    assert parse_yaml("") is None
+    with pytest.raises(yaml.YAMLError):
+        parse_yaml("a: !!python/object/apply:os.getpid []")
 
 
 # encoders

@@ -5,9 +5,12 @@ import os
 import pathlib
 import shutil
 import struct
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -138,7 +141,7 @@ def test_gif_of_gigantic_frames(spec: InputSpec, tmp_path: pathlib.Path) -> None
     path = tmp_path / "a.gif"
     helpers.write_video(path)
     _patched(path, 6, struct.pack("<HH", 60_000, 60_000))
-    assert "found a GIF clip; expected an MP4" in _cheaply(VIDEO, path, spec)
+    assert "pictures of no size, or of one that is more" in _cheaply(VIDEO, path, spec)
 
 
 def test_mp4_of_gigantic_frames(spec: InputSpec, tmp_path: pathlib.Path) -> None:
@@ -147,6 +150,50 @@ def test_mp4_of_gigantic_frames(spec: InputSpec, tmp_path: pathlib.Path) -> None
     _patched(path, place, struct.pack(">HH", 60_000, 60_000))
     # the frames themselves say how large they are
     assert VIDEO.decode(str(path), spec).shape == (4, 32, 48, 3)
+
+
+_DECODE = """
+import dataclasses, pathlib, re, sys
+from mmcl_jax.modalities import VIDEO
+from tests import helpers
+small, large = map(pathlib.Path, sys.argv[1:])
+spec = dataclasses.replace(helpers.make_spec(small.parent), max_pixels=1_000_000)
+status = pathlib.Path("/proc/self/status")
+most = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1]) // 1024
+VIDEO.decode(str(small), spec)
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the most is what is used now
+before = most()
+print(helpers.decode_error(VIDEO, large, spec))
+print(most() - before)
+"""
+
+
+def test_large_pictures_are_not_decoded_to_see_what_is_there(
+    tmp_path: pathlib.Path,
+) -> None:
+    small, large = tmp_path / "small.mkv", tmp_path / "large.mkv"
+    for path, size in ((small, 64), (large, 4096)):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+            stream.options = {"preset": "ultrafast"}
+            frame = av.VideoFrame(size, size, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            for _ in range(4):
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    done = subprocess.run(
+        [sys.executable, "-c", _DECODE, str(small), str(large)],
+        env=helpers.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    message, grown = done.stdout.splitlines()
+    assert "4096 x 4096 = 16777216 pixels, more than the limit of 1000000" in message
+    # a picture has 24 MiB, and the decoder keeps several
+    assert int(grown) < 20, grown
 
 
 def test_mp4_with_a_table_of_gigantic_length(

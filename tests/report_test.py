@@ -158,6 +158,20 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
         assert max(picture.size) < 4000
 
 
+def test_half_a_figure_is_no_file(tmp_path, monkeypatch) -> None:
+    run = run_loader.load(make_run(tmp_path / "run", EXAMPLE))
+    chart = page._charts(page.sections([run]))[0]
+
+    def fail(figure, target, **options) -> None:
+        target.write(b"<svg")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(KeyboardInterrupt):
+        figures.save(chart, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_several_runs_have_the_intervals_of_statistics(tmp_path: pathlib.Path) -> None:
     shifts = (0.0, 0.02, -0.04)
     loaded = [

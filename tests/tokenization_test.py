@@ -262,7 +262,8 @@ def test_what_sentencepiece_needs_is_said(
 ) -> None:
     path = tmp_path / "spiece.model"
     path.write_bytes(b"model")
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    (tmp_path / "sentencepiece.py").write_text("raise ImportError('none')")
+    monkeypatch.syspath_prepend(tmp_path)
     assert "pip install 'mmcl_jax[sentencepiece]'" in _error(_siglip(path))
 
 

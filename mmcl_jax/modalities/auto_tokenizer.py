@@ -2,28 +2,16 @@
 
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 
-class Loaded(NamedTuple):
-    """A tokenizer, whichever library has read it.
-
-    Attributes:
-        encode: Maps a sentence to the ids of its words, without special tokens.
-        vocabulary: Id of each token.
-        special: Ids of special tokens.
-    """
-
-    encode: Callable[[str], list[int]]
-    vocabulary: dict[str, int]
-    special: set[int]
-
-
-def load(folder: pathlib.Path) -> Loaded:
-    """Reads the tokenizer in a model's folder with `AutoTokenizer`.
+def load(path: str) -> tuple[Callable[[str], list[int]], dict[str, int], set[int]]:
+    """Reads the tokenizer in the folder of a `spiece.model` with `AutoTokenizer`.
 
     Nothing is downloaded, and no code of the folder is run. Importing transformers
     takes seconds where torch is installed, so it is imported here and nowhere else.
+
+    Returns:
+        What `tokenizer_process.Loaded` holds.
 
     Raises:
         ImportError: sentencepiece is not installed; the message says how to install it.
@@ -38,12 +26,10 @@ def load(folder: pathlib.Path) -> Loaded:
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(
-        str(folder), trust_remote_code=False, local_files_only=True
+        str(pathlib.Path(path).parent), trust_remote_code=False, local_files_only=True
     )
-    return Loaded(
-        lambda sentence: tokenizer.encode(
-            sentence, add_special_tokens=False, verbose=False
-        ),
-        tokenizer.get_vocab(),
-        set(tokenizer.all_special_ids),
-    )
+
+    def encode(sentence: str) -> list[int]:
+        return tokenizer.encode(sentence, add_special_tokens=False, verbose=False)
+
+    return encode, tokenizer.get_vocab(), set(tokenizer.all_special_ids)

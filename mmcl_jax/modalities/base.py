@@ -287,13 +287,14 @@ class TextReference:
 
     Attributes:
         text: The sentence.
-        path: Path of the table, relative to the root of its data set.
+        path: Path of the table, relative to the root of its data set; empty: it is of
+            no table.
         row: Line of the table on which the row begins, counted from 1, header included.
     """
 
     text: str
-    path: str
-    row: int
+    path: str = ""
+    row: int = 0
 
     def load(self, modality: Modality, spec: InputSpec) -> Media:
         """Returns the sentence."""
@@ -301,8 +302,8 @@ class TextReference:
         return self.text
 
     def describe(self) -> str:
-        """Returns the table's path and the line."""
-        return f"{self.path}:{self.row}"
+        """Returns the table's path and the line, or the sentence if it is of none."""
+        return f"{self.path}:{self.row}" if self.path else self.text
 
     def identity(self) -> str:
         """Returns the sentence."""

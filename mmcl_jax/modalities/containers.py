@@ -16,6 +16,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import InputSpec
 
 # FFmpeg must not guess the container: it would follow a playlist in an untrusted file
 # to any address.
@@ -34,9 +35,16 @@ _EBML_BYTES = 4096  # of the header before the segment
 _BOXES = {b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid"}
 
 
-def open_streams(path: str, form: str) -> InputContainer:
-    """Opens a file by FFmpeg, as `Signature.format` says and as nothing else."""
-    return av.open(f"file:{path}", format=_DEMUXERS[form])
+def open_streams(
+    path: str, form: str, max_pixels: int = InputSpec.max_pixels
+) -> InputContainer:
+    """Opens a file by FFmpeg, as `Signature.format` says and as nothing else.
+
+    That decodes pictures already, to learn what the file does not say. Larger ones than
+    `max_pixels` are left out, and some decoders give them no size then.
+    """
+    options = {"max_pixels": str(max_pixels)}
+    return av.open(f"file:{path}", format=_DEMUXERS[form], options=options)
 
 
 def pictures_in(container: InputContainer) -> VideoStream | None:

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from mmcl_jax.errors import DataError, check_bytes, reading
-from mmcl_jax.modalities import auto_tokenizer
+from mmcl_jax.modalities import tokenizer_process
 from mmcl_jax.modalities.base import TokenizerSpec
 from mmcl_jax.modalities.signatures import require_content
 
@@ -108,7 +108,7 @@ def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
     The name of the file tells its kind: `vocab.json` with `merges.txt` beside it and
     `*.txt` or `*.txt.gz` are byte-pair tables of CLIP; `*.model` is one of
     sentencepiece, which transformers reads; every other file is read by the tokenizers
-    library.
+    library. Both do so in a process that is ended if they take too long.
 
     Raises:
         DataError: A file is missing, damaged or larger than 64 MiB, or lacks one of the
@@ -118,11 +118,7 @@ def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
         for file in _files(spec.path):
             check_bytes(file, _MAX_BYTES)
             require_content(str(file), EXPECTED)
-        if spec.path.endswith(".model"):
-            loaded = auto_tokenizer.load(pathlib.Path(spec.path).parent)
-            encode, vocabulary, special = loaded
-        else:
-            encode, vocabulary, special = _load(pathlib.Path(spec.path))
+        encode, vocabulary, special = _load(pathlib.Path(spec.path))
         names = [spec.start, spec.end, spec.pad]
         start, end, pad = (vocabulary.get(name) for name in names)
         if end is None or pad is None or (start is None and spec.start is not None):
@@ -184,23 +180,18 @@ def _files(path: str) -> list[pathlib.Path]:
     return [file, *(other for other in beside if other.exists())]
 
 
-def _load(path: pathlib.Path) -> auto_tokenizer.Loaded:
+def _load(path: pathlib.Path) -> tokenizer_process.Loaded:
     if path.name == "vocab.json":
         merges = str(path.with_name("merges.txt"))
-        tokenizer = _clip_tokenizer(*models.BPE.read_file(str(path), merges))
+        table = models.BPE.read_file(str(path), merges)
     elif path.suffix in (".txt", ".gz"):
-        tokenizer = _clip_tokenizer(*_read_pairs(path))
+        table = _read_pairs(path)
     else:
-        _check_growth(path)
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-    added = tokenizer.get_added_tokens_decoder()
-    return auto_tokenizer.Loaded(
-        lambda sentence: tokenizer.encode(sentence, add_special_tokens=False).ids,
-        tokenizer.get_vocab(),
-        {id for id, token in added.items() if token.special},
-    )
+        if path.suffix != ".model":
+            _check_growth(path)
+        return tokenizer_process.load(str(path))
+    # what takes time is ours, and the table does not change that
+    return tokenizer_process.loaded(_clip_tokenizer(*table))
 
 
 def _check_growth(path: pathlib.Path) -> None:

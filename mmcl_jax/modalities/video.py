@@ -82,7 +82,7 @@ def decode(path: str, spec: InputSpec) -> np.ndarray:
         if not count:
             raise DataError(f"{path}: no frame in it; expected {EXPECTED}")
         if spec.style == "imagebind":
-            wanted = imagebind.frame_indices(count, _rate(path, form))
+            wanted = imagebind.frame_indices(count, _rate(path, form, spec))
         else:
             wanted = evenly(count, spec.frames)
         source = iter(kept) if kept else _frames(path, form, spec)
@@ -129,8 +129,8 @@ def _check_total(path: str, pixels: int, limit: int, which: str) -> None:
         )
 
 
-def _rate(path: str, form: str) -> float:
-    with containers.open_streams(path, form) as container:
+def _rate(path: str, form: str, spec: InputSpec) -> float:
+    with containers.open_streams(path, form, spec.max_pixels) as container:
         stream = containers.pictures_in(container)
         rate = stream and stream.average_rate
     if not rate:
@@ -139,7 +139,7 @@ def _rate(path: str, form: str) -> float:
 
 
 def _frames(path: str, form: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
-    with containers.open_streams(path, form) as container:
+    with containers.open_streams(path, form, spec.max_pixels) as container:
         stream = containers.pictures_in(container)
         if stream is None:
             what = "a sound, not a video" if container.streams.audio else "no video"
@@ -148,6 +148,11 @@ def _frames(path: str, form: str, spec: InputSpec) -> Iterator[av.VideoFrame]:
             )
         containers.check_codec(path, stream, EXPECTED)
         codec = stream.codec_context
+        if not codec.width:
+            raise DataError(
+                f"{path}: pictures of no size, or of one that is more than the limit "
+                f"of {spec.max_pixels} pixels; shrink them or raise `max_pixels`"
+            )
         check_pixels(path, codec.width, codec.height, spec)
         check_seconds(path, (container.duration or 0) / av.time_base, spec)
         codec.options = {"max_pixels": str(spec.max_pixels)}

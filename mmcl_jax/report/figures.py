@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from mmcl_jax.files import write_bytes
 from mmcl_jax.report import theme
 from mmcl_jax.report.charts import (
     Bars,
@@ -97,11 +98,16 @@ def save(chart: Chart, folder: pathlib.Path) -> None:
     with _styled():
         figure = _draw(chart, legend=True)
         figure.set_facecolor("white")
-        figure.savefig(
-            folder / f"{chart.name}.svg", metadata=_NO_METADATA, bbox_inches="tight"
-        )
+        _write(figure, folder / f"{chart.name}.svg", metadata=_NO_METADATA)
         FigureCanvasAgg(figure)
-        figure.savefig(folder / f"{chart.name}.png", dpi=_DPI, bbox_inches="tight")
+        _write(figure, folder / f"{chart.name}.png", dpi=_DPI)
+
+
+def _write(figure: Figure, path: pathlib.Path, **options: Any) -> None:
+    drawn = io.BytesIO()
+    form = path.suffix.removeprefix(".")
+    figure.savefig(drawn, format=form, bbox_inches="tight", **options)
+    write_bytes(path, drawn.getvalue())
 
 
 @contextmanager

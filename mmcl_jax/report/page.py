@@ -21,6 +21,7 @@ from mmcl_jax.report import (
     provenance,
     tables,
     theme,
+    timeline,
     unknown,
 )
 from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
@@ -62,6 +63,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
         details = [
             section(run)
             for section in (
+                timeline.timeline,
                 changes.changes,
                 prompts.relevance,
                 prompts.drift,

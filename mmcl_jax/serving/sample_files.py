@@ -72,7 +72,7 @@ def write(sample: Any, stem: pathlib.Path) -> tuple[pathlib.Path, str]:
 def _linked(source: pathlib.Path, stem: pathlib.Path) -> tuple[pathlib.Path, str]:
     if not source.is_file():
         raise DataError(
-            f"{source}: no such file; give a sentence as TextReference(text, '', 0)"
+            f"{source}: no such file; give a sentence as TextReference(text)"
         )
     path = stem.with_suffix(source.suffix.lower())
     try:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mmcl_jax.errors import DataError, check_bytes, reading
-from mmcl_jax.files import read_json
+from mmcl_jax.files import parse_yaml, read_json
 
 README = "README.md"
 INFO = "dataset_info.json"
@@ -80,15 +80,13 @@ def header(folder: pathlib.Path) -> Mapping[str, Any]:
     path = folder / README
     if not path.is_file():
         return {}
-    import yaml  # takes a while, and is rarely needed
-
     with reading(str(path), "a description with a YAML header"):
         check_bytes(path, _MAX_README)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         if not lines or lines[0].strip() != "---" or "---" not in lines[1:]:
             return {}
         text = "\n".join(lines[1 : lines.index("---", 1)])
-        found = yaml.safe_load(text)
+        found = parse_yaml(text)
     return found if isinstance(found, dict) else {}
 
 

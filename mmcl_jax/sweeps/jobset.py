@@ -11,7 +11,7 @@ import yaml
 
 from mmcl_jax import plugins
 from mmcl_jax.errors import ConfigError, check_bytes, reading
-from mmcl_jax.files import write_text
+from mmcl_jax.files import parse_yaml, write_text
 from mmcl_jax.sweeps import runs
 from mmcl_jax.training import remote_names
 
@@ -77,7 +77,7 @@ def read(manifest: str | pathlib.Path) -> dict[str, Any]:
     with reading(str(manifest), "a YAML file"):
         check_bytes(pathlib.Path(manifest), _MAX_BYTES)
         text = pathlib.Path(manifest).read_text(encoding="utf-8")
-        found = yaml.safe_load(text)
+        found = parse_yaml(text)
     try:
         container(found)
         found["metadata"]["name"]

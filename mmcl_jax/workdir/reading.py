@@ -39,6 +39,8 @@ class StoredRun(NamedTuple):
         preprocessing: Version of the preprocessing of each modality.
         stages: Number of stages learnt and evaluated so far.
         owner: Id of the run, which its files carry.
+        added: What was added to the run later: the index of its `first` task, the
+            `data` and the `date`.
     """
 
     workdir: pathlib.Path
@@ -51,6 +53,7 @@ class StoredRun(NamedTuple):
     preprocessing: dict[str, str]
     stages: int
     owner: Owner
+    added: tuple[dict[str, Any], ...] = ()
 
 
 def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
@@ -89,6 +92,7 @@ def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
         stored["preprocessing"],
         stages,
         identity.owner(workdir, settings, stored),
+        tuple(identity.added_tasks(stored)),
     )
 
 
