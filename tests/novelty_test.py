@@ -176,9 +176,27 @@ def test_a_stage_by_hand():
         np.zeros(2, int), np.arange(2), np.arange(2), np.arange(2), *2 * [np.ones(2)]
     )
     scores = novelty.Scores(np.array([1.0, 2.0]), np.array([0.5, 0.96]))
-    found = novelty.of_stage(stream, [0], np.zeros(2, int), scores, controls)
+    found = novelty.of_stage(stream, [0], *2 * [np.zeros(2, int)], scores, controls)
     # images were not met, so they are not told apart: they are not predicted at all
     assert found == {"false_alarms": {"audio": 0.5}, "upcoming": {}, "reserved": {}}
+
+
+def test_a_class_that_returns_is_not_unknown():
+    stream = procedural.build(
+        tasks=2,
+        classes_per_task=2,
+        modalities=("image",),
+        order="interleaved",
+        train_per_class=1,
+        test_per_class=1,
+        order_seed=0,
+        data_seed=0,
+    )
+    task, label = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 2])
+    scores = novelty.Scores(np.array([1.0, 2.0, 1.5, 3.0]), np.full(4, 0.5))
+    found = novelty.of_stage(stream, [0], task, label, scores, None)
+    # the third sample is of another domain: it is neither known nor unknown
+    assert found["upcoming"] == {"image": {"auroc": 1.0, "fpr95": 0.0, "rejected": 0.0}}
 
 
 def test_accuracy_of_a_control_set():

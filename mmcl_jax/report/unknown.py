@@ -65,7 +65,7 @@ def controls(run: RunData) -> Section:
         "Classes that are never learnt, among those of their modality: the nearest "
         "class text, by the frozen encoder (before) and by the embedding that the "
         "method's predictions are made from (after a stage). Methods that leave the "
-        "tower as it is change nothing."
+        "tower as it is change nothing, and files that are gone are not scored."
     )
     sets = run.results.get("reserved", [])
     if not sets:
@@ -74,13 +74,14 @@ def controls(run: RunData) -> Section:
     body = []
     for told in sets:
         accuracy = [_float(value) for value in told["accuracy"]]
+        there = [value for value in accuracy if not math.isnan(value)]
         before, last = _float(told["zero_shot"]), accuracy[-1] if accuracy else math.nan
         row: list[Cell] = [
             tables.word(shown(told["modality"])),
             tables.number(told["classes"]),
             tables.number(told["samples"]),
             tables.percent(before),
-            tables.percent(min(accuracy, default=math.nan)),
+            tables.percent(min(there, default=math.nan)),
             tables.percent(last),
             tables.percent(last - before, signed=True),
         ]
