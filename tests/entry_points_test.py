@@ -90,6 +90,7 @@ def test_a_run_leaves_what_is_promised(whole_run: helpers.Finished) -> None:
         "novelty.json",
         "predictions",
         "results.json",
+        "samples",
         "snapshots",
         "stream.json",
         "tensorboard",

@@ -281,7 +281,11 @@ def test_results_survive_their_file() -> None:
     with results.timed("nothing"):
         pass
     text = json.dumps(results.to_json(), allow_nan=False)
-    again = Results.from_json(json.loads(text))
+    again = Results.from_json(json.loads(text), 2)
+    # a run that was extended has more tasks than were stored
+    longer = Results.from_json(json.loads(text), 3)
+    assert longer.accuracy[0, 1, 1, 0] == 0.25
+    assert np.isnan(longer.accuracy[..., 2]).all()
     np.testing.assert_array_equal(again.accuracy, results.accuracy)
     assert np.isnan(again.zero_shot).all()
     assert again.zero_shot.shape == (len(SPACES), 2, 2)

@@ -20,8 +20,8 @@ from tests import helpers
 from tests.contract import assert_same
 
 FIRST, THEN, LAST = ("image", "ab"), ("text", "cd"), ("image", "bx")
-# one of each way to keep something of each stage, class or sample
-QUICK = ("comm", "derpp", "coda_prompt", "linear_probe")
+# that run with every suite; the others with --full
+QUICK = ("comm", "linear_probe")
 METHOD_NAMES = [name for name in METHODS if name != "joint"]
 
 

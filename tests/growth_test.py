@@ -29,8 +29,9 @@ def test_growth_counts_bytes_and_programs(tmp_path: pathlib.Path):
     assert short["programs"] == long["programs"]
     for row in (short, long):
         assert row["bytes"] == row["bytes said"]
-    more = 2 * 2 * short["per class"] + 2 * short["per task"]
-    assert long["bytes"] - short["bytes"] == more
+    # there is room for 64 classes from the start
+    assert long["bytes"] == short["bytes"]
+    assert short["per class"] > 0 == short["per task"]
     assert {"prepare", "end_task", "predict", "task"} <= set(found["along"])
 
 

@@ -31,6 +31,7 @@ _TEXTS = {
 _PATHS = {
     "compare": {"workdirs", "encoder"},
     "export": {"workdir", "out", "encoder"},
+    "extend": {"workdir", "data", "into"},
     "main": {"config", "workdir"},
     "manifest": {"root"},
     "plan": {"config"},
@@ -122,6 +123,7 @@ def test_every_path_of_a_config_expands(home: pathlib.Path) -> None:
     assert found == {
         *("config.encoder.path", "config.resume"),
         *("config.stream.root", "config.stream.path", "config.stream.data_dir"),
+        "config.stream.plan",
     }
     for field, stream in (
         ("root", configs.Folders(root="~/data")),

@@ -19,6 +19,8 @@ from mmcl_jax.models.pretrained import big_vision, open_clip
 from mmcl_jax.models.pretrained.inputs import CLIP_MEAN, CLIP_STD
 from tests.parity.cases import FIXTURES
 
+pytestmark = pytest.mark.full("encoders")
+
 _SENTENCES = ["a photo of a cab.", "A BAD Cab", "abcdefgh " * 9]
 
 

@@ -114,7 +114,10 @@ def test_every_command_can_be_told_apart():
 
 def pages() -> list:
     """Returns pages with commands; one whose commands are benches takes minutes."""
-    marks = {"docs/performance.md": [pytest.mark.full("benches")]}
+    marks = {
+        "docs/encoders.md": [pytest.mark.full("encoders")],
+        "docs/performance.md": [pytest.mark.full("benches")],
+    }
     return [pytest.param(page, marks=marks.get(page, [])) for page in of_pages()]
 
 
@@ -123,6 +126,7 @@ def test_commands_run(
     page: str, tmp_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ):
     write_data(tmp_path / "DATA")
+    write_more(tmp_path / "NEW")
     link(tmp_path)
     skipped = None
     for words in of_pages()[page]:
@@ -314,6 +318,14 @@ def write_data(root: pathlib.Path) -> None:
             f"what about my {name}? {part} {k},{name}" for name in BANKING for k in "ab"
         ]
         (folder / f"{part}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+
+
+def write_more(root: pathlib.Path) -> None:
+    """Writes what a run is extended by: a class of pictures, and depth maps."""
+    for modality, name in (("image", "bird"), ("depth", "hand"), ("depth", "foot")):
+        for k in range(3):
+            folder = root / modality / "more" / "train" / name
+            helpers.write(folder, modality, 2 * k + len(name))
 
 
 def test_the_readmes_layout_is_the_one_that_is_tried(tmp_path):

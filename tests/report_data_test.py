@@ -49,7 +49,8 @@ def test_drift_and_relevance_are_read_from_snapshots(tmp_path: pathlib.Path) -> 
     folder = make_run(tmp_path / "run", EXAMPLE)
     snapshots(folder, [2.0, 2.0, 3.0])
     history = History(folder)
-    history.follow({"image": "visual", "audio": "visual"})
+    towers = {"image": "visual", "audio": "visual"}
+    history.follow(towers, ("image", "audio"))
     assert history.drift[1] == {"image": 0.0, "audio": 0.0}
     assert history.drift[2] == {"image": pytest.approx(0.5), "audio": 0.0}
     np.testing.assert_array_equal(history.relevance[2], [[0.75, 0.25], [0.5, 0.5]])

@@ -78,7 +78,8 @@ def test_cost_is_what_the_shapes_say(whole_run: helpers.Finished) -> None:
     # two modalities: two layers of two prompts, 16 wide
     assert cost["parameters_trained"] == 2 * 2 * 2 * 16
     stored = helpers.snapshot(whole_run.workdir, 2)
-    assert cost["bytes_remembered"] == sum(leaf.nbytes for leaf in stored.values())
+    assert cost["bytes_allocated"] == sum(leaf.nbytes for leaf in stored.values())
+    assert cost["bytes_remembered"] < cost["bytes_allocated"]
     assert cost["compilations"] == 2
     # the features, and the reference that they are held to; both routes
     assert (cost["forwards_per_step"], cost["forwards_per_prediction"]) == (2, 2)

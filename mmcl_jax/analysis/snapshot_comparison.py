@@ -115,8 +115,8 @@ def compare_snapshots(
         notes += [f"samples are not described: {reason}"] if reason else []
     room = capacity.at_stage(run.stream, i - 1)
     meaning = array_axes.find(build.method_of(config), model, room)
-    met = {run.stream.tasks[task].modality for task in seen}
-    meaning = {path: _in_use(axes, met, i) for path, axes in meaning.items()}
+    met = {run.stream.tasks[task].modality for task in seen_tasks(run.stream, j)}
+    meaning = {path: _in_use(axes, met, j) for path, axes in meaning.items()}
     return plain(
         {
             "kind": "snapshots",

@@ -57,7 +57,8 @@ def tensors(classifier: Classifier) -> dict[str, np.ndarray]:
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(learnt)
     }
-    return found | {"text": np.asarray(classifier.slots.text)}
+    named = len(classifier.run.stream.classes)
+    return found | {"text": np.asarray(classifier.slots.text)[:named]}
 
 
 def program(classifier: Classifier, modality: str) -> export.Exported:

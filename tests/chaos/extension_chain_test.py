@@ -56,7 +56,7 @@ def _chain(
 
 
 @pytest.mark.parametrize(
-    "kills", [5, pytest.param(50, marks=pytest.mark.full("extension"))]
+    "kills", [3, pytest.param(50, marks=pytest.mark.full("extension"))]
 )
 def test_a_chain_of_extensions_that_are_killed(
     kills: int, encoder_folder: pathlib.Path, tmp_path: pathlib.Path

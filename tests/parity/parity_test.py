@@ -19,6 +19,8 @@ from mmcl_jax.errors import DataError
 from tests.parity import cases, comparing
 from tests.parity.cases import CASES, Case, Expected
 
+pytestmark = pytest.mark.full("encoders")
+
 TORCH = "2.13"
 # fields of specs that mutations change
 ACTIVATION, EPSILON, POOL = "activation", "norm_epsilon", "pool"
