@@ -20,7 +20,8 @@ from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.parallel import compilation_cache, host_memory
 from mmcl_jax.plain_text import printable
 from mmcl_jax.serving import from_workdir
-from mmcl_jax.serving.classifier import Labelled, Sample
+from mmcl_jax.serving.answers import Labelled, Novelty
+from mmcl_jax.serving.classifier import Sample
 from mmcl_jax.workdir.progress import Bar
 
 _WORKDIR = command_line.define_path("workdir", None, "Folder of the run.")
@@ -36,6 +37,12 @@ _MODALITY = flags.DEFINE_string(
 )
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes shown for each file.", 1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per line.")
+_REJECT = flags.DEFINE_float(
+    "reject",
+    None,
+    "Say which files are none of the classes learnt; the value is the share of files "
+    "of learnt classes that may be called unknown by mistake, such as 0.05.",
+)
 _TEXT = flags.DEFINE_multi_string("text", [], "A sentence to label.")
 
 # Shorter lists are finished before a progress bar is of use.
@@ -81,7 +88,7 @@ def _label(workdir: str, samples: Sequence[Sample]) -> int:
     output, failed = sys.stdout, False
     with Bar(console, "labelling", len(samples)) as bar:
         for source, said in classifier.predict_each(
-            samples, _MODALITY.value, _TOP.value
+            samples, _MODALITY.value, _TOP.value, _REJECT.value
         ):
             target = sys.stdout if output.isatty() else output
             if isinstance(said, DataError):
@@ -107,15 +114,29 @@ def _samples(names: Sequence[str]) -> list[Sample]:
 
 def _json(said: Labelled) -> str:
     row: dict[str, Any] = said._asdict()
-    return json.dumps(row | {"labels": [label._asdict() for label in said.labels]})
+    row["labels"] = [label._asdict() for label in said.labels]
+    del row["novelty"]
+    if told := said.novelty:
+        row["unknown"] = told.unknown
+        row |= {"novelty": told.score, "percentile": told.percentile}
+    return json.dumps(row)
 
 
 def _shown(said: Labelled) -> str:
     took = "" if said.taken_for == said.modality else f", taken for {said.taken_for}"
     lines = [f"{printable(said.source)}: {said.modality}{took}"]
+    if said.novelty:
+        lines.append(f"  {_told(said.novelty)}")
     lines += [f"  {100 * p:5.1f} %  {printable(name)}" for name, p in said.labels]
     lines += [f"  warning: {phrase}" for phrase in said.oddities]
     return "\n".join(lines)
+
+
+def _told(told: Novelty) -> str:
+    unlike = f"more unlike them than {told.percentile:.1f} % of the samples learnt"
+    if told.unknown:
+        return f"none of the classes learnt: {unlike}; if it were one, then"
+    return f"one of the classes learnt: {unlike}"
 
 
 def cli() -> None:

@@ -5,19 +5,21 @@ predictions give. Neither the encoder nor the data are needed.
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 from absl import app
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, WorkdirError
-from mmcl_jax.evaluation import label_spaces, returning
+from mmcl_jax.evaluation import control_sets, label_spaces, novelty, returning
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.plain_text import printable
-from mmcl_jax.workdir.predictions import read_predictions
-from mmcl_jax.workdir.reading import StoredRun, read_results, read_run
+from mmcl_jax.workdir.predictions import read_novelty, read_predictions
+from mmcl_jax.workdir.reading import StoredRun, read_results, read_run, seen_tasks
 from mmcl_jax.workdir.results import of_stream, plain
 
+_NUMBER = (float, int, type(None))
 _CHECK = command_line.define_path("check", None, "Folder of a finished run.")
 
 
@@ -42,9 +44,10 @@ def main(argv: list[str]) -> None:
 def differences(workdir: str) -> list[str]:
     """Returns what in the results of a run is not what its predictions give.
 
-    Accuracies after each stage, on each test set, in each label space and route; and
-    the metrics over the stream that follow from them. The accuracies of the frozen
-    encoder are taken as they are stored.
+    Accuracies after each stage, on each test set, in each label space and route; the
+    metrics over the stream that follow from them; how the unknown is told apart; and
+    accuracies on control sets. Those of the frozen encoder are taken as they are
+    stored.
 
     Raises:
         WorkdirError, DataError: The run cannot be read, or is not finished.
@@ -76,7 +79,46 @@ def differences(workdir: str) -> list[str]:
                         f"metrics.{space}.{route}.{name}: {value} in the results, "
                         f"{wanted.get(name)} by the predictions"
                     )
-    return found
+    return found + _unknown(run, stored)
+
+
+def _unknown(run: StoredRun, stored: dict[str, Any]) -> list[str]:
+    """Returns what differs in the results on novelty and on control sets."""
+    told_apart = {}
+    accuracy = [[] for _ in run.stream.control_sets]
+    slots = run.stream.reserved.classes if run.stream.reserved else ()
+    canonical = np.array([slot.canonical for slot in slots])
+    for stage in range(len(run.stream.stages)):
+        found = read_novelty(run.workdir, run.owner, run.stream, stage)
+        if found is None:
+            continue
+        seen = seen_tasks(run.stream, stage + 1)
+        told_apart[str(stage)] = novelty.of_stage(run.stream, seen, *found)
+        for i, own in enumerate(accuracy):
+            assert found.controls is not None
+            rows = found.controls.task == i
+            chosen, label = found.controls.chosen[rows], found.controls.label[rows]
+            own.append(control_sets.accuracy(chosen, label, canonical))
+    reserved = [told["accuracy"] for told in stored.get("reserved", [])]
+    pairs = {
+        "novelty": (stored.get("novelty", {}), told_apart),
+        "reserved": (reserved, accuracy),
+    }
+    return [
+        f"{name}: not what the predictions give"
+        for name, (there, here) in pairs.items()
+        if not _alike(there, plain(here))
+    ]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, _NUMBER) and isinstance(other, _NUMBER):
+        return bool(_same(_number(one), _number(other)).all())
+    return False
 
 
 def accuracies(run: StoredRun) -> np.ndarray:

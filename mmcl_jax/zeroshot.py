@@ -19,7 +19,7 @@ from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.parallel import compilation_cache
 from mmcl_jax.plain_text import printable
 from mmcl_jax.training import build
-from mmcl_jax.training.evaluator import frozen_accuracy
+from mmcl_jax.training.frozen_accuracy import frozen_accuracy
 from mmcl_jax.workdir.results import plain
 
 _CONFIG = command_line.define_config(

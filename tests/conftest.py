@@ -15,6 +15,7 @@ from tests import full
 CHECKED = (
     "evaluation.label_spaces",
     "evaluation.metrics",
+    "evaluation.novelty",
     "methods",
     "models",
     "ops",

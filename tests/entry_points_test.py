@@ -87,6 +87,7 @@ def test_a_run_leaves_what_is_promised(whole_run: helpers.Finished) -> None:
         "lock",
         "log.txt",
         "metrics.jsonl",
+        "novelty.json",
         "predictions",
         "results.json",
         "samples",

@@ -239,7 +239,7 @@ def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:
     with np.load(path) as columns:
         stored = dict(columns)
     assert (str(stored.pop("run")), int(stored.pop("stage"))) == ("run", 1)
-    expected = {"task", "id", "label", "modality"} | {
+    expected = {"task", "id", "label", "modality", "novelty", "percentile"} | {
         f"{name}/{space}/{route}"
         for name in ("chosen", "margin")
         for space in SPACES

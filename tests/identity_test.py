@@ -24,7 +24,8 @@ from tests.chaos.forgery import REFUSED, make
 
 FILES = (
     *("config.json", "stream.json", "results.json", "calibration.json"),
-    *("embeddings.npz", "predictions/000.npz", "predictions/001.npz"),
+    *("novelty.json", "embeddings.npz"),
+    *("predictions/000.npz", "predictions/001.npz"),
     *("snapshots/000", "snapshots/001"),
 )
 
@@ -67,6 +68,7 @@ def _numbers(workdir: pathlib.Path) -> dict[str, Any]:
         "chosen": chosen,
         "params": [np.asarray(x).tolist() for x in _leaves(classifier.state)],
         "temperatures": classifier.temperatures,
+        "kept": classifier.kept,
         "embedded": loaded.embeddings and loaded.embeddings.query.tolist(),
     }
 

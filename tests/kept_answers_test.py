@@ -20,6 +20,7 @@ from mmcl_jax.training import build, capacity
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.evaluator import Between, Scorer
 from mmcl_jax.training.learner import LearnerState, make_learner
+from mmcl_jax.training.unknowns import Gauge
 from mmcl_jax.workdir.results import Results
 
 METHODS = ("sequential", "comm", "s_prompts", "comm_plus")
@@ -46,6 +47,10 @@ def _run(
         train=config.TrainOptions(batch_size=8),
     )
     return build.assemble(options, Console(quiet=True))
+
+
+# measures no novelty: no modality was met
+NOTHING = Gauge(None, {}, {}, 1.0, {})
 
 
 def _new(run: build.Run) -> LearnerState:
@@ -91,7 +96,7 @@ class _Scored:
         self.whole.clear()
         classes = build.classes_at(self._run, self._text, 1)
         results = Results.start(2)
-        found = self._scorer.score(state, classes, 1, results, between)
+        found = self._scorer.score(state, classes, 1, NOTHING, results, between)
         return {task: each.margin for task, each in found.items()}
 
 

@@ -186,7 +186,7 @@ def test_the_run_and_the_classifier_agree(
         assert np.mean(agreed) == 1
         # a rendered sample does not say of itself what it is; the model is told nothing
         (group,), _ = classifier._read(references, modality)
-        logits, _ = classifier._forward(group, None)
+        logits, *_ = classifier._forward(group, None)
         logits[:, ~classifier.allowed(None)] = -np.inf
         chosen = columns["chosen/union/predicted"][own]
         np.testing.assert_array_equal(logits.argmax(1), chosen)

@@ -123,7 +123,7 @@ def test_it_looks_behind_each_batch_that_is_embedded(
 def test_scoring_counts_samples_and_looks_behind_each_batch(
     encoder_folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted: dict[str, list[int]] = {"score": [], "temperatures": []}
+    counted: dict[str, list[int]] = {"score": [], "predict": []}
 
     def watched(name: str, original: Callable) -> Callable:
         def call(self: Scorer, *args: Any) -> Any:
@@ -147,4 +147,4 @@ def test_scoring_counts_samples_and_looks_behind_each_batch(
     assert sum(counted["score"]) == 2 * 2 * 10
     assert max(counted["score"]) == 8
     # 24 training samples a stage
-    assert counted["temperatures"] == [0] * 2 * 3
+    assert counted["predict"] == [0] * 2 * 3

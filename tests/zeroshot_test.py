@@ -12,7 +12,7 @@ from mmcl_jax import config
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.training import build, experiment
 from mmcl_jax.training.batches import Feed
-from mmcl_jax.training.evaluator import frozen_accuracy
+from mmcl_jax.training.frozen_accuracy import frozen_accuracy
 from tests import helpers
 
 STREAM = config.World(tasks=5, classes_per_task=2, train_per_class=4, test_per_class=6)

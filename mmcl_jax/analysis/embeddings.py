@@ -108,7 +108,7 @@ def embed(
         )
         at = frozen, classes_at(run, text, stage), np.int32(stage)
         placed.append((params, memory, *at))
-    embedding = learner.make_embed(run.make_method, run.model)
+    embedding = learner.make_embed(run.make_method, run.model, run.mesh)
     feed.embed_queries(tasks, "test")
     found = {}
     for modality, rows in feed.records(tasks, "test").items():

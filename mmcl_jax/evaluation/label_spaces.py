@@ -29,6 +29,8 @@ class TaskPredictions:
         margin: Logit of the chosen slot minus that of the runner-up, shaped as
             `chosen`.
         modality: Predicted modality index `[n]`, without the hint.
+        novelty: Novelty `[n]`, see `evaluation.novelty`; NaN where it is not measured.
+        percentile: Percentile `[n]` of the novelty.
     """
 
     id: np.ndarray
@@ -36,6 +38,8 @@ class TaskPredictions:
     chosen: np.ndarray
     margin: np.ndarray
     modality: np.ndarray
+    novelty: np.ndarray
+    percentile: np.ndarray
 
 
 # of test sets, by the index of their task
@@ -105,6 +109,8 @@ def predict_task(
         chosen=chosen,
         margin=margin,
         modality=modality,
+        novelty=np.full(len(rows), np.nan, np.float32),
+        percentile=np.full(len(rows), np.nan, np.float32),
     )
 
 

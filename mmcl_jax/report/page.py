@@ -22,6 +22,7 @@ from mmcl_jax.report import (
     tables,
     theme,
     timeline,
+    unknown,
 )
 from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
 from mmcl_jax.report.charts import Chart, Matrix, Timeline, shown
@@ -50,6 +51,8 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
                 ("drift", "Prompt drift"),
                 ("embeddings", "Embeddings"),
                 ("mistakes", "Most confused classes"),
+                ("unknown", unknown.UNKNOWN),
+                ("controls", unknown.CONTROLS),
             )
         ]
         matrices, *details = inner
@@ -66,6 +69,8 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
                 prompts.drift,
                 embedding_plots.embeddings,
                 mistakes.mistakes,
+                unknown.unknown,
+                unknown.controls,
             )
         ]
     return (

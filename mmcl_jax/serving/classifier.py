@@ -12,12 +12,16 @@ import numpy as np
 
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.evaluation import calibration
+from mmcl_jax.evaluation import calibration, novelty
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import FileReference, Inputs, Reference, TextReference
 from mmcl_jax.serving import file_types
+from mmcl_jax.serving.answers import Label as Label
+from mmcl_jax.serving.answers import Labelled as Labelled
+from mmcl_jax.serving.answers import Novelty
 from mmcl_jax.streams.base import Record
 from mmcl_jax.streams.loader import Decoder
+from mmcl_jax.training import unknowns
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
@@ -29,32 +33,6 @@ Sample = str | os.PathLike[str] | Reference
 # Batches whose samples are in memory at once.
 _AHEAD = 2
 _GIVEN, _PREDICTED = calibration.ROUTES
-
-
-class Label(NamedTuple):
-    """A class name and its probability."""
-
-    name: str
-    probability: float
-
-
-class Labelled(NamedTuple):
-    """The prediction for one sample.
-
-    Attributes:
-        source: Path of the sample, or a phrase by which it can be found.
-        modality: Modality that the sample was read as.
-        taken_for: Modality that the model predicted, or the given one if there is one.
-        labels: Classes with probabilities, the likeliest first.
-        oddities: Signs that the sample is not what its owner believes, such as depth in
-            another unit; see `Modality.oddities`.
-    """
-
-    source: str
-    modality: str
-    taken_for: str
-    labels: tuple[Label, ...]
-    oddities: tuple[str, ...] = ()
 
 
 class _Group(NamedTuple):
@@ -92,6 +70,7 @@ class Classifier:
         snapshot: Number of the stage after which it was written, counted from 1.
         temperatures: Divisor of the logits for each route; None if the run has stored
             none, and 1 is used.
+        kept: Novelty quantiles of each modality; None if the run has stored none.
         notes: Remarks for the user on the state of the run.
         frozen: Weights of the encoder, on the device.
     """
@@ -101,6 +80,7 @@ class Classifier:
     slots: Classes
     snapshot: int
     temperatures: dict[str, float] | None
+    kept: dict[str, list[novelty.Quantiles]] | None
     notes: tuple[str, ...]
     frozen: PyTree
     _feed: Feed
@@ -118,7 +98,11 @@ class Classifier:
         return tuple(name for name in stream.modalities if name in met)
 
     def predict(
-        self, paths: Sequence[Sample], modality: str | None = None, top: int = 5
+        self,
+        paths: Sequence[Sample],
+        modality: str | None = None,
+        top: int = 5,
+        reject: float | None = None,
     ) -> list[Labelled]:
         """Labels files.
 
@@ -128,20 +112,28 @@ class Classifier:
                 its classes can win; None: the modality of each file is recognized by
                 its content, and the model predicts it.
             top: Number of labels of a sample.
+            reject: Share of samples of learnt classes that may be called unknown by
+                mistake, as all samples are that are as unlike; None: nothing is
+                rejected, nor measured.
 
         Raises:
-            ConfigError: There is no such modality, or the run has not seen it.
+            ConfigError: There is no such modality, the run has not seen it, or nothing
+                can be rejected.
             DataError: A file cannot be read; the message names it.
         """
         found = []
-        for _, said in self.predict_each(paths, modality, top):
+        for _, said in self.predict_each(paths, modality, top, reject):
             if isinstance(said, DataError):
                 raise said
             found.append(said)
         return found
 
     def predict_each(
-        self, samples: Iterable[Sample], modality: str | None = None, top: int = 5
+        self,
+        samples: Iterable[Sample],
+        modality: str | None = None,
+        top: int = 5,
+        reject: float | None = None,
     ) -> Iterator[tuple[str, Labelled | DataError]]:
         """Yields the source of each sample and its prediction, in order.
 
@@ -149,21 +141,25 @@ class Classifier:
         the others, and only a few batches of samples are in memory at once.
         """
         self.check_modality(modality)
+        self._check_reject(reject)
         rest = iter(samples)
         while window := list(itertools.islice(rest, _AHEAD * self._batch_size)):
             references = [_reference(sample) for sample in window]
             groups, failures = self._read(references, modality)
             said: dict[int, Labelled | DataError] = dict(failures)
             for group in groups:
-                logits, took = self._forward(group, modality)
-                rows = zip(group.places, logits, took, group.oddities, strict=True)
-                for place, row, took_it_for, odd in rows:
+                logits, took, told = self._forward(group, modality, reject)
+                rows = zip(
+                    group.places, logits, took, group.oddities, told, strict=True
+                )
+                for place, row, took_it_for, odd, unlike in rows:
                     said[place] = Labelled(
                         references[place].describe(),
                         group.modality,
                         modality or took_it_for,
                         self._labels(row, modality, top),
                         odd,
+                        unlike,
                     )
             for place, reference in enumerate(references):
                 yield reference.describe(), said[place]
@@ -177,7 +173,7 @@ class Classifier:
         """
         rows = np.zeros((len(paths), len(self.run.stream.classes)), np.float32)
         for group in self._read_all(paths, modality):
-            rows[list(group.places)], _ = self._forward(group, modality)
+            rows[list(group.places)], *_ = self._forward(group, modality)
         return rows
 
     def embed(self, paths: Sequence[Sample], modality: str | None = None) -> np.ndarray:
@@ -241,6 +237,29 @@ class Classifier:
         configs.check_name("modality", modality, MODALITIES)
         if unknown := self._unknown(modality):
             raise ConfigError(f"modality: {unknown}")
+
+    def _check_reject(self, rate: float | None) -> None:
+        if rate is None:
+            return
+        if not 0 < rate < 1:
+            raise ConfigError(f"reject: {rate} is no share between 0 and 1")
+        if self.kept is None:
+            raise ConfigError(
+                "reject: the run has no novelty quantiles (novelty.json) of every stage"
+                " up to this snapshot, so nothing is known to reject by; restore the "
+                "file, or learn the run with this version"
+            )
+
+    @functools.cached_property
+    def _gauge(self) -> unknowns.Gauge:
+        return unknowns.gauge(
+            self.run.method,
+            self.state.memory,
+            self.slots,
+            self.run.model.modalities,
+            self.temperature(self.modalities[0]),
+            self.kept or {},
+        )
 
     def _unknown(self, modality: str) -> str | None:
         """Returns why samples of a modality cannot be labelled, or None if they can."""
@@ -323,26 +342,42 @@ class Classifier:
         return self._feed.embed(group.inputs, len(group.places), group.modality)
 
     def _forward(
-        self, group: _Group, modality: str | None
-    ) -> tuple[np.ndarray, list[str]]:
-        """Returns logits `[n C]` and the predicted modality of each sample."""
+        self, group: _Group, modality: str | None, reject: float | None = None
+    ) -> tuple[np.ndarray, list[str], list[Novelty | None]]:
+        """Returns logits `[n C]`, and predicted modality and novelty of each sample."""
         total, slots = len(group.places), len(self.run.stream.classes)
         columns = {"query": self._embed(group)}
-        logits, scores = [], []
+        logits, scores, answers = [], [], []
+        watch = None if reject is None else unknowns.Watch(self._gauge, group.modality)
         for batch in self._feed.cut(group.inputs, columns, total, group.modality):
             said = self._said(batch)
+            if watch is not None:
+                watch.add(said)
+                if self._gauge.view == "layers":
+                    answers.append(self.run.learner.answer(*self._at, batch))
             # The routes are [given, predicted]; a method without hints has only one.
             logits.append(np.asarray(said.logits)[-1 if modality is None else 0])
             scores.append(np.asarray(said.modality)[-1])
         known = self._known
         best = known[np.concatenate(scores)[:total, known].argmax(-1)]
         names = [self.run.model.modalities[m] for m in best]
-        return np.concatenate(logits)[:total, :slots], names
+        told: list[Novelty | None] = [None] * total
+        if watch is not None and reject is not None:
+            found = watch.scores(columns["query"], answers)
+            told = [
+                Novelty(share > 1 - reject, score, 100 * share)
+                if np.isfinite(share)
+                else None
+                for score, share in zip(*(c.tolist() for c in found), strict=True)
+            ]
+        return np.concatenate(logits)[:total, :slots], names, told
+
+    @property
+    def _at(self) -> tuple[LearnerState, PyTree, Classes, np.int32]:
+        return self.state, self.frozen, self.slots, np.int32(self.snapshot - 1)
 
     def _said(self, batch: Batch) -> Prediction:
-        return self.run.learner.predict(
-            self.state, self.frozen, self.slots, np.int32(self.snapshot - 1), batch
-        )
+        return self.run.learner.predict(*self._at, batch)
 
     def _labels(
         self, logits: np.ndarray, modality: str | None, top: int

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mmcl_jax.errors import WorkdirError
 from mmcl_jax.evaluation import calibration
+from mmcl_jax.evaluation.novelty import kept_at
 from mmcl_jax.parallel import sharding
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.streams import storage
@@ -17,7 +18,7 @@ from mmcl_jax.training import build, capacity, remote_names, run_description
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
-from mmcl_jax.workdir import layout, states, temperatures
+from mmcl_jax.workdir import layout, novelty, states, temperatures
 from mmcl_jax.workdir.reading import StoredRun, check_snapshot, config_of, read_run
 from mmcl_jax.workdir.resuming import foreign
 from mmcl_jax.workdir.snapshots import Snapshots
@@ -72,11 +73,15 @@ def load(
     )
     if known is None:
         notes.append("the run has stored no temperature: probabilities may be far off")
+    stages = novelty.read(stored.workdir, stored.owner)
+    kept = kept_at(stages, number)
     frozen = loaded.frozen
     feed = Feed(run, frozen)
     text = feed.embed_class_names()
     slots = build.classes_at(run, text, number, upcoming=True)
-    return Classifier(run, state, slots, number + 1, known, tuple(notes), frozen, feed)
+    return Classifier(
+        run, state, slots, number + 1, known, kept, tuple(notes), frozen, feed
+    )
 
 
 def _check_same(stored: StoredRun, run: Run) -> None:

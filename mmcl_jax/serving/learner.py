@@ -128,7 +128,11 @@ class Learner:
         return self._run(lock)
 
     def predict(
-        self, samples: Sequence[Sample], modality: str | None = None, top: int = 5
+        self,
+        samples: Sequence[Sample],
+        modality: str | None = None,
+        top: int = 5,
+        reject: float | None = None,
     ) -> list[Labelled]:
         """Labels samples, as `mmcl_jax.predict` does.
 
@@ -136,9 +140,12 @@ class Learner:
             samples: Samples of the kinds that `sample_files.write` takes.
             modality: Modality of all of them; None: the model predicts it.
             top: Number of labels of a sample.
+            reject: Share of samples of learnt classes that may be called unknown by
+                mistake, see `Classifier.predict`; None: nothing is rejected.
 
         Raises:
-            ConfigError: There is no such modality, or it has not been learnt.
+            ConfigError: There is no such modality, it has not been learnt, or nothing
+                can be rejected.
             DataError: A sample cannot be read.
             WorkdirError: Nothing has been learnt yet.
         """
@@ -147,7 +154,7 @@ class Learner:
                 _reference(sample, pathlib.Path(folder) / str(i))
                 for i, sample in enumerate(samples)
             ]
-            return self._loaded().predict(references, modality, top)
+            return self._loaded().predict(references, modality, top, reject)
 
     def evaluate(self, data: Data) -> dict[str, Any]:
         """Returns the accuracy on labelled samples, among all classes learnt.

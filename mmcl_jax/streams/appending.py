@@ -16,7 +16,7 @@ def appended(stream: Stream, more: Stream) -> Stream:
     set keeps its slot. A task whose name is taken gets the next free number.
 
     Args:
-        stream: Stream with a stage for each task.
+        stream: Stream with a stage for each task; its control sets stay.
         more: Stream of the further tasks, numbered by itself.
     """
     names = {task.name for task in stream.tasks}
@@ -51,6 +51,7 @@ def appended(stream: Stream, more: Stream) -> Stream:
         (*stream.tasks, *tasks),
         tuple(dict.fromkeys((*stream.modalities, *more.modalities))),
         (*stream.stages, *((met + i,) for i in range(len(tasks)))),
+        stream.reserved,
     )
 
 

@@ -79,12 +79,19 @@ class Stream:
             modality is its place here.
         stages: Tasks that are learnt together, in order: one task a stage, except in
             the joint stream, whose only stage holds them all.
+        reserved: Control sets, with class slots of their own, see `streams.reserve`.
     """
 
     classes: tuple[ClassSlot, ...]
     tasks: tuple[Task, ...]
     modalities: tuple[str, ...]
     stages: tuple[tuple[int, ...], ...]
+    reserved: "Stream | None" = None
+
+    @property
+    def control_sets(self) -> tuple[Task, ...]:
+        """Returns the tasks that are scored and never learnt."""
+        return self.reserved.tasks if self.reserved else ()
 
 
 class Required(NamedTuple):
@@ -337,22 +344,25 @@ def stream_hash(stream: Stream) -> str:
     """Returns the SHA-256 of what is learnt and in which order, as 64 hex digits.
 
     It covers, in order, the class slots, the name, modality and classes of every task,
-    and the description, label and id of every sample. Stages are left out, so that
-    `joint(stream)` can be paired with runs over `stream`. The hash is equal in every
-    process.
+    and the description, label and id of every sample; then those of control sets.
+    Stages are left out, so that `joint(stream)` can be paired with runs over `stream`.
+    The hash is equal in every process.
     """
     digest = hashlib.sha256()
 
     def add(*values: object) -> None:
         digest.update(json.dumps(values).encode() + b"\n")
 
-    for slot in stream.classes:
-        add("class", slot.name, slot.modality, slot.dataset, slot.canonical)
-    for task in stream.tasks:
-        add("task", task.name, task.modality, task.classes)
-        for part, records in (("train", task.train), ("test", task.test)):
-            for record in records:
-                add(part, record.reference.describe(), record.label, record.id)
+    for each in (stream, stream.reserved):
+        if each is None:
+            break
+        for slot in each.classes:
+            add("class", slot.name, slot.modality, slot.dataset, slot.canonical)
+        for task in each.tasks:
+            add("task", task.name, task.modality, task.classes)
+            for part, records in (("train", task.train), ("test", task.test)):
+                for record in records:
+                    add(part, record.reference.describe(), record.label, record.id)
     return digest.hexdigest()
 
 

@@ -42,6 +42,9 @@ class Selection:
         include: Comma-separated globs on `<modality>/<dataset>/<class>`; empty: all.
         exclude: Globs of classes to leave out; `!` before a glob takes back what an
             earlier one left out; empty: none.
+        reserve: Globs of classes that are never learnt, included or not, such as
+            `audio` or `*/digits`: after every stage they are scored among themselves,
+            by modality; empty: none.
         max_train_per_class: Training samples kept of a class in a task; None: all.
         test_fraction: Share of a class that is split off for testing if a data set has
             no test part.
@@ -70,6 +73,7 @@ class Selection:
     online: Count | None = None
     include: str = ""
     exclude: str = ""
+    reserve: str = ""
     max_train_per_class: Count | None = None
     test_fraction: Fraction = 0.2
     evaluate_on: EvaluateOn = "test"

@@ -5,7 +5,6 @@
 
 import dataclasses
 import difflib
-import fnmatch
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from mmcl_jax.modalities.base import (
 from mmcl_jax.streams.base import (
     display_name,
 )
+from mmcl_jax.streams.class_globs import matches
 from mmcl_jax.streams.storage import merged
 
 PARTS = ("train", "test")
@@ -164,12 +164,6 @@ def _look(name: str) -> str:
     return shown
 
 
-def globs(value: str | Sequence[str] | None) -> list[str]:
-    """Returns globs that are given as a sequence, or separated by commas."""
-    items = value.split(",") if isinstance(value, str) else value or ()
-    return [item.strip().rstrip("/") for item in items if item.strip()]
-
-
 def select(
     data_sets: Sequence[DataSet], include: Sequence[str], exclude: Sequence[str]
 ) -> list[tuple[DataSet, list[str]]]:
@@ -180,19 +174,17 @@ def select(
     """
     unused = {glob.removeprefix("!") for glob in exclude} | set(include)
 
-    def matches(glob: str, path: str, name: str) -> bool:
-        paths = (path.split("/")[0], path, f"{path}/{name}")
-        # a name may have brackets
-        found = glob in paths or any(fnmatch.fnmatchcase(p, glob) for p in paths)
-        if found:
+    def found(glob: str, path: str, name: str) -> bool:
+        hit = matches(glob, path, name)
+        if hit:
             unused.discard(glob)
-        return found
+        return hit
 
     def taken(path: str, name: str) -> bool:
-        included = [matches(glob, path, name) for glob in include]
+        included = [found(glob, path, name) for glob in include]
         removed = False
         for glob in exclude:
-            if matches(glob.removeprefix("!"), path, name):
+            if found(glob.removeprefix("!"), path, name):
                 removed = not glob.startswith("!")
         return (any(included) or not include) and not removed
 

@@ -1,5 +1,6 @@
 """The description of a stream that a workdir keeps: classes, tasks and stages."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
@@ -31,18 +32,32 @@ def describe_tasks(stream: Stream) -> list[dict[str, Any]]:
     return described
 
 
+def describe_slots(stream: Stream) -> dict[str, Any]:
+    """Returns modalities, stages, class slots and tasks; those of control sets, too."""
+    found = {
+        "modalities": list(stream.modalities),
+        "stages": [list(stage) for stage in stream.stages],
+        "classes": [dataclasses.asdict(slot) for slot in stream.classes],
+        "tasks": describe_tasks(stream),
+    }
+    if stream.reserved is not None:
+        found["reserved"] = describe_slots(stream.reserved)
+    return found
+
+
 def describe_contents(stream: Stream, tasks: Iterable[int] | None = None) -> list[str]:
     """Returns a hash of what all samples of each task hold, in order.
 
-    Every file is read, unless its content is known from before.
+    Control sets follow the tasks. Every file is read, unless its content is known from
+    before.
 
     Args:
         stream: The stream.
-        tasks: Indices of the tasks; None: all.
+        tasks: Indices of the tasks, or of control sets after them; None: all.
     """
     found = []
-    for i in range(len(stream.tasks)) if tasks is None else tasks:
-        task = stream.tasks[i]
+    every = (*stream.tasks, *stream.control_sets)
+    for task in every if tasks is None else (every[i] for i in tasks):
         digest = hashlib.sha256()
         for record in (*task.train, *task.test):
             digest.update(json.dumps(record.reference.identity()).encode() + b"\n")
@@ -77,4 +92,7 @@ def stored_stream(description: dict[str, Any]) -> Stream:
     if met != len(slots):
         raise ValueError(f"classes: {len(slots)}, of which tasks have {met}")
     stages = tuple(tuple(stage) for stage in description["stages"])
-    return Stream(slots, tuple(tasks), tuple(description["modalities"]), stages)
+    modalities = tuple(description["modalities"])
+    reserved = description.get("reserved")
+    controls = stored_stream(reserved) if reserved else None
+    return Stream(slots, tuple(tasks), modalities, stages, controls)

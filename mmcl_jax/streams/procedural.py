@@ -18,6 +18,7 @@ from mmcl_jax.streams.base import (
     build_stream,
     first,
 )
+from mmcl_jax.streams.reserve import apart, with_reserved
 from mmcl_jax.streams.world.concepts import DEVELOPMENT, NOVEL, Concept
 from mmcl_jax.streams.world.render import VERSION, check_modality, render
 
@@ -50,6 +51,9 @@ class World:
         evaluate_on: Samples that score: `test` draws or `validation` draws, which do
             not overlap.
         first_tasks: Number of tasks that are kept, in the final order; None: all.
+        reserve: Comma-separated globs on `<modality>/world/<concept>`: concepts of
+            these tasks that are never learnt, such as `audio`: after every stage they
+            are scored among themselves, by modality; empty: none.
     """
 
     kind: str = "world"
@@ -62,6 +66,7 @@ class World:
     concepts: Concepts = "novel"
     evaluate_on: EvaluateOn = "test"
     first_tasks: Count | None = None
+    reserve: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +118,7 @@ def build(
     concepts: Concepts = "novel",
     evaluate_on: EvaluateOn = "test",
     first_tasks: int | None = None,
+    reserve: str = "",
 ) -> Stream:
     """Builds a stream of concepts that the built-in encoder was not trained on.
 
@@ -132,6 +138,8 @@ def build(
         concepts: Key of `CONCEPTS`: where the classes are taken from.
         evaluate_on: Whether the samples that score are test or validation draws.
         first_tasks: Number of tasks that are kept, in the final order; None: all.
+        reserve: Globs of concepts that become control sets, see `streams.reserve`; a
+            task without any left is dropped, others are not filled up.
 
     Returns:
         The stream; training, test and validation samples share no seed.
@@ -184,7 +192,9 @@ def build(
                 test=_draws(own, modality, first_test, test_per_class),
             )
         )
-    return build_stream(first(arrange(drafts, order, order_seed), first_tasks))
+    learnt, reserved = apart(drafts, reserve)
+    stream = build_stream(first(arrange(learnt, order, order_seed), first_tasks))
+    return with_reserved(stream, reserved)
 
 
 def _draws(

@@ -33,11 +33,16 @@ from mmcl_jax.streams.base import (
     build_stream,
     first,
 )
-from mmcl_jax.streams.data_sets import DataSet, globs, select
+from mmcl_jax.streams.class_globs import globs
+from mmcl_jax.streams.data_sets import DataSet, select
+from mmcl_jax.streams.reserve import with_reserved
 from mmcl_jax.streams.sampling import Pool, split
 from mmcl_jax.streams.storage import per_data_set
 
 _NAMED = 3  # classes in a message
+
+# data sets and some of their classes
+Chosen = Sequence[tuple[DataSet, Sequence[str]]]
 
 
 def build(
@@ -54,6 +59,7 @@ def build(
     online: int | None = None,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
+    reserve: str | Sequence[str] | None = None,
     max_train_per_class: int | None = None,
     test_fraction: float = 0.2,
     evaluate_on: EvaluateOn = "test",
@@ -89,6 +95,8 @@ def build(
             is taken if one of them matches; None or empty: all classes.
         exclude: Globs of classes to leave out. A glob that begins with `!` takes back
             what those before it left out: `text/clinc150,!text/clinc150/[bc]*`.
+        reserve: Globs of classes that are never learnt, whether or not they are
+            included: their test samples are control sets, see `streams.reserve`.
         max_train_per_class: Training samples kept of each class in a task, chosen by
             `data_seed`; None: all.
         test_fraction: Share of each class that is split off for testing if a data set
@@ -120,7 +128,7 @@ def build(
     valid = _valid(data_sets, (depth_scale, depth_invalid, transparency), faults)
     if not valid:
         faults.check()
-    chosen = select(valid, globs(include), globs(exclude))
+    chosen, reserved = _apart(valid, globs(include), globs(exclude), globs(reserve))
     known = {data_set.path: names for data_set, names in chosen}
     marks = {(d.path, p): mark for d, _ in chosen for p, mark in d.marks.items()}
     if marks and (plan or protocol or scenario == "domains"):
@@ -140,7 +148,9 @@ def build(
     else:
         planned = arrangement.cut(known, classes_per_task, class_order, order_seed)
     held_out = validation_fraction if evaluate_on == "validation" else None
-    pools = _pools(chosen, planned, (test_fraction, held_out), data_seed, faults)
+    fractions = test_fraction, held_out
+    controls = _control_sets(reserved, fractions, data_seed, faults)
+    pools = _pools(chosen, planned, fractions, data_seed, faults)
     planned = [each for each in planned if pools.keys() >= set(each.keys())]
     if marks:
         drafts = task_column.deal(planned, pools, marks, max_train_per_class)
@@ -157,7 +167,7 @@ def build(
     drafts = first(drafts, first_tasks)
     if online is not None:
         drafts = returning.slices(drafts, online, data_seed)
-    return build_stream(drafts)
+    return with_reserved(build_stream(drafts), controls)
 
 
 def _check_numbers(
@@ -192,8 +202,37 @@ def _valid(
     return valid
 
 
+def _apart(
+    data_sets: Sequence[DataSet],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    reserve: Sequence[str],
+) -> tuple[Chosen, Chosen]:
+    """Returns the classes of each data set that are learnt, and those reserved."""
+    chosen = select(data_sets, include, exclude)
+    if not reserve:
+        return chosen, []
+    reserved = select(data_sets, reserve, exclude)
+    away = {(data_set.path, name) for data_set, names in reserved for name in names}
+    rest = [(d, [n for n in names if (d.path, n) not in away]) for d, names in chosen]
+    rest = [(data_set, names) for data_set, names in rest if names]
+    if not rest:
+        raise DataError(f"reserve={list(reserve)} leaves no class to learn")
+    return rest, reserved
+
+
+def _control_sets(
+    reserved: Chosen, fractions: tuple[float, float | None], seed: int, faults: Faults
+) -> list[TaskDraft]:
+    """Returns reserved classes with their samples; arguments are those of `_pools`."""
+    planned = arrangement.whole({data_set.path: names for data_set, names in reserved})
+    pools = _pools(reserved, planned, fractions, seed, faults)
+    planned = [each for each in planned if pools.keys() >= set(each.keys())]
+    return arrangement.deal(planned, pools, None)
+
+
 def _pools(
-    chosen: Sequence[tuple[DataSet, Sequence[str]]],
+    chosen: Chosen,
     planned: Sequence[PlannedTask],
     fractions: tuple[float, float | None],
     seed: int,

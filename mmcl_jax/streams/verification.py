@@ -56,7 +56,7 @@ def verify(
 
     Args:
         decoder: Decoder, which keeps inputs as far as it has room.
-        stream: Stream whose training and test samples are decoded.
+        stream: Stream whose samples are decoded, those of control sets included.
         progress: Callback that receives the numbers of finished and of all samples
             after each one.
         threads: Number of samples decoded at the same time.
@@ -70,7 +70,7 @@ def verify(
     """
     jobs = [
         (record, task.modality)
-        for task in stream.tasks
+        for task in (*stream.tasks, *stream.control_sets)
         for record in (*task.train, *task.test)
     ]
     attempt = functools.partial(_attempt, decoder)
@@ -191,7 +191,8 @@ def without(stream: Stream, failures: Mapping[int, str]) -> Stream:
                 )
                 raise DataError("\n  ".join([head, *lost[:_LISTED]]))
         tasks.append(dataclasses.replace(task, **parts))
-    return dataclasses.replace(stream, tasks=tuple(tasks))
+    reserved = without(stream.reserved, failures) if stream.reserved else None
+    return dataclasses.replace(stream, tasks=tuple(tasks), reserved=reserved)
 
 
 def leaks(stream: Stream) -> list[Leak]:
@@ -209,7 +210,7 @@ def leaks(stream: Stream) -> list[Leak]:
     }
     return [
         Leak(known[content], record)
-        for task in stream.tasks
+        for task in (*stream.tasks, *stream.control_sets)
         for record in task.test
         if (content := record.reference.identity()) in known
     ]

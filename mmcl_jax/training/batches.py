@@ -238,11 +238,6 @@ class Feed:
                 if the stream does not have it.
         """
         size, (index, count) = self._run.config.train.batch_size, distributed.shard()
-        hint = (
-            self._run.model.modalities.index(modality)
-            if modality in self._run.stream.modalities
-            else -1
-        )
         for start in range(0, total, size):
             rows = np.arange(start, start + size)
             # each process makes its own rows of the global batch
@@ -259,10 +254,14 @@ class Feed:
                 "label": part.get("label", zeros) * real,
                 "weight": real.astype(np.float32),
                 "id": np.where(real, part.get("id", zeros), -1).astype(np.int32),
-                "hint": np.full(len(rows), hint, np.int32),
+                "hint": np.full(len(rows), self._hint(modality), np.int32),
             }
             batch = Batch(**fields, modality=modality)
             yield sharding.put_batch(batch, self._run.mesh)
+
+    def _hint(self, modality: str) -> int:
+        known = modality in self._run.stream.modalities
+        return self._run.model.modalities.index(modality) if known else -1
 
     def _epoch(
         self,
@@ -280,7 +279,7 @@ class Feed:
             config.train.batch_size,
             seed=seed,
             queries=queries,
-            hint=self._run.model.modalities.index(modality),
+            hint=self._hint(modality),
             threads=config.data.threads,
             worker_processes=config.data.worker_processes,
             shard=distributed.shard(),

@@ -157,15 +157,16 @@ def input_shapes(
 
 
 def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
-    read = dict(encoder.spec.readers)
-    if missing := [name for name in stream.modalities if name not in read]:
+    read, reserved = dict(encoder.spec.readers), stream.control_sets
+    names = dict.fromkeys([*stream.modalities, *(task.modality for task in reserved)])
+    if missing := [name for name in names if name not in read]:
         raise ConfigError(
             f"config.encoder.path: the encoder reads {', '.join(read)}; the stream has "
             f"{', '.join(missing)} too. Leave that out of the stream, or add an "
             "encoder for it with '+'"
         )
     style = encoder.inputs.style
-    if other := [n for n in stream.modalities if style not in MODALITIES[n].styles]:
+    if other := [n for n in names if style not in MODALITIES[n].styles]:
         raise ConfigError(
             f"config.encoder.path: the encoder takes inputs in the style {style!r}, in "
             f"which {', '.join(other)} cannot be prepared; leave that out of the "
@@ -236,12 +237,7 @@ def assemble(
     known = known._replace(stream=stream)
     if made.method.needs_inputs:
         known = known._replace(unscored=known.unscored | known.featured, featured={})
-    gone = tuple(
-        f"{place}: no such file, so task {stream.tasks[i].name!r} cannot be scored any "
-        "more"
-        for i, place in known.unscored.items()
-    )
-    return made._replace(known=known, notes=made.notes + gone)
+    return made._replace(known=known, notes=made.notes + known_tasks.notes(known))
 
 
 def method_of(config: configs.Config) -> Callable[[Model], Method]:

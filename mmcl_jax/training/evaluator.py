@@ -1,26 +1,29 @@
 """Fills the row of the accuracy matrix that belongs to a stage."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
 from mmcl_jax.errors import BatchDependenceError
-from mmcl_jax.evaluation import batch_independence, calibration, label_spaces, metrics
-from mmcl_jax.evaluation.calibration import ROUTES, SAMPLES
+from mmcl_jax.evaluation import batch_independence, label_spaces, metrics
 from mmcl_jax.ops import rngs
 from mmcl_jax.parallel import distributed, sharding
 from mmcl_jax.streams.base import scored_tasks
 from mmcl_jax.training.batches import Feed, Records, ahead
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
+from mmcl_jax.training.unknowns import Gauge, Watch
 from mmcl_jax.types import Classes, Prediction, PyTree
 from mmcl_jax.workdir.results import Results
 
 # called after each batch with the number of samples that it has evaluated; the place
 # where a long computation can be stopped
 Between = Callable[[int], None]
+# for each batch of some samples: the tower's features, and digests of what was injected
+# when they were computed
+Known = list[tuple[PyTree, PyTree]]
 
 
 class Scorer:
@@ -30,15 +33,14 @@ class Scorer:
         """Takes the frozen weights on the devices and class texts `[C d]`."""
         self._run, self._feed = run, feed
         self._frozen, self._text = frozen, text
-        # for each batch of a test set: the tower's features, and digests of what was
-        # injected when they were computed
-        self._known: dict[int, list[tuple[PyTree, PyTree]]] = {}
+        self._known: dict[int, Known] = {}
 
     def score(
         self,
         state: LearnerState,
         classes: Classes,
         index: int,
+        gauge: Gauge,
         results: Results,
         between: Between,
     ) -> label_spaces.ByTask:
@@ -48,6 +50,7 @@ class Scorer:
             state: State after the stage.
             classes: Class slots as seen in the stage.
             index: Index of the stage.
+            gauge: Measures the novelty of samples.
             results: Results that are filled in place.
             between: See `Between`.
 
@@ -68,11 +71,16 @@ class Scorer:
             for i in scored:
                 records = self._feed.records([i], "test")
                 self._feed.embed_queries([i], "test", lambda: between(0))
-                predictions = self._predictions(state, classes, index, records, i)
-                total = len(stream.tasks[i].test)
-                predictions = _paused(predictions, total, between)
-                predictions = witness.watch(stream.tasks[i].test, predictions)
-                by_task[i] = label_spaces.predict_task(stream, i, seen, predictions)
+                known = self._known.setdefault(i, [])
+                predictions = self._predictions(state, classes, index, records, known)
+                test = stream.tasks[i].test
+                predictions = _paused(predictions, len(test), between)
+                predictions = witness.watch(test, predictions)
+                watch = Watch(gauge, stream.tasks[i].modality)
+                predictions = watch.watch(predictions)
+                found = label_spaces.predict_task(stream, i, seen, predictions)
+                told = watch.scores(self._feed.queries(test), [a for a, _ in known])
+                by_task[i] = dataclasses.replace(found, **told._asdict())
                 scores = label_spaces.accuracy(stream, by_task[i])
                 results.accuracy[:, :, seen[-1], i] = scores
                 results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
@@ -85,43 +93,27 @@ class Scorer:
         )._asdict()
         return by_task
 
-    def temperatures(
-        self, state: LearnerState, classes: Classes, index: int, between: Between
-    ) -> dict[str, float | None]:
-        """Returns the temperature of each route on a stage's own training samples.
+    def predict(
+        self,
+        state: LearnerState,
+        classes: Classes,
+        index: int,
+        records: Records,
+        known: Known,
+        between: Between,
+    ) -> Iterator[Prediction]:
+        """Yields the predictions of any samples whose queries have been embedded.
 
         Args:
             state: State after the stage.
             classes: Class slots as seen in the stage.
-            index: Index of the stage, whose queries have been embedded.
+            index: Index of the stage.
+            records: The samples.
+            known: Receives what the tower gives for each batch, if it is asked.
             between: See `Between`.
-
-        Returns:
-            What `calibration.temperature` gives: among the classes of the modality
-            where it is given, else among all classes seen.
         """
-        stream = self._run.stream
-        seed = rngs.host_seed(self._run.config.seeds.data, "calibration", index)
-        order = np.random.default_rng(seed)
-        seen = np.asarray(classes.seen)[: len(stream.classes)]
-        modality = np.array([slot.modality for slot in stream.classes])
-        logits, allowed, label = [], [], []
-        for name, rows in self._feed.records(stream.stages[index], "train").items():
-            rows = [rows[i] for i in order.permutation(len(rows))[:SAMPLES]]
-            predictions = self._predictions(state, classes, index, {name: rows})
-            predictions = _paused(predictions, 0, between)
-            found = [np.asarray(prediction.logits) for prediction in predictions]
-            found = np.concatenate(found, axis=1)[:, : len(rows)]
-            logits.append(found[[0, -1]])  # a method without a hint has one route
-            own = seen & (modality == name)
-            spaces = np.stack([own, seen])[:, None]
-            allowed.append(np.broadcast_to(spaces, logits[-1].shape))
-            label += [row.label for row in rows]
-        logits, allowed = np.concatenate(logits, 1), np.concatenate(allowed, 1)
-        return {
-            route: calibration.temperature(logits[r], np.array(label), allowed[r])
-            for r, route in enumerate(ROUTES)
-        }
+        predictions = self._predictions(state, classes, index, records, known)
+        return _paused(predictions, 0, between)
 
     def _witness(self, tasks: Sequence[int], index: int) -> batch_independence.Witness:
         """Chooses the test samples to predict twice, one batch per modality."""
@@ -174,7 +166,7 @@ class Scorer:
         classes: Classes,
         index: int,
         records: Records,
-        task: int | None = None,
+        known: Known | None = None,
     ) -> Iterator[Prediction]:
         """Yields the predictions of some samples, over the stream's classes.
 
@@ -185,14 +177,15 @@ class Scorer:
             classes: Class slots as seen in the stage.
             index: Index of the stage.
             records: The samples.
-            task: Task whose test set they are. The tower's features are kept for later
-                stages, and not computed again while they would be the same.
+            known: The tower's features as far as they are known. They are not computed
+                again while they would be the same; others are added.
         """
         learner, feed, method = self._run.learner, self._feed, self._run.method
         stage = sharding.put(np.int32(index), self._run.mesh)
         at = (state, self._frozen, classes, stage)
         if method.needs_inputs and not method.drives_tower:
-            return map(self._of_stream, self._concluded(at, records, task))
+            known = [] if known is None else known
+            return map(self._of_stream, self._concluded(at, records, known))
         batches = feed.batches(records, decoded=method.needs_inputs)
         started = (learner.predict(*at, batch) for batch in batches)
         return map(self._of_stream, map(jax.device_get, ahead(started)))
@@ -206,11 +199,10 @@ class Scorer:
         )
 
     def _concluded(
-        self, at: tuple, records: Records, task: int | None
+        self, at: tuple, records: Records, known: Known
     ) -> Iterator[Prediction]:
         """Yields predictions, from stored features as long as these are valid."""
         learner, feed = self._run.learner, self._feed
-        known = self._known.setdefault(task, []) if task is not None else []
         start = 0
         for prediction in self._recalled(at, records, known):
             yield prediction
@@ -229,12 +221,11 @@ class Scorer:
                 yield *learner.conclude(*at, rest, answers), answers
 
         for prediction, asked, answers in ahead(computed()):
-            if task is not None:
-                known.append(jax.device_get((answers, asked)))
+            known.append(jax.device_get((answers, asked)))
             yield jax.device_get(prediction)
 
     def _recalled(
-        self, at: tuple, records: Records, known: Sequence[tuple[PyTree, PyTree]]
+        self, at: tuple, records: Records, known: Known
     ) -> Iterator[Prediction]:
         """Yields predictions from stored features while the injections are the same."""
         bare = self._feed.batches(records, decoded=False)
@@ -278,47 +269,3 @@ def _paused(
         counted = min(prediction.logits.shape[-2], samples)
         samples -= counted
         between(counted)
-
-
-def frozen_accuracy(run: Run) -> dict[str, Any]:
-    """Returns the accuracy of the frozen encoder on the test samples of each task.
-
-    A sample is assigned to the class of the nearest text embedding; see
-    `Feed.embed_class_names` for its ensemble of templates.
-
-    Returns:
-        `tasks`: for each that has test samples its `name`, `modality`, number of
-        `classes` and of `samples`, and accuracies: `own` among its classes,
-        `modality_classes` among those of its modality in the whole stream, `all` among
-        all. `mean`: of the three over tasks. `encoder`: lines of its summary.
-
-    References:
-        Radford et al., Learning Transferable Visual Models From Natural Language
-        Supervision, 2021, section 3.1.4 (ensembles of templates).
-    """
-    stream = run.stream
-    feed = Feed(run, run.encoder.frozen)
-    text = feed.embed_class_names()
-    every = range(len(stream.tasks))
-    # the label spaces of `evaluation` once all tasks have been seen
-    spaces = {"own": "task", "modality_classes": "modality", "all": "universe"}
-    rows = []
-    for i, task in [(i, t) for i, t in enumerate(stream.tasks) if t.test]:
-        feed.embed_queries([i], "test")
-        queries = feed.queries(task.test)
-        labels = np.array([row.label for row in task.test])
-        found = label_spaces.zero_shot_accuracy(stream, i, every, queries, labels, text)
-        by_space: dict[str, float] = dict(
-            zip(label_spaces.SPACES, found.tolist(), strict=True)
-        )
-        rows.append(
-            {
-                "name": task.name,
-                "modality": task.modality,
-                "classes": len(task.classes),
-                "samples": len(labels),
-                **{name: by_space[space] for name, space in spaces.items()},
-            }
-        )
-    mean = {space: float(np.mean([row[space] for row in rows])) for space in spaces}
-    return {"tasks": rows, "mean": mean, "encoder": list(run.encoder.summary)}

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -22,17 +23,20 @@ from mmcl_jax.training import (
     known_tasks,
     run_files,
     run_summary,
+    unknowns,
 )
-from mmcl_jax.training.batches import Feed
+from mmcl_jax.training.batches import Feed, Records
 from mmcl_jax.training.build import Run, assemble, classes_at
+from mmcl_jax.training.calibration import calibrate
 from mmcl_jax.training.checkpointing import Checkpointing
-from mmcl_jax.training.evaluator import Scorer
+from mmcl_jax.training.controls import Controls
+from mmcl_jax.training.evaluator import Known, Scorer
 from mmcl_jax.training.learner import LearnerState as State
 from mmcl_jax.training.moves import Kind, Move, Moves, batches_of, stages_of_run
 from mmcl_jax.training.preemption import Interrupt
 from mmcl_jax.training.reporting import MakeReporter, NoReporter
 from mmcl_jax.training.step_log import Step, StepLog
-from mmcl_jax.types import Classes, PyTree
+from mmcl_jax.types import Classes, Prediction, PyTree
 from mmcl_jax.workdir import identity, layout, resuming
 from mmcl_jax.workdir import weights_and_biases as wandb
 from mmcl_jax.workdir.lock import Lock
@@ -177,6 +181,8 @@ class _Loop:
             )
             self._feed.recall(i, kept.features(path, number))
         self._scorer = Scorer(self._run, self._feed, self._frozen, self._text)
+        reserved = self._run.stream.reserved
+        self._controls = Controls(self._run, self._frozen) if reserved else None
         # from here on a signal waits for the end of a move
         self._interrupt.nothing_to_save = False
         total = len(self._stages)
@@ -367,12 +373,20 @@ class _Loop:
             bar.advance(samples)
             self._checkpointing.after_move(self._done, state, lambda: before)
 
+        def predict(records: Records, known: Known) -> Iterator[Prediction]:
+            return self._scorer.predict(*at, records, known, between)
+
         # with room for classes that are still to come, which are scored, too
         roomy = self._with_room(state, index, len(self._stages) - 1)
         at = roomy, classes_at(self._run, self._text, index, upcoming=True), index
-        by_task = self._scorer.score(*at, results, between)
         with results.timed("calibrate"):
-            results.temperatures[index] = self._scorer.temperatures(*at, between)
+            gauge = calibrate(self._run, self._feed, *at, predict, results)
+        by_task = self._scorer.score(*at, gauge, results, between)
+        controls = None
+        if self._controls is not None:
+            now = roomy, self._frozen, at[1], self._put(index)
+            controls = self._controls.score(now, gauge, results, lambda: between(0))
+        results.unknown[index] = unknowns.of_stage(stream, index, by_task, controls)
         if is_writer():
             run_summary.write_scores(
                 self._workdir,
@@ -382,6 +396,7 @@ class _Loop:
                 self._text,
                 results,
                 by_task,
+                controls,
             )
         self._writer.scores(index, results.scalars(stream, index))
         own, given, predicted = run_summary.mean_accuracies(stream, results, index)

@@ -32,13 +32,16 @@ class KnownTasks(NamedTuple):
             was; nothing was kept of it that a prediction could be made from.
         featured: Learnt tasks of whose test samples only features of the frozen encoder
             are left, as `unscored`; methods on these alone can score them.
-        contents: Hash of the samples of each task, as stored; None: not known.
+        lost: Control sets with a sample that is gone, by index, as `unscored`.
+        contents: Hash of the samples of each task, then of each control set, as stored;
+            None: not known.
     """
 
     stream: Stream
     learnt: int
     unscored: dict[int, str]
     featured: dict[int, str]
+    lost: dict[int, str]
     contents: list[str] | None
 
     @property
@@ -84,28 +87,51 @@ def of_workdir(
     first = identity.first_added(stored)
     if not (learnt or always or first is not None):
         return None
-    lists = [
-        sample_lists.read(
-            workdir, i, place_of(config.stream) if first is None or i < first else None
-        )
-        for i in range(len(stream.tasks))
-    ]
-    if None in lists:
+    whole, missing = _with_samples(workdir, stream, place_of(config.stream), first)
+    if missing:
         if first is None:
             return None
         raise DataError(
-            f"{workdir / layout.SAMPLES}: the list of the samples of task "
-            f"{lists.index(None) + 1} is missing; restore it"
+            f"{workdir / layout.SAMPLES}: the list of the samples of {missing[0]} is "
+            "missing; restore it"
         )
-    tasks = tuple(
-        dataclasses.replace(task, train=found[0], test=found[1])
-        for task, found in zip(stream.tasks, lists, strict=True)
-        if found is not None
-    )
-    known = KnownTasks(
-        dataclasses.replace(stream, tasks=tasks), learnt, {}, {}, stored.get("contents")
-    )
+    known = KnownTasks(whole, learnt, {}, {}, {}, stored.get("contents"))
     return _checked(workdir, known, added=always or first is not None)
+
+
+def _with_samples(
+    workdir: pathlib.Path, stream: Stream, place: str, first: int | None
+) -> tuple[Stream, list[str]]:
+    """Returns a stream with the samples that lists have, and whose list is missing.
+
+    Args:
+        workdir: Workdir of the run.
+        stream: The stream without its samples.
+        place: Folder in which the data of the config are now.
+        first: Index of the first task that was added; None: there is none.
+    """
+    tasks, missing = [], []
+    for i, task in enumerate(stream.tasks):
+        root = place if first is None or i < first else None
+        found = sample_lists.read(workdir, i, root)
+        if found is None:
+            missing.append(f"task {i + 1}")
+        else:
+            task = dataclasses.replace(task, train=found[0], test=found[1])
+        tasks.append(task)
+    stream = dataclasses.replace(stream, tasks=tuple(tasks))
+    if stream.reserved is None:
+        return stream, missing
+    records = sample_lists.read_controls(workdir, place)
+    if records is None:
+        return stream, [*missing, "control sets"]
+    sets = tuple(
+        dataclasses.replace(task, test=tuple(r for r in records if r.label in own))
+        for task in stream.control_sets
+        for own in [set(task.classes)]
+    )
+    reserved = dataclasses.replace(stream.reserved, tasks=sets)
+    return dataclasses.replace(stream, reserved=reserved), missing
 
 
 def needed(stream: Stream, known: KnownTasks | None) -> Stream:
@@ -122,7 +148,27 @@ def needed(stream: Stream, known: KnownTasks | None) -> Stream:
         return dataclasses.replace(task, train=train, test=test)
 
     tasks = tuple(of_task(i, task) for i, task in enumerate(stream.tasks))
-    return dataclasses.replace(stream, tasks=tasks)
+    reserved = stream.reserved
+    if reserved is not None:
+        sets = (
+            dataclasses.replace(task, test=()) if i in known.lost else task
+            for i, task in enumerate(reserved.tasks)
+        )
+        reserved = dataclasses.replace(reserved, tasks=tuple(sets))
+    return dataclasses.replace(stream, tasks=tasks, reserved=reserved)
+
+
+def notes(known: KnownTasks) -> tuple[str, ...]:
+    """Returns lines on what cannot be scored any more."""
+    tasks, sets = known.stream.tasks, known.stream.control_sets
+    gone = [(place, f"task {tasks[i].name!r}") for i, place in known.unscored.items()]
+    gone += [
+        (place, f"the control set {sets[i].name!r}") for i, place in known.lost.items()
+    ]
+    return tuple(
+        f"{place}: no such file, so {what} cannot be scored any more"
+        for place, what in gone
+    )
 
 
 def _checked(
@@ -130,11 +176,13 @@ def _checked(
 ) -> KnownTasks | None:
     """Returns what is known with the test sets that are gone; see `of_workdir`."""
     gone, learnt = {}, known.learnt_tasks
-    tasks, featured, lost = list(known.stream.tasks), {}, False
+    places = (_missing(task.test) for task in known.stream.control_sets)
+    lost = {i: place for i, place in enumerate(places) if place}
+    tasks, featured, anything = list(known.stream.tasks), {}, bool(lost)
     for i, task in enumerate(known.stream.tasks):
         test, train = _missing(task.test), _missing(task.train)
         if i in learnt:
-            lost |= bool(test or train)
+            anything |= bool(test or train)
             path = layout.kept(workdir, i)
             if test and not path.is_file():
                 gone[i] = test
@@ -150,10 +198,10 @@ def _checked(
                 f"{found}: no such file, but task {task.name!r} is still to be learnt; "
                 "restore it"
             )
-    if not (added or lost):
+    if not (added or anything):
         return None
     stream = dataclasses.replace(known.stream, tasks=tuple(tasks))
-    return known._replace(stream=stream, unscored=gone, featured=featured)
+    return known._replace(stream=stream, unscored=gone, featured=featured, lost=lost)
 
 
 def _missing(records: Sequence[Record]) -> str:

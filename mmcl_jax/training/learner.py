@@ -370,13 +370,14 @@ def _stacked(routes: tuple) -> Any:
 
 
 def make_embed(
-    make_method: Callable[[Model], Method], model: Model
+    make_method: Callable[[Model], Method], model: Model, mesh: Mesh
 ) -> Callable[..., Float[Array, "b d"]]:
     """Returns a function that computes the embedding a prediction is made from.
 
     Args:
         make_method: Builds the method around a model.
         model: The frozen encoder's static facts.
+        mesh: Devices; batches are split over them.
 
     Returns:
         `(params, memory, frozen, classes, task, batch) -> unit embeddings [b d]`: those
@@ -388,10 +389,11 @@ def make_embed(
     def embed(params, memory, frozen, classes, task, batch):
         batch = _clean(batch)
         context = Context(frozen, memory, task, classes, "predict")
-        features = forward(method, model, params, context, batch)
+        with sharding.computing_on(mesh):
+            features = forward(method, model, params, context, batch)
         return features.embeddings[0] if features.embeddings else batch.query
 
-    return jax.jit(embed)
+    return jax.jit(embed, out_shardings=sharding.replicated(mesh))
 
 
 def _largest_jitter(memory: Memory) -> Float[Array, ""]:

@@ -1,12 +1,11 @@
 """What `stream.json` says of a run: its classes, tasks and stages, its encoder."""
 
-import dataclasses
 from typing import Any
 
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import stream_hash
-from mmcl_jax.streams.description import describe_contents, describe_tasks
+from mmcl_jax.streams.description import describe_contents, describe_slots
 from mmcl_jax.training import known_tasks
 from mmcl_jax.training.build import Run
 
@@ -17,20 +16,19 @@ def describe(run: Run) -> dict[str, Any]:
     return {
         "hash": stream_hash(stream),
         "encoder": run.encoder.fingerprint,
-        "modalities": list(stream.modalities),
+        **describe_slots(stream),
         "towers": dict(zip(run.model.modalities, run.model.towers, strict=True)),
         "preprocessing": {
             name: MODALITIES[name].version(run.encoder.inputs)
             for name in stream.modalities
         },
-        "stages": [list(stage) for stage in stream.stages],
-        "classes": [dataclasses.asdict(slot) for slot in stream.classes],
-        "tasks": describe_tasks(stream),
     }
 
 
 def contents(run: Run) -> list[str] | None:
-    """Returns a hash of the samples of each task; None: files are not verified.
+    """Returns a hash of the samples of each task, then of each control set.
+
+    None: files are not verified.
 
     Where they are not, a run starts without reading all of them.
     """
@@ -40,8 +38,11 @@ def contents(run: Run) -> list[str] | None:
         return None
     if known is None or known.contents is None:
         return describe_contents(known_tasks.needed(run.stream, known))
-    learnt, tasks = known.learnt_tasks, range(len(run.stream.tasks))
+    tasks, sets = len(run.stream.tasks), len(run.stream.control_sets)
     # a task that was added just now has none yet
-    stored = dict(enumerate(known.contents))
-    found = describe_contents(run.stream, [i for i in tasks if i not in learnt])
-    return [stored[i] if i in learnt else found.pop(0) for i in tasks]
+    before = len(known.contents) - sets
+    stored = {i: known.contents[i] for i in known.learnt_tasks}
+    stored |= {tasks + i: known.contents[before + i] for i in known.lost}
+    every = range(tasks + sets)
+    found = describe_contents(run.stream, [i for i in every if i not in stored])
+    return [stored[i] if i in stored else found.pop(0) for i in every]

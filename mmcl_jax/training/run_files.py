@@ -26,8 +26,9 @@ def fill(workdir: pathlib.Path, config: configs.Config, run: Run) -> list[str]:
     moved = resuming.moved(workdir, config)
     resuming.write_config(workdir, config)
     if not run.known:
-        tasks, root = enumerate(run.stream.tasks), known_tasks.place_of(config.stream)
-        sample_lists.write(workdir, tasks, root)
+        root = known_tasks.place_of(config.stream)
+        sample_lists.write(workdir, enumerate(run.stream.tasks), root)
+        sample_lists.write_controls(workdir, run.stream.control_sets, root)
     write_json(path, stream | resuming.origin(workdir))
     write_text(workdir / layout.ENCODER, "\n".join(run.encoder.summary) + "\n")
     return moved

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_jax.evaluation import cost, label_spaces, returning
+from mmcl_jax.evaluation.control_sets import ControlPredictions
 from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
 from mmcl_jax.streams.base import Stream, scored_tasks
@@ -16,7 +17,7 @@ from mmcl_jax.training import capacity
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.types import Capacity
-from mmcl_jax.workdir import layout, predictions, temperatures
+from mmcl_jax.workdir import layout, novelty, predictions, temperatures
 from mmcl_jax.workdir.results import Results, plain
 
 
@@ -28,8 +29,9 @@ def write_scores(
     text: np.ndarray,
     results: Results,
     by_task: label_spaces.ByTask,
+    controls: ControlPredictions | None,
 ) -> None:
-    """Writes predictions, temperatures and some embeddings after a stage.
+    """Writes predictions, calibration and some embeddings after a stage.
 
     Args:
         workdir: Workdir of the run.
@@ -37,14 +39,16 @@ def write_scores(
         run: The run.
         feed: Holds the cached queries of all test sets.
         text: Unit embeddings of the class names `[C d]`.
-        results: Results with the temperatures of the stage; `results.stages` does not
+        results: Results with the calibration of the stage; `results.stages` does not
             count the stage yet.
         by_task: Predictions for the test sets.
+        controls: Predictions for control sets; None: there are none.
     """
     stage = results.stages
     path = layout.predictions(workdir, stage)
-    predictions.save_predictions(path, run_id, stage, by_task)
+    predictions.save_predictions(path, run_id, stage, by_task, controls)
     temperatures.write(workdir, run_id, results.temperatures)
+    novelty.write(workdir, run_id, results.novelty)
     seen, _ = scored_tasks(run.stream, stage, "next")
     scored = [i for i in seen if i not in run.unscored]
     tests = (row for i in scored for row in run.stream.tasks[i].test)

@@ -23,6 +23,7 @@ OUTPUT = "output.txt"  # console output of a run of a sweep
 KEPT = "kept"  # of test samples, for when their files are gone
 PREDICTIONS = "predictions"  # of each test sample; one file per stage
 CALIBRATION = "calibration.json"  # temperatures of the stages
+NOVELTY = "novelty.json"  # quantiles of the novelty of learnt samples, by stage
 EMBEDDINGS = "embeddings.npz"  # of some test samples, by the frozen encoder
 SNAPSHOTS = "snapshots"  # params, memory and results so far; one folder per stage
 CHECKPOINTS = "checkpoints"  # whole states inside a stage; the last few

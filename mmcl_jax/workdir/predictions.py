@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmcl_jax.errors import DataError, reading
+from mmcl_jax.evaluation.control_sets import ControlPredictions
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES, TaskPredictions
+from mmcl_jax.evaluation.novelty import Scores
 from mmcl_jax.files import keep
 from mmcl_jax.streams.base import Record, Stream
 from mmcl_jax.workdir import layout
@@ -22,6 +24,8 @@ MAX_BYTES = 2**28
 # largest number of embedded samples, of all classes and of each
 MAX_EMBEDDED = 2000
 _EMBEDDED = 10
+# in front of the names of columns on control sets
+_CONTROLS = "reserved"
 
 
 class StoredPredictions(NamedTuple):
@@ -38,6 +42,22 @@ class StoredPredictions(NamedTuple):
     id: Int[np.ndarray, " n"]
     label: Int[np.ndarray, " n"]
     chosen: Int[np.ndarray, "s r n"]
+
+
+class StoredNovelty(NamedTuple):
+    """The novelty of samples after a stage, and what was made of control sets.
+
+    Attributes:
+        task: Index of the task whose test set each sample is from.
+        label: Class slot of each sample.
+        scores: Novelty of each sample.
+        controls: Predictions for control sets; None: there are none.
+    """
+
+    task: Int[np.ndarray, " n"]
+    label: Int[np.ndarray, " n"]
+    scores: Scores
+    controls: ControlPredictions | None
 
 
 class StoredEmbeddings(NamedTuple):
@@ -87,6 +107,47 @@ def read_predictions(
         for column in chosen.reshape(-1, chosen.shape[-1]):
             _check_column("chosen", column, len(task), -1, slots)
         return StoredPredictions(task, ids, label, chosen)
+
+
+def read_novelty(
+    workdir: pathlib.Path, owner: Owner, stream: Stream, stage: int
+) -> StoredNovelty | None:
+    """Reads the novelty of samples after a stage, from the file of its predictions.
+
+    Arguments and errors are those of `read_predictions`. Returns None for a file of a
+    version that did not measure it.
+    """
+    path = layout.predictions(workdir, stage)
+    with _columns(path, "the predictions of a run") as columns:
+        _check_owner(path, owner, columns, stage)
+        if "novelty" not in columns:
+            return None
+        task, label = columns["task"], columns["label"]
+        _check_column("task", task, len(task), 0, len(stream.tasks))
+        _check_column("label", label, len(task), 0, len(stream.classes))
+        scores = Scores(columns["novelty"], columns["percentile"])
+        _check_scores(scores, len(task))
+        return StoredNovelty(task, label, scores, _read_controls(columns, stream))
+
+
+def _read_controls(columns: Any, stream: Stream) -> ControlPredictions | None:
+    if stream.reserved is None:
+        return None
+    names = ControlPredictions._fields
+    found = ControlPredictions(*(columns[f"{_CONTROLS}/{name}"] for name in names))
+    rows, slots = len(found.task), len(stream.reserved.classes)
+    _check_column("task", found.task, rows, 0, len(stream.control_sets))
+    _check_column("id", found.id, rows, 0, np.inf)
+    for name in ("label", "chosen"):
+        _check_column(name, getattr(found, name), rows, 0, slots)
+    _check_scores(Scores(found.novelty, found.percentile), rows)
+    return found
+
+
+def _check_scores(scores: Scores, rows: int) -> None:
+    for column in scores:
+        if column.dtype.kind != "f" or column.shape != (rows,):
+            raise ValueError("novelty: columns of different shapes or types")
 
 
 def read_embeddings(
@@ -161,7 +222,11 @@ def _check_column(
 
 
 def save_predictions(
-    path: pathlib.Path, run: str, stage: int, by_task: dict[int, TaskPredictions]
+    path: pathlib.Path,
+    run: str,
+    stage: int,
+    by_task: dict[int, TaskPredictions],
+    controls: ControlPredictions | None = None,
 ) -> None:
     """Writes the predictions of several test sets as one `.npz` of plain arrays.
 
@@ -170,11 +235,12 @@ def save_predictions(
         run: Id of the run.
         stage: Stage after which they were made, counted from 0.
         by_task: Predictions of each test set.
+        controls: Predictions of control sets; None: there are none.
     """
     columns: dict[str, list[np.ndarray]] = {"task": []}
     for task, predictions in by_task.items():
         columns["task"].append(np.full(len(predictions.id), task, np.int32))
-        for name in ("id", "label", "modality"):
+        for name in ("id", "label", "modality", "novelty", "percentile"):
             columns.setdefault(name, []).append(getattr(predictions, name))
         for s, space in enumerate(SPACES):
             for r, route in enumerate(ROUTES):
@@ -182,6 +248,8 @@ def save_predictions(
                     values = getattr(predictions, name)[s, r]
                     columns.setdefault(f"{name}/{space}/{route}", []).append(values)
     arrays = {k: np.concatenate(v) for k, v in columns.items()}
+    for name, column in (controls._asdict() if controls else {}).items():
+        arrays[f"{_CONTROLS}/{name}"] = column
     _save_arrays(path, _owned(run, stage) | arrays)
 
 

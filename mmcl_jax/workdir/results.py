@@ -31,6 +31,10 @@ class Results:
             stage; only stages with any.
         temperatures: Temperature of each route, by stage; see
             `calibration.temperature`.
+        novelty: Quantiles of the novelty of each modality, by stage; see
+            `novelty.quantiles`.
+        unknown: How well each stage tells the unknown apart, see `novelty.of_stage`.
+        reserved: Each control set, see `training.controls`.
         refused_steps: Number of steps that were skipped since their loss or gradient
             was not finite.
         restarts: Number of times the run was resumed.
@@ -46,6 +50,9 @@ class Results:
     batch_dependence: dict[str, int]
     jitter: dict[int, float]
     temperatures: dict[int, dict[str, float | None]]
+    novelty: dict[int, dict[str, Any]]
+    unknown: dict[int, dict[str, Any]]
+    reserved: list[dict[str, Any]]
     refused_steps: int = 0
     restarts: int = 0
     stages: int = 0
@@ -64,11 +71,17 @@ class Results:
             batch_dependence={"predicted_again": 0, "differing": 0},
             jitter={},
             temperatures={},
+            novelty={},
+            unknown={},
+            reserved=[],
         )
 
     @classmethod
     def from_json(cls, value: dict[str, Any], tasks: int) -> "Results":
-        """Returns what `to_json` stored, for so many tasks; null is NaN."""
+        """Returns what `to_json` stored, for so many tasks; null is NaN.
+
+        Versions before novelty was measured stored none, and are still read.
+        """
 
         def padded(name: str) -> np.ndarray:
             stored = np.array(value[name], np.float64)
@@ -86,6 +99,9 @@ class Results:
             batch_dependence=value["batch_dependence"],
             jitter={int(stage): most for stage, most in value["jitter"].items()},
             temperatures={int(i): t for i, t in value["temperatures"].items()},
+            novelty={int(i): n for i, n in value.get("novelty", {}).items()},
+            unknown={int(i): u for i, u in value.get("unknown", {}).items()},
+            reserved=value.get("reserved", []),
             refused_steps=value["refused_steps"],
             restarts=value["restarts"],
             stages=value["stages"],
@@ -157,6 +173,8 @@ class Results:
             "modality_identification": self.identification,
             "batch_dependence": self.batch_dependence,
             "jitter": {str(stage): most for stage, most in self.jitter.items()},
+            "novelty": {str(stage): told for stage, told in self.unknown.items()},
+            "reserved": self.reserved,
             "refused_steps": self.refused_steps,
             "restarts": self.restarts,
         }

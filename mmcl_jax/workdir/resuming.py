@@ -17,6 +17,7 @@ from mmcl_jax.workdir.layout import (
     CONFIG,
     DAMAGED,
     EMBEDDINGS,
+    NOVELTY,
     PREDICTIONS,
     SNAPSHOTS,
     STREAM,
@@ -128,7 +129,7 @@ def branch(
         raise ConfigError(f"{path}: it learns another stream; choose another run")
     from_run = identity.owner(source, read_json(source / CONFIG), theirs)
     shutil.copytree(source / PREDICTIONS, workdir / PREDICTIONS, dirs_exist_ok=True)
-    for name in (CALIBRATION, EMBEDDINGS):
+    for name in (CALIBRATION, NOVELTY, EMBEDDINGS):
         if (source / name).exists():
             shutil.copy(source / name, workdir)
     names = [p.name for p in (source / SNAPSHOTS).glob("*") if p.name.isdigit()]
@@ -158,7 +159,8 @@ def check_stream(workdir: pathlib.Path, stream: dict[str, Any]) -> None:
     if old is None or new is None:  # files that are not verified are not compared
         there["contents"] = here["contents"] = None
     elif old != new and there["tasks"] == here["tasks"]:
-        tasks = zip(here["tasks"], old, new, strict=False)
+        reserved = here["reserved"]["tasks"] if "reserved" in here else []
+        tasks = zip([*here["tasks"], *reserved], old, new, strict=False)
         names = [task["name"] for task, one, other in tasks if one != other]
         raise WorkdirError(
             f"--workdir: {workdir} was made with other data: files of the same names "

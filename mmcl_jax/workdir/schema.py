@@ -69,6 +69,20 @@ _SO_FAR = {
     "restarts": int,
     "cost": {"seconds": {...: _NUMBER}, ...: _NUMBER},
 }
+# results of versions before these fields were there are still read
+_LATER = {
+    "novelty": {...: {"false_alarms": {...: _MAYBE}}},
+    "reserved": [
+        {
+            "modality": str,
+            "classes": int,
+            "samples": int,
+            "zero_shot": _MAYBE,
+            "accuracy": [_MAYBE],
+        }
+    ],
+}
+_TOLD_APART = {...: {"auroc": _MAYBE, "fpr95": _MAYBE, "rejected": _MAYBE}}
 _RESULTS = _SO_FAR | {"cost": _SO_FAR["cost"] | dict.fromkeys(COSTS, _NUMBER)}
 _IDENTIFICATION = {"accuracy": _MAYBE, "confusion": list}
 
@@ -114,6 +128,11 @@ def check_results(
         whole: Whether the run is finished; before, costs may be missing.
     """
     _check(results, _RESULTS if whole else _SO_FAR, source, ())
+    for name in _LATER.keys() & results.keys():
+        _check(results[name], _LATER[name], source, (name,))
+    for stage, told in results.get("novelty", {}).items():
+        for kind in told.keys() - {"false_alarms"}:
+            _check(told[kind], _TOLD_APART, source, ("novelty", stage, kind))
     tasks, modalities = len(results["tasks"]), results["modalities"]
     for space in SPACES:
         for route in ROUTES:

@@ -45,6 +45,7 @@ def files(workdir: pathlib.Path) -> list[pathlib.Path]:
     """Returns the files of a run that hold numbers, or say whose they are."""
     names = ("config.json", "stream.json", "results.json", "calibration.json")
     found = [workdir / name for name in names] + [workdir / "embeddings.npz"]
+    found.append(workdir / "novelty.json")
     found += (workdir / "predictions").iterdir()
     found += (p for p in (workdir / "snapshots").rglob("*") if p.is_file())
     return sorted(found)

@@ -171,7 +171,7 @@ def differences(
             ]
     left, right = _results(one), _results(other)
     found += [f"results.json: {name}" for name in left if left[name] != right.get(name)]
-    for name in ("calibration.json", "embeddings.npz"):
+    for name in ("calibration.json", "novelty.json", "embeddings.npz"):
         if (one / name).read_bytes() != (other / name).read_bytes():
             found.append(name)
     logged = [_scalars(workdir) for workdir in (one, other)]
