@@ -1,9 +1,12 @@
-"""Teaches a run one more data set, with the state that it has left.
+"""Teaches a run one more data set, with the state that it has left; retires classes.
 
 `python -m mmcl_jax.extend --workdir=RUN --data=FOLDER|TABLE` learns the tasks in the
 folder, or in the files that the table lists, after those of the run: new classes, a
 modality not met before, or more samples of classes that are known. The data of earlier
 tasks are not needed any more. The same command resumes if it is stopped.
+
+`python -m mmcl_jax.extend --workdir=RUN --retire=CLASS,...` makes it answer some
+classes no more.
 """
 
 import pathlib
@@ -35,6 +38,9 @@ _NAME = flags.DEFINE_string(
 _INTO = command_line.define_path(
     "into", None, "New workdir for the longer run; by default it grows in place."
 )
+_RETIRE = flags.DEFINE_list(
+    "retire", [], "Names of classes that are not answered any more, without --data."
+)
 _CLASSES = flags.DEFINE_integer(
     "classes_per_task",
     None,
@@ -59,6 +65,9 @@ def main(argv: list[str]) -> None:
         config = configs.load(path)
         remote_names.check(config, path)
         compilation_cache.keep_compiled_programs()
+        if _RETIRE.value:
+            _retire(workdir, _RETIRE.value)
+            return
         data = extension.source_of(_DATA.value, config, _CLASSES.value)
         # one lock for both, so that nobody else adds tasks in between
         lock = Lock(workdir)
@@ -67,11 +76,26 @@ def main(argv: list[str]) -> None:
         experiment.run(config, workdir, None, interrupt, Reporter, lock)
 
 
+def _retire(workdir: pathlib.Path, names: list[str]) -> None:
+    lock = Lock(workdir)
+    try:
+        shared = extension.retire(workdir, names)
+    finally:
+        lock.release()
+    print(
+        f"{workdir} does not answer {', '.join(names)} any more. Means and samples of "
+        "these classes alone are dropped when the next task is learnt; snapshots until "
+        "then hold them. What was learnt of several classes together remains: "
+        f"{', '.join(shared) or 'nothing'}"
+    )
+
+
 def _workdir() -> pathlib.Path:
     """Returns the workdir that is extended, which may first have to be copied."""
-    for flag in (_WORKDIR, _DATA):
-        if not flag.value:
-            raise ConfigError(f"--{flag.name}: missing; see --help")
+    if not _WORKDIR.value:
+        raise ConfigError("--workdir: missing; give the folder of a run")
+    if bool(_DATA.value) == bool(_RETIRE.value):
+        raise ConfigError("--data, --retire: give one of them")
     workdir = pathlib.Path(_WORKDIR.value)
     if not (workdir / CONFIG).is_file():
         raise WorkdirError(

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmcl_jax.streams.base import Stream
+from mmcl_jax.streams.retirement import retired_after
 from mmcl_jax.types import Prediction
 
 SPACES = ("task", "modality", "union", "universe")
@@ -51,20 +52,24 @@ def allowed_slots(stream: Stream, task: int, seen: Iterable[int]) -> np.ndarray:
 
     `task`: those of the task. `modality`: those seen so far in its modality. `union`:
     those seen so far. `universe`: all of the stream. The second and third are empty for
-    a task that is not among the `seen` ones: its classes are not in them.
+    a task that is not among the `seen` ones: its classes are not in them. Retired
+    classes are in none.
     """
-    slots = stream.classes
+    slots, seen = stream.classes, set(seen)
     seen_slots = {c for i in seen for c in stream.tasks[i].classes}
+    stages = sum(set(stage) <= seen for stage in stream.stages)
+    retired = retired_after(stream, stages)
+    seen_slots -= retired
     own = stream.tasks[task]
-    learnt = set(own.classes) <= seen_slots
+    learnt = set(own.classes) - retired <= seen_slots
     rows = {
-        "task": [c in own.classes for c in range(len(slots))],
+        "task": [c in own.classes and c not in retired for c in range(len(slots))],
         "modality": [
             learnt and c in seen_slots and slot.modality == own.modality
             for c, slot in enumerate(slots)
         ],
         "union": [learnt and c in seen_slots for c in range(len(slots))],
-        "universe": [True] * len(slots),
+        "universe": [c not in retired for c in range(len(slots))],
     }
     return np.array([rows[space] for space in SPACES])
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.types import Key, PyTree
 
@@ -78,6 +78,19 @@ def add(
         rows,
     )
     return Reservoir(joined, priority)
+
+
+def remove(reservoir: Reservoir, dropped: Bool[Array, " k"]) -> Reservoir:
+    """Returns a reservoir without some of its samples, whose slots become empty."""
+    priority = jnp.where(dropped, _EMPTY, reservoir.priority)
+    # the slots stay in the order of their numbers
+    priority, order = jax.lax.top_k(priority, len(priority))
+
+    def of_column(values: Array) -> Array:
+        empty = (priority < 0).reshape(-1, *[1] * (values.ndim - 1))
+        return jnp.where(empty, jnp.zeros_like(values), values[order])
+
+    return Reservoir(jax.tree.map(of_column, reservoir.rows), priority)
 
 
 def draw(

@@ -80,6 +80,8 @@ class Stream:
         stages: Tasks that are learnt together, in order: one task a stage, except in
             the joint stream, whose only stage holds them all.
         reserved: Control sets, with class slots of their own, see `streams.reserve`.
+        retired: Class slots that are not answered any more, each with the number of
+            stages that had been learnt by then, see `streams.retirement`.
     """
 
     classes: tuple[ClassSlot, ...]
@@ -87,6 +89,7 @@ class Stream:
     modalities: tuple[str, ...]
     stages: tuple[tuple[int, ...], ...]
     reserved: "Stream | None" = None
+    retired: tuple[tuple[int, int], ...] = ()
 
     @property
     def control_sets(self) -> tuple[Task, ...]:

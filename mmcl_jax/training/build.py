@@ -26,6 +26,7 @@ from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, joint
+from mmcl_jax.streams.retirement import retired_after, without_retired_tests
 from mmcl_jax.training import capacity, class_slots, known_tasks, learner
 from mmcl_jax.training.known_tasks import KnownTasks
 from mmcl_jax.types import Classes
@@ -231,7 +232,8 @@ def assemble(
         notes = [f"skipped: {failure}" for failure in failures.values()]
         notes += verification.describe_leaks(verification.leaks(needed))
         notes += plausibility.describe(needed, verified)
-    made = compose(config, encoder, stream, mesh, decoder, len(failures), tuple(notes))
+    left = without_retired_tests(stream)
+    made = compose(config, encoder, left, mesh, decoder, len(failures), tuple(notes))
     if known is None:
         return made
     known = known._replace(stream=stream)
@@ -331,7 +333,9 @@ def classes_at(
     return class_slots.make_classes(
         text[:named],
         [run.model.modalities.index(modality) for modality in modalities],
-        seen=sum(slots[: stage + 1], []),
+        seen=sorted(
+            set(sum(slots[: stage + 1], [])) - retired_after(stream, stage + 1)
+        ),
         of_task=slots[stage],
         mesh=run.mesh,
         tokens=tokens,

@@ -17,6 +17,7 @@ from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import write_json
 from mmcl_jax.parallel import distributed, host_memory, sharding
 from mmcl_jax.streams import kept
+from mmcl_jax.streams.retirement import retired_after
 from mmcl_jax.training import (
     capacity,
     divergence,
@@ -249,6 +250,7 @@ class _Loop:
         if self._done == stage.start:
             # not a move either: it is done again if the run stops before the first one
             state = self._with_room(state, index - 1, index)
+            state = self._without_retired(state, index)
         lesson = self._lesson(index)
         for part, moves in stage.left(self._done).by_part():
             with self._results.timed(part):
@@ -261,6 +263,15 @@ class _Loop:
         if before < 0 or room == capacity.at_stage(self._run.stream, before):
             return state
         return self._run.learner.grow(state, room)
+
+    def _without_retired(self, state: State, index: int) -> State:
+        """Returns a state without what it holds of retired classes alone."""
+        retired = sorted(retired_after(self._run.stream, index))
+        if not retired:
+            return state
+        room = capacity.at_stage(self._run.stream, index)
+        slots = sharding.put(np.isin(np.arange(room.classes), retired), self._run.mesh)
+        return self._run.learner.forget(state, slots, room)
 
     def _lesson(self, index: int) -> _Lesson:
         steps = self._stages[index].moves.count(Kind.TRAIN)

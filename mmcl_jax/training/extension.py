@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,11 +19,13 @@ from mmcl_jax.errors import ConfigError, WorkdirError
 from mmcl_jax.files import read_json, write_json
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.appending import appended, named
-from mmcl_jax.streams.base import Stream, stream_hash
+from mmcl_jax.streams.base import Stream, display_name, stream_hash
 from mmcl_jax.streams.data_options import Selection
-from mmcl_jax.training import build, capacity, known_tasks
+from mmcl_jax.streams.retirement import retired_after
+from mmcl_jax.training import build, capacity, forgetting, known_tasks
 from mmcl_jax.training.run_description import contents, describe
 from mmcl_jax.workdir import identity, layout, sample_lists
+from mmcl_jax.workdir.reading import read_run
 
 # classes of a task, where all of a data set are one
 _ALL = 2**31
@@ -122,7 +125,7 @@ def extend(
         describe(run) | {"contents": contents(run)},
         source,
         len(known.stream.stages),
-        identity.added_tasks(stored),
+        stored,
         added,
     )
     tasks = list(enumerate(run.stream.tasks))
@@ -131,6 +134,47 @@ def extend(
     (workdir / layout.RESULTS).unlink(missing_ok=True)
     write_json(workdir / layout.STREAM, stream)
     return True
+
+
+def retire(workdir: pathlib.Path, names: Sequence[str]) -> list[str]:
+    """Retires classes: they are answered no more, and not scored.
+
+    What a state holds of them alone, such as means and stored samples, is dropped when
+    the run learns its next task.
+
+    Args:
+        workdir: Workdir of a run, on which the caller has the lock.
+        names: Display names of classes, in whatever modality and data set.
+
+    Returns:
+        Paths of the arrays in which something of them remains, since these belong to
+        several classes together.
+
+    Raises:
+        ConfigError: The run has not learnt such a class.
+        DataError: The workdir is damaged.
+    """
+    run = read_run(workdir)
+    stored = read_json(workdir / layout.STREAM, "the stream of a run")
+    gone = retired_after(run.stream, run.stages)
+    met = range(capacity.met_classes(run.stream, run.stages - 1))
+    known = {
+        run.stream.classes[c].name.casefold(): run.stream.classes[c].canonical
+        for c in met
+        if c not in gone
+    }
+    more = []
+    for name in names:
+        wanted = display_name(name).casefold()
+        configs.check_name("--retire", wanted, known)
+        slots = (c for c in met if run.stream.classes[c].canonical == known[wanted])
+        more += [(c, run.stages) for c in slots if c not in gone]
+    settings = read_json(workdir / layout.CONFIG)
+    write_json(workdir / layout.STREAM, identity.with_retired(settings, stored, more))
+    config = configs.load(workdir / layout.CONFIG)
+    model = build.build_model(build.load_encoder(config.encoder))
+    room = capacity.at_stage(run.stream, run.stages - 1)
+    return forgetting.shared_arrays(build.method_of(config)(model).init, room)
 
 
 def _is_last(stream: Stream, more: Stream) -> bool:

@@ -83,9 +83,12 @@ def of_workdir(
     schema.check_stream(stored, path)
     with reading(str(path), "the stream of a run"):
         stream = stored_stream(stored)
+        stream = dataclasses.replace(stream, retired=identity.retired(stored))
     learnt = min(1 + max(snapshots, default=-1), len(stream.stages))
     first = identity.first_added(stored)
-    if not (learnt or always or first is not None):
+    # what no config describes
+    always |= first is not None or bool(stream.retired)
+    if not (learnt or always):
         return None
     whole, missing = _with_samples(workdir, stream, place_of(config.stream), first)
     if missing:
@@ -96,7 +99,7 @@ def of_workdir(
             "missing; restore it"
         )
     known = KnownTasks(whole, learnt, {}, {}, {}, stored.get("contents"))
-    return _checked(workdir, known, added=always or first is not None)
+    return _checked(workdir, known, added=always)
 
 
 def _with_samples(

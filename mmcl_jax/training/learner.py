@@ -28,6 +28,7 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.ops import optim, rngs, trees
 from mmcl_jax.ops.digest import digest
 from mmcl_jax.parallel import sharding
+from mmcl_jax.training import forgetting
 from mmcl_jax.types import (
     Batch,
     Capacity,
@@ -72,6 +73,8 @@ class Learner(NamedTuple):
         init: `(capacity) -> state`; the capacity is static.
         grow: `(state, capacity) -> state` with slots that start as those of `init`; old
             ones keep what they hold.
+        forget: `(state, slots, capacity) -> state` without what it holds of some class
+            slots `[C]` alone, see `forgetting.without_classes`.
         query: `(frozen, batch) -> un-prompted features [b d]`.
         prepare: `(state, frozen, classes, task, batch, index) -> state`.
         begin_task: `(state, frozen, classes, task) -> state`.
@@ -99,6 +102,7 @@ class Learner(NamedTuple):
 
     init: Callable[..., LearnerState]
     grow: Callable[..., LearnerState]
+    forget: Callable[..., LearnerState]
     query: Callable[..., Float[Array, "b d"]]
     prepare: Callable[..., LearnerState]
     begin_task: Callable[..., LearnerState]
@@ -186,6 +190,7 @@ def make_learner(
     return Learner(
         init=compiled(_init, static=(0,)),
         grow=compiled(_grow, static=(1,)),
+        forget=compiled(_forget, static=(2,)),
         query=compiled(_query),
         prepare=compiled(_prepare),
         begin_task=compiled(_begin_task),
@@ -221,6 +226,15 @@ def _grow(own: _Learning, state: LearnerState, room: Capacity) -> LearnerState:
     # a reservoir, whose rows may become fewer, holds those to keep longest in front
     fresh = own.method.init(rngs.key(own.seed, "init"), room)
     return _started(own, *trees.pasted((state.params, state.memory), fresh))
+
+
+def _forget(
+    own: _Learning, state: LearnerState, slots: Bool[Array, " C"], room: Capacity
+) -> LearnerState:
+    fresh = own.method.init(rngs.key(own.seed, "init"), room)
+    axes = forgetting.class_axes(own.method.init, room)
+    learnt = state.params, state.memory
+    return _started(own, *forgetting.without_classes(learnt, fresh, axes, slots))
 
 
 def _query(own: _Learning, frozen: PyTree, batch: Batch) -> Float[Array, "b d"]:

@@ -12,7 +12,8 @@ from mmcl_jax.training.build import Run
 
 def describe(run: Run) -> dict[str, Any]:
     """Returns what `stream.json` holds, but for `contents`: no file is read."""
-    stream = run.stream
+    # that of a run leaves out samples that are not scored any more
+    stream = run.known.stream if run.known else run.stream
     return {
         "hash": stream_hash(stream),
         "encoder": run.encoder.fingerprint,

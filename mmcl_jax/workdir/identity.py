@@ -12,7 +12,7 @@ same hashes.
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from mmcl_jax.errors import DataError
@@ -106,7 +106,7 @@ def continued(
     stream: dict[str, Any],
     source: Owner,
     stages: int,
-    earlier: Sequence[dict[str, Any]] = (),
+    earlier: dict[str, Any] | None = None,
     added: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns a stream that says of which run it continues the first stages.
@@ -116,15 +116,35 @@ def continued(
         stream: Content of its `stream.json`.
         source: The run whose stages it continues, as a branch or with more tasks.
         stages: Number of these stages.
-        earlier: What was added to it before, as `added_tasks` returns it.
+        earlier: Content of `stream.json` before, if tasks are added to a run.
         added: What is added now, after its last task: `first`, the index of the first
             task, and where it came from; None: nothing.
     """
     own = run_id(settings, stream)
     origins = [*source.origins, (source.run, stages)]
     told = [{"run": run, "stages": min(n, stages)} for run, n in origins]
-    lists = {"from": told, "added": [*earlier, *([added] if added else [])]}
+    lists = {
+        "from": told,
+        "added": [*added_tasks(earlier or {}), *([added] if added else [])],
+        "retired": [list(each) for each in retired(earlier or {})],
+    }
     return stream | {ORIGIN: sealed({"run": own} | lists)}
+
+
+def retired(stream: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Returns `Stream.retired` of a `stream.json`."""
+    stored = stream.get(ORIGIN, {}).get("retired", [])
+    return tuple((int(slot), int(stages)) for slot, stages in stored)
+
+
+def with_retired(
+    settings: dict[str, Any], stream: dict[str, Any], more: Iterable[tuple[int, int]]
+) -> dict[str, Any]:
+    """Returns a `stream.json` with more retired classes, as `Stream.retired`."""
+    own = {"run": run_id(settings, stream), "from": [], "added": [], "retired": []}
+    before = {k: v for k, v in stream.get(ORIGIN, own).items() if k != _CHECKSUM}
+    whole = [*map(list, retired(stream)), *map(list, more)]
+    return stream | {ORIGIN: sealed(before | {"retired": whole})}
 
 
 def added_tasks(stream: dict[str, Any]) -> list[dict[str, Any]]:

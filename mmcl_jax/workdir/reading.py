@@ -5,6 +5,7 @@ whichever program finds it. Predictions and embeddings are read by `predictions`
 of snapshots by `states`, temperatures by `temperatures`.
 """
 
+import dataclasses
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -80,6 +81,7 @@ def read_run(workdir: str | os.PathLike[str]) -> StoredRun:
     schema.check_stream(stored, path)
     with reading(str(path), expected):
         stream = stored_stream(stored)
+        stream = dataclasses.replace(stream, retired=identity.retired(stored))
     stages = _evaluated(workdir, len(stream.stages))
     return StoredRun(
         workdir,
