@@ -16,7 +16,7 @@ from mmcl_jax.methods.ranpac import Options as RanpacOptions
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.training import capacity, experiment, extension
 from mmcl_jax.workdir import layout
-from tests import helpers
+from tests import helpers, saved
 from tests.contract import assert_same
 
 FIRST, THEN, LAST = ("image", "ab"), ("text", "cd"), ("image", "bx")
@@ -230,3 +230,54 @@ def test_what_is_kept_can_be_scored(
     assert found["unscored"] == ([] if scored else ["image/made/0"])
     left, right = (r["accuracy"]["union"]["predicted"][-1] for r in (found, expected))
     assert left == (right if scored else [None, *right[1:]])
+
+
+def test_a_copy_is_extended_and_the_run_stays(
+    folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    made, workdir, copy = (
+        _config(folders[0], encoder_folder),
+        tmp_path / "run",
+        tmp_path / "new" / "copy",
+    )
+    before = experiment.run(made, workdir)
+    extension.copied(workdir, copy)
+    assert _extend(made, copy, folders[1])
+    longer = experiment.run(made, copy)
+    assert before and longer
+    assert [len(each["tasks"]) for each in (before, longer)] == [1, 2]
+    assert (
+        json.loads((workdir / layout.RESULTS).read_text())["tasks"] == before["tasks"]
+    )
+    assert_same(*[helpers.snapshot(each, 0) for each in (workdir, copy)])
+    with pytest.raises(ConfigError, match="--into: .* is not empty"):
+        extension.copied(workdir, copy)
+
+
+@pytest.mark.parametrize(
+    "save", [saved.plain, saved.in_folders, saved.save_to_disk, saved.push_to_hub]
+)
+def test_saved_data_sets_are_recognized(save, tmp_path: pathlib.Path) -> None:
+    parts = {part: saved.texts() for part in ("train", "test")}
+    source = extension.source_of(str(save(tmp_path / "said", **parts)), config.Config())
+    assert isinstance(source, config.Parquet)
+
+
+def test_tables_and_parquet_files_extend_a_run(
+    folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    made, workdir = _config(folders[0], encoder_folder), tmp_path / "run"
+    experiment.run(made, workdir)
+    rows = [
+        f"{path.relative_to(folders[2])},{path.parent.name},image,{path.parts[-3]},listed"
+        for path in sorted((folders[2] / "image" / "made").glob("*/*/*"))
+    ]
+    table = folders[2] / "table.csv"
+    table.write_text("\n".join(["path,label,modality,split,dataset", *rows]) + "\n")
+    assert _extend(made, workdir, table)
+    parts = {part: saved.texts() for part in ("train", "test")}
+    assert _extend(made, workdir, saved.plain(tmp_path / "said", **parts))
+    found = experiment.run(made, workdir)
+    assert found
+    assert [task["modality"] for task in found["tasks"]] == ["image", "image", "text"]
+    assert "listed" in found["tasks"][1]["name"]

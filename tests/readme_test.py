@@ -39,11 +39,14 @@ OWN_CODE = (
 RUN_BY_CI = ("bash launch/test.sh",)
 MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 READS = ("mmcl_jax.compare", "mmcl_jax.report")
-USES = ("mmcl_jax.predict", "mmcl_jax.export")  # of the workdir of a run
+USES = ("mmcl_jax.predict", "mmcl_jax.export", "mmcl_jax.extend")  # a run's workdir
 ALONE = ("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan")
 # bench_test.py runs these at the same size
 RUN_BY_BENCH_TEST = ("tests.bench.towers", "tests.bench.methods", "tests.bench.gpu")
-BENCHES = (*RUN_BY_BENCH_TEST, "tests.bench.feed", "tests.bench.growth")
+BENCHES = (
+    *RUN_BY_BENCH_TEST,
+    *("tests.bench.feed", "tests.bench.growth", "tests.bench.extensions"),
+)
 PROGRAMS = (MAIN, *ALONE, *READS, *USES, *BENCHES)
 # these need a cluster, or build for one: launch_test.py and slurm_test.py try what they
 # start, here the files that they name are looked for

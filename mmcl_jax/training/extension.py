@@ -17,6 +17,7 @@ from rich.console import Console
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError, WorkdirError
 from mmcl_jax.files import read_json, write_json
+from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.appending import appended, named
 from mmcl_jax.streams.base import Stream, display_name, stream_hash
@@ -52,9 +53,7 @@ def source_of(
     given: dict[str, Any] = {}
     if path.is_file():
         kind, given["path"] = "manifest", data
-    elif any(path.glob("*.parquet")) or any(path.glob("*.arrow")):
-        kind, given["paths"] = "parquet", (data,)
-    elif (path / "data").is_dir() and any((path / "data").glob("*.parquet")):
+    elif not any((path / name).is_dir() for name in MODALITIES) and _has_tables(path):
         kind, given["paths"] = "parquet", (data,)
     else:
         kind, given["root"] = "folders", data
@@ -66,6 +65,11 @@ def source_of(
             given[name] = getattr(base.stream, name)
         given["transparency"] = base.stream.transparency
     return options(classes_per_task=classes_per_task or _ALL, **given)
+
+
+def _has_tables(path: pathlib.Path) -> bool:
+    """Returns whether a folder holds Parquet or Arrow files, at any depth."""
+    return any(next(path.rglob(f"*{end}"), None) for end in (".parquet", ".arrow"))
 
 
 def extend(
