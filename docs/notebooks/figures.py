@@ -28,6 +28,7 @@ import pathlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+import mmcl_jax
 from mmcl_jax.evaluation import metrics
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.report import curves, page, run_loader
@@ -166,6 +167,18 @@ axes.scatter(*texts.T, s=24, facecolors="none", edgecolors="black", label="class
 axes.set(xticks=[], yticks=[])
 figure.legend(fontsize="small", loc="outside right upper")
 plt.show()
+
+# %% [markdown]
+# ## The run as a learner
+#
+# `mmcl_jax.Learner` labels samples, and teaches the run more: `learner.learn("NEW")` is
+# what `python -m mmcl_jax.extend` does. Here it is asked about a sentence.
+
+# %%
+learner = mmcl_jax.Learner.load(WORKDIR)
+(said,) = learner.predict([mmcl_jax.TextReference("a spinning star")], top=3)
+for label in said.labels:
+    print(f"{100 * label.probability:5.1f} %  {label.name}")
 
 # %% [markdown]
 # ## All figures and tables at once
