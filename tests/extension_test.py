@@ -281,3 +281,21 @@ def test_tables_and_parquet_files_extend_a_run(
     assert found
     assert [task["modality"] for task in found["tasks"]] == ["image", "image", "text"]
     assert "listed" in found["tasks"][1]["name"]
+
+
+def test_what_another_run_has_kept_is_refused(
+    folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    runs = []
+    for i, data in enumerate(folders[::2]):
+        made = dataclasses.replace(
+            _config(data, encoder_folder),
+            evaluation=config.EvaluationOptions(keep="features"),
+        )
+        runs.append(tmp_path / str(i))
+        experiment.run(made, runs[-1])
+    made = config.load(runs[0] / layout.CONFIG)
+    shutil.copy(layout.kept(runs[1], 0), layout.kept(runs[0], 0))
+    shutil.rmtree(folders[0])
+    with pytest.raises(DataError, match=r"kept/000\.npz: of other samples"):
+        _extend(made, runs[0], folders[1])

@@ -15,6 +15,7 @@ from mmcl_jax.streams.base import Record
 _EXPECTED = "test samples that a run has kept"
 _MAX_BYTES = 8 * 2**30
 _FEATURES, _CONTENT, _INPUT = "features", "content", "inputs/"
+_PLACE, _PRODUCER = "place", "producer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ def write(
     records: Sequence[Record],
     features: np.ndarray,
     inputs: Sequence[Inputs] | None,
+    producer: str,
 ) -> None:
     """Writes what is kept of a test set, unless it is there.
 
@@ -69,12 +71,15 @@ def write(
         records: The samples.
         features: Features `[n d]` of the frozen encoder.
         inputs: Inputs of each sample; None: they are not kept.
+        producer: What the features depend on besides: encoder and preprocessing.
     """
     if path.exists():
         return
     columns: dict[str, np.ndarray] = {
         _FEATURES: features,
         _CONTENT: np.array([record.reference.identity() for record in records]),
+        _PLACE: np.array([record.reference.describe() for record in records]),
+        _PRODUCER: np.array(producer),
     }
     for name in inputs[0] if inputs else ():
         columns[_INPUT + name] = np.stack([each[name] for each in inputs or ()])
@@ -84,6 +89,16 @@ def write(
         np.savez(file, allow_pickle=False, **columns)
         keep(file)
     temporary.replace(path)
+
+
+def check(path: pathlib.Path, records: Sequence[Record], producer: str) -> None:
+    """Raises `DataError` if a file is of other samples, or of another encoder."""
+    columns = _read(str(path))
+    places = [record.reference.describe() for record in records]
+    if columns[_PLACE].tolist() != places or str(columns[_PRODUCER]) != producer:
+        raise DataError(
+            f"{path}: of other samples, or of another encoder; restore it or delete it"
+        )
 
 
 def features(path: pathlib.Path, samples: int) -> np.ndarray:
@@ -109,7 +124,7 @@ def references(
     columns = _read(str(path))
     if not any(name.startswith(_INPUT) for name in columns):
         return None
-    if any(len(values) != len(records) for values in columns.values()):
+    if any(len(v) != len(records) for v in columns.values() if v.ndim):
         raise DataError(f"{path}: not {_EXPECTED}; restore it or delete it")
 
     def kept(i: int, reference: Reference) -> Reference:

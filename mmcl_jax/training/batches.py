@@ -85,10 +85,9 @@ class Feed:
                     ids = [row.id for row in rows]
                     self._queries.update(zip(ids, embedded, strict=True))
 
-    def recall(self, task: int, features: np.ndarray) -> None:
-        """Fills the cache with features of test samples that were kept."""
-        ids = [row.id for row in self._run.stream.tasks[task].test]
-        self._queries.update(zip(ids, features, strict=True))
+    def recall(self, rows: Sequence[Record], features: np.ndarray) -> None:
+        """Fills the cache with features of samples that were kept."""
+        self._queries.update(zip((row.id for row in rows), features, strict=True))
 
     def forget(self, tasks: Sequence[int], part: str) -> None:
         """Drops the cached features of some tasks."""

@@ -23,9 +23,9 @@ from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.model import Model
 from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
-from mmcl_jax.streams import loader, plausibility, verification
+from mmcl_jax.streams import kept, loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
-from mmcl_jax.streams.base import Stream, joint
+from mmcl_jax.streams.base import Stream, Task, joint
 from mmcl_jax.streams.retirement import retired_after, without_retired_tests
 from mmcl_jax.training import capacity, class_slots, known_tasks, learner
 from mmcl_jax.training.known_tasks import KnownTasks
@@ -237,9 +237,17 @@ def assemble(
     if known is None:
         return made
     known = known._replace(stream=stream)
+    for i, path in known.kept.items():
+        kept.check(path, stream.tasks[i].test, producer(encoder, stream.tasks[i]))
     if made.method.needs_inputs:
         known = known._replace(unscored=known.unscored | known.featured, featured={})
     return made._replace(known=known, notes=made.notes + known_tasks.notes(known))
+
+
+def producer(encoder: pretrained.Encoder, task: Task) -> str:
+    """Returns what decides the encoder's inputs and features of a task's samples."""
+    version = MODALITIES[task.modality].version(encoder.inputs)
+    return f"{encoder.fingerprint} {version}"
 
 
 def method_of(config: configs.Config) -> Callable[[Model], Method]:

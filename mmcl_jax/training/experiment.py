@@ -16,7 +16,6 @@ from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import write_json
 from mmcl_jax.parallel import distributed, host_memory, sharding
-from mmcl_jax.streams import kept
 from mmcl_jax.streams.retirement import retired_after
 from mmcl_jax.training import (
     capacity,
@@ -175,12 +174,7 @@ class _Loop:
         state, first = self._resume()
         with self._results.timed("text"):
             self._text = self._feed.embed_class_names()
-        for i in self._run.known.featured if self._run.known else ():
-            path, number = (
-                layout.kept(self._workdir, i),
-                len(self._run.stream.tasks[i].test),
-            )
-            self._feed.recall(i, kept.features(path, number))
+        run_files.recall(self._run, self._feed)
         self._scorer = Scorer(self._run, self._feed, self._frozen, self._text)
         reserved = self._run.stream.reserved
         self._controls = Controls(self._run, self._frozen) if reserved else None

@@ -35,6 +35,7 @@ class KnownTasks(NamedTuple):
         lost: Control sets with a sample that is gone, by index, as `unscored`.
         contents: Hash of the samples of each task, then of each control set, as stored;
             None: not known.
+        kept: Files of what was kept of learnt tasks whose test samples are gone.
     """
 
     stream: Stream
@@ -43,6 +44,7 @@ class KnownTasks(NamedTuple):
     featured: dict[int, str]
     lost: dict[int, str]
     contents: list[str] | None
+    kept: dict[int, pathlib.Path]
 
     @property
     def learnt_tasks(self) -> set[int]:
@@ -98,7 +100,7 @@ def of_workdir(
             f"{workdir / layout.SAMPLES}: the list of the samples of {missing[0]} is "
             "missing; restore it"
         )
-    known = KnownTasks(whole, learnt, {}, {}, {}, stored.get("contents"))
+    known = KnownTasks(whole, learnt, {}, {}, {}, stored.get("contents"), {})
     return _checked(workdir, known, added=always)
 
 
@@ -178,7 +180,7 @@ def _checked(
     workdir: pathlib.Path, known: KnownTasks, added: bool
 ) -> KnownTasks | None:
     """Returns what is known with the test sets that are gone; see `of_workdir`."""
-    gone, learnt = {}, known.learnt_tasks
+    gone, paths, learnt = {}, {}, known.learnt_tasks
     places = (_missing(task.test) for task in known.stream.control_sets)
     lost = {i: place for i, place in enumerate(places) if place}
     tasks, featured, anything = list(known.stream.tasks), {}, bool(lost)
@@ -190,6 +192,7 @@ def _checked(
             if test and not path.is_file():
                 gone[i] = test
             elif test:
+                paths[i] = path
                 if inputs := kept.references(path, task.test):
                     tasks[i] = dataclasses.replace(task, test=inputs)
                 else:
@@ -203,6 +206,7 @@ def _checked(
             )
     if not (added or anything):
         return None
+    known = known._replace(kept=paths)
     stream = dataclasses.replace(known.stream, tasks=tuple(tasks))
     return known._replace(stream=stream, unscored=gone, featured=featured, lost=lost)
 

@@ -8,7 +8,7 @@ from mmcl_jax.files import write_json, write_text
 from mmcl_jax.streams import kept
 from mmcl_jax.training import known_tasks
 from mmcl_jax.training.batches import Feed
-from mmcl_jax.training.build import Run
+from mmcl_jax.training.build import Run, producer
 from mmcl_jax.training.run_description import contents, describe
 from mmcl_jax.workdir import identity, layout, resuming, sample_lists
 from mmcl_jax.workdir.logs import is_writer
@@ -51,4 +51,14 @@ def keep(run: Run, feed: Feed, workdir: pathlib.Path, stage: int) -> None:
         if what == "inputs":
             inputs = [run.decoder(row, task.modality) for row in task.test]
         queries = feed.queries(task.test)
-        kept.write(layout.kept(workdir, i), task.test, queries, inputs)
+        path = layout.kept(workdir, i)
+        kept.write(path, task.test, queries, inputs, producer(run.encoder, task))
+
+
+def recall(run: Run, feed: Feed) -> None:
+    """Fills a feed with features of test samples whose files are gone."""
+    if run.known is None:
+        return
+    for i in run.known.featured:
+        rows = run.known.stream.tasks[i].test
+        feed.recall(rows, kept.features(run.known.kept[i], len(rows)))
