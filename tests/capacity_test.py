@@ -61,7 +61,9 @@ def test_a_stage_knows_nothing_of_later_ones(encoder: Encoder) -> None:
     assert np.asarray(upcoming.named).sum() == 12
 
 
-@pytest.mark.parametrize("method", ["ncm", "linear_probe", "s_prompts"])
+@pytest.mark.parametrize(
+    "method", ["ncm", pytest.param("s_prompts", marks=pytest.mark.full("extension"))]
+)
 def test_programs_are_compiled_anew_at_each_doubling_alone(
     method: str, encoder: Encoder
 ) -> None:

@@ -43,6 +43,7 @@ def _run(
     return done
 
 
+@pytest.mark.full("interruption")
 @pytest.mark.slow
 def test_a_clock_that_is_set_back_changes_nothing(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path

@@ -20,8 +20,8 @@ from tests import helpers, saved
 from tests.contract import assert_same
 
 FIRST, THEN, LAST = ("image", "ab"), ("text", "cd"), ("image", "bx")
-# that run with every suite; the others with --full
-QUICK = ("comm", "linear_probe")
+# with every suite; the others with --full
+QUICK = ("linear_probe",)
 METHOD_NAMES = [name for name in METHODS if name != "joint"]
 
 

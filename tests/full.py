@@ -37,7 +37,10 @@ PARTS = {
         "mmcl_jax/methods",
         "mmcl_jax/training",
         "mmcl_jax/workdir",
+        "tests/capacity_test.py",
+        "tests/chaos/extension_chain_test.py",
         "tests/extension_test.py",
+        "tests/retirement_test.py",
     ),
     # of a run of one process or several
     "interruption": (
@@ -46,8 +49,20 @@ PARTS = {
         "mmcl_jax/training",
         "mmcl_jax/workdir",
         "tests/chaos",
+        "tests/clock_test.py",
+        "tests/safety_test.py",
     ),
     "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),
+    # their commands, word for word
+    "pages": (
+        "README.md",
+        "configs",
+        "docs/*.md",
+        "launch",
+        "mmcl_jax/*.py",
+        "mmcl_jax/cli",
+        "mmcl_jax/report",
+    ),
     "slurm": (
         "launch",
         "mmcl_jax/parallel",

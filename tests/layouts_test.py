@@ -51,7 +51,7 @@ def test_ucf101(tmp_path: pathlib.Path, base: str) -> None:
             _touch(tmp_path, *(f"{base}{line.split()[0]}" for line in lines))
     found = layouts.ucf101(tmp_path)
     assert found == layouts.ucf101(tmp_path, split=2)
-    assert [row[1:] for row in found] == [
+    assert [row[1:7] for row in found] == [
         ("Apply Eye Makeup", "video", part, "ucf101", "", "")
         for part in ("test", "train")
     ] + [("Yo Yo", "video", part, "ucf101", "", "") for part in ("test", "train")]

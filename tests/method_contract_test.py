@@ -369,7 +369,7 @@ def test_a_state_that_grows_starts_as_a_large_one(bench: Bench) -> None:
     assert_same(host(grown), host(bench.learner.init(bench.room)))
 
 
-@over(FAMILIES)
+@over(("comm", "slca", "l2p", "s_prompts", "rail"))
 def test_growth_loses_nothing(bench: Bench) -> None:
     learnt = bench.history.ended[1]
     larger = Capacity(2 * bench.room.classes, 2 * bench.room.stages)

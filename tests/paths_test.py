@@ -24,6 +24,7 @@ from tests import programs
 PACKAGE = pathlib.Path(configs.__file__).parent
 # Flags of all programs whose value is text, and no path of this machine.
 _TEXTS = {
+    "retire",
     *("coordinator", "modality", "text", "devices", "snapshots"),
     "pods_out",  # expanded by the run inside the pod
     "name",  # of a flag of sbatch

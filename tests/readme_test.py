@@ -120,6 +120,8 @@ def pages() -> list:
     marks = {
         "docs/encoders.md": [pytest.mark.full("encoders")],
         "docs/performance.md": [pytest.mark.full("benches")],
+        "docs/reports.md": [pytest.mark.full("pages")],
+        "docs/running.md": [pytest.mark.full("pages")],
     }
     return [pytest.param(page, marks=marks.get(page, [])) for page in of_pages()]
 
@@ -206,6 +208,7 @@ def run_short(
         assert there == {name.rstrip("/") for name in listed}
 
 
+@pytest.mark.full("pages")
 @pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDES)
 def test_guides_are_followed_word_for_word(page: str, tmp_path: pathlib.Path):

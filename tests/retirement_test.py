@@ -39,7 +39,9 @@ def _config(root: pathlib.Path, encoder: pathlib.Path, method: str) -> config.Co
     )
 
 
-@pytest.mark.parametrize("method", ["ncm", "er"])
+@pytest.mark.parametrize(
+    "method", ["ncm", pytest.param("er", marks=pytest.mark.full("extension"))]
+)
 def test_a_retired_class_is_not_answered_and_not_kept(
     method: str, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

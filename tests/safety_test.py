@@ -111,6 +111,7 @@ def test_the_guard_guards(tmp_path):
     assert done.returncode and "network: " in done.stderr
 
 
+@pytest.mark.full("interruption")
 def test_data_threads_and_workers_change_nothing(encoder_folder, tmp_path):
     several = {
         "threads": ("--config.data.threads=4",),

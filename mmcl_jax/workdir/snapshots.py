@@ -4,7 +4,9 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
 from logging import LogRecord
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from mmcl_jax.types import PyTree
 CHECKSUMS = "checksums.json"
 CUT_OFF = "it was cut off while it was written"
 _CHUNK = 1 << 20
+_LOOP_CLOSED = "Event loop is closed"  # asyncio
 _ORBAX = str(pathlib.Path(ocp.__file__).parent)
 # in the names of states that Orbax has not finished
 _UNFINISHED = ".orbax-checkpoint-tmp"
@@ -188,7 +191,7 @@ class Snapshots:
 
 
 def silence_failures() -> None:
-    """Drops the tracebacks that Orbax logs of a state that cannot be written.
+    """Drops the tracebacks that Orbax shows of a state that cannot be written.
 
     It raises the same again where the state is saved, which becomes a `SaveError`.
     """
@@ -197,6 +200,15 @@ def silence_failures() -> None:
         return not (record.exc_info and record.pathname.startswith(_ORBAX))
 
     logging.get_absl_handler().addFilter(keep)
+    before = sys.excepthook
+
+    def report(kind: type, error: BaseException, trace: TracebackType | None) -> None:
+        # arrays that are still being written when one has failed find that the event
+        # loop of Orbax has gone, and print so from threads that are not Python's
+        if not (isinstance(error, RuntimeError) and str(error) == _LOOP_CLOSED):
+            before(kind, error, trace)
+
+    sys.excepthook = report
 
 
 def damage(folder: pathlib.Path) -> str | None:

@@ -55,12 +55,11 @@ def _chain(
     return killed
 
 
-@pytest.mark.parametrize(
-    "kills", [3, pytest.param(50, marks=pytest.mark.full("extension"))]
-)
+@pytest.mark.full("extension")
 def test_a_chain_of_extensions_that_are_killed(
-    kills: int, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+    encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
+    kills = 50
     first = _write(tmp_path / "first", "image", "yz", "first")
     data = [
         _write(tmp_path / f"data{i}", modality, labels, "more")

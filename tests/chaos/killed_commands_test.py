@@ -57,6 +57,7 @@ def _contents(folder: pathlib.Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.full("interruption")
 @pytest.mark.slow
 @pytest.mark.xdist_group("killed_commands")
 @pytest.mark.parametrize("name", ["predict", "compare"])
