@@ -361,7 +361,7 @@ def test_method_has_a_row_in_the_readme(name: str) -> None:
 # 10. growth
 
 
-@cases
+@over(PLAIN)
 def test_a_state_that_grows_starts_as_a_large_one(bench: Bench) -> None:
     small = bench.learner.init(Capacity(classes=3, stages=2))
     grown = bench.learner.grow(small, bench.room)
