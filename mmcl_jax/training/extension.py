@@ -105,8 +105,8 @@ def extend(
     known = known_tasks.of_workdir(workdir, config, always=True)
     if known is None:
         raise WorkdirError(
-            f"--workdir: {workdir}: it has no lists of samples, since a version before "
-            "1.0 has made it; learn its tasks in a new run"
+            f"--workdir: {workdir}: it has no lists of samples; they were deleted, or "
+            "an earlier version has made it. Restore them, or learn in a new run"
         )
     more = sources.build(data, config.seeds.order, config.seeds.data)
     more = more if name is None else named(more, name)
