@@ -299,3 +299,17 @@ def test_what_another_run_has_kept_is_refused(
     shutil.rmtree(folders[0])
     with pytest.raises(DataError, match=r"kept/000\.npz: of other samples"):
         _extend(made, runs[0], folders[1])
+
+
+def test_the_list_of_another_run_is_refused(
+    folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    made, runs = _config(folders[0], encoder_folder), [tmp_path / "a", tmp_path / "b"]
+    for workdir, data in zip(runs, folders[1:], strict=True):
+        experiment.run(made, workdir)
+        _extend(made, workdir, data)
+    name = "samples/001.json.gz"
+    shutil.copy(runs[1] / name, runs[0] / name)
+    with pytest.raises((ConfigError, DataError, WorkdirError)):
+        experiment.run(made, runs[0])
+    assert not layout.snapshot(runs[0], 1).exists()
