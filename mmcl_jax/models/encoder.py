@@ -28,14 +28,41 @@ def embed(
         spec: Shape of the encoder.
         frozen: Weights of the encoder.
         modality: Modality of the inputs.
-        inputs: Either `{"pixels": float [b f h w c]}` or `{"tokens": int [b n]}`.
+        inputs: `{"pixels": float [b f h w c]}`, `{"tokens": int [b n]}`, or what
+            `with_patches` made of them.
         injection: What an adapter adds, or None for the frozen encoder.
     """
     name = spec.tower_of(modality)
     reader = spec.reader(name)
     if isinstance(reader, TextSpec):
         return text.embed(reader, frozen[name], inputs["tokens"], injection)
-    return visual.embed(reader, frozen[name], inputs["pixels"], injection)
+    patches = with_patches(spec, frozen, modality, inputs)["patches"]
+    return visual.embed(reader, frozen[name], patches, injection)
+
+
+def with_patches(
+    spec: EncoderSpec, frozen: PyTree, modality: str, inputs: PyTree
+) -> PyTree:
+    """Returns inputs whose pixels are replaced by the patches that a tower reads.
+
+    What a convolutional stem computes is frozen and precedes everything that is
+    trained, so it need be computed once per sample. Sentences, and inputs that have
+    patches already, are returned as they are.
+
+    Args:
+        spec: Shape of the encoder.
+        frozen: Weights of the encoder.
+        modality: Modality of the inputs.
+        inputs: As those of `embed`.
+
+    Returns:
+        `{"patches": float [b f n inputs]}` or `{"tokens": int [b n]}`.
+    """
+    name = spec.tower_of(modality)
+    reader = spec.reader(name)
+    if isinstance(reader, TextSpec) or "patches" in inputs:
+        return inputs
+    return {"patches": visual.patches(reader, frozen[name], inputs["pixels"])}
 
 
 def embed_names(
@@ -85,7 +112,8 @@ def layer_features(
         ids, frames, causal = inputs["tokens"], 1, reader.causal
         x, counted = text.tokens(weights, ids), text.words(reader, ids)
     else:
-        x, frames = visual.tokens(reader, weights, inputs["pixels"])
+        patches = with_patches(spec, frozen, modality, inputs)["patches"]
+        x, frames = visual.tokens(reader, weights, patches)
         place = jnp.arange(x.shape[1]) >= reader.native_first
         counted = jnp.broadcast_to(place, x.shape[:2])
     # a sentence without words has zeros, not NaN

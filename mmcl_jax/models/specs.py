@@ -1,8 +1,9 @@
 """Shapes of encoders: towers, the modalities they read, and families of encoders."""
 
 import dataclasses
+import math
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 PICTURES = ("image", "video", "audio", "depth")
 
@@ -39,6 +40,68 @@ class TowerSpec:
     sharded: bool = False
 
 
+class StageSpec(NamedTuple):
+    """Shape of equal inverted residual blocks in a row, all but the first of stride 1.
+
+    Attributes:
+        repeats: Number of blocks.
+        kernel: Side of their depthwise kernels.
+        stride: Stride of the first of them.
+        expansion: How many times wider they are inside than their input.
+        channels: Channels that they put out.
+    """
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+class BlockSpec(NamedTuple):
+    """Shape of one inverted residual block; see `StageSpec`."""
+
+    inputs: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StemSpec:
+    """Shape of a convolutional stem.
+
+    Attributes:
+        first: Channels of the first convolution, of 3 x 3 pixels and stride 2.
+        stages: The blocks after it.
+    """
+
+    first: int
+    stages: tuple[StageSpec, ...]
+
+    def blocks(self) -> list[BlockSpec]:
+        """Returns the shapes of all blocks."""
+        blocks, inputs = [], self.first
+        for stage in self.stages:
+            for i in range(stage.repeats):
+                stride = stage.stride if i == 0 else 1
+                shape = stage.kernel, stride, stage.expansion, stage.channels
+                blocks.append(BlockSpec(inputs, *shape))
+                inputs = stage.channels
+        return blocks
+
+    @property
+    def stride(self) -> int:
+        """Distance of neighbouring features in pixels."""
+        return 2 * math.prod(stage.stride for stage in self.stages)
+
+    @property
+    def channels(self) -> int:
+        """Number of features."""
+        return self.stages[-1].channels
+
+
 @dataclasses.dataclass(frozen=True)
 class VisualSpec:
     """Shape of a visual tower.
@@ -58,6 +121,8 @@ class VisualSpec:
         pool: What represents a picture: its class token, or attention of a learned
             query to its tokens (SigLIP).
         unit_frames: Whether the embedding of a clip is the mean of unit vectors.
+        stem: Convolutions whose features the trunk reads in place of patches, which
+            are then of the stem's stride; None: patches of pixels.
     """
 
     trunk: TowerSpec
@@ -73,6 +138,7 @@ class VisualSpec:
     pre_norm: bool = True
     pool: Literal["class", "attention"] = "class"
     unit_frames: bool = False
+    stem: StemSpec | None = None
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmcl_jax.models import convolutional
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
 from mmcl_jax.models.specs import TowerSpec, VisualSpec
@@ -22,12 +23,13 @@ from mmcl_jax.types import Key, PyTree
 _PATCH_NORM_EPSILON = 1e-5
 
 
-def tokens(
+def patches(
     spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
-) -> tuple[Float[Array, "rows n width"], int]:
-    """Returns tokens for the blocks, a row per frame, and the frames of a sample.
+) -> Float[Array, "b f n inputs"]:
+    """Returns what the tower reads of each place of each frame: pixels, or features.
 
-    Frames may come in clips, `[b clips f h w c]`, which are then concatenated.
+    Nothing that is trained acts before it. Frames may come in clips,
+    `[b clips f h w c]`, which are then concatenated.
     """
     rows = pixels.shape[0]
     pixels = pixels.reshape(rows, -1, *pixels.shape[-3:])
@@ -35,8 +37,25 @@ def tokens(
         pixels = jnp.repeat(pixels, spec.tube, axis=1)
     frames = pixels.shape[1] // spec.tube
     pictures = pixels.reshape(rows * frames, spec.tube, *pixels.shape[2:])
-    kernel = weights["patch"]
-    x = _patchify(pictures, spec).astype(kernel.dtype) @ kernel
+    if spec.stem is None:
+        cut = _patchify(pictures, spec)
+    else:
+        cut = convolutional.stem(spec.stem, weights["stem"], pictures[:, 0])
+    return cut.reshape(rows, frames, spec.patches, -1)
+
+
+def tokens(
+    spec: VisualSpec, weights: PyTree, inputs: Float[Array, "b f n inputs"]
+) -> tuple[Float[Array, "rows n width"], int]:
+    """Returns tokens for the blocks, a row per frame, and the frames of a sample.
+
+    Args:
+        spec: Shape of the tower.
+        weights: Weights of the tower.
+        inputs: Result of the function `patches`.
+    """
+    frames, kernel = inputs.shape[1], weights["patch"]
+    x = inputs.reshape(-1, *inputs.shape[2:]).astype(kernel.dtype) @ kernel
     if spec.patch_bias:
         x = x + weights["patch_bias"]
     if spec.patch_norm:
@@ -55,15 +74,15 @@ def tokens(
 def embed(
     spec: VisualSpec,
     weights: PyTree,
-    pixels: Float[Array, "b *frames h w c"],
+    inputs: Float[Array, "b f n inputs"],
     injection: Injection | None = None,
 ) -> Float[Array, "b d"]:
     """Returns unit embeddings: the mean over frames, normalised.
 
-    A still is a clip of one frame: repeating it changes nothing, so the number of
+    `inputs` are the result of the function `patches`. A still is a clip of one frame: repeating it changes nothing, so the number of
     frames does not reveal the modality to a method.
     """
-    x, frames = tokens(spec, weights, pixels)
+    x, frames = tokens(spec, weights, inputs)
     if injection is not None:
         # an injection is per sample, and each frame of a sample is a row
         injection = injection.repeat(frames)
@@ -79,7 +98,7 @@ def embed(
         x = _attention_pool(spec.trunk, weights, native)
     if spec.unit_frames:
         x = unit_norm(x)
-    return unit_norm(x.reshape(pixels.shape[0], frames, -1).mean(1))
+    return unit_norm(x.reshape(inputs.shape[0], frames, -1).mean(1))
 
 
 def _attention_pool(
@@ -129,7 +148,10 @@ def init(key: Key, spec: VisualSpec, embedding: int) -> PyTree:
     keys = jax.random.split(key, 5)
     trunk, normal = spec.trunk, jax.random.normal
     width, std = trunk.width, trunk.width**-0.5
-    inputs = spec.channels * spec.tube * spec.patch_size**2
+    if spec.stem is None:
+        inputs = spec.channels * spec.tube * spec.patch_size**2
+    else:
+        inputs = spec.stem.channels
     count = spec.native_first + spec.patches
     weights = {
         "patch": inputs**-0.5 * normal(keys[0], (inputs, width)),
@@ -140,6 +162,8 @@ def init(key: Key, spec: VisualSpec, embedding: int) -> PyTree:
     if spec.class_token:
         shape = (spec.class_frames, width) if spec.class_frames > 1 else (width,)
         weights["class"] = std * normal(keys[1], shape)
+    if spec.stem is not None:
+        weights["stem"] = convolutional.init(jax.random.fold_in(key, 1), spec.stem)
     if spec.patch_bias:
         weights["patch_bias"] = jnp.zeros(width)
     if spec.patch_norm:

@@ -1,0 +1,112 @@
+"""Convolutional stem of a visual tower: inverted residual blocks with ReLU6.
+
+Batch norms are folded into the convolutions before them. Depthwise convolutions are
+sums of shifted products and pointwise ones matrix products: on a CPU that is several
+times faster than XLA's own depthwise convolution, and equal to float32 noise.
+
+References:
+    Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018; Tan
+    and Le, EfficientNet, 2019, whose Lite variants have no squeeze-and-excitation.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmcl_jax.models.specs import StemSpec
+from mmcl_jax.types import Key, PyTree
+
+
+def _relu6(x: Array) -> Array:
+    return jnp.clip(x, 0, 6)
+
+
+def _shifted(
+    x: Float[Array, "b h w c"], kernel: int, stride: int
+) -> Iterator[Float[Array, "b h_out w_out c"]]:
+    """Yields the input under each position of a kernel, row by row.
+
+    The padding is TensorFlow's `SAME`: of an odd number of rows, the last one is below.
+    """
+    sides = x.shape[1:3]
+    out = [-(-side // stride) for side in sides]
+    needed = [
+        max((o - 1) * stride + kernel - side, 0)
+        for o, side in zip(out, sides, strict=True)
+    ]
+    pads = [(n // 2, n - n // 2) for n in needed]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    for i, j in itertools.product(range(kernel), repeat=2):
+        rows = slice(i, i + (out[0] - 1) * stride + 1, stride)
+        columns = slice(j, j + (out[1] - 1) * stride + 1, stride)
+        yield x[:, rows, columns]
+
+
+def _pointwise(x: Float[Array, "b h w i"], weights: PyTree) -> Array:
+    return x @ weights["kernel"] + weights["bias"]
+
+
+def _depthwise(
+    x: Float[Array, "b h w c"], weights: PyTree, kernel: int, stride: int
+) -> Array:
+    shifted = _shifted(x, kernel, stride)
+    products = (part * w for part, w in zip(shifted, weights["kernel"], strict=True))
+    return sum(products, start=weights["bias"])
+
+
+def _block(
+    x: Float[Array, "b h w i"], weights: PyTree, kernel: int, stride: int
+) -> Float[Array, "b h_out w_out o"]:
+    """Returns an inverted residual block: expand, filter, project, and add."""
+    h = x
+    if "expand" in weights:
+        h = _relu6(_pointwise(h, weights["expand"]))
+    h = _relu6(_depthwise(h, weights["filter"], kernel, stride))
+    h = _pointwise(h, weights["project"])
+    return x + h if x.shape == h.shape else h
+
+
+def stem(
+    spec: StemSpec, weights: PyTree, pixels: Float[Array, "b h w 3"]
+) -> Float[Array, "b h_out w_out c"]:
+    """Returns the map of features after the last stage.
+
+    Args:
+        spec: Stages of the stem.
+        weights: `first`, and a list of blocks with `expand` (unless it expands by 1),
+            `filter` and `project`; each has a `kernel` and a `bias`. Pointwise kernels
+            are `[i o]`, depthwise ones `[k*k c]`, the first one `[27 c]`.
+        pixels: Normalized pictures.
+    """
+    first = weights["first"]
+    # a full convolution is a matrix product of all that its kernel covers
+    covered = jnp.concatenate(list(_shifted(pixels, 3, 2)), axis=-1)
+    x = _relu6(_pointwise(covered.astype(first["kernel"].dtype), first))
+    shapes = spec.blocks()
+    for block, shape in zip(weights["blocks"], shapes, strict=True):
+        x = _block(x, block, shape.kernel, shape.stride)
+    return x
+
+
+def init(key: Key, spec: StemSpec) -> PyTree:
+    """Returns random weights with variances of 2 / fan-in and biases of zero."""
+    keys = iter(jax.random.split(key, 1 + 3 * len(spec.blocks())))
+
+    def convolution(inputs: int, shape: tuple[int, int]) -> PyTree:
+        kernel = (2 / inputs) ** 0.5 * jax.random.normal(next(keys), shape)
+        return {"kernel": kernel, "bias": jnp.zeros(shape[1])}
+
+    blocks = []
+    for shape in spec.blocks():
+        inner, area = shape.inputs * shape.expansion, shape.kernel**2
+        block = {
+            "filter": convolution(area, (area, inner)),
+            "project": convolution(inner, (inner, shape.channels)),
+        }
+        if shape.expansion != 1:
+            block["expand"] = convolution(shape.inputs, (shape.inputs, inner))
+        blocks.append(block)
+    return {"first": convolution(27, (27, spec.first)), "blocks": blocks}
