@@ -76,9 +76,10 @@ def stem(
 
     Args:
         spec: Stages of the stem.
-        weights: `first`, and a list of blocks with `expand` (unless it expands by 1),
-            `filter` and `project`; each has a `kernel` and a `bias`. Pointwise kernels
-            are `[i o]`, depthwise ones `[k*k c]`, the first one `[27 c]`.
+        weights: `first`, and `residuals`, a list of blocks with `expand` (unless they
+            expand by 1), `filter` and `project`; each has a `kernel` and a `bias`.
+            Pointwise kernels are `[i o]`, depthwise ones `[k*k c]`, the first one
+            `[27 c]`.
         pixels: Normalized pictures.
     """
     first = weights["first"]
@@ -86,7 +87,7 @@ def stem(
     covered = jnp.concatenate(list(_shifted(pixels, 3, 2)), axis=-1)
     x = _relu6(_pointwise(covered.astype(first["kernel"].dtype), first))
     shapes = spec.blocks()
-    for block, shape in zip(weights["blocks"], shapes, strict=True):
+    for block, shape in zip(weights["residuals"], shapes, strict=True):
         x = _block(x, block, shape.kernel, shape.stride)
     return x
 
@@ -99,7 +100,7 @@ def init(key: Key, spec: StemSpec) -> PyTree:
         kernel = (2 / inputs) ** 0.5 * jax.random.normal(next(keys), shape)
         return {"kernel": kernel, "bias": jnp.zeros(shape[1])}
 
-    blocks = []
+    residuals = []
     for shape in spec.blocks():
         inner, area = shape.inputs * shape.expansion, shape.kernel**2
         block = {
@@ -108,5 +109,5 @@ def init(key: Key, spec: StemSpec) -> PyTree:
         }
         if shape.expansion != 1:
             block["expand"] = convolution(shape.inputs, (shape.inputs, inner))
-        blocks.append(block)
-    return {"first": convolution(27, (27, spec.first)), "blocks": blocks}
+        residuals.append(block)
+    return {"first": convolution(27, (27, spec.first)), "residuals": residuals}

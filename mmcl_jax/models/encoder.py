@@ -12,7 +12,7 @@ from mmcl_jax.models.tower import trunk_with_summaries
 from mmcl_jax.types import Key, PyTree
 
 # parts of names of weights that stay float32 in any encoder
-_FLOAT32 = ("norm", "projection", "head", "scale")
+_FLOAT32 = ("norm", "projection", "head", "scale", "stem")
 
 
 def embed(

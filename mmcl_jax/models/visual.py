@@ -25,7 +25,7 @@ _PATCH_NORM_EPSILON = 1e-5
 
 def patches(
     spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
-) -> Float[Array, "b f n inputs"]:
+) -> Float[Array, "b f p inputs"]:
     """Returns what the tower reads of each place of each frame: pixels, or features.
 
     Nothing that is trained acts before it. Frames may come in clips,
@@ -45,7 +45,7 @@ def patches(
 
 
 def tokens(
-    spec: VisualSpec, weights: PyTree, inputs: Float[Array, "b f n inputs"]
+    spec: VisualSpec, weights: PyTree, inputs: Float[Array, "b f p inputs"]
 ) -> tuple[Float[Array, "rows n width"], int]:
     """Returns tokens for the blocks, a row per frame, and the frames of a sample.
 
@@ -74,13 +74,14 @@ def tokens(
 def embed(
     spec: VisualSpec,
     weights: PyTree,
-    inputs: Float[Array, "b f n inputs"],
+    inputs: Float[Array, "b f p inputs"],
     injection: Injection | None = None,
 ) -> Float[Array, "b d"]:
     """Returns unit embeddings: the mean over frames, normalised.
 
-    `inputs` are the result of the function `patches`. A still is a clip of one frame: repeating it changes nothing, so the number of
-    frames does not reveal the modality to a method.
+    `inputs` are the result of the function `patches`. A still is a clip of one frame:
+    repeating it changes nothing, so the number of frames does not reveal the modality
+    to a method.
     """
     x, frames = tokens(spec, weights, inputs)
     if injection is not None:

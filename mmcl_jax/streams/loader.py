@@ -31,6 +31,8 @@ _KILLED = "terminated unexpectedly"
 _REPLACE_EVERY = 8
 
 Queries = Mapping[int, np.ndarray] | np.ndarray
+# from a modality and its preprocessed inputs to what a frozen stem makes of them
+Stem = Callable[[str, Inputs], Inputs]
 
 
 class Examined(NamedTuple):
@@ -56,12 +58,17 @@ class Decoder:
     Attributes:
         spec: Input of the encoder.
         memory_bytes: Room for kept inputs, bytes; 0 keeps none.
+        stem: Applied to preprocessed inputs; None: they stay as they are. A copy in
+            another process has none.
     """
 
-    def __init__(self, spec: InputSpec, memory_bytes: int) -> None:
+    def __init__(
+        self, spec: InputSpec, memory_bytes: int, stem: Stem | None = None
+    ) -> None:
         """Creates one with an empty memo."""
         self.spec = spec
         self.memory_bytes = memory_bytes
+        self.stem = stem
         self._memo: OrderedDict[int, tuple[Reference, Inputs]] = OrderedDict()
         self._contents: dict[int, tuple[Reference, str]] = {}
         self._used = 0
@@ -88,7 +95,7 @@ class Decoder:
             modality: Name of its modality.
 
         Returns:
-            The result of `Modality.preprocess`.
+            The result of `Modality.preprocess`, and of the stem if there is one.
 
         Raises:
             DataError: The record cannot be decoded, or has changed since it was first
@@ -123,6 +130,7 @@ class Decoder:
             media = record.reference.load(kind, self.spec)
             self._check_content(record)  # it may have been replaced while it was read
             inputs = kind.preprocess(media, self.spec)
+            inputs = self.stem(modality, inputs) if self.stem else inputs
         except DataError as error:
             if source in str(error):
                 raise
@@ -300,6 +308,9 @@ def epoch(
     step = start_step
     try:
         for arrays in watchdog.answered(iterator) if worker_processes else iterator:
+            if worker_processes and decoder.stem:
+                stem = functools.partial(decoder.stem, modality)
+                arrays["inputs"] = _by_row(stem, arrays["inputs"])
             arrays["query"] = _lookup(queries, arrays["id"])
             arrays["hint"] = np.full(len(arrays["id"]), hint, np.int32)
             yield Batch(**arrays, modality=modality)
@@ -322,6 +333,13 @@ def epoch(
         ) from error
     finally:
         iterator.close()  # a consumer that stops early must not leave workers running
+
+
+def _by_row(stem: Callable[[Inputs], Inputs], inputs: Inputs) -> Inputs:
+    """Returns what a stem makes of a batch from worker processes, which have none."""
+    rows = len(next(iter(inputs.values())))
+    made = [stem({name: x[i] for name, x in inputs.items()}) for i in range(rows)]
+    return {name: np.stack([each[name] for each in made]) for name in made[0]}
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -21,13 +22,13 @@ from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained
 from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.model import Model
-from mmcl_jax.models.specs import EncoderSpec, with_trunks
+from mmcl_jax.models.specs import EncoderSpec, VisualSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import kept, loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, Task, joint
 from mmcl_jax.streams.retirement import retired_after, without_retired_tests
-from mmcl_jax.training import capacity, class_slots, known_tasks, learner
+from mmcl_jax.training import capacity, class_slots, known_tasks, learner, stems
 from mmcl_jax.training.known_tasks import KnownTasks
 from mmcl_jax.types import Classes
 from mmcl_jax.workdir.progress import Bar
@@ -147,7 +148,7 @@ def learns_at_once(config: configs.Config) -> bool:
 def input_shapes(
     inputs: InputSpec, modalities: Sequence[str]
 ) -> tuple[dict[str, jax.ShapeDtypeStruct], ...]:
-    """Returns shapes and dtypes of one sample of each modality."""
+    """Returns shapes and dtypes of one preprocessed sample of each modality."""
     return tuple(
         {
             key: jax.ShapeDtypeStruct(*shape_and_dtype)
@@ -155,6 +156,27 @@ def input_shapes(
         }
         for name in modalities
     )
+
+
+def _decoded_shapes(
+    encoder: pretrained.Encoder, modalities: Sequence[str]
+) -> tuple[dict[str, jax.ShapeDtypeStruct], ...]:
+    """Returns `input_shapes` of what the decoder of a run gives: a stem's features."""
+    shapes = input_shapes(encoder.inputs, modalities)
+    with_stem = stems.readers(encoder.spec)
+    return tuple(
+        _stem_shape(with_stem[name], shape) if name in with_stem else shape
+        for name, shape in zip(modalities, shapes, strict=True)
+    )
+
+
+def _stem_shape(
+    spec: VisualSpec, shape: dict[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    assert spec.stem is not None
+    frames = math.prod(shape["pixels"].shape[:-3])
+    size = (frames, spec.patches, spec.stem.channels)
+    return {"patches": jax.ShapeDtypeStruct(size, np.dtype(np.float32))}
 
 
 def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
@@ -187,7 +209,7 @@ def build_model(encoder: pretrained.Encoder) -> Model:
         spec=encoder.spec,
         modalities=modalities,
         logit_scale=float(np.exp(log_scale)),
-        input_shapes=input_shapes(encoder.inputs, modalities),
+        input_shapes=_decoded_shapes(encoder, modalities),
         embed=functools.partial(encoders.embed, encoder.spec),
         layer_features=functools.partial(encoders.layer_features, encoder.spec),
     )
@@ -221,7 +243,8 @@ def assemble(
         )
     encoder = load_encoder(config.encoder, mesh, config.mesh.encoder)
     _check_modalities(encoder, stream)
-    decoder = loader.Decoder(encoder.inputs, int(config.data.memory_gib * 2**30))
+    room = int(config.data.memory_gib * 2**30)
+    decoder = loader.Decoder(encoder.inputs, room, stems.make_stem(encoder))
     failures, notes = {}, []
     if config.data.verify and sources.SOURCES[config.stream.kind].of_files:
         needed = known_tasks.needed(stream, known)

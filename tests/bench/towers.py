@@ -72,7 +72,8 @@ def _in_jax(there: Tower) -> tuple[Callable[[], Any], Callable[[], Any]]:
     def embed(prompts, weights, pixels):
         shape = (len(pixels), *prompts.shape)
         injection = Injection(prompts=jnp.broadcast_to(prompts, shape))
-        return visual.embed(there.spec, weights, pixels, injection)
+        patches = visual.patches(there.spec, weights, pixels)
+        return visual.embed(there.spec, weights, patches, injection)
 
     def total(prompts, weights, pixels, target):
         return (embed(prompts, weights, pixels) * target).sum()

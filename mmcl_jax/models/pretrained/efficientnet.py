@@ -52,7 +52,7 @@ def stem_weights(tensors: Mapping[str, np.ndarray], spec: StemSpec) -> PyTree:
 
     kernel, bias = _folded(tensors, "_conv_stem", "_bn0")
     first = _float32(kernel.transpose(2, 3, 1, 0).reshape(-1, len(kernel)), bias)
-    blocks = []
+    residuals = []
     for i, shape in enumerate(spec.blocks()):
         name = f"_blocks.{i}"
         block = {
@@ -61,8 +61,8 @@ def stem_weights(tensors: Mapping[str, np.ndarray], spec: StemSpec) -> PyTree:
         }
         if shape.expansion != 1:
             block["expand"] = pointwise(f"{name}._expand_conv", f"{name}._bn0")
-        blocks.append(block)
-    return {"first": first, "blocks": blocks}
+        residuals.append(block)
+    return {"first": first, "residuals": residuals}
 
 
 def _float32(kernel: np.ndarray, bias: np.ndarray) -> PyTree:

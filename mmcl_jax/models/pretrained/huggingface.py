@@ -27,6 +27,7 @@ from mmcl_jax.models.pretrained.weight_layout import (
     linear,
     norm,
     patch_form,
+    stem,
 )
 from mmcl_jax.models.specs import (
     EncoderSpec,
@@ -108,7 +109,9 @@ def clip_visual(config: Section) -> VisualSpec:
     """Returns the visual tower of a `vision_config` that has all fields."""
     size, patch = sections.picture(config)
     channels = sections.integer(config, "num_channels")
-    return VisualSpec(trunk(config), (size, size), patch, patch, channels)
+    stem = sections.stem(config, patch) if "stem" in config else None
+    sides = (size, size)
+    return VisualSpec(trunk(config), sides, patch, patch, channels, stem=stem)
 
 
 def clip_text(config: Section) -> TextSpec:
@@ -180,6 +183,7 @@ def clip_visual_layout(ours: str, spec: EncoderSpec) -> Layout:
     assert isinstance(reader, VisualSpec)
     return {
         f"{ours}/patch": Rule((f"{at}patch_embedding.weight",), patch_form(reader)),
+        **stem(f"{ours}/stem", "vision_model.stem.", reader.stem),
         f"{ours}/class": Rule((f"{at}class_embedding",)),
         f"{ours}/positions": Rule((f"{at}position_embedding.weight",)),
         f"{ours}/projection": Rule(("visual_projection.weight",), TORCH_LINEAR),

@@ -3,15 +3,20 @@
 import json
 import pathlib
 
+import numpy as np
 import safetensors.numpy
 
 from mmcl_jax.models.pretrained import huggingface, weight_layout
-from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, StemSpec, TowerSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
 
 def save(
-    folder: str | pathlib.Path, spec: EncoderSpec, frozen: PyTree, preprocessing: dict
+    folder: str | pathlib.Path,
+    spec: EncoderSpec,
+    frozen: PyTree,
+    preprocessing: dict,
+    dtype: np.typing.DTypeLike = np.float32,
 ) -> None:
     """Writes `config.json` and `model.safetensors`, which `load` reads.
 
@@ -21,12 +26,18 @@ def save(
         spec: Shape of an encoder, as `specs.clip` returns it.
         frozen: Weights of the encoder.
         preprocessing: Fields of `InputSpec` that the files do not hold otherwise.
+        dtype: Type of the stored numbers; `load` gives float32 of any.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(spec) | {"preprocessing": preprocessing}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    tensors = weight_layout.write(spec, huggingface.clip_layout(spec), frozen)
+    tensors = {
+        name: tensor.astype(dtype)
+        for name, tensor in weight_layout.write(
+            spec, huggingface.clip_layout(spec), frozen
+        ).items()
+    }
     safetensors.numpy.save_file(tensors, str(folder / "model.safetensors"))
 
 
@@ -38,7 +49,8 @@ def _config(spec: EncoderSpec) -> dict:
         "model_type": "clip",
         "projection_dim": spec.embedding,
         "vision_config": _trunk(visual.trunk)
-        | {"image_size": visual.image_size[0], "patch_size": visual.patch_size},
+        | {"image_size": visual.image_size[0], "patch_size": visual.patch_size}
+        | _stem(visual.stem),
         "text_config": _trunk(text.trunk)
         | {
             "vocab_size": text.vocabulary,
@@ -46,6 +58,13 @@ def _config(spec: EncoderSpec) -> dict:
             "eos_token_id": text.end_token,
         },
     }
+
+
+def _stem(spec: StemSpec | None) -> dict:
+    if spec is None:
+        return {}
+    stages = [stage._asdict() for stage in spec.stages]
+    return {"stem": {"first": spec.first, "stages": stages}}
 
 
 def _trunk(spec: TowerSpec) -> dict:

@@ -4,9 +4,11 @@ from typing import Any
 
 from mmcl_jax.fields import Range
 from mmcl_jax.models.layers import ACTIVATIONS
+from mmcl_jax.models.specs import StageSpec, StemSpec
 
 Section = dict[str, Any]
 
+_MOST_STAGES = 32
 _WIDTH = Range(1, 2**16)
 _LAYERS = Range(1, 1024)
 _PIXELS = Range(1, 4096)
@@ -55,6 +57,12 @@ RANGES = {
     "mean": _ANY,
     "image_mean": _ANY,
     "std": _SCALE,
+    "first": _WIDTH,
+    "repeats": Range(1, 64),
+    "kernel": Range(1, 15),
+    "stride": Range(1, 8),
+    "expansion": Range(1, 16),
+    "channels": _WIDTH,
     "image_std": _SCALE,
 }
 # By the names in published configs.
@@ -115,6 +123,26 @@ def picture(config: Section) -> tuple[int, int]:
     if patch > size:
         raise ValueError(f"field 'patch_size': {patch} is above image_size {size}")
     return size, patch
+
+
+def stem(config: Section, stride: int) -> StemSpec:
+    """Returns the convolutional stem in the field `stem`, whose stride is given."""
+    block = section(config, "stem")
+    stages = _take(block, "stages")
+    if not isinstance(stages, list) or not 0 < len(stages) <= _MOST_STAGES:
+        raise ValueError(f"field 'stages': {stages!r} is not a list of stages")
+    shape = StemSpec(integer(block, "first"), tuple(_stage(each) for each in stages))
+    if shape.stride != stride:
+        raise ValueError(
+            f"field 'stem': its stride is {shape.stride}, but patch_size is {stride}"
+        )
+    return shape
+
+
+def _stage(config: Any) -> StageSpec:
+    if not isinstance(config, dict):
+        raise ValueError(f"field 'stages': {config!r} is not a block")
+    return StageSpec(*(integer(config, name) for name in StageSpec._fields))
 
 
 def token(config: Section, name: str, vocabulary: int) -> int:

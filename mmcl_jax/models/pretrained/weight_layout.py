@@ -16,7 +16,7 @@ import numpy as np
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.models import encoder
-from mmcl_jax.models.specs import EncoderSpec, VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, StemSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
 Tensors = Mapping[str, np.ndarray]
@@ -55,6 +55,8 @@ def patch_form(spec: VisualSpec, tube: bool = False) -> Form:
         spec: Shape of the tower.
         tube: Whether the convolution has an axis of frames even if its length is 1.
     """
+    if spec.stem is not None:
+        return TORCH_LINEAR  # of the stem's features
     frames = (spec.tube,) if tube or spec.tube > 1 else ()
     inputs = (spec.channels, *frames, spec.patch_size, spec.patch_size)
     return Form(lambda leaf: (leaf[1], *inputs), (*range(1, 1 + len(inputs)), 0))
@@ -122,6 +124,24 @@ def blocks(tower: str, at: str, names: BlockNames) -> Layout:
         | linear(f"{ours}/mlp_in", at + names.mlp_in)
         | linear(f"{ours}/mlp_out", at + names.mlp_out)
     )
+
+
+def stem(ours: str, name: str, spec: StemSpec | None) -> Layout:
+    """Returns the rules of a convolutional stem, stored as it is in memory.
+
+    Args:
+        ours: Path of the stem in the tree.
+        name: Prefix of its tensors.
+        spec: Shape of the stem; without one there are no rules.
+    """
+    if spec is None:
+        return {}
+    convolutions = ["first"]
+    for i, block in enumerate(spec.blocks()):
+        parts = ("expand", "filter", "project")[block.expansion == 1 :]
+        convolutions += [f"residuals/{i}/{part}" for part in parts]
+    leaves = [f"{path}/{leaf}" for path in convolutions for leaf in ("kernel", "bias")]
+    return {f"{ours}/{x}": Rule((name + x.replace("/", "."),)) for x in leaves}
 
 
 def read(

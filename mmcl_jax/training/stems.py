@@ -1,0 +1,69 @@
+"""What frozen convolutional stems make of a sample, computed once per sample.
+
+Nothing that is trained acts before a stem's features, so they are a part of decoding:
+they are computed in the loader's threads and kept with the decoded inputs.
+"""
+
+import functools
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from mmcl_jax.modalities.base import Inputs
+from mmcl_jax.models import visual
+from mmcl_jax.models.pretrained import Encoder
+from mmcl_jax.models.specs import EncoderSpec, VisualSpec
+from mmcl_jax.streams.loader import Stem
+from mmcl_jax.types import PyTree
+
+
+def readers(spec: EncoderSpec) -> dict[str, VisualSpec]:
+    """Returns the towers with a stem, by the modality that they read."""
+    towers = {modality: spec.reader(name) for modality, name in spec.readers}
+    return {
+        modality: tower
+        for modality, tower in towers.items()
+        if isinstance(tower, VisualSpec) and tower.stem
+    }
+
+
+def make_stem(encoder: Encoder) -> Stem | None:
+    """Returns a function that replaces pixels by features; None: there is no stem.
+
+    It computes one sample at a time on one device of this process, so a sample's
+    features depend on nothing else.
+    """
+    with_stem = readers(encoder.spec)
+    if not with_stem:
+        return None
+    device = jax.local_devices()[0]
+    weights = {
+        name: jax.device_put(_on_host(encoder.frozen[name]["stem"]), device)
+        for name in {encoder.spec.tower_of(modality) for modality in with_stem}
+    }
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compiled(
+        spec: VisualSpec, weights: PyTree, pixels: Float[Array, "f h w c"]
+    ) -> Float[Array, "f n features"]:
+        return visual.patches(spec, {"stem": weights}, pixels[None])[0]
+
+    def stem(modality: str, inputs: Inputs) -> Inputs:
+        if modality not in with_stem:
+            return inputs
+        own = weights[encoder.spec.tower_of(modality)]
+        patches = compiled(with_stem[modality], own, inputs["pixels"])
+        return {"patches": np.asarray(patches)}
+
+    return stem
+
+
+def _on_host(weights: PyTree) -> PyTree:
+    """Returns weights, which every device has a whole copy of, as NumPy arrays."""
+    return jax.tree.map(
+        lambda leaf: np.asarray(
+            leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+        ),
+        weights,
+    )
