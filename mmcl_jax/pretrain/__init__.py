@@ -1,0 +1,1 @@
+"""Training of the built-in encoder: `python -m mmcl_jax.pretrain`."""

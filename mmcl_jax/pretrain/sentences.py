@@ -8,6 +8,7 @@ References:
 import collections
 import pathlib
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,3 +98,50 @@ def nouns(folder: pathlib.Path) -> list[str]:
     """Returns the first word of each synset of nouns that is no proper name, once."""
     words = (word for word, _, _ in glosses(folder, "noun"))
     return list(dict.fromkeys(word for word in words if word.islower()))
+
+
+class Corpus(NamedTuple):
+    """Sentences and nouns that a sentence encoder is asked about.
+
+    Attributes:
+        sentences: Definitions, examples of use, and requests.
+        nouns: Names of things, the most common ones first.
+    """
+
+    sentences: tuple[str, ...]
+    nouns: tuple[str, ...]
+
+
+def corpus(
+    folder: pathlib.Path,
+    definitions: int,
+    examples: int,
+    requested: int,
+    rare_nouns: int,
+    common: int,
+    seed: int,
+) -> Corpus:
+    """Draws a corpus from WordNet.
+
+    Args:
+        folder: Folder of WordNet's data files.
+        definitions: Number of definitions, of 3 to 23 words each.
+        examples: Number of examples of use, of 3 words or more.
+        requested: Number of requests.
+        rare_nouns: Number of nouns drawn besides the common ones.
+        common: Number of words of each kind that count as common.
+        seed: Seed of all draws.
+    """
+    rng = np.random.default_rng(seed)
+
+    def some(values: list[str], count: int) -> list[str]:
+        return [values[i] for i in rng.permutation(len(values))[:count]]
+
+    synsets = [s for kind in ("noun", "verb", "adj") for s in glosses(folder, kind)]
+    defined = [d for _, d, _ in synsets if 2 < len(d.split()) < 24]
+    shown = [e for _, _, used in synsets for e in used if len(e.split()) > 2]
+    drawn = [*some(defined, definitions), *some(shown, examples)]
+    words = common_words(folder, common)
+    names = dict.fromkeys([*words["noun"], *some(nouns(folder), rare_nouns)])
+    drawn += requests(words, requested, seed)
+    return Corpus(tuple(drawn), tuple(names))

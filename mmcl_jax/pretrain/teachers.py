@@ -1,0 +1,100 @@
+"""What teachers say, computed once and kept: a classifier and a sentence encoder."""
+
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from mmcl_jax.pretrain import pictures
+from mmcl_jax.pretrain.visual_tower import Taught
+from mmcl_jax.types import PyTree
+
+Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Embed = Callable[[Sequence[str]], np.ndarray]
+
+_CHUNK = 64
+
+
+class Teachers(NamedTuple):
+    """The teachers.
+
+    Attributes:
+        stem: Weights of the classifier's first stages, see `efficientnet.TRUNK`.
+        classes: The classifier's classes.
+        classify: From uint8 pictures `[n side side 3]` to features and logits.
+        embed: From sentences to unit embeddings `[n t]`.
+    """
+
+    stem: PyTree
+    classes: pictures.ClassTable
+    classify: Classify
+    embed: Embed
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Returns the names of the classifier's classes."""
+        return self.classes.names
+
+
+def embeddings(
+    path: pathlib.Path, embed: Embed, sentences: Sequence[str]
+) -> Float[np.ndarray, "n t"]:
+    """Returns unit embeddings of sentences, from a file if it exists.
+
+    Args:
+        path: The file, `.npy`.
+        embed: The sentence encoder.
+        sentences: The sentences, always the same for one file.
+    """
+    if not path.exists():
+        np.save(path, embed(sentences))
+        logging.info("%s: %d sentences", path.name, len(sentences))
+    return np.load(path)
+
+
+def judgements(
+    path: pathlib.Path,
+    classify: Classify,
+    samples: Iterable[tuple[np.ndarray, int]],
+    side: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a classifier's features `[n f]` and logits `[n classes]`, float16.
+
+    Args:
+        path: Prefix of the files in which they are kept.
+        classify: Function of uint8 pictures `[n side side 3]`.
+        samples: Pictures and labels, as `pictures.read` yields them.
+        side: Side that pictures are scaled to.
+    """
+    files = [path.with_name(f"{path.name}.{x}.npy") for x in ("features", "logits")]
+    if not files[1].exists():
+        parts, waiting = [], []
+        for picture, _ in samples:
+            waiting.append(pictures.square(picture, side))
+            if len(waiting) == _CHUNK:
+                parts.append(classify(np.stack(waiting)))
+                waiting = []
+        if waiting:
+            parts.append(classify(np.stack(waiting)))
+        for file, columns in zip(files, zip(*parts, strict=True), strict=True):
+            np.save(file, np.concatenate(columns).astype(np.float16))
+        logging.info("%s: judged", path.name)
+    features, logits = (np.load(file) for file in files)
+    return features, logits
+
+
+def taught(features: np.ndarray, logits: np.ndarray, components: int) -> Taught:
+    """Returns logits, and the principal components of features.
+
+    Each component is divided by the fourth root of its variance, half-way to equal
+    variances: the many small ones tell classes apart, too.
+    """
+    centred = features.astype(np.float32) - features.astype(np.float32).mean(0)
+    some = centred[::4]
+    variance, vectors = np.linalg.eigh(some.T @ some / len(some))
+    variance, vectors = variance[::-1][:components], vectors[:, ::-1][:, :components]
+    projected = centred @ (vectors / variance**0.25)
+    return Taught(logits, projected.astype(np.float16))
