@@ -26,6 +26,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "text": {"width": 160, "layers": 3, "heads": 5},
             "embedding": 192,
             "image_size": 112,
+            # of the stem's features, which have a stride of 16 pixels, 3 x 3 are a
+            # patch, and the next patch begins 2 further on
+            "patch_size": 48,
+            "patch_stride": 32,
             "vocabulary": 6144,
             "context_length": 48,
             "preprocessing": {

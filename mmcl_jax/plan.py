@@ -123,7 +123,8 @@ def plan(
     adapter = config.method.adapter
     prompts = adapter.length if adapter.kind.endswith("prompts") else 0
     shape = model.input_shapes[model.modalities.index(modality)]
-    frames = shape["pixels"].shape[0] if "pixels" in shape else 1
+    (sample,) = shape.values()
+    frames = 1 if "tokens" in shape else sample.shape[0]
     of_row = sum(
         count(model.spec, modality, frames, prompts)
         for count in (flops.forward, flops.backward)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 from mmcl_jax.models import text, visual
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.layers import layer_norm
-from mmcl_jax.models.specs import EncoderSpec, TextSpec, layer_blocks
+from mmcl_jax.models.specs import EncoderSpec, TextSpec, VisualSpec, layer_blocks
 from mmcl_jax.models.tower import trunk_with_summaries
 from mmcl_jax.types import Key, PyTree
 
@@ -28,41 +28,29 @@ def embed(
         spec: Shape of the encoder.
         frozen: Weights of the encoder.
         modality: Modality of the inputs.
-        inputs: `{"pixels": float [b f h w c]}`, `{"tokens": int [b n]}`, or what
-            `with_patches` made of them.
+        inputs: `{"pixels": float [b f h w c]}`, `{"features": float [b f h w c]}` of
+            the tower's stem, or `{"tokens": int [b n]}`.
         injection: What an adapter adds, or None for the frozen encoder.
     """
     name = spec.tower_of(modality)
     reader = spec.reader(name)
     if isinstance(reader, TextSpec):
         return text.embed(reader, frozen[name], inputs["tokens"], injection)
-    patches = with_patches(spec, frozen, modality, inputs)["patches"]
-    return visual.embed(reader, frozen[name], patches, injection)
+    frames = _frames(reader, frozen[name], inputs)
+    return visual.embed(reader, frozen[name], frames, injection)
 
 
-def with_patches(
-    spec: EncoderSpec, frozen: PyTree, modality: str, inputs: PyTree
-) -> PyTree:
-    """Returns inputs whose pixels are replaced by the patches that a tower reads.
+def _frames(reader: VisualSpec, weights: PyTree, inputs: PyTree) -> Array:
+    """Returns pixels, or features of a stem, which inputs may hold already.
 
-    What a convolutional stem computes is frozen and precedes everything that is
-    trained, so it need be computed once per sample. Sentences, and inputs that have
-    patches already, are returned as they are.
-
-    Args:
-        spec: Shape of the encoder.
-        frozen: Weights of the encoder.
-        modality: Modality of the inputs.
-        inputs: As those of `embed`.
-
-    Returns:
-        `{"patches": float [b f n inputs]}` or `{"tokens": int [b n]}`.
+    What a stem computes is frozen and precedes everything that is trained, so it need
+    be computed only once for each sample.
     """
-    name = spec.tower_of(modality)
-    reader = spec.reader(name)
-    if isinstance(reader, TextSpec) or "patches" in inputs:
-        return inputs
-    return {"patches": visual.patches(reader, frozen[name], inputs["pixels"])}
+    if "features" in inputs:
+        return inputs["features"]
+    if reader.stem is None:
+        return inputs["pixels"]
+    return visual.features(reader, weights, inputs["pixels"])
 
 
 def embed_names(
@@ -112,8 +100,8 @@ def layer_features(
         ids, frames, causal = inputs["tokens"], 1, reader.causal
         x, counted = text.tokens(weights, ids), text.words(reader, ids)
     else:
-        patches = with_patches(spec, frozen, modality, inputs)["patches"]
-        x, frames = visual.tokens(reader, weights, patches)
+        pictures = _frames(reader, weights, inputs)
+        x, frames = visual.tokens(reader, weights, pictures)
         place = jnp.arange(x.shape[1]) >= reader.native_first
         counted = jnp.broadcast_to(place, x.shape[:2])
     # a sentence without words has zeros, not NaN

@@ -121,8 +121,8 @@ class VisualSpec:
         pool: What represents a picture: its class token, or attention of a learned
             query to its tokens (SigLIP).
         unit_frames: Whether the embedding of a clip is the mean of unit vectors.
-        stem: Convolutions whose features the trunk reads in place of patches, which
-            are then of the stem's stride; None: patches of pixels.
+        stem: Convolutions whose features are cut into patches in place of pixels;
+            their stride divides `patch_size` and `stride`. None: there are none.
     """
 
     trunk: TowerSpec

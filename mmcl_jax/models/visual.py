@@ -23,13 +23,24 @@ from mmcl_jax.types import Key, PyTree
 _PATCH_NORM_EPSILON = 1e-5
 
 
-def patches(
+def features(
     spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
-) -> Float[Array, "b f p inputs"]:
-    """Returns what the tower reads of each place of each frame: pixels, or features.
+) -> Float[Array, "b *frames rows columns features"]:
+    """Returns what a tower with a stem makes of each frame before its tokens."""
+    assert spec.stem is not None
+    leading = pixels.shape[:-3]
+    pictures = pixels.reshape(-1, *pixels.shape[-3:])
+    found = convolutional.stem(spec.stem, weights["stem"], pictures)
+    return found.reshape(*leading, *found.shape[1:])
 
-    Nothing that is trained acts before it. Frames may come in clips,
-    `[b clips f h w c]`, which are then concatenated.
+
+def tokens(
+    spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
+) -> tuple[Float[Array, "rows n width"], int]:
+    """Returns tokens for the blocks, a row per frame, and the frames of a sample.
+
+    Frames may come in clips, `[b clips f h w c]`, which are then concatenated. A tower
+    with a stem takes its features in place of pixels.
     """
     rows = pixels.shape[0]
     pixels = pixels.reshape(rows, -1, *pixels.shape[-3:])
@@ -37,25 +48,8 @@ def patches(
         pixels = jnp.repeat(pixels, spec.tube, axis=1)
     frames = pixels.shape[1] // spec.tube
     pictures = pixels.reshape(rows * frames, spec.tube, *pixels.shape[2:])
-    if spec.stem is None:
-        cut = _patchify(pictures, spec)
-    else:
-        cut = convolutional.stem(spec.stem, weights["stem"], pictures[:, 0])
-    return cut.reshape(rows, frames, spec.patches, -1)
-
-
-def tokens(
-    spec: VisualSpec, weights: PyTree, inputs: Float[Array, "b f p inputs"]
-) -> tuple[Float[Array, "rows n width"], int]:
-    """Returns tokens for the blocks, a row per frame, and the frames of a sample.
-
-    Args:
-        spec: Shape of the tower.
-        weights: Weights of the tower.
-        inputs: Result of the function `patches`.
-    """
-    frames, kernel = inputs.shape[1], weights["patch"]
-    x = inputs.reshape(-1, *inputs.shape[2:]).astype(kernel.dtype) @ kernel
+    kernel = weights["patch"]
+    x = _patchify(pictures, spec).astype(kernel.dtype) @ kernel
     if spec.patch_bias:
         x = x + weights["patch_bias"]
     if spec.patch_norm:
@@ -74,16 +68,16 @@ def tokens(
 def embed(
     spec: VisualSpec,
     weights: PyTree,
-    inputs: Float[Array, "b f p inputs"],
+    pixels: Float[Array, "b *frames h w c"],
     injection: Injection | None = None,
 ) -> Float[Array, "b d"]:
     """Returns unit embeddings: the mean over frames, normalised.
 
-    `inputs` are the result of the function `patches`. A still is a clip of one frame:
-    repeating it changes nothing, so the number of frames does not reveal the modality
-    to a method.
+    A tower with a stem takes the result of `features` in place of pixels. A still is a
+    clip of one frame: repeating it changes nothing, so the number of frames does not
+    reveal the modality to a method.
     """
-    x, frames = tokens(spec, weights, inputs)
+    x, frames = tokens(spec, weights, pixels)
     if injection is not None:
         # an injection is per sample, and each frame of a sample is a row
         injection = injection.repeat(frames)
@@ -99,7 +93,7 @@ def embed(
         x = _attention_pool(spec.trunk, weights, native)
     if spec.unit_frames:
         x = unit_norm(x)
-    return unit_norm(x.reshape(inputs.shape[0], frames, -1).mean(1))
+    return unit_norm(x.reshape(pixels.shape[0], frames, -1).mean(1))
 
 
 def _attention_pool(
@@ -122,17 +116,19 @@ def _patchify(
     pictures: Float[Array, "b t h w c"], spec: VisualSpec
 ) -> Float[Array, "b n inputs"]:
     """Cuts patches; their values are in the order of a PyTorch convolution's kernel."""
-    patch, (rows, columns) = spec.patch_size, spec.grid
+    unit = spec.stem.stride if spec.stem else 1
+    patch, stride = spec.patch_size // unit, spec.stride // unit
+    rows, columns = spec.grid
     batch, tube, _, _, channels = pictures.shape
     # overlapping patches: a convolution by the identity, exact at this precision
-    if spec.stride != patch:
+    if stride != patch:
         flat = jnp.moveaxis(pictures, 1, -1).reshape(
             batch, *pictures.shape[2:4], channels * tube
         )
         cut = jax.lax.conv_general_dilated_patches(
             flat,
             (patch, patch),
-            (spec.stride, spec.stride),
+            (stride, stride),
             "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision=jax.lax.Precision.HIGHEST,
@@ -152,7 +148,7 @@ def init(key: Key, spec: VisualSpec, embedding: int) -> PyTree:
     if spec.stem is None:
         inputs = spec.channels * spec.tube * spec.patch_size**2
     else:
-        inputs = spec.stem.channels
+        inputs = spec.stem.channels * (spec.patch_size // spec.stem.stride) ** 2
     count = spec.native_first + spec.patches
     weights = {
         "patch": inputs**-0.5 * normal(keys[0], (inputs, width)),

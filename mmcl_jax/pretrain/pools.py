@@ -30,11 +30,11 @@ class Pool(NamedTuple):
     """Samples of one kind.
 
     Attributes:
-        patches: float16 `[n, patches, channels]`, the stem's features.
+        features: float16 `[n, rows, columns, channels]`, of the stem.
         labels: int32 `[n]`, indices of names.
     """
 
-    patches: np.ndarray
+    features: np.ndarray
     labels: np.ndarray
 
 
@@ -50,14 +50,14 @@ def kept(
         samples: Pixels `[h, w, 3]` as the tower takes them, and their labels; read
             only if the pool is missing.
     """
-    patches, labels = (path.with_name(f"{path.name}.{x}.npy") for x in ("x", "y"))
+    rows, labels = (path.with_name(f"{path.name}.{x}.npy") for x in ("x", "y"))
     if not labels.exists():
         features, targets = _computed(spec, weights, samples)
-        np.save(patches, features)
+        np.save(rows, features)
         # the last file to be written says that the pool is whole
         np.save(labels, targets)
         logging.info("%s: %d samples", path.name, len(targets))
-    return Pool(np.load(patches, mmap_mode="r"), np.load(labels))
+    return Pool(np.load(rows, mmap_mode="r"), np.load(labels))
 
 
 def _computed(
@@ -65,7 +65,7 @@ def _computed(
 ) -> tuple[np.ndarray, np.ndarray]:
     @functools.partial(jax.jit)
     def stem(weights: PyTree, pixels: jax.Array) -> jax.Array:
-        return visual.patches(spec, {"stem": weights}, pixels[:, None])[:, 0]
+        return visual.features(spec, {"stem": weights}, pixels)
 
     features, labels = [], []
     for pixels, targets in _chunks(samples):

@@ -112,7 +112,7 @@ def prepare(
     among = np.searchsorted(known, validation.labels)
     probes = {
         PICTURES: Labelled(
-            pools.Pool(validation.patches, among), targets.pictures[known]
+            pools.Pool(validation.features, among), targets.pictures[known]
         )
     }
     for modality in WORLD:

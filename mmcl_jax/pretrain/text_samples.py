@@ -83,8 +83,10 @@ def make_spec(config) -> EncoderSpec:
             of.width, of.layers, of.heads, 4 * of.width, "quick_gelu", 1e-5
         )
 
-    side, stride = config.image_size, TRUNK.stride
-    visual = VisualSpec(tower(config.visual), (side, side), stride, stride, stem=TRUNK)
+    sides = (config.image_size, config.image_size)
+    visual = VisualSpec(
+        tower(config.visual), sides, config.patch_size, config.patch_stride, stem=TRUNK
+    )
     end = tokenizer.SPECIAL_TOKENS.index("<end>")
     words = TextSpec(tower(config.text), config.vocabulary, config.context_length, end)
     return two_towers(visual, words, config.embedding)

@@ -84,7 +84,7 @@ def batches(
 
 
 def _rows(pool: Pool, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(pool.patches[rows]), pool.labels[rows]
+    return np.asarray(pool.features[rows]), pool.labels[rows]
 
 
 def init(key: Key, spec: VisualSpec, width: int, features: int) -> PyTree:
@@ -161,10 +161,11 @@ def make_loss(
         return sum(values) / 2 if of.parts else values[0]
 
     def loss(weights: PyTree, batch: PyTree) -> tuple[Array, dict[str, Array]]:
-        patches = [_blended(batch["share"][:, None, None], _as_float(batch[PICTURES]))]
-        patches += [_as_float(batch[name]) for name in others]
-        ends = np.cumsum([len(x) for x in patches])[:-1]
-        rows = jnp.concatenate(patches)[:, None]
+        share = batch["share"][:, None, None, None]
+        maps = [_blended(share, _as_float(batch[PICTURES]))]
+        maps += [_as_float(batch[name]) for name in others]
+        ends = np.cumsum([len(x) for x in maps])[:-1]
+        rows = jnp.concatenate(maps)[:, None]
         z = visual.embed(spec, weights["tower"], rows)
         first, *rest = jnp.split(z, ends)
         values = taught(weights, first, batch)
@@ -188,15 +189,15 @@ def _blended(share: Array, rows: Array) -> Array:
 def make_embed(
     spec: VisualSpec,
 ) -> Callable[[PyTree, np.ndarray], Float[np.ndarray, "n d"]]:
-    """Returns `(weights, patches [n p c]) -> unit embeddings`."""
+    """Returns `(weights, features [n h w c]) -> unit embeddings`."""
     compiled = jax.jit(
         lambda tower, x: visual.embed(spec, tower, x[:, None].astype(jnp.float32))
     )
 
-    def embed(weights: PyTree, patches: np.ndarray) -> np.ndarray:
+    def embed(weights: PyTree, features: np.ndarray) -> np.ndarray:
         size = 200
-        starts = range(0, len(patches), size)
-        parts = [compiled(weights["tower"], patches[i : i + size]) for i in starts]
+        starts = range(0, len(features), size)
+        parts = [compiled(weights["tower"], features[i : i + size]) for i in starts]
         return np.concatenate(parts)
 
     return embed
@@ -210,7 +211,7 @@ def evaluate(
     def measure(weights: PyTree) -> dict[str, Any]:
         found = {}
         for name, probe in probes.items():
-            z = embed(weights, probe.pool.patches)
+            z = embed(weights, probe.pool.features)
             hits = (z @ probe.anchors.T).argmax(1) == probe.pool.labels
             found[name] = round(float(hits.mean()), 4)
         return found

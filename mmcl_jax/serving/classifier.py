@@ -334,7 +334,7 @@ class Classifier:
         if unknown := self._unknown(modality):
             raise DataError(f"{source}: {unknown}")
         # A decoder of its own: a file may change between two calls.
-        decoder = Decoder(self.run.decoder.spec, 0)
+        decoder = Decoder(self.run.decoder.spec, 0, self.run.decoder.stem)
         inputs, seen = decoder.examine(Record(reference, 0, 0), modality)
         return _Read(modality, inputs, seen.oddities)
 

@@ -14,7 +14,7 @@ from mmcl_jax.parallel import sharding
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.streams import storage
 from mmcl_jax.streams.loader import Decoder
-from mmcl_jax.training import build, capacity, remote_names, run_description
+from mmcl_jax.training import build, capacity, remote_names, run_description, stems
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
@@ -54,7 +54,8 @@ def load(
         mesh = sharding.make_mesh(jax.local_devices()[:1])
         loaded = build.load_encoder(config.encoder, mesh)
         stored_as = storage.for_all(config.stream)
-        decoder = Decoder(dataclasses.replace(loaded.inputs, storage=stored_as), 0)
+        inputs = dataclasses.replace(loaded.inputs, storage=stored_as)
+        decoder = Decoder(inputs, 0, stems.make_stem(loaded))
         run = build.compose(config, loaded, stream, mesh, decoder)
         _check_same(stored, run)
         check_snapshot(stored, number)

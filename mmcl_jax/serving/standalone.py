@@ -21,6 +21,7 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.ops import losses
 from mmcl_jax.ops.trees import nbytes
 from mmcl_jax.serving.classifier import Classifier
+from mmcl_jax.training.build import input_shapes
 from mmcl_jax.types import Batch, Context
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
@@ -80,7 +81,8 @@ def program(classifier: Classifier, modality: str) -> export.Exported:
             f"{run.config.encoder.path}: {size} bytes of weights, more than the "
             f"{_MAX_PROGRAM_BYTES} that a program can hold"
         )
-    ((name, sample),) = run.model.input_shapes[index].items()
+    # what is preprocessed: a stem is a part of the program
+    ((name, sample),) = input_shapes(run.encoder.inputs, [modality])[0].items()
     context = Context(
         classifier.frozen,
         classifier.state.memory,
@@ -161,7 +163,7 @@ def describe(
     """Returns the contents of `model.json`."""
     run, stream = classifier.run, classifier.run.stream
     seen, allowed = classifier.seen, classifier.allowed(modality)
-    inputs = run.model.input_shapes[run.model.modalities.index(modality)]
+    (inputs,) = input_shapes(run.encoder.inputs, [modality])
     return {
         "mmcl_jax": __version__,
         "method": run.config.method.name,

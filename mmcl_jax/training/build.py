@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import pathlib
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -174,9 +173,10 @@ def _stem_shape(
     spec: VisualSpec, shape: dict[str, jax.ShapeDtypeStruct]
 ) -> dict[str, jax.ShapeDtypeStruct]:
     assert spec.stem is not None
-    frames = math.prod(shape["pixels"].shape[:-3])
-    size = (frames, spec.patches, spec.stem.channels)
-    return {"patches": jax.ShapeDtypeStruct(size, np.dtype(np.float32))}
+    *frames, height, width, _ = shape["pixels"].shape
+    sides = (-(-side // spec.stem.stride) for side in (height, width))
+    size = (*frames, *sides, spec.stem.channels)
+    return {"features": jax.ShapeDtypeStruct(size, np.dtype(np.float32))}
 
 
 def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:

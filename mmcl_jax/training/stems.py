@@ -46,15 +46,15 @@ def make_stem(encoder: Encoder) -> Stem | None:
     @functools.partial(jax.jit, static_argnums=0)
     def compiled(
         spec: VisualSpec, weights: PyTree, pixels: Float[Array, "f h w c"]
-    ) -> Float[Array, "f n features"]:
-        return visual.patches(spec, {"stem": weights}, pixels[None])[0]
+    ) -> Float[Array, "f rows columns features"]:
+        return visual.features(spec, {"stem": weights}, pixels)
 
     def stem(modality: str, inputs: Inputs) -> Inputs:
         if modality not in with_stem:
             return inputs
         own = weights[encoder.spec.tower_of(modality)]
-        patches = compiled(with_stem[modality], own, inputs["pixels"])
-        return {"patches": np.asarray(patches)}
+        features = compiled(with_stem[modality], own, inputs["pixels"])
+        return {"features": np.asarray(features)}
 
     return stem
 

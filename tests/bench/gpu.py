@@ -56,9 +56,7 @@ def measured(name: str, rows: int, remat: str, rounds: int) -> list[dict[str, An
     def embed(prompts, weights, pixels):
         shape = (len(pixels), *prompts.shape)
         injection = Injection(prompts=jnp.broadcast_to(prompts, shape))
-        return visual.embed(
-            reader, weights, visual.patches(reader, weights, pixels), injection
-        )
+        return visual.embed(reader, weights, pixels, injection)
 
     def total(prompts, weights, pixels, target):
         return (embed(prompts, weights, pixels) * target).sum()

@@ -72,8 +72,7 @@ def _in_jax(there: Tower) -> tuple[Callable[[], Any], Callable[[], Any]]:
     def embed(prompts, weights, pixels):
         shape = (len(pixels), *prompts.shape)
         injection = Injection(prompts=jnp.broadcast_to(prompts, shape))
-        patches = visual.patches(there.spec, weights, pixels)
-        return visual.embed(there.spec, weights, patches, injection)
+        return visual.embed(there.spec, weights, pixels, injection)
 
     def total(prompts, weights, pixels, target):
         return (embed(prompts, weights, pixels) * target).sum()

@@ -109,9 +109,12 @@ def clip_visual(config: Section) -> VisualSpec:
     """Returns the visual tower of a `vision_config` that has all fields."""
     size, patch = sections.picture(config)
     channels = sections.integer(config, "num_channels")
-    stem = sections.stem(config, patch) if "stem" in config else None
-    sides = (size, size)
-    return VisualSpec(trunk(config), sides, patch, patch, channels, stem=stem)
+    sides, shape = (size, size), trunk(config)
+    if "stem" not in config:
+        return VisualSpec(shape, sides, patch, patch, channels)
+    stride = sections.integer(config, "patch_stride")
+    stem = sections.stem(config, (patch, stride))
+    return VisualSpec(shape, sides, patch, stride, channels, stem=stem)
 
 
 def clip_text(config: Section) -> TextSpec:

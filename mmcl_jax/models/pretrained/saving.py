@@ -7,7 +7,7 @@ import numpy as np
 import safetensors.numpy
 
 from mmcl_jax.models.pretrained import huggingface, weight_layout
-from mmcl_jax.models.specs import EncoderSpec, StemSpec, TowerSpec, VisualSpec
+from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
 
@@ -50,7 +50,7 @@ def _config(spec: EncoderSpec) -> dict:
         "projection_dim": spec.embedding,
         "vision_config": _trunk(visual.trunk)
         | {"image_size": visual.image_size[0], "patch_size": visual.patch_size}
-        | _stem(visual.stem),
+        | _stem(visual),
         "text_config": _trunk(text.trunk)
         | {
             "vocab_size": text.vocabulary,
@@ -60,11 +60,12 @@ def _config(spec: EncoderSpec) -> dict:
     }
 
 
-def _stem(spec: StemSpec | None) -> dict:
-    if spec is None:
+def _stem(spec: VisualSpec) -> dict:
+    if spec.stem is None:
         return {}
-    stages = [stage._asdict() for stage in spec.stages]
-    return {"stem": {"first": spec.first, "stages": stages}}
+    stages = [stage._asdict() for stage in spec.stem.stages]
+    stem = {"first": spec.stem.first, "stages": stages}
+    return {"stem": stem, "patch_stride": spec.stride}
 
 
 def _trunk(spec: TowerSpec) -> dict:

@@ -34,6 +34,7 @@ RANGES = {
     "eps": Range(0, 1, is_open=True),
     "image_size": _PIXELS,
     "patch_size": _PIXELS,
+    "patch_stride": _PIXELS,
     "num_channels": Range(3, 3),
     "vocab_size": Range(3, 2**24),
     "max_position_embeddings": _POSITIONS,
@@ -125,16 +126,17 @@ def picture(config: Section) -> tuple[int, int]:
     return size, patch
 
 
-def stem(config: Section, stride: int) -> StemSpec:
-    """Returns the convolutional stem in the field `stem`, whose stride is given."""
+def stem(config: Section, lengths: tuple[int, ...]) -> StemSpec:
+    """Returns the stem in the field `stem`, whose stride must divide `lengths`."""
     block = section(config, "stem")
     stages = _take(block, "stages")
     if not isinstance(stages, list) or not 0 < len(stages) <= _MOST_STAGES:
         raise ValueError(f"field 'stages': {stages!r} is not a list of stages")
     shape = StemSpec(integer(block, "first"), tuple(_stage(each) for each in stages))
-    if shape.stride != stride:
+    if any(length % shape.stride for length in lengths):
         raise ValueError(
-            f"field 'stem': its stride is {shape.stride}, but patch_size is {stride}"
+            f"field 'stem': its stride {shape.stride} does not divide patch_size and "
+            f"patch_stride, {lengths}"
         )
     return shape
 

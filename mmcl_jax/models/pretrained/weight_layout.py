@@ -55,10 +55,11 @@ def patch_form(spec: VisualSpec, tube: bool = False) -> Form:
         spec: Shape of the tower.
         tube: Whether the convolution has an axis of frames even if its length is 1.
     """
-    if spec.stem is not None:
-        return TORCH_LINEAR  # of the stem's features
     frames = (spec.tube,) if tube or spec.tube > 1 else ()
     inputs = (spec.channels, *frames, spec.patch_size, spec.patch_size)
+    if spec.stem is not None:
+        side = spec.patch_size // spec.stem.stride
+        inputs = (spec.stem.channels, side, side)
     return Form(lambda leaf: (leaf[1], *inputs), (*range(1, 1 + len(inputs)), 0))
 
 
