@@ -49,12 +49,13 @@ def get_config(variant: str = "") -> ConfigDict:
                 "rare_nouns": 24000,
                 "common": 4000,
             },
+            "held_out_sentences": 2000,
             # of each base concept of the world and modality
-            "world": {"image": 80, "video": 80, "audio": 50, "depth": 70, "text": 120},
+            "world": {"image": 80, "video": 30, "audio": 50, "depth": 50, "text": 120},
             "probes": 10,
             # of each instrument by each player, of each word and of each digit
-            "sounds": {"timidity": 36, "fluidsynth": 24, "word": 10, "digit": 100},
-            "spoken_words": 240,
+            "sounds": {"timidity": 36, "fluidsynth": 24, "word": 6, "digit": 60},
+            "spoken_words": 120,
             # side of the pictures that the classifier sees
             "classifier_side": 160,
             "foretold_features": 256,
@@ -91,4 +92,49 @@ def get_config(variant: str = "") -> ConfigDict:
             "evaluate_every": 200,
         }
     )
+    if variant == "smoke":
+        config.update_from_flattened_dict(_SMOKE)
     return config
+
+
+# few steps of small towers, without sounds, which other programs render
+_SMOKE = {
+    "visual.width": 32,
+    "visual.layers": 2,
+    "visual.heads": 2,
+    "text.width": 32,
+    "text.layers": 2,
+    "text.heads": 2,
+    "embedding": 16,
+    "vocabulary": 400,
+    "corpus.definitions": 3,
+    "corpus.examples": 2,
+    "corpus.requested": 20,
+    "corpus.rare_nouns": 2,
+    "corpus.common": 2,
+    "held_out_sentences": 5,
+    "world.image": 1,
+    "world.video": 1,
+    "world.audio": 1,
+    "world.depth": 1,
+    "world.text": 1,
+    "probes": 1,
+    "foretold_features": 8,
+    "text_batch.sentences": 4,
+    "text_batch.nouns": 2,
+    "text_batch.pictures": 2,
+    "text_batch.world": 2,
+    "text_batch.world_names": 2,
+    "visual_batch.pictures": 4,
+    "visual_batch.instruments": 0,
+    "visual_batch.speech": 0,
+    "visual_batch.world_image": 2,
+    "visual_batch.world_video": 2,
+    "visual_batch.world_audio": 2,
+    "visual_batch.world_depth": 2,
+    "text_training.steps": 6,
+    "text_training.warmup_steps": 1,
+    "visual_training.steps": 4,
+    "visual_training.warmup_steps": 1,
+    "evaluate_every": 2,
+}

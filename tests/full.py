@@ -28,7 +28,7 @@ PARTS = {
         "docs/encoders.md",
         "mmcl_jax/modalities",
         "mmcl_jax/models",
-        "mmcl_jax/pretrain.py",
+        "mmcl_jax/pretrain",
         "tests/families_test.py",
         "tests/parity",
         "tests/published_folders_test.py",

@@ -38,7 +38,7 @@ _PATHS = {
     "plan": {"config"},
     "predict": {"workdir", "encoder"},
     "prepare": {"config", "out"},
-    "pretrain": {"config", "output"},
+    "pretrain/__main__": {"config", "output"},
     "report/__main__": {"workdirs", "out"},
     "reproduce": {"check"},
     "sweep": {"sweep", "out", "choose", "manifest"},

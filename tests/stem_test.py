@@ -213,7 +213,7 @@ def test_decoders_give_the_features_that_the_tower_would_compute(
                 encoder.spec,
                 encoder.frozen,
                 "image",
-                {name: x[None] for name, x in inputs.items()},
+                {name: jnp.asarray(x[None]) for name, x in inputs.items()},
             )
             for inputs in (pixels, features)
         ]

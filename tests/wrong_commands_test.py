@@ -89,12 +89,13 @@ WRONG = {
         ([DEMO, "--devices="], "--devices: missing"),
         ([DEMO, "--chip=x"], "--chip=x", "h100"),
     ],
-    "mmcl_jax.pretrain": [
+    "mmcl_jax.pretrain.__main__": [
         (["--nope"], "'nope'"),
         ([], "--config: missing"),
         ([PRETRAIN, "x"], "unexpected argument 'x'"),
-        ([PRETRAIN, "--config.steps=many"], "--config.steps=many"),
-        ([PRETRAIN, "--config.stepz=1"], "'stepz' is not a field", "'steps'"),
+        ([PRETRAIN, "--config.probes=many"], "--config.probes=many"),
+        ([PRETRAIN, "--config.probez=1"], "'probez' is not a field", "'probes'"),
+        ([PRETRAIN], "config.sources.pictures"),
     ],
     "mmcl_jax.sweep": [
         (["--nope"], "'nope'"),

@@ -46,16 +46,16 @@ def _optimizer(options) -> Any:
     )
 
 
-def train(config, output: pathlib.Path) -> None:
+def train(config, taught_by: teachers.Teachers, output: pathlib.Path) -> None:
     """Makes samples and targets, trains both towers, and writes the encoder.
 
     Args:
         config: Result of `configs/pretrain.py`.
+        taught_by: The teachers.
         output: Folder of the encoder.
     """
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
-    taught_by = teachers.load(config.sources)
     lessons = text_samples.prepare(config, taught_by, work, output)
     text, text_curve = _train_text(config, lessons, work)
     seen = samples.prepare(config, taught_by, lessons, work)
@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
     try:
         command_line.refuse_arguments(argv)
         config = command_line.required(_CONFIG.value, "configs/pretrain.py")
-        train(config, pathlib.Path(_OUTPUT.value))
+        train(config, teachers.load(config.sources), pathlib.Path(_OUTPUT.value))
     except (ConfigError, DataError) as error:
         sys.exit(command_line.complain(error))
 

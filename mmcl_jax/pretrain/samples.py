@@ -102,6 +102,7 @@ def prepare(
             keep(work / name, samples=pools.heard(rendered, inputs)), anchors
         )
         for name, (rendered, anchors) in heard.items()
+        if config.visual_batch[name]
     }
     parts = (
         (targets.shapes, np.array([concept.shape for concept in BASE])),

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import mido
 import numpy as np
 import soundfile
 
@@ -80,8 +79,15 @@ def _run(*command: str) -> None:
         ) from error
 
 
-def _phrases(program: int, count: int, rng: np.random.Generator) -> mido.MidiFile:
-    """Returns `count` phrases of 3 to 6 notes, each of `_SECONDS` with its rest."""
+def _write_score(path: str, program: int, count: int, rng: np.random.Generator) -> None:
+    """Writes `count` phrases of 3 to 6 notes, each of `_SECONDS` with its rest."""
+    try:
+        import mido
+    except ImportError as error:
+        raise ConfigError(
+            "mido, which writes scores, is not installed: pip install "
+            "'mmcl_jax[pretrain]'"
+        ) from error
     file, track = mido.MidiFile(ticks_per_beat=_TICKS), mido.MidiTrack()
     file.tracks.append(track)
     track.append(mido.Message("program_change", program=program))
@@ -99,7 +105,7 @@ def _phrases(program: int, count: int, rng: np.random.Generator) -> mido.MidiFil
             track.append(mido.Message("note_off", note=note, time=rest))
             left -= length
         track.append(mido.Message("note_off", note=root, time=left))
-    return file
+    file.save(path)
 
 
 def instruments(player: str, program: int, count: int, seed: int) -> Iterator[Sound]:
@@ -116,7 +122,7 @@ def instruments(player: str, program: int, count: int, seed: int) -> Iterator[So
         score, out = (
             str(pathlib.Path(folder) / f"phrases.{x}") for x in ("mid", "wav")
         )
-        _phrases(program, count, rng).save(score)
+        _write_score(score, program, count, rng)
         if player == "fluidsynth":
             font = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
             options = ("-ni", "-R0", "-C0", "-r", str(RATE), "-F", out)

@@ -8,8 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mmcl_jax.ops.losses import unit_norm
-
 
 class Space(NamedTuple):
     """A centred projection.
@@ -24,7 +22,8 @@ class Space(NamedTuple):
 
     def __call__(self, embeddings: Float[np.ndarray, "n t"]) -> np.ndarray:
         """Returns unit vectors `[n d]`."""
-        return np.asarray(unit_norm((embeddings - self.mean) @ self.components))
+        placed = (embeddings - self.mean) @ self.components
+        return placed / np.linalg.norm(placed, axis=1, keepdims=True)
 
 
 def fit(embeddings: Float[np.ndarray, "n t"], width: int) -> Space:

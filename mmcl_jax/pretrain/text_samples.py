@@ -29,7 +29,6 @@ DIGITS += ("nine",)
 # of rendered samples, disjoint from those of streams
 TRAIN_SEED, PROBE_SEED = 2_000_000_000, 2_100_000_000
 _LONG, _SHORT = 40, 16  # tokens of a sentence, and of a name in a template
-_HELD_OUT = 2000
 _PER_NAME = {"nouns": 4, "pictures": 24, "world_names": 24}
 
 
@@ -178,12 +177,12 @@ def _lessons(
         kind: Sentences(encode(fitted, texts, _SHORT), at[kind], owner)
         for kind, (texts, owner) in drawn.items()
     }
-    ids, cut = encode(fitted, corpus.sentences, _LONG), -_HELD_OUT
+    ids, cut = encode(fitted, corpus.sentences, _LONG), -config.held_out_sentences
     rows = np.arange(len(ids))
     kinds["sentences"] = Sentences(ids[:cut], placed["sentences"], rows[:cut])
     owner = np.tile(np.arange(len(BASE)), len(told))
     kinds["world"] = Sentences(encode(fitted, stories, _LONG), targets.concepts, owner)
-    held = Sentences(ids[cut:], placed["sentences"][cut:], rows[:_HELD_OUT])
+    held = Sentences(ids[cut:], placed["sentences"][cut:], rows[:-cut])
     probes = {"held_out": held} | _world_probes(fitted, targets, config.probes)
     settings = config.preprocessing.to_dict()
     inputs = InputSpec(

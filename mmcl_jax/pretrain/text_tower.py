@@ -130,7 +130,8 @@ def evaluate(
             z = embed(weights, probe.ids)
             cosine = (z * probe.targets[probe.owner]).sum(1).mean()
             hits = (z @ probe.targets.T).argmax(1) == probe.owner
-            found[name] = [round(float(cosine), 4), round(float(hits.mean()), 4)]
+            found[f"cosine_{name}"] = round(float(cosine), 4)
+            found[f"nearest_{name}"] = round(float(hits.mean()), 4)
         return found
 
     return measure

@@ -213,7 +213,7 @@ def evaluate(
         for name, probe in probes.items():
             z = embed(weights, probe.pool.features)
             hits = (z @ probe.anchors.T).argmax(1) == probe.pool.labels
-            found[name] = round(float(hits.mean()), 4)
+            found[f"accuracy_{name}"] = round(float(hits.mean()), 4)
         return found
 
     return measure
