@@ -6,6 +6,7 @@ import pathlib
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -122,7 +123,7 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
     encoder = build.load_encoder(EncoderOptions(str(whole)))
     visual = encoder.spec.reader("visual")
     assert visual.stem == TRUNK and visual.grid == (3, 3)
-    pixels = np.zeros((1, 1, 112, 112, 3), np.float32)
+    pixels = jnp.zeros((1, 1, 112, 112, 3))
     embedded = encoders.embed(encoder.spec, encoder.frozen, "image", {"pixels": pixels})
     np.testing.assert_allclose(np.linalg.norm(embedded), 1, rtol=1e-5)
     assert pretrained.load(whole).inputs.image_size == 112
