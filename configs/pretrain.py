@@ -76,20 +76,20 @@ def get_config(variant: str = "") -> ConfigDict:
                 "world_depth": 10,
             },
             "text_training": {
-                "steps": 3000,
+                "steps": 1400,
                 "learning_rate": 2e-3,
                 "warmup_steps": 200,
                 "weight_decay": 0.02,
             },
             "visual_training": {
-                "steps": 3000,
+                "steps": 3800,
                 "learning_rate": 1.2e-3,
                 "warmup_steps": 200,
                 "weight_decay": 0.05,
                 # samples of another pool that weigh as much as all pictures
                 "pace": 40,
             },
-            "evaluate_every": 200,
+            "evaluate_every": 400,
         }
     )
     if variant == "smoke":
