@@ -65,12 +65,14 @@ class Faults:
         errors: Messages about what must be repaired, such as a folder that is probably
             misspelt.
         unused: What is there but is not used, with the reason.
+        notes: What is no fault but should be known, each a sentence.
     """
 
     def __init__(self) -> None:
         """Creates an empty collection."""
         self.errors: list[str] = []
         self.unused: list[str] = []
+        self.notes: list[str] = []
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 `python -m mmcl_jax.manifest --layout=NAME --root=DIR` writes `DIR/manifest.csv`, which
 `configs/manifest.py` reads, for a data set that was downloaded and unpacked by hand.
+With `--layout=mmcl_real --out=DATA` it copies what mmcl-real v1 needs, and
+`configs/real.py` reads, from clones of repositories in `DIR`.
 """
 
 import pathlib
@@ -30,8 +32,12 @@ _READERS: dict[str, Callable[[pathlib.Path], list[manifest.Row]]] = {
     "sun_rgbd": layouts.sun_rgbd,
     "ucf101": lambda root: layouts.ucf101(root, _SPLIT.value),
 }
+_REAL = "mmcl_real"
 _LAYOUT = flags.DEFINE_enum(
-    "layout", None, sorted(_READERS), "Name of the data set's layout."
+    "layout", None, sorted([*_READERS, _REAL]), "Name of the data set's layout."
+)
+_OUT = command_line.define_path(
+    "out", None, "Folder that the layout mmcl_real copies data sets to."
 )
 NAME = "manifest.csv"
 
@@ -45,11 +51,20 @@ def main(argv: list[str]) -> None:
     try:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; give that of the data set")
-        rows = _READERS[_LAYOUT.value](root)
-        manifest.write(root / NAME, rows)
+        if (_LAYOUT.value == _REAL) != bool(_OUT.value):
+            raise DataError(f"--out belongs to --layout={_REAL}: give both or neither")
+        if _OUT.value:
+            copied = layouts.copy_mmcl_real(root, pathlib.Path(_OUT.value))
+        else:
+            rows = _READERS[_LAYOUT.value](root)
+            manifest.write(root / NAME, rows)
     except (DataError, OSError) as error:
         sys.exit(command_line.complain(error))
-    print(f"wrote {root / NAME}: {len(rows)} files")
+    if not _OUT.value:
+        print(f"wrote {root / NAME}: {len(rows)} files")
+        return
+    for data_set, count in copied.items():
+        print(f"wrote {_OUT.value}/{data_set}: {count} samples")
 
 
 def cli() -> None:

@@ -12,7 +12,13 @@ from absl import app
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, WorkdirError
-from mmcl_jax.evaluation import control_sets, label_spaces, novelty, returning
+from mmcl_jax.evaluation import (
+    control_sets,
+    cross_modal,
+    label_spaces,
+    novelty,
+    returning,
+)
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.plain_text import printable
 from mmcl_jax.workdir.predictions import read_novelty, read_predictions
@@ -45,9 +51,9 @@ def differences(workdir: str) -> list[str]:
     """Returns what in the results of a run is not what its predictions give.
 
     Accuracies after each stage, on each test set, in each label space and route; the
-    metrics over the stream that follow from them; how the unknown is told apart; and
-    accuracies on control sets. Those of the frozen encoder are taken as they are
-    stored.
+    metrics over the stream, and the transfer across modalities, that follow from them;
+    how the unknown is told apart; and accuracies on control sets. Those of the frozen
+    encoder are taken as they are stored.
 
     Raises:
         WorkdirError, DataError: The run cannot be read, or is not finished.
@@ -79,6 +85,10 @@ def differences(workdir: str) -> list[str]:
                         f"metrics.{space}.{route}.{name}: {value} in the results, "
                         f"{wanted.get(name)} by the predictions"
                     )
+    space = SPACES.index("task")
+    across = cross_modal.transfers(run.stream, matrix[space], zero_shot[space])
+    if not _alike(stored.get("across_modalities", across), plain(across)):
+        found.append("across_modalities: not what the predictions give")
     return found + _unknown(run, stored)
 
 
@@ -116,6 +126,8 @@ def _alike(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, str):
+        return one == other
     if isinstance(one, _NUMBER) and isinstance(other, _NUMBER):
         return bool(_same(_number(one), _number(other)).all())
     return False

@@ -88,6 +88,7 @@ def test_the_wheel_holds_what_a_run_needs(wheel: pathlib.Path) -> None:
     assets = {path.name for path in build.BUILTIN_ENCODER.iterdir()}
     wanted = {f"models/assets/{name}" for name in assets}
     wanted |= {"models/words.txt", "py.typed", "configs/demo.py", "configs/tuned.json"}
+    wanted |= {"streams/mmcl_real_1.json"}
     assert {f"mmcl_jax/{name}" for name in wanted} <= names
     sources = (helpers.REPOSITORY / "mmcl_jax").rglob("*.py")
     for path in sources:

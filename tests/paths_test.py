@@ -34,7 +34,7 @@ _PATHS = {
     "export": {"workdir", "out", "encoder"},
     "extend": {"workdir", "data", "into"},
     "main": {"config", "workdir"},
-    "manifest": {"root"},
+    "manifest": {"root", "out"},
     "plan": {"config"},
     "predict": {"workdir", "encoder"},
     "prepare": {"config", "out"},

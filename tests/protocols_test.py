@@ -1,5 +1,6 @@
 """Orders of published streams are pinned, and fit a user's own copy of the data."""
 
+import functools
 import hashlib
 import json
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from mmcl_jax.errors import DataError
-from mmcl_jax.streams import protocols
+from mmcl_jax.streams import pinned, protocols
 from mmcl_jax.streams.arrangement import Known
 from mmcl_jax.streams.protocols import PROTOCOLS
 
@@ -33,6 +34,13 @@ def _mine(*more: str) -> dict[str, list[str]]:
     return {f"image/{name}": ["a", "b"] for name in sorted((*MINE, *more))}
 
 
+def _real(role: str) -> dict[str, list[str]]:
+    known: dict[str, list[str]] = {}
+    for task, names in pinned.mmcl_real().tasks[role].classes.items():
+        known.setdefault(task.rpartition("/")[0], []).extend(names)
+    return known
+
+
 KNOWN: dict[str, Any] = {
     "b0": _of(100, "image/cifar100"),
     "b50": _of(100, "image/cifar100"),
@@ -42,6 +50,8 @@ KNOWN: dict[str, Any] = {
     "ave": _of(28, "video/AVE"),
     "kinetics_sounds": _of(30, "video/kinetics-sounds"),
     "vggsound100": _of(100, "audio/vggsound"),
+    "mmcl_real": _real("benchmark"),
+    "mmcl_real_development": _real("development"),
 }
 HASHES = {
     "b0": "ddd52be809d153d1",
@@ -52,22 +62,26 @@ HASHES = {
     "ave": "fdd548868957675b",
     "kinetics_sounds": "018771c0a441527d",
     "vggsound100": "586669429e2e6322",
+    "mmcl_real": "3a5dee2d7fed8bc0",
+    "mmcl_real_development": "0bc81c7108bb0302",
 }
+# read by those of mmcl-real alone
+_tasks = functools.partial(protocols.tasks, order="interleaved")
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_order_is_pinned(name: str) -> None:
-    tasks = protocols.tasks(name, KNOWN[name], 10)
+    tasks = _tasks(name, KNOWN[name], 10)
     order = [[t.name, [(c.path, c.name, c.shots) for c in t.classes]] for t in tasks]
     found = hashlib.sha256(json.dumps(order).encode()).hexdigest()[:16]
     assert found == HASHES[name]
 
 
 def test_classes_in_the_order_of_seed_1993() -> None:
-    tasks = protocols.tasks("b0", KNOWN["b0"], 10)
+    tasks = _tasks("b0", KNOWN["b0"], 10)
     assert [len(task.classes) for task in tasks] == [10] * 10
     assert [int(choice.name) for choice in tasks[0].classes] == FIRST_OF_1993
-    half = protocols.tasks("b50", KNOWN["b50"], 10)
+    half = _tasks("b50", KNOWN["b50"], 10)
     assert [len(task.classes) for task in half] == [50, 10, 10, 10, 10, 10]
     flat = [choice.name for task in half for choice in task.classes]
     assert flat == [choice.name for task in tasks for choice in task.classes]
@@ -75,13 +89,13 @@ def test_classes_in_the_order_of_seed_1993() -> None:
 
 def test_data_sets_in_their_order() -> None:
     def names(protocol: str) -> list[str]:
-        return [task.name for task in protocols.tasks(protocol, KNOWN[protocol], 5)]
+        return [task.name for task in _tasks(protocol, KNOWN[protocol], 5)]
 
     assert names("mtil_1") == [f"image/{name}" for name in MINE]
     ours = dict(zip(protocols.PROTOCOLS["mtil_1"].names, MINE, strict=True))  # type: ignore[union-attr]
     assert names("mtil_2") == [f"image/{ours[name]}" for name in MTIL_2.split()]
     assert names("x_tail") == [f"image/{n}" for n in MINE if n != "cifar100"]
-    tasks = protocols.tasks("x_tail", KNOWN["x_tail"], 5)
+    tasks = _tasks("x_tail", KNOWN["x_tail"], 5)
     assert {choice.shots for task in tasks for choice in task.classes} == {16}
 
 
@@ -90,14 +104,14 @@ def test_data_sets_in_their_order() -> None:
     [("ave", [7] * 4), ("kinetics_sounds", [6] * 5), ("vggsound100", [10] * 10)],
 )
 def test_audio_visual_splits(name: str, sizes: list[int]) -> None:
-    tasks = protocols.tasks(name, KNOWN[name], 5)
+    tasks = _tasks(name, KNOWN[name], 5)
     assert [len(task.classes) for task in tasks] == sizes
     assert tasks[0].classes[0].name == "000"
 
 
 def test_steps_of_two_modalities_follow_each_other() -> None:
     both = {**_of(28, "audio/ave"), **_of(28, "video/ave")}
-    tasks = protocols.tasks("ave", both, 5)
+    tasks = _tasks("ave", both, 5)
     names = [f"{m}/ave/{k}" for k in range(4) for m in ("audio", "video")]
     assert [task.name for task in tasks] == names
 
@@ -114,4 +128,4 @@ def test_steps_of_two_modalities_follow_each_other() -> None:
 )
 def test_what_does_not_fit_is_named(name: str, known: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        protocols.tasks(name, known, 5)
+        _tasks(name, known, 5)

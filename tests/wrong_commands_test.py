@@ -12,6 +12,7 @@ from tests.programs import run_each
 
 DEMO = f"--config={helpers.REPOSITORY / 'configs' / 'demo.py'}:smoke"
 FOLDERS = f"--config={helpers.REPOSITORY / 'configs' / 'folders.py'}"
+REAL = f"--config={helpers.REPOSITORY / 'configs' / 'real.py'}"
 PRETRAIN = f"--config={helpers.REPOSITORY / 'configs' / 'pretrain.py'}"
 SWEEP = f"--sweep={helpers.REPOSITORY / 'configs' / 'sweeps' / 'world.py'}"
 TUNING = f"--sweep={helpers.REPOSITORY / 'configs' / 'sweeps' / 'tuning.py'}"
@@ -66,6 +67,12 @@ WRONG = {
         (
             ["--workdir=new", FOLDERS, "--config.stream.root=/no/such/folder"],
             "/no/such/folder",
+        ),
+        (["--workdir=new", f"{REAL}:5"], "'5' is not one of smoke, 1, 2, 3, 4"),
+        (
+            ["--workdir=new", f"{REAL}:2", "--config.stream.root=pets"],
+            "mmcl-real v1 needs audio/fsdd, audio/instruments",
+            'make the copy as docs/data.md, section "mmcl-real v1", says',
         ),
         (
             ["--workdir=new", DEMO, "--config.encoder.path=/no/such/encoder"],
@@ -159,6 +166,8 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     (tmp_path / "run" / "stream.json").write_text(json.dumps(whole))
     reseal(tmp_path / "run")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "pets/image/pets/train/cat").mkdir(parents=True)
+    (tmp_path / "pets/image/pets/train/cat/1.png").touch()
     for name, content in {
         "file": "precious",
         "broken.py": "def",

@@ -10,6 +10,7 @@ from mmcl_jax.files import write_text
 from mmcl_jax.plain_text import to_csv
 from mmcl_jax.report import (
     accuracy,
+    across,
     changes,
     curves,
     differences,
@@ -46,6 +47,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
             Section(name, title, "", absent=_ONE_AT_A_TIME)
             for name, title in (
                 ("accuracy", "Accuracy matrices"),
+                ("across", across.TITLE),
                 ("changes", changes.TITLE),
                 ("relevance", "Relevance over time"),
                 ("drift", "Prompt drift"),
@@ -64,6 +66,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
             section(run)
             for section in (
                 timeline.timeline,
+                across.across,
                 changes.changes,
                 prompts.relevance,
                 prompts.drift,

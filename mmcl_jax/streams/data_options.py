@@ -26,7 +26,8 @@ class Selection:
         classes_per_task: Number of classes of a task.
         order: Order of the tasks: `by_modality`: all of one modality, then all of the
             next; `interleaved`: one of each in turn; `recurring`: two of each in turn;
-            `random`. Not read where a plan, a protocol or a table gives the tasks.
+            `random`. Where a plan, a protocol or a table gives the tasks, it is not
+            read, but by the protocols `mmcl_real` and `mmcl_real_development`.
         class_order: Order in which the classes of a data set are cut into tasks: that
             of their names, `drawn` by the order seed or not (`alphabetical`).
         plan: File that lists the tasks, see `docs/data.md`; empty: none.

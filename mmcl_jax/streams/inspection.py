@@ -59,6 +59,7 @@ class Findings(NamedTuple):
         repeated: Pairs of equal content and the same class in one part.
         remarks: Lines on classes with few samples, or far fewer than others.
         unused: Entries of folders and tables that are not used.
+        notes: What is no fault but should be known, each a sentence.
     """
 
     counts: tuple[ClassCount, ...]
@@ -71,6 +72,7 @@ class Findings(NamedTuple):
     repeated: tuple[Pair, ...]
     remarks: tuple[str, ...]
     unused: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def wrong(self) -> int:
@@ -110,6 +112,8 @@ class Findings(NamedTuple):
             yield Row("warning", "imbalance", remark)
         for entry in self.unused:
             yield Row("warning", "not used", entry)
+        for note in self.notes:
+            yield Row("warning", "note", note)
 
 
 def _both(pair: Pair | Twins) -> str:
@@ -147,6 +151,7 @@ def inspect(stream: Stream, verified: Verified, faults: Faults) -> Findings:
         tuple(repeated),
         tuple(_remarks(counts)),
         tuple(faults.unused),
+        tuple(faults.notes),
     )
 
 
@@ -187,6 +192,7 @@ def to_json(stream: Stream | None, findings: Findings) -> dict[str, Any]:
         "repeated": pairs(findings.repeated),
         "remarks": list(findings.remarks),
         "unused": list(findings.unused),
+        "notes": list(findings.notes),
     }
 
 

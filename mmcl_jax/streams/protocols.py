@@ -18,18 +18,20 @@ References:
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mmcl_jax.errors import DataError
+from mmcl_jax.errors import DataError, Faults
+from mmcl_jax.streams import pinned
 from mmcl_jax.streams.arrangement import (
     ClassChoice,
     Known,
     PlannedTask,
     in_pieces,
 )
+from mmcl_jax.streams.data_sets import DataSet
 
 _SEED = 1993
 
@@ -64,12 +66,22 @@ class DataSets(NamedTuple):
     shots: int | None = None
 
 
+class Pinned(NamedTuple):
+    """Tasks of mmcl-real v1, whose samples are pinned as well, see `pinned`.
+
+    Attributes:
+        role: Whether they are its tasks, or those for development.
+    """
+
+    role: pinned.Role
+
+
 _MTIL = "Aircraft Caltech101 CIFAR100 DTD EuroSAT Flowers Food MNIST OxfordPet"
 _MTIL_1 = (*_MTIL.split(), "StanfordCars", "SUN397")
 _MTIL_2 = ("StanfordCars", "Food", "MNIST", "OxfordPet", "Flowers", "SUN397")
 _MTIL_2 += ("Aircraft", "Caltech101", "DTD", "EuroSAT", "CIFAR100")
 
-PROTOCOLS: Mapping[str, ClassSplit | DataSets] = {
+PROTOCOLS: Mapping[str, ClassSplit | DataSets | Pinned] = {
     "b0": ClassSplit(order="seed_1993"),
     "b50": ClassSplit(order="seed_1993", half_first=True),
     "mtil_1": DataSets(_MTIL_1),
@@ -78,6 +90,8 @@ PROTOCOLS: Mapping[str, ClassSplit | DataSets] = {
     "ave": ClassSplit("AVE", classes=28, size=7),
     "kinetics_sounds": ClassSplit("KineticsSounds", classes=30, size=6),
     "vggsound100": ClassSplit("VGGSound100", classes=100, size=10),
+    "mmcl_real": Pinned("benchmark"),
+    "mmcl_real_development": Pinned("development"),
 }
 # further names of data sets, in lower case and without marks between words
 _ALSO = {
@@ -94,13 +108,16 @@ _ALSO = {
 }
 
 
-def tasks(protocol: str, known: Known, classes_per_task: int) -> list[PlannedTask]:
+def tasks(
+    protocol: str, known: Known, classes_per_task: int, order: str
+) -> list[PlannedTask]:
     """Returns the tasks of a protocol.
 
     Args:
         protocol: One of `PROTOCOLS`.
         known: Classes of each data set of the user, sorted.
         classes_per_task: Number of classes of a task, where the protocol does not say.
+        order: One of `streams.base.ORDERS`, where the protocol has all of them.
 
     Raises:
         DataError: A data set of the protocol is missing, or has another number of
@@ -108,6 +125,8 @@ def tasks(protocol: str, known: Known, classes_per_task: int) -> list[PlannedTas
     """
     chosen = PROTOCOLS[protocol]
     where = f"config.stream.protocol: {protocol}"
+    if isinstance(chosen, Pinned):
+        return pinned.tasks(pinned.mmcl_real(), chosen.role, order, known)
     if isinstance(chosen, DataSets):
         paths = _find(where, chosen.names, known, "image")
         return [
@@ -132,6 +151,15 @@ def tasks(protocol: str, known: Known, classes_per_task: int) -> list[PlannedTas
     # the same step in each modality, then the next
     longest = max(map(len, steps))
     return [each[k] for k in range(longest) for each in steps if k < len(each)]
+
+
+def check(
+    protocol: str, data_sets: Iterable[tuple[DataSet, Sequence[str]]], faults: Faults
+) -> None:
+    """Checks the samples of a protocol that pins them, see `pinned.check`."""
+    chosen = PROTOCOLS[protocol]
+    if isinstance(chosen, Pinned):
+        pinned.check(pinned.mmcl_real(), chosen.role, data_sets, faults)
 
 
 def _steps(

@@ -61,7 +61,7 @@ def build(
             tasks.
         data_seed: Seed of the choice of training samples.
         faults: Receives the faults of the data, and the stream is made of the rest;
-            None: a fault is an error, and what is not used is logged.
+            None: a fault is an error, and what is not used or notable is logged.
 
     Raises:
         DataError: There are faults, or nothing is left to make a stream of.
@@ -76,6 +76,8 @@ def build(
         found.check()
         if found.unused:
             logging.warning("%s", _unused(found.unused))
+        for note in found.notes:
+            logging.warning("%s", note)
     return stream
 
 

@@ -80,7 +80,8 @@ def build(
     Args:
         data_sets: Data sets that the stream is made of.
         classes_per_task: Number of classes of a task.
-        order: One of `streams.base.ORDERS`; not used where tasks are planned.
+        order: One of `streams.base.ORDERS`; not used where tasks are planned, but by
+            protocols that have all of them.
         class_order: Whether classes are permuted before they are cut into tasks.
         plan: File that lists the tasks, see `task_plans`; "": none.
         protocol: One of `protocols.PROTOCOLS`; "": none.
@@ -140,7 +141,8 @@ def build(
     if plan:
         planned = task_plans.tasks(pathlib.Path(plan), known)
     elif protocol:
-        planned = protocols.tasks(protocol, known, classes_per_task)
+        planned = protocols.tasks(protocol, known, classes_per_task, order)
+        protocols.check(protocol, chosen, faults)
     elif marks:
         planned = arrangement.whole(known)
     elif scenario == "domains":

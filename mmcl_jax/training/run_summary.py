@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcl_jax.evaluation import cost, label_spaces, returning
+from mmcl_jax.evaluation import cost, cross_modal, label_spaces, returning
 from mmcl_jax.evaluation.control_sets import ControlPredictions
 from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
@@ -112,6 +112,9 @@ def whole_report(run: Run, results: Results) -> dict[str, Any]:
 def _report(stream: Stream, results: Results) -> dict[str, Any]:
     """Returns accuracies and metrics; further ones where classes return."""
     report, known = results.report(), returning.course(stream)
+    space = label_spaces.SPACES.index("task")
+    accuracy, zero_shot = results.accuracy[space], results.zero_shot[space]
+    report["across_modalities"] = cross_modal.transfers(stream, accuracy, zero_shot)
     if known.returns:
         for space, routes in report["metrics"].items():
             for route, found in routes.items():

@@ -71,6 +71,15 @@ _SO_FAR = {
 }
 # results of versions before these fields were there are still read
 _LATER = {
+    "across_modalities": [
+        {
+            "task": str,
+            "modality": str,
+            "learnt_in": [str],
+            "chance": _NUMBER,
+            **dict.fromkeys(("frozen", "given", "predicted"), _MAYBE),
+        }
+    ],
     "novelty": {...: {"false_alarms": {...: _MAYBE}}},
     "reserved": [
         {

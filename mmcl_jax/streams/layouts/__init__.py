@@ -2,12 +2,14 @@
 
 from mmcl_jax.streams.layouts.depth import nyu_depth, sun_rgbd
 from mmcl_jax.streams.layouts.pictures import coop
+from mmcl_jax.streams.layouts.real import copy as copy_mmcl_real
 from mmcl_jax.streams.layouts.sounds import esc50, speech_commands
 from mmcl_jax.streams.layouts.videos import ave, ucf101
 
 __all__ = [
     "ave",
     "coop",
+    "copy_mmcl_real",
     "esc50",
     "nyu_depth",
     "speech_commands",
