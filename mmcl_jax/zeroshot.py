@@ -1,7 +1,8 @@
 """Evaluates a frozen encoder on a stream before anything is learnt.
 
 `python -m mmcl_jax.zeroshot --config=FILE.py[:variant,key=value]` prints zero-shot
-accuracies, which show whether the weights of an encoder were read correctly.
+accuracies, which show whether the weights of an encoder were read correctly, and says
+of each data set whether they are better than guessing.
 """
 
 import json
@@ -16,6 +17,7 @@ from rich.text import Text
 from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.evaluation.guessing import NO_BETTER, WORSE
 from mmcl_jax.parallel import compilation_cache
 from mmcl_jax.plain_text import printable
 from mmcl_jax.training import build
@@ -25,17 +27,56 @@ from mmcl_jax.workdir.results import plain
 _CONFIG = command_line.define_config(
     "Config with encoder and stream; its method is not used."
 )
-_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of tables.")
+_ADVICE = (
+    "There its embeddings do not fit the names of the classes. Check the files with "
+    "`python -m mmcl_jax.prepare`; give classes names that say what is in them, or "
+    "sentences by config.encoder.templates; or choose another encoder by "
+    "config.encoder.path. Methods that learn from samples alone, such as ridge, do not "
+    "need the names: if they are near chance too, the encoder does not see what tells "
+    "these classes apart."
+)
 
 
-def _table(found: dict[str, Any]) -> Table:
-    table = Table(title="frozen encoder: accuracy in percent")
+def _data_sets(found: dict[str, Any]) -> Table:
+    table = Table(
+        title="frozen encoder: accuracy in percent, among a data set's classes"
+    )
+    table.add_column("data set")
+    for title in ("classes", "samples", "accuracy (95 % interval)", "chance"):
+        table.add_column(title, justify="right")
+    table.add_column("than guessing")
+    for row in found["data_sets"]:
+        accuracy, low, high, chance = (
+            f"{100 * row[name]:.1f}" for name in ("accuracy", "low", "high", "chance")
+        )
+        table.add_row(
+            # The name of a folder must not be read as markup.
+            Text(printable(row["name"])),
+            str(row["classes"]),
+            str(row["samples"]),
+            f"{accuracy} ({low} to {high})",
+            chance,
+            row["verdict"].removesuffix(" than guessing"),
+        )
+    return table
+
+
+def _advice(found: dict[str, Any]) -> str | None:
+    """Returns what to do about data sets on which the encoder only guesses."""
+    rows = [r for r in found["data_sets"] if r["verdict"] in (NO_BETTER, WORSE)]
+    guessed = ", ".join(printable(row["name"]) for row in rows)
+    head = f"The frozen encoder is {NO_BETTER} on {guessed}."
+    return f"{head} {_ADVICE}" if guessed else None
+
+
+def _tasks(found: dict[str, Any]) -> Table:
+    table = Table(title="the same by task, among the classes of")
     for title in ("task", "modality"):
         table.add_column(title)
-    for title in ("classes", "samples", "own", "its modality's", "all classes"):
+    for title in ("classes", "samples", "the task", "its modality", "all"):
         table.add_column(title, justify="right")
     for row in found["tasks"]:
-        # The name of a folder must not be read as markup.
         table.add_row(
             Text(printable(row["name"])),
             row["modality"],
@@ -50,7 +91,7 @@ def _table(found: dict[str, Any]) -> Table:
 
 
 def main(argv: list[str]) -> None:
-    """Prints the table; bad input ends with exit code 2."""
+    """Prints the tables; bad input ends with exit code 2."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
@@ -60,6 +101,7 @@ def main(argv: list[str]) -> None:
         console = Console(stderr=True)
         run = build.assemble(configs.resolve(given), console)
         found = plain(frozen_accuracy(run))
+        found["advice"] = _advice(found)
     except (ConfigError, DataError, ValueError) as error:
         sys.exit(command_line.complain(error))
     if _JSON.value:
@@ -67,7 +109,11 @@ def main(argv: list[str]) -> None:
         return
     for line in found["encoder"]:
         console.print(Text(printable(line)))
-    Console().print(_table(found))
+    out = Console()
+    out.print(_data_sets(found))
+    if found["advice"]:
+        out.print(Text(found["advice"]))
+    out.print(_tasks(found))
 
 
 def cli() -> None:

@@ -10,10 +10,12 @@ from rich.console import Console
 
 from mmcl_jax import config
 from mmcl_jax.errors import ConfigError
+from mmcl_jax.evaluation.guessing import BETTER
 from mmcl_jax.training import build, experiment
 from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.frozen_accuracy import frozen_accuracy
 from tests import helpers
+from tests.programs import run_each
 
 STREAM = config.World(tasks=5, classes_per_task=2, train_per_class=4, test_per_class=6)
 
@@ -40,6 +42,16 @@ def test_it_is_what_a_run_scores(
     assert all(
         row["own"] >= row["modality_classes"] >= row["all"] for row in found["tasks"]
     )
+    # each modality of the world is one data set
+    assert len(found["data_sets"]) == len({row["modality"] for row in found["tasks"]})
+    for data_set in found["data_sets"]:
+        own = [
+            r for r in found["tasks"] if data_set["name"] == f"{r['modality']}/world"
+        ]
+        right = sum(row["samples"] * row["modality_classes"] for row in own)
+        assert data_set["samples"] == sum(row["samples"] for row in own)
+        assert data_set["accuracy"] == pytest.approx(right / data_set["samples"])
+        assert data_set["chance"] == pytest.approx(1 / data_set["classes"])
 
 
 def test_templates_of_the_config_are_averaged(encoder_folder: pathlib.Path) -> None:
@@ -64,15 +76,22 @@ def test_a_template_has_one_place_for_the_name(template: str) -> None:
         config.resolve(config.to_config_dict(made))
 
 
-def test_the_command(encoder_folder: pathlib.Path) -> None:
-    flags = (
-        "--json",
-        "--config=configs/demo.py:smoke",
+def test_the_command(encoder_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    flags = [
+        f"--config={helpers.REPOSITORY / 'configs/demo.py'}:smoke",
         f"--config.encoder.path={encoder_folder}",
-    )
-    zeroshot = ("-m", "mmcl_jax.zeroshot")
-    done = helpers.start(*zeroshot, flags=flags, workdir=encoder_folder).finish()
-    assert done.code == 0, done.errors
-    found = json.loads(done.output)
+    ]
+    commands = [[*flags, "--json"], flags]
+    spoken, shown = run_each("mmcl_jax.zeroshot", commands, tmp_path)
+    assert (spoken.code, shown.code) == (0, 0), spoken.errors + shown.errors
+    found = json.loads(spoken.output)
     assert len(found["tasks"]) == 5
     assert any("fingerprint" in line for line in found["encoder"])
+    # an encoder of random weights guesses, on most of five data sets at least
+    guessed = [r["name"] for r in found["data_sets"] if r["verdict"] != BETTER]
+    assert len(guessed) > 2
+    said = f"The frozen encoder is no better than guessing on {', '.join(guessed)}."
+    assert found["advice"].startswith(said)
+    words = " ".join(shown.output.split())
+    assert found["advice"] in words
+    assert "accuracy (95 % interval)" in words and "no better" in words
