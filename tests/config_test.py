@@ -104,7 +104,7 @@ def test_smoke_variants_are_smaller(name: str) -> None:
 @pytest.mark.parametrize("argument", ["", "smoke"])
 def test_pretraining_config_builds(argument: str) -> None:
     config = _get_config("pretrain.py", argument)
-    assert config.steps > 0
+    assert config.visual_training.steps > 0
     with pytest.raises(ValueError, match="smok"):
         _get_config("pretrain.py", "smok")
 

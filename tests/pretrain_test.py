@@ -18,7 +18,7 @@ from mmcl_jax.models import convolutional, pretrained
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained.efficientnet import TRUNK
 from mmcl_jax.pretrain import pictures, sentences, space, teachers, text_tower
-from mmcl_jax.pretrain.__main__ import train
+from mmcl_jax.pretrain.towers import train
 from mmcl_jax.training import build
 
 _CLASSES = {"n1": "tench", "n2": "grand piano"}

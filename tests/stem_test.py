@@ -203,7 +203,9 @@ def test_decoders_give_the_features_that_the_tower_would_compute(
 ) -> None:
     records = _pictures(tmp_path)
     plain = Decoder(encoder.inputs, 0)
-    stemmed = Decoder(encoder.inputs, 2**20, stems.make_stem(encoder))
+    stemmed = Decoder(
+        encoder.inputs, 2**20, stems.make_stem(encoder.spec, encoder.frozen)
+    )
     for record in records:
         pixels, features = plain(record, "image"), stemmed(record, "image")
         assert features["features"].shape == (1, 5, 5, 6)
@@ -224,7 +226,9 @@ def test_worker_processes_change_no_feature(
     encoder: Encoder, tmp_path: pathlib.Path
 ) -> None:
     records = _pictures(tmp_path)
-    decoder = Decoder(encoder.inputs, 2**20, stems.make_stem(encoder))
+    decoder = Decoder(
+        encoder.inputs, 2**20, stems.make_stem(encoder.spec, encoder.frozen)
+    )
     batches = [
         list(epoch(records, "image", decoder, 2, seed=0, worker_processes=workers))
         for workers in (0, 1)
@@ -234,10 +238,10 @@ def test_worker_processes_change_no_feature(
 
 
 def test_sentences_pass_by_a_stem(encoder: Encoder) -> None:
-    stem = stems.make_stem(encoder)
+    stem = stems.make_stem(encoder.spec, encoder.frozen)
     assert stem is not None
     tokens = {"tokens": np.arange(4)}
     assert stem("text", tokens) is tokens
     without = dataclasses.replace(encoder.spec.reader("visual"), stem=None)
     bare = two_towers(without, encoder.spec.text, 16)
-    assert stems.make_stem(encoder._replace(spec=bare)) is None
+    assert stems.make_stem(bare, encoder.frozen) is None

@@ -17,6 +17,8 @@ MAX_FILE_BYTES = 8 * 2**30
 
 Media = Any
 Inputs = dict[str, np.ndarray]
+# from a modality and its preprocessed inputs to what a frozen stem makes of them
+Stem = Callable[[str, Inputs], Inputs]
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 Resize = Literal["crop", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 from mmcl_jax.models import text, visual
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.layers import layer_norm
-from mmcl_jax.models.specs import EncoderSpec, TextSpec, VisualSpec, layer_blocks
+from mmcl_jax.models.specs import EncoderSpec, TextSpec, layer_blocks
 from mmcl_jax.models.tower import trunk_with_summaries
 from mmcl_jax.types import Key, PyTree
 
@@ -28,29 +28,15 @@ def embed(
         spec: Shape of the encoder.
         frozen: Weights of the encoder.
         modality: Modality of the inputs.
-        inputs: `{"pixels": float [b f h w c]}`, `{"features": float [b f h w c]}` of
-            the tower's stem, or `{"tokens": int [b n]}`.
+        inputs: `pixels` or a stem's `features`, `[b f h w c]`, or `tokens [b n]`.
         injection: What an adapter adds, or None for the frozen encoder.
     """
     name = spec.tower_of(modality)
     reader = spec.reader(name)
     if isinstance(reader, TextSpec):
         return text.embed(reader, frozen[name], inputs["tokens"], injection)
-    frames = _frames(reader, frozen[name], inputs)
-    return visual.embed(reader, frozen[name], frames, injection)
-
-
-def _frames(reader: VisualSpec, weights: PyTree, inputs: PyTree) -> Array:
-    """Returns pixels, or features of a stem, which inputs may hold already.
-
-    What a stem computes is frozen and precedes everything that is trained, so it need
-    be computed only once for each sample.
-    """
-    if "features" in inputs:
-        return inputs["features"]
-    if reader.stem is None:
-        return inputs["pixels"]
-    return visual.features(reader, weights, inputs["pixels"])
+    pictures = visual.frames_of(reader, frozen[name], inputs)
+    return visual.embed(reader, frozen[name], pictures, injection)
 
 
 def embed_names(
@@ -100,7 +86,7 @@ def layer_features(
         ids, frames, causal = inputs["tokens"], 1, reader.causal
         x, counted = text.tokens(weights, ids), text.words(reader, ids)
     else:
-        pictures = _frames(reader, weights, inputs)
+        pictures = visual.frames_of(reader, weights, inputs)
         x, frames = visual.tokens(reader, weights, pictures)
         place = jnp.arange(x.shape[1]) >= reader.native_first
         counted = jnp.broadcast_to(place, x.shape[:2])

@@ -34,6 +34,24 @@ def features(
     return found.reshape(*leading, *found.shape[1:])
 
 
+def frames_of(spec: VisualSpec, weights: PyTree, inputs: PyTree) -> Array:
+    """Returns what a tower cuts into patches: pixels, or the features of its stem.
+
+    What a stem computes is frozen and precedes everything that is trained, so it need
+    be computed only once for each sample: inputs may hold it already.
+
+    Args:
+        spec: Shape of the tower.
+        weights: Weights of the tower.
+        inputs: `pixels` or, of a tower with a stem, `features`, each `[b f h w c]`.
+    """
+    if "features" in inputs:
+        return inputs["features"]
+    if spec.stem is None:
+        return inputs["pixels"]
+    return features(spec, weights, inputs["pixels"])
+
+
 def tokens(
     spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
 ) -> tuple[Float[Array, "rows n width"], int]:

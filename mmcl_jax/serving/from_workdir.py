@@ -55,7 +55,7 @@ def load(
         loaded = build.load_encoder(config.encoder, mesh)
         stored_as = storage.for_all(config.stream)
         inputs = dataclasses.replace(loaded.inputs, storage=stored_as)
-        decoder = Decoder(inputs, 0, stems.make_stem(loaded))
+        decoder = Decoder(inputs, 0, stems.make_stem(loaded.spec, loaded.frozen))
         run = build.compose(config, loaded, stream, mesh, decoder)
         _check_same(stored, run)
         check_snapshot(stored, number)

@@ -18,7 +18,7 @@ from absl import flags
 from mmcl_jax import plugins
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import Inputs, InputSpec, Media, Reference
+from mmcl_jax.modalities.base import Inputs, InputSpec, Media, Reference, Stem
 from mmcl_jax.streams import watchdog
 from mmcl_jax.streams.base import Record
 from mmcl_jax.streams.kept import KeptReference
@@ -31,8 +31,6 @@ _KILLED = "terminated unexpectedly"
 _REPLACE_EVERY = 8
 
 Queries = Mapping[int, np.ndarray] | np.ndarray
-# from a modality and its preprocessed inputs to what a frozen stem makes of them
-Stem = Callable[[str, Inputs], Inputs]
 
 
 class Examined(NamedTuple):

@@ -21,7 +21,7 @@ from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained
 from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.model import Model
-from mmcl_jax.models.specs import EncoderSpec, VisualSpec, with_trunks
+from mmcl_jax.models.specs import EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import kept, loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
@@ -157,28 +157,6 @@ def input_shapes(
     )
 
 
-def _decoded_shapes(
-    encoder: pretrained.Encoder, modalities: Sequence[str]
-) -> tuple[dict[str, jax.ShapeDtypeStruct], ...]:
-    """Returns `input_shapes` of what the decoder of a run gives: a stem's features."""
-    shapes = input_shapes(encoder.inputs, modalities)
-    with_stem = stems.readers(encoder.spec)
-    return tuple(
-        _stem_shape(with_stem[name], shape) if name in with_stem else shape
-        for name, shape in zip(modalities, shapes, strict=True)
-    )
-
-
-def _stem_shape(
-    spec: VisualSpec, shape: dict[str, jax.ShapeDtypeStruct]
-) -> dict[str, jax.ShapeDtypeStruct]:
-    assert spec.stem is not None
-    *frames, height, width, _ = shape["pixels"].shape
-    sides = (-(-side // spec.stem.stride) for side in (height, width))
-    size = (*frames, *sides, spec.stem.channels)
-    return {"features": jax.ShapeDtypeStruct(size, np.dtype(np.float32))}
-
-
 def _check_modalities(encoder: pretrained.Encoder, stream: Stream) -> None:
     read, reserved = dict(encoder.spec.readers), stream.control_sets
     names = dict.fromkeys([*stream.modalities, *(task.modality for task in reserved)])
@@ -209,7 +187,9 @@ def build_model(encoder: pretrained.Encoder) -> Model:
         spec=encoder.spec,
         modalities=modalities,
         logit_scale=float(np.exp(log_scale)),
-        input_shapes=_decoded_shapes(encoder, modalities),
+        input_shapes=stems.decoded_shapes(
+            encoder.spec, modalities, input_shapes(encoder.inputs, modalities)
+        ),
         embed=functools.partial(encoders.embed, encoder.spec),
         layer_features=functools.partial(encoders.layer_features, encoder.spec),
     )
@@ -244,7 +224,8 @@ def assemble(
     encoder = load_encoder(config.encoder, mesh, config.mesh.encoder)
     _check_modalities(encoder, stream)
     room = int(config.data.memory_gib * 2**30)
-    decoder = loader.Decoder(encoder.inputs, room, stems.make_stem(encoder))
+    stem = stems.make_stem(encoder.spec, encoder.frozen)
+    decoder = loader.Decoder(encoder.inputs, room, stem)
     failures, notes = {}, []
     if config.data.verify and sources.SOURCES[config.stream.kind].of_files:
         needed = known_tasks.needed(stream, known)

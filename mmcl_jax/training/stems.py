@@ -5,17 +5,18 @@ they are computed in the loader's threads and kept with the decoded inputs.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from mmcl_jax.modalities.base import Inputs
+from mmcl_jax.modalities.base import Inputs, Stem
 from mmcl_jax.models import visual
-from mmcl_jax.models.pretrained import Encoder
 from mmcl_jax.models.specs import EncoderSpec, VisualSpec
-from mmcl_jax.streams.loader import Stem
 from mmcl_jax.types import PyTree
+
+Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
 def readers(spec: EncoderSpec) -> dict[str, VisualSpec]:
@@ -28,19 +29,44 @@ def readers(spec: EncoderSpec) -> dict[str, VisualSpec]:
     }
 
 
-def make_stem(encoder: Encoder) -> Stem | None:
+def decoded_shapes(
+    spec: EncoderSpec, modalities: Sequence[str], preprocessed: tuple[Shapes, ...]
+) -> tuple[Shapes, ...]:
+    """Returns the shapes of a decoded sample of each modality, after its stem if any.
+
+    Args:
+        spec: Shape of the encoder.
+        modalities: Names of the modalities.
+        preprocessed: Shapes of a preprocessed sample of each of them.
+    """
+    with_stem = readers(spec)
+    return tuple(
+        _stem_shape(with_stem[name], shapes) if name in with_stem else shapes
+        for name, shapes in zip(modalities, preprocessed, strict=True)
+    )
+
+
+def _stem_shape(spec: VisualSpec, shapes: Shapes) -> Shapes:
+    assert spec.stem is not None
+    *frames, height, width, _ = shapes["pixels"].shape
+    sides = (-(-side // spec.stem.stride) for side in (height, width))
+    size = (*frames, *sides, spec.stem.channels)
+    return {"features": jax.ShapeDtypeStruct(size, np.dtype(np.float32))}
+
+
+def make_stem(spec: EncoderSpec, frozen: PyTree) -> Stem | None:
     """Returns a function that replaces pixels by features; None: there is no stem.
 
     It computes one sample at a time on one device of this process, so a sample's
     features depend on nothing else.
     """
-    with_stem = readers(encoder.spec)
+    with_stem = readers(spec)
     if not with_stem:
         return None
     device = jax.local_devices()[0]
     weights = {
-        name: jax.device_put(_on_host(encoder.frozen[name]["stem"]), device)
-        for name in {encoder.spec.tower_of(modality) for modality in with_stem}
+        name: jax.device_put(_on_host(frozen[name]["stem"]), device)
+        for name in {spec.tower_of(modality) for modality in with_stem}
     }
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -52,7 +78,7 @@ def make_stem(encoder: Encoder) -> Stem | None:
     def stem(modality: str, inputs: Inputs) -> Inputs:
         if modality not in with_stem:
             return inputs
-        own = weights[encoder.spec.tower_of(modality)]
+        own = weights[spec.tower_of(modality)]
         features = compiled(with_stem[modality], own, inputs["pixels"])
         return {"features": np.asarray(features)}
 
