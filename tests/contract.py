@@ -138,25 +138,29 @@ FAMILIES = (
 )
 
 
-def over(names: Iterable[str], full: Sequence[str] = ()) -> pytest.MarkDecorator:
+# in every suite; the other cases run when a method or the training has changed
+ALWAYS = (*FAMILIES, *OWN, "sequential", "comm low-rank", "comm context")
+
+
+def over(names: Iterable[str], part: str) -> pytest.MarkDecorator:
     """Runs a test with the bench of each case, all tests of a case in one worker.
 
     Args:
-        names: of the cases.
-        full: those of them that run with `--full` alone.
+        names: Names of the cases.
+        part: What of `full.PARTS` the cases belong to that are not of `ALWAYS`.
     """
     benches = [
-        pytest.param(n, marks=[pytest.mark.xdist_group(n), *_marks(n in full)])
-        for n in names
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *_marks(name, part)])
+        for name in names
     ]
     return pytest.mark.parametrize("bench", benches, indirect=True)
 
 
-def _marks(full: bool) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.full("devices")] if full else []
+def _marks(name: str, part: str) -> list[pytest.MarkDecorator]:
+    return [] if name in ALWAYS else [pytest.mark.full(part)]
 
 
-cases = over(CASES)
+cases = over(CASES, "methods")
 
 Tree = Any
 

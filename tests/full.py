@@ -52,6 +52,15 @@ PARTS = {
         "tests/clock_test.py",
         "tests/safety_test.py",
     ),
+    # every method and variant, where a suite has one of each family
+    "methods": (
+        "mmcl_jax/methods",
+        "mmcl_jax/models",
+        "mmcl_jax/ops",
+        "mmcl_jax/training",
+        "tests/contract.py",
+        "tests/method_contract_test.py",
+    ),
     "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),
     # their commands, word for word
     "pages": (

@@ -22,9 +22,7 @@ from mmcl_jax.types import Batch, Capacity, Context
 from mmcl_jax.workdir.snapshots import Snapshots
 from tests import helpers
 from tests.contract import (
-    FAMILIES,
     HALF,
-    OWN,
     PLAIN,
     STAGES,
     TEST,
@@ -284,7 +282,7 @@ def test_resumed_state_goes_on_bitwise(bench: Bench, tmp_path: pathlib.Path) -> 
 # 6. devices
 
 
-@over(PLAIN, full=[name for name in PLAIN if name not in (*FAMILIES, *OWN)])
+@over(PLAIN, "devices")
 def test_four_devices_learn_what_one_learns(bench: Bench, encoder: Encoder) -> None:
     many = Bench(encoder, bench.case, devices=4)
     assert many.mesh.devices.size == 4
@@ -361,7 +359,7 @@ def test_method_has_a_row_in_the_readme(name: str) -> None:
 # 10. growth
 
 
-@over(PLAIN)
+@over(PLAIN, "methods")
 def test_a_state_that_grows_starts_as_a_large_one(bench: Bench) -> None:
     small = bench.learner.init(Capacity(classes=3, stages=2))
     grown = bench.learner.grow(small, bench.room)
@@ -369,7 +367,7 @@ def test_a_state_that_grows_starts_as_a_large_one(bench: Bench) -> None:
     assert_same(host(grown), host(bench.learner.init(bench.room)))
 
 
-@over(("comm", "slca", "l2p", "s_prompts", "rail"))
+@over(("comm", "slca", "l2p", "s_prompts", "rail"), "methods")
 def test_growth_loses_nothing(bench: Bench) -> None:
     learnt = bench.history.ended[1]
     larger = Capacity(2 * bench.room.classes, 2 * bench.room.stages)
