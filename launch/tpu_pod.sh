@@ -19,7 +19,7 @@ shift 2
 archive="$(mktemp -d)/mmcl_jax.tar.gz"
 trap 'rm -r "$(dirname "$archive")"' EXIT
 tar -C "$ROOT" -czf "$archive" --exclude='__pycache__' \
-  pyproject.toml requirements.txt requirements.lock README.md LICENSE \
+  pyproject.toml requirements.txt requirements.lock README.md LICENSE NOTICE \
   configs launch mmcl_jax
 gcloud compute tpus tpu-vm scp "$archive" "$name:mmcl_jax.tar.gz" \
   --zone="$zone" --worker=all

@@ -118,7 +118,7 @@ def test_damaged_files_are_named(
     ("change", "message"),
     [
         ({"projection_dim": "16"}, "projection_dim"),
-        ({"model_type": "bert"}, "model_type"),
+        ({"model_type": "blip"}, "model_type"),
         ({"preprocessing": {"mean": 2}}, "mean"),
         ({"vision_config": {"hidden_act": "relu"}}, "hidden_act 'relu'"),
     ],

@@ -29,6 +29,7 @@ PARTS = {
         "mmcl_jax/modalities",
         "mmcl_jax/models",
         "mmcl_jax/pretrain",
+        "tests/conse_test.py",
         "tests/families_test.py",
         "tests/parity",
         "tests/published_folders_test.py",

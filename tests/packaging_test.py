@@ -89,6 +89,7 @@ def test_the_wheel_holds_what_a_run_needs(wheel: pathlib.Path) -> None:
     wanted = {f"models/assets/{name}" for name in assets}
     wanted |= {"models/words.txt", "py.typed", "configs/demo.py", "configs/tuned.json"}
     wanted |= {"streams/mmcl_real_1.json"}
+    wanted |= {"models/imagenet_classes.npz", "models/imagenet_classes.txt"}
     assert {f"mmcl_jax/{name}" for name in wanted} <= names
     sources = (helpers.REPOSITORY / "mmcl_jax").rglob("*.py")
     for path in sources:

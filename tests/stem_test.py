@@ -28,6 +28,7 @@ from mmcl_jax.training import stems
 from tests import helpers
 
 _STEM = StemSpec(4, (StageSpec(1, 3, 1, 1, 4), StageSpec(2, 5, 2, 3, 6)))
+_POOLED = dataclasses.replace(_STEM, last=7)
 _TRUNK = TowerSpec(16, 2, 2, 32, "quick_gelu", 1e-5)
 
 
@@ -77,43 +78,59 @@ def _by_xla(spec: StemSpec, weights: dict, x: jax.Array) -> jax.Array:
         h = layer(jax.nn.relu6(h), part["project"], 1)
         adds = shape.stride == 1 and shape.inputs == shape.channels
         x = x + h if adds else h
-    return x
+    if spec.last is None:
+        return x
+    return jax.nn.relu6(layer(x, weights["last"], 1)).mean((1, 2), keepdims=True)
 
 
 @pytest.mark.parametrize("side", [16, 17, 22])
-def test_a_stem_is_a_chain_of_convolutions(side: int) -> None:
-    weights = convolutional.init(jax.random.key(0), _STEM)
+@pytest.mark.parametrize("spec", [_STEM, _POOLED], ids=["map", "pooled"])
+def test_a_stem_is_a_chain_of_convolutions(spec: StemSpec, side: int) -> None:
+    weights = convolutional.init(jax.random.key(0), spec)
     weights = jax.tree.map(lambda w: w + 0.1, weights)  # biases that are not zero
     pixels = jax.random.normal(jax.random.key(1), (2, side, side, 3))
-    ours = convolutional.stem(_STEM, weights, pixels)
-    assert ours.shape == (2, -(-side // 4), -(-side // 4), 6)
+    ours = convolutional.stem(spec, weights, pixels)
+    assert ours.shape == (2, *spec.sides((side, side)), spec.channels)
     np.testing.assert_allclose(
-        ours, _by_xla(_STEM, weights, pixels), rtol=1e-5, atol=1e-5
+        ours, _by_xla(spec, weights, pixels), rtol=1e-5, atol=1e-5
     )
 
 
-def test_batch_norms_are_folded_as_torch_computes_them() -> None:
-    torch = pytest.importorskip("torch")
+@pytest.mark.parametrize("spec", [_STEM, _POOLED], ids=["map", "pooled"])
+def test_batch_norms_are_folded_as_torch_computes_them(spec: StemSpec) -> None:
+    pytest.importorskip("torch")
     rng = np.random.default_rng(0)
-    tensors = _torch_tensors(_STEM, rng)
-    pixels = rng.standard_normal((2, 3, 21, 21)).astype(np.float32)
+    tensors = torch_tensors(spec, rng)
+    pixels = rng.standard_normal((2, 21, 21, 3)).astype(np.float32)
+    theirs = by_torch(spec, tensors, pixels)
+    weights = efficientnet.stem_weights(tensors, spec)
+    ours = convolutional.stem(spec, weights, jnp.asarray(pixels))
+    if spec.last is not None:
+        ours = ours[:, 0, 0]
+    assert np.abs(ours - theirs).max() < 2e-6 * np.abs(theirs).max()
+
+
+def by_torch(spec: StemSpec, tensors: dict, pixels: np.ndarray) -> np.ndarray:
+    """EfficientNet-Lite after its source, by its own tensors, batch norms apart."""
+    import torch
 
     def layer(x, convolution, norm, stride=1, groups=1):
-        kernel = torch.tensor(tensors[f"{convolution}.weight"])
+        kernel = torch.as_tensor(tensors[f"{convolution}.weight"])
         side, size = x.shape[-1], kernel.shape[-1]
         needed = max((-(-side // stride) - 1) * stride + size - side, 0)
         low, high = needed // 2, needed - needed // 2
         x = torch.nn.functional.pad(x, (low, high, low, high))
         x = torch.nn.functional.conv2d(x, kernel, None, stride, 0, 1, groups)
         mean, variance, scale, shift = (
-            torch.tensor(tensors[f"{norm}.{part}"])
+            torch.as_tensor(tensors[f"{norm}.{part}"])
             for part in ("running_mean", "running_var", "weight", "bias")
         )
         return torch.nn.functional.batch_norm(x, mean, variance, scale, shift, eps=1e-3)
 
     relu6 = torch.nn.functional.relu6
-    x = relu6(layer(torch.tensor(pixels), "_conv_stem", "_bn0", 2))
-    for i, shape in enumerate(_STEM.blocks()):
+    x = torch.tensor(pixels).permute(0, 3, 1, 2)
+    x = relu6(layer(x, "_conv_stem", "_bn0", 2))
+    for i, shape in enumerate(spec.blocks()):
         at, h = f"_blocks.{i}.", x
         if shape.expansion != 1:
             h = relu6(layer(h, f"{at}_expand_conv", f"{at}_bn0"))
@@ -121,13 +138,13 @@ def test_batch_norms_are_folded_as_torch_computes_them() -> None:
         h = layer(h, f"{at}_depthwise_conv", f"{at}_bn1", shape.stride, groups)
         h = layer(relu6(h), f"{at}_project_conv", f"{at}_bn2")
         x = x + h if h.shape == x.shape else h
-    weights = efficientnet.stem_weights(tensors, _STEM)
-    ours = convolutional.stem(_STEM, weights, jnp.asarray(pixels.transpose(0, 2, 3, 1)))
-    theirs = x.numpy().transpose(0, 2, 3, 1)
-    assert np.abs(ours - theirs).max() < 2e-6 * np.abs(theirs).max()
+    if spec.last is None:
+        return x.numpy().transpose(0, 2, 3, 1)
+    return relu6(layer(x, "_conv_head", "_bn1")).mean((2, 3)).numpy()
 
 
-def _torch_tensors(spec: StemSpec, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def torch_tensors(spec: StemSpec, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random tensors by EfficientNet's own names."""
     tensors = {}
 
     def add(convolution: str, norm: str, *shape: int) -> None:
@@ -146,6 +163,8 @@ def _torch_tensors(spec: StemSpec, rng: np.random.Generator) -> dict[str, np.nda
         size = (shape.kernel, shape.kernel)
         add(f"{at}_depthwise_conv", f"{at}_bn1", inner, 1, *size)
         add(f"{at}_project_conv", f"{at}_bn2", shape.channels, inner, 1, 1)
+    if spec.last is not None:
+        add("_conv_head", "_bn1", spec.last, spec.stages[-1].channels, 1, 1)
     return {name: value.astype(np.float32) for name, value in tensors.items()}
 
 

@@ -25,7 +25,7 @@ def text(value: str) -> bytes:
 
 
 def number(value: int) -> bytes:
-    data = value.to_bytes(9, "little", signed=True)
+    data = value.to_bytes(10, "little", signed=True)
     return b"\x8a" + bytes([len(data)]) + data
 
 
@@ -116,8 +116,9 @@ def test_a_file_that_torch_wrote() -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("zipped", [True, False], ids=["archive", "old"])
 def test_what_torch_saves_is_read_to_the_bit(
-    protocol: int, tmp_path: pathlib.Path
+    protocol: int, zipped: bool, tmp_path: pathlib.Path
 ) -> None:
     torch = pytest.importorskip("torch", reason="compares with torch")
     torch.manual_seed(0)
@@ -136,7 +137,12 @@ def test_what_torch_saves_is_read_to_the_bit(
     }
     module = torch.nn.TransformerEncoderLayer(8, 2, 16)
     nested = {"model": OrderedDict(values) | module.state_dict(), "epoch": 3}
-    torch.save(nested, tmp_path / "a.pth", pickle_protocol=protocol)
+    torch.save(
+        nested,
+        tmp_path / "a.pth",
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zipped,
+    )
     found = torch_archive.read(tmp_path / "a.pth")
     assert found.keys() == nested["model"].keys()
     for name, value in nested["model"].items():
@@ -146,20 +152,19 @@ def test_what_torch_saves_is_read_to_the_bit(
         assert found[name].tobytes() == data.tobytes(), name
 
 
-@pytest.mark.parametrize("kind", ["legacy", "script", "module", "tensor"])
+@pytest.mark.parametrize("kind", ["old module", "script", "module", "tensor"])
 def test_other_files_of_torch_are_refused(kind: str, tmp_path: pathlib.Path) -> None:
     torch = pytest.importorskip("torch", reason="writes with torch")
     module, path = torch.nn.Linear(2, 2), tmp_path / "a.pt"
-    if kind == "legacy":
-        weights = module.state_dict()
-        torch.save(weights, path, _use_new_zipfile_serialization=False)
+    if kind == "old module":
+        torch.save(module, path, _use_new_zipfile_serialization=False)
     elif kind == "script":
         torch.jit.ScriptModule().save(str(path))
     else:
         torch.save(module if kind == "module" else module.weight.data, path)
     message = refused(path)
     assert "safetensors" in message
-    assert kind != "module" or "'torch.nn.modules.linear.Linear'" in message
+    assert "module" not in kind or "'torch.nn.modules.linear.Linear'" in message
 
 
 # files by hand
@@ -415,3 +420,79 @@ def test_sizes_of_programs(
     name = "mmcl_jax.models.pretrained.archives._MAX_DIRECTORY_BYTES"
     monkeypatch.setattr(name, 100)
     assert "limit of 100" in refused(path)
+
+
+# files of torch before 1.6
+
+
+def old_file(
+    path: pathlib.Path,
+    body: bytes,
+    keys: tuple[str, ...] = ("0",),
+    machine: bytes | None = None,
+    more: bytes = b"",
+) -> pathlib.Path:
+    """Writes what torch before 1.6 would, with storages of the numbers 0 to 5."""
+    facts = state(little_endian=b"\x88") if machine is None else machine
+    listed = b"](" + b"".join(map(text, keys)) + b"e"
+    start = (number(0x1950A86A20F9469CFC6C), number(1001), facts, body, listed)
+    stored = struct.pack("<q", 6) + np.arange(6, dtype=np.float32).tobytes()
+    path.write_bytes(b"".join(map(program, start)) + stored * len(keys) + more)
+    return path
+
+
+def old_storage(key: str, view: bytes = b"N") -> bytes:
+    place = (text("storage"), named("torch", "FloatStorage"), text(key), text("cpu"))
+    return together(*place, number(6), view) + b"Q"
+
+
+def test_storages_of_old_files_follow_one_another(tmp_path: pathlib.Path) -> None:
+    body = state(a=tensor(old_storage("7")), b=tensor(old_storage("0"), shape=(1, 3)))
+    path = old_file(tmp_path / "a.pth", body, ("0", "7"))
+    data = path.read_bytes()
+    last = np.arange(6, dtype=np.float32).tobytes()
+    assert data.endswith(last)
+    path.write_bytes(data[: -len(last)] + np.full(6, 9, np.float32).tobytes())
+    found = torch_archive.read(path)
+    assert found["a"].tolist() == [[9, 9, 9], [9, 9, 9]]
+    assert found["b"].tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"more": b"x"}, "storages up to byte"),
+        ({"keys": (), "more": bytes(32)}, "storages up to byte"),
+        ({"keys": ("0", "0")}, "a storage '0', of no tensor or twice"),
+        ({"keys": ("1",)}, "a storage '1', of no tensor or twice"),
+        ({"machine": state(little_endian=b"\x89")}, "little-endian"),
+        ({"machine": number(3)}, "little-endian"),
+        (
+            {"body": state(a=tensor(old_storage("0", together(number(0)))))},
+            "to a storage",
+        ),
+        ({"body": named("os", "system") + together(text("id")) + b"R"}, "'os.system'"),
+        (
+            {
+                "body": state(
+                    a=tensor(old_storage("0")),
+                    b=tensor(storage("0", 6, "DoubleStorage"), shape=(1, 3)),
+                )
+            },
+            "two storages with the key '0'",
+        ),
+    ],
+)
+def test_old_files_that_torch_does_not_write(
+    changes: dict, message: str, tmp_path: pathlib.Path
+) -> None:
+    parts = {"body": state(a=tensor(old_storage("0")))} | changes
+    assert message in refused(old_file(tmp_path / "a.pth", **parts))
+
+
+def test_cut_old_files(tmp_path: pathlib.Path) -> None:
+    path = old_file(tmp_path / "a.pth", state(a=tensor(old_storage("0"))))
+    data = path.read_bytes()
+    for length in (20, 60, len(data) // 2, len(data) - 25, len(data) - 1):
+        path.write_bytes(data[:length])
+        refused(path)

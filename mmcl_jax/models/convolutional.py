@@ -53,8 +53,10 @@ def _depthwise(
     x: Float[Array, "b h w c"], weights: PyTree, kernel: int, stride: int
 ) -> Array:
     shifted = _shifted(x, kernel, stride)
-    products = (part * w for part, w in zip(shifted, weights["kernel"], strict=True))
-    return sum(products, start=weights["bias"])
+    total = weights["bias"]
+    for part, weight in zip(shifted, weights["kernel"], strict=True):
+        total = total + part * weight
+    return total
 
 
 def _block(
@@ -72,14 +74,14 @@ def _block(
 def stem(
     spec: StemSpec, weights: PyTree, pixels: Float[Array, "b h w 3"]
 ) -> Float[Array, "b h_out w_out c"]:
-    """Returns the map of features after the last stage.
+    """Returns the map of features after the last stage, or after the last convolution.
 
     Args:
         spec: Stages of the stem.
         weights: `first`, and `residuals`, a list of blocks with `expand` (unless they
-            expand by 1), `filter` and `project`; each has a `kernel` and a `bias`.
-            Pointwise kernels are `[i o]`, depthwise ones `[k*k c]`, the first one
-            `[27 c]`.
+            expand by 1), `filter` and `project`, and `last` if the stem has it; each
+            has a `kernel` and a `bias`. Pointwise kernels are `[i o]`, depthwise ones
+            `[k*k c]`, the first one `[27 c]`.
         pixels: Normalized pictures.
     """
     first = weights["first"]
@@ -89,12 +91,15 @@ def stem(
     shapes = spec.blocks()
     for block, shape in zip(weights["residuals"], shapes, strict=True):
         x = _block(x, block, shape.kernel, shape.stride)
-    return x
+    if spec.last is None:
+        return x
+    return _relu6(_pointwise(x, weights["last"])).mean((1, 2), keepdims=True)
 
 
 def init(key: Key, spec: StemSpec) -> PyTree:
     """Returns random weights with variances of 2 / fan-in and biases of zero."""
-    keys = iter(jax.random.split(key, 1 + 3 * len(spec.blocks())))
+    drawn = jax.random.split(key, 1 + 3 * len(spec.blocks()))
+    keys = iter([*drawn, jax.random.fold_in(key, 1)])
 
     def convolution(inputs: int, shape: tuple[int, int]) -> PyTree:
         kernel = (2 / inputs) ** 0.5 * jax.random.normal(next(keys), shape)
@@ -110,4 +115,8 @@ def init(key: Key, spec: StemSpec) -> PyTree:
         if shape.expansion != 1:
             block["expand"] = convolution(shape.inputs, (shape.inputs, inner))
         residuals.append(block)
-    return {"first": convolution(27, (27, spec.first)), "residuals": residuals}
+    weights = {"first": convolution(27, (27, spec.first)), "residuals": residuals}
+    if spec.last is not None:
+        inputs = spec.stages[-1].channels
+        weights["last"] = convolution(inputs, (inputs, spec.last))
+    return weights

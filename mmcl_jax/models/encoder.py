@@ -4,10 +4,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmcl_jax.models import text, visual
+from mmcl_jax.models import conse, text, visual
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.layers import layer_norm
-from mmcl_jax.models.specs import EncoderSpec, TextSpec, layer_blocks
+from mmcl_jax.models.specs import (
+    ConseSpec,
+    EncoderSpec,
+    TextSpec,
+    VisualSpec,
+    layer_blocks,
+)
 from mmcl_jax.models.tower import trunk_with_summaries
 from mmcl_jax.types import Key, PyTree
 
@@ -36,6 +42,8 @@ def embed(
     if isinstance(reader, TextSpec):
         return text.embed(reader, frozen[name], inputs["tokens"], injection)
     pictures = visual.frames_of(reader, frozen[name], inputs)
+    if isinstance(reader, ConseSpec):
+        return conse.embed(reader, frozen[name], pictures)
     return visual.embed(reader, frozen[name], pictures, injection)
 
 
@@ -81,11 +89,13 @@ def layer_features(
     """
     name = spec.tower_of(modality)
     reader, weights = spec.reader(name), frozen[name]
-    tower, causal = reader.trunk, False
+    tower, mask = spec.tower(name), None
     if isinstance(reader, TextSpec):
-        ids, frames, causal = inputs["tokens"], 1, reader.causal
-        x, counted = text.tokens(weights, ids), text.words(reader, ids)
+        ids, frames = inputs["tokens"], 1
+        x, counted = text.tokens(reader, weights, ids), text.words(reader, ids)
+        mask = text.mask(reader, ids)
     else:
+        assert isinstance(reader, VisualSpec)  # it has a transformer
         pictures = visual.frames_of(reader, weights, inputs)
         x, frames = visual.tokens(reader, weights, pictures)
         place = jnp.arange(x.shape[1]) >= reader.native_first
@@ -99,7 +109,7 @@ def layer_features(
         return jnp.einsum("bn,bnw->bw", share, normal)
 
     _, kept = trunk_with_summaries(
-        tower, weights["blocks"], x, None, causal, reader.native_first, summarize
+        tower, weights["blocks"], x, None, mask, reader.native_first, summarize
     )
     # without the final block, whose tokens the embedding already reads
     kept = kept[:-1][-layer_blocks(tower, blocks) :]
@@ -112,10 +122,8 @@ def init(key: Key, spec: EncoderSpec) -> PyTree:
     keys = jax.random.split(key, len(spec.towers))
     weights = {}
     for k, (name, reader) in zip(keys, spec.towers, strict=True):
-        if isinstance(reader, TextSpec):
-            weights[name] = text.init(k, reader, spec.embedding)
-        else:
-            weights[name] = visual.init(k, reader, spec.embedding)
+        module = {TextSpec: text, ConseSpec: conse}.get(type(reader), visual)
+        weights[name] = module.init(k, reader, spec.embedding)
     return weights | {"log_scale": jnp.log(1 / 0.07)}
 
 

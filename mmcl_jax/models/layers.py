@@ -61,7 +61,7 @@ def attend(
     q: Float[Array, "b n h k"],
     k: Float[Array, "b m h k"],
     v: Float[Array, "b m h k"],
-    mask: Bool[Array, "n m"] | None,
+    mask: Bool[Array, "*rows m"] | None,
 ) -> Float[Array, "b n h k"]:
     """Returns the attention of queries over keys, with the softmax in float32.
 
@@ -74,7 +74,8 @@ def attend(
         q: Queries.
         k: Keys.
         v: Values.
-        mask: Keys that each query sees, at least one; None: all.
+        mask: Keys that each query sees, at least one; `[n m]` for all samples, or
+            `[b 1 1 m]` for all queries of a sample; None: all.
 
     References:
         Dao et al., FlashAttention, 2022, appendix B.2.

@@ -5,6 +5,8 @@ import math
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple
 
+from mmcl_jax.errors import ConfigError
+
 PICTURES = ("image", "video", "audio", "depth")
 
 
@@ -21,6 +23,8 @@ class TowerSpec:
         norm_epsilon: Epsilon of every layer norm.
         frames: Number of frames that every block attends over first, one position of
             the picture at a time (LanguageBind's video tower); 1 turns it off.
+        post_norm: Whether each half of a block is normalised after it is added to the
+            tokens (BERT), or else its input before.
         learned_key: Whether every attention has one more key and value, which are
             weights (ImageBind's audio and depth towers).
         remat: What the backward pass recomputes, a key of `tower.REMAT`.
@@ -35,6 +39,7 @@ class TowerSpec:
     activation: str
     norm_epsilon: float
     frames: int = 1
+    post_norm: bool = False
     learned_key: bool = False
     remat: str = "nothing"
     sharded: bool = False
@@ -75,10 +80,13 @@ class StemSpec:
     Attributes:
         first: Channels of the first convolution, of 3 x 3 pixels and stride 2.
         stages: The blocks after it.
+        last: Channels of a last pointwise convolution, of whose features the mean over
+            all places is taken, as classifiers do; None: there is neither.
     """
 
     first: int
     stages: tuple[StageSpec, ...]
+    last: int | None = None
 
     def blocks(self) -> list[BlockSpec]:
         """Returns the shapes of all blocks."""
@@ -96,10 +104,17 @@ class StemSpec:
         """Distance of neighbouring features in pixels."""
         return 2 * math.prod(stage.stride for stage in self.stages)
 
+    def sides(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Returns height and width of the map of features of a picture."""
+        if self.last is not None:
+            return 1, 1
+        height, width = (-(-side // self.stride) for side in image_size)
+        return height, width
+
     @property
     def channels(self) -> int:
         """Number of features."""
-        return self.stages[-1].channels
+        return self.last or self.stages[-1].channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,11 +183,11 @@ class TextSpec:
         vocabulary: Number of token ids.
         context_length: Number of positions.
         end_token: Id of the token that ends a sentence.
-        causal: Whether a token sees earlier ones only. Sentences of such a tower begin
-            with a start token, which prompts follow; else prompts come first.
-        pool: The token that represents a sentence: the first `end_token`, that of the
+        causal: Whether a token sees earlier ones only.
+        pool: What represents a sentence: the first `end_token`, the token of the
             highest id (the rule of OpenAI's first code, which encoders whose config
-            names a wrong end token rely on), or the last position, padding or not.
+            names a wrong end token rely on), the last position, padding or not, or the
+            mean of all tokens up to the end, which then see no padding (BERT).
         projection_bias: Whether the projection has a bias.
     """
 
@@ -181,16 +196,42 @@ class TextSpec:
     context_length: int
     end_token: int
     causal: bool = True
-    pool: Literal["end", "argmax", "last"] = "end"
+    pool: Literal["end", "argmax", "last", "mean"] = "end"
     projection_bias: bool = False
 
     @property
     def native_first(self) -> int:
-        """Number of tokens that precede the prompts."""
-        return int(self.causal)
+        """Number of tokens that precede the prompts: a start token, if there is one."""
+        return int(self.pool != "last")
 
 
-ReaderSpec = VisualSpec | TextSpec
+@dataclasses.dataclass(frozen=True)
+class ConseSpec:
+    """Shape of a tower that places pictures by the classes they are of, see `conse`.
+
+    Attributes:
+        stem: The classifier up to its features; it has a last convolution.
+        image_size: Height and width of a picture in pixels.
+        classes: Number of classes that the classifier knows.
+        words: Width of the embeddings of their names.
+        top: Number T of the most probable classes that place a picture.
+        share: Length a of a picture's place beside that of its features, which is 1.
+    """
+
+    stem: StemSpec
+    image_size: tuple[int, int]
+    classes: int
+    words: int
+    top: int
+    share: float
+
+    @property
+    def embedding(self) -> int:
+        """Width of the joint space."""
+        return self.words + self.stem.channels
+
+
+ReaderSpec = VisualSpec | TextSpec | ConseSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,8 +253,20 @@ class EncoderSpec:
         return dict(self.towers)[name]
 
     def tower(self, name: str) -> TowerSpec:
-        """Returns the shape of the transformer of the tower called `name`."""
-        return self.reader(name).trunk
+        """Returns the shape of the transformer of the tower called `name`.
+
+        Raises:
+            ConfigError: It has none, so nothing can be trained inside it.
+        """
+        reader = self.reader(name)
+        if isinstance(reader, ConseSpec):
+            raise ConfigError(
+                f"config.encoder.path: the tower {name!r} is a convolutional network, "
+                "which has no blocks that something could be trained in or read from; "
+                "choose a method that learns from embeddings, such as ridge, or an "
+                "encoder of transformers"
+            )
+        return reader.trunk
 
     def tower_of(self, modality: str) -> str:
         """Returns the name of the tower that reads `modality`."""
@@ -227,7 +280,9 @@ class EncoderSpec:
         return spec
 
 
-def two_towers(visual: VisualSpec, text: TextSpec, embedding: int) -> EncoderSpec:
+def two_towers(
+    visual: VisualSpec | ConseSpec, text: TextSpec, embedding: int
+) -> EncoderSpec:
     """Returns an encoder that reads everything but text with one visual tower."""
     readers = (*((name, "visual") for name in PICTURES), ("text", "text"))
     return EncoderSpec((("visual", visual), ("text", text)), readers, embedding)
@@ -314,6 +369,8 @@ def with_trunks(
     """Returns `spec` with changed transformers of the towers `names`, or of all."""
 
     def changed(reader: ReaderSpec) -> ReaderSpec:
+        if isinstance(reader, ConseSpec):
+            return reader
         trunk = dataclasses.replace(reader.trunk, **changes)
         return dataclasses.replace(reader, trunk=trunk)
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mmcl_jax.models.initial_weights import init_blocks, init_norm
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.layers import layer_norm
 from mmcl_jax.models.specs import TextSpec
-from mmcl_jax.models.tower import init_blocks, init_norm, trunk
+from mmcl_jax.models.tower import trunk
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
 
@@ -19,7 +20,7 @@ def embed(
     injection: Injection | None = None,
     context: Float[Array, "b p w"] | None = None,
 ) -> Float[Array, "b d"]:
-    """Returns the unit embedding at each sentence's pooled token.
+    """Returns unit embeddings of sentences: of the pooled token, or the mean of all.
 
     Args:
         spec: Shape of the tower.
@@ -29,31 +30,60 @@ def embed(
         context: Offsets added to the embeddings of the first `p` words, after the start
             token if there is one; or None.
     """
-    x = tokens(weights, ids)
-    length, first = x.shape[1], spec.native_first
-    if context is not None:
-        words = slice(first, first + context.shape[1])
-        x = x.at[:, words].add(context.astype(x.dtype))
-    x = trunk(spec.trunk, weights["blocks"], x, injection, spec.causal, first)
-    # prompts, inserted before the pooled token, shift its position
-    end = _pooled_position(spec, ids) + (x.shape[1] - length)
-    x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
-    x = layer_norm(x, weights["final_norm"], spec.trunk.norm_epsilon)
+    x, first, prompts = tokens(spec, weights, ids, context), spec.native_first, 0
+    if injection is not None and injection.prompts is not None:
+        prompts = injection.prompts.shape[2]
+    seen = mask(spec, ids, prompts)
+    x = trunk(spec.trunk, weights["blocks"], x, injection, seen, first)
+    end = _last_position(spec, ids)
+    if spec.pool == "mean":
+        native = jnp.concatenate([x[:, :first], x[:, first + prompts :]], axis=1)
+        counted = (jnp.arange(ids.shape[1]) <= end[:, None])[:, :, None]
+        x = jnp.mean(native.astype(jnp.float32), 1, where=counted)
+    else:
+        # prompts, inserted before the pooled token, shift its position
+        x = jnp.take_along_axis(x, (end + prompts)[:, None, None], axis=1)[:, 0]
+    if not spec.trunk.post_norm:
+        x = layer_norm(x, weights["final_norm"], spec.trunk.norm_epsilon)
     x = x.astype(jnp.float32) @ weights["projection"]
     if spec.projection_bias:
         x = x + weights["projection_bias"]
     return unit_norm(x)
 
 
-def tokens(weights: PyTree, ids: Int[Array, "b n"]) -> Float[Array, "b n width"]:
-    """Returns the tokens that enter the blocks."""
-    return weights["tokens"][ids] + weights["positions"][: ids.shape[1]]
+def tokens(
+    spec: TextSpec,
+    weights: PyTree,
+    ids: Int[Array, "b n"],
+    context: Float[Array, "b p w"] | None = None,
+) -> Float[Array, "b n width"]:
+    """Returns the tokens that enter the blocks; see `embed`."""
+    x = weights["tokens"][ids] + weights["positions"][: ids.shape[1]]
+    if context is not None:
+        first = spec.native_first
+        x = x.at[:, first : first + context.shape[1]].add(context.astype(x.dtype))
+    if spec.trunk.post_norm:
+        x = layer_norm(x, weights["first_norm"], spec.trunk.norm_epsilon)
+    return x
+
+
+def mask(
+    spec: TextSpec, ids: Int[Array, "b n"], prompts: int = 0
+) -> Bool[Array, "*rows n_out"] | None:
+    """Returns the tokens that each token sees, prompts among them; None: all."""
+    length = ids.shape[1] + prompts
+    if spec.causal:
+        return jnp.tril(jnp.ones((length, length), bool))
+    if spec.pool != "mean":
+        return None
+    place, end = jnp.arange(length), _last_position(spec, ids)[:, None] + prompts
+    return (place <= end)[:, None, None]
 
 
 def words(spec: TextSpec, ids: Int[Array, "b n"]) -> Bool[Array, "b n"]:
     """Returns a mask of the sentence, without its start token and padding."""
     place = jnp.arange(ids.shape[1])[None, :]
-    end = _pooled_position(spec, ids)
+    end = _last_position(spec, ids)
     if spec.pool == "last":
         # the pooled position may be padding, so the end is looked for
         is_end = ids == spec.end_token
@@ -61,8 +91,9 @@ def words(spec: TextSpec, ids: Int[Array, "b n"]) -> Bool[Array, "b n"]:
     return (place >= spec.native_first) & (place <= end[:, None])
 
 
-def _pooled_position(spec: TextSpec, ids: Int[Array, "b n"]) -> Int[Array, " b"]:
-    if spec.pool == "end":
+def _last_position(spec: TextSpec, ids: Int[Array, "b n"]) -> Int[Array, " b"]:
+    """Returns the position of the last token that is pooled."""
+    if spec.pool in ("end", "mean"):
         return jnp.argmax(ids == spec.end_token, axis=1)
     if spec.pool == "argmax":
         return jnp.argmax(ids, axis=1)
@@ -77,7 +108,7 @@ def init(key: Key, spec: TextSpec, embedding: int) -> PyTree:
         "tokens": 0.02 * normal(keys[0], (spec.vocabulary, width)),
         "positions": 0.01 * normal(keys[1], (spec.context_length, width)),
         "blocks": init_blocks(keys[2], spec.trunk),
-        "final_norm": init_norm((width,)),
+        "first_norm" if spec.trunk.post_norm else "final_norm": init_norm((width,)),
         "projection": width**-0.5 * normal(keys[3], (width, embedding)),
     }
     if spec.projection_bias:

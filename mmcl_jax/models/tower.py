@@ -1,4 +1,4 @@
-"""One pre-norm transformer trunk for every tower, as a pure function of its weights.
+"""One transformer trunk for every tower, as a pure function of its weights.
 
 All layers are stacked on a leading axis, so a trunk of any depth is one `lax.scan`.
 What is trained inside a frozen tower reaches it as an `Injection`.
@@ -15,7 +15,7 @@ from mmcl_jax.models.injection import Injection, LowRank, Prefix
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
 from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.parallel import sharding
-from mmcl_jax.types import Key, PyTree
+from mmcl_jax.types import PyTree
 
 # What is stored for the backward pass of a block: all it needs (except gathered
 # weights), the outputs of its linear maps (attention is recomputed), or its inputs.
@@ -44,11 +44,11 @@ def _attend_with(
     q: Float[Array, "b n h k"],
     k: Float[Array, "b m h k"],
     v: Float[Array, "b m h k"],
-    mask: Bool[Array, "n m"] | None,
+    mask: Bool[Array, "*rows m"] | None,
     prefix: Prefix,
 ) -> Float[Array, "b n h k"]:
     """Returns attention with the prefix of one block, its keys and values `[b p w]`."""
-    rows, tokens, *heads = q.shape
+    rows, _, *heads = q.shape
     length = prefix.keys.shape[1]
     shape = (rows, length, *heads)
     keys, values = (
@@ -56,9 +56,9 @@ def _attend_with(
     )
     if prefix.residual is None:
         if mask is not None:
-            # a prefix has no position: a causal mask must not hide it
-            free = jnp.ones((tokens, length), bool)
-            mask = jnp.concatenate([free, mask], axis=1)
+            # a prefix has no position, so no mask may hide it
+            free = jnp.ones((*mask.shape[:-1], length), bool)
+            mask = jnp.concatenate([free, mask], axis=-1)
         k, v = jnp.concatenate([keys, k], 1), jnp.concatenate([values, v], 1)
         return attend(q, k, v, mask)
     mixed = attend(q, k, v, mask)
@@ -105,10 +105,13 @@ def _block(
     prefix: Prefix | None,
     low_rank: dict[str, LowRank],
     gate: Float[Array, "b r"] | None,
-    mask: Bool[Array, "n n"] | None,
+    mask: Bool[Array, "*rows n"] | None,
 ) -> Float[Array, "b n w"]:
-    rows, tokens, width = x.shape
-    h = layer_norm(x, block["norm1"], spec.norm_epsilon)
+    def norm(x: Array, name: str, is_output: bool) -> Array:
+        is_due = is_output == spec.post_norm
+        return layer_norm(x, block[name], spec.norm_epsilon) if is_due else x
+
+    h = norm(x, "norm1", is_output=False)
     qkv = linear(h, block["qkv"], low_rank.get("qkv"), gate)
     q, k, v = split_heads(spec, qkv)
     if spec.learned_key:
@@ -120,11 +123,12 @@ def _block(
         mixed = attend(q, k, v, mask)
     else:
         mixed = _attend_with(q, k, v, mask, prefix)
-    x = x + linear(mixed.reshape(rows, tokens, width), block["out"])
-    h = layer_norm(x, block["norm2"], spec.norm_epsilon)
+    x = x + linear(mixed.reshape(x.shape), block["out"])
+    x = norm(x, "norm1", is_output=True)
+    h = norm(x, "norm2", is_output=False)
     h = linear(h, block["mlp_in"], low_rank.get("mlp_in"), gate)
     h = ACTIVATIONS[spec.activation](h)
-    return x + linear(h, block["mlp_out"])
+    return norm(x + linear(h, block["mlp_out"]), "norm2", is_output=True)
 
 
 def _learned(tokens: Float[Array, "b n h k"], weight: Float[Array, " w"]) -> Array:
@@ -138,12 +142,12 @@ def trunk(
     blocks: PyTree,
     x: Float[Array, "b n w"],
     injection: Injection | None = None,
-    causal: bool = False,
+    mask: Bool[Array, "*rows n_out"] | None = None,
     prompts_at: int = 1,
 ) -> Float[Array, "b n_out w"]:
     """Returns the tokens of `trunk_with_summaries` after the last block."""
     return trunk_with_summaries(
-        spec, blocks, x, injection, causal, prompts_at, summarize=lambda tokens: None
+        spec, blocks, x, injection, mask, prompts_at, summarize=lambda tokens: None
     )[0]
 
 
@@ -152,7 +156,7 @@ def trunk_with_summaries(
     blocks: PyTree,
     x: Float[Array, "b n w"],
     injection: Injection | None,
-    causal: bool,
+    mask: Bool[Array, "*rows n_out"] | None,
     prompts_at: int,
     summarize: Callable[[Array], PyTree],
 ) -> tuple[Float[Array, "b n_out w"], PyTree]:
@@ -168,7 +172,7 @@ def trunk_with_summaries(
         blocks: Weights of the blocks, stacked by layer.
         x: Tokens; the frames of a clip are consecutive rows.
         injection: What an adapter adds, or None for the frozen tower.
-        causal: Whether a token sees earlier ones only.
+        mask: Tokens that each token sees, prompts among them, see `layers.attend`.
         prompts_at: Number of native tokens that precede the prompts.
         summarize: Function of the tokens after each block, whose results are kept.
 
@@ -185,9 +189,6 @@ def trunk_with_summaries(
         # overwritten by the first prompts before any block reads them
         empty = jnp.zeros((x.shape[0], length, x.shape[2]), x.dtype)
         x = jnp.concatenate([x[:, :prompts_at], empty, x[:, prompts_at:]], axis=1)
-    mask = None
-    if causal:
-        mask = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
 
     def step(x, layer):
         block, low_rank, prompt, prefix = layer
@@ -240,54 +241,3 @@ def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:
         layered.append((keys, values, residual))
     ends = itertools.accumulate(prefix.keys.shape[1] for prefix in prefixes)
     return layered, list(ends)
-
-
-def block_linears(spec: TowerSpec) -> dict[str, tuple[int, int]]:
-    """Returns input and output widths of a block's linear maps, but for frames."""
-    width, inner = spec.width, spec.mlp_width
-    return {
-        "qkv": (width, 3 * width),
-        "out": (width, width),
-        "mlp_in": (width, inner),
-        "mlp_out": (inner, width),
-    }
-
-
-def init_blocks(key: Key, spec: TowerSpec) -> PyTree:
-    """Returns random blocks with the initial scales of CLIP."""
-    layers, width = spec.layers, spec.width
-    residual_std = (2 * layers * width) ** -0.5
-    scales = (width**-0.5, residual_std, (2 * width) ** -0.5, residual_std)
-    linears = block_linears(spec)
-    blocks = {
-        name: init_linear(k, (layers, *shape), std)
-        for k, std, (name, shape) in zip(
-            jax.random.split(key, len(linears)), scales, linears.items(), strict=True
-        )
-    }
-    for norm in ("norm1", "norm2"):
-        blocks[norm] = init_norm((layers, width))
-    if spec.frames > 1:
-        keys = jax.random.split(jax.random.fold_in(key, 1), 3)
-        embedding = 0.02 * jax.random.normal(keys[0], (layers, spec.frames, width))
-        blocks["over_frames"] = {
-            "embedding": embedding,
-            "norm": init_norm((layers, width)),
-            "qkv": init_linear(keys[1], (layers, *linears["qkv"]), width**-0.5),
-            "out": init_linear(keys[2], (layers, *linears["out"]), residual_std),
-        }
-    if spec.learned_key:
-        pair = jax.random.normal(jax.random.fold_in(key, 2), (2, layers, width))
-        blocks["learned_key"], blocks["learned_value"] = 0.02 * pair
-    return blocks
-
-
-def init_linear(key: Key, shape: tuple[int, ...], std: float) -> PyTree:
-    """Returns random linear maps with kernels of `shape` and biases of zero."""
-    kernel = std * jax.random.normal(key, shape)
-    return {"kernel": kernel, "bias": jnp.zeros((*shape[:-2], shape[-1]))}
-
-
-def init_norm(shape: tuple[int, ...]) -> PyTree:
-    """Returns layer norms with scales of 1 and biases of 0."""
-    return {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}

@@ -5,18 +5,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.models import convolutional
-from mmcl_jax.models.injection import Injection
-from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
-from mmcl_jax.models.specs import TowerSpec, VisualSpec
-from mmcl_jax.models.tower import (
+from mmcl_jax.models.initial_weights import (
     block_linears,
     init_blocks,
     init_linear,
     init_norm,
-    linear,
-    split_heads,
-    trunk,
 )
+from mmcl_jax.models.injection import Injection
+from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
+from mmcl_jax.models.specs import ConseSpec, TowerSpec, VisualSpec
+from mmcl_jax.models.tower import linear, split_heads, trunk
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
 
@@ -24,7 +22,9 @@ _PATCH_NORM_EPSILON = 1e-5
 
 
 def features(
-    spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
+    spec: VisualSpec | ConseSpec,
+    weights: PyTree,
+    pixels: Float[Array, "b *frames h w c"],
 ) -> Float[Array, "b *frames rows columns features"]:
     """Returns what a tower with a stem makes of each frame before its tokens."""
     assert spec.stem is not None
@@ -34,7 +34,7 @@ def features(
     return found.reshape(*leading, *found.shape[1:])
 
 
-def frames_of(spec: VisualSpec, weights: PyTree, inputs: PyTree) -> Array:
+def frames_of(spec: VisualSpec | ConseSpec, weights: PyTree, inputs: PyTree) -> Array:
     """Returns what a tower cuts into patches: pixels, or the features of its stem.
 
     What a stem computes is frozen and precedes everything that is trained, so it need

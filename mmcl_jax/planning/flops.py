@@ -7,12 +7,19 @@ For a layer of width `D`, an inner width `M` of its MLP, and `N` tokens,
 where the first term counts linear maps, the second attention. Since nothing inside is
 trained, the backward pass computes gradients of the activations alone: the linear maps
 cost as much again, attention twice as much. So a step costs a little more than twice
-its forward pass, not three times as training all weights would.
+its forward pass, not three times as training all weights would. Convolutions of a stem
+are not counted: they are a part of decoding, once per sample.
 """
 
 import math
 
-from mmcl_jax.models.specs import EncoderSpec, TextSpec, TowerSpec, VisualSpec
+from mmcl_jax.models.specs import (
+    ConseSpec,
+    EncoderSpec,
+    TextSpec,
+    TowerSpec,
+    VisualSpec,
+)
 
 
 def forward(spec: EncoderSpec, modality: str, frames: int, prompts: int) -> float:
@@ -38,6 +45,8 @@ def _trunk(
     spec: EncoderSpec, modality: str, frames: int, prompts: int
 ) -> tuple[float, float]:
     reader = spec.reader(spec.tower_of(modality))
+    if isinstance(reader, ConseSpec):
+        return 0.0, 0.0  # nothing is injected into it
     trunk = reader.trunk
     native = reader.context_length if isinstance(reader, TextSpec) else _tokens(reader)
     rows = frames if isinstance(reader, TextSpec) else _rows(reader, frames)
@@ -58,6 +67,8 @@ def _layer(trunk: TowerSpec, tokens: int) -> tuple[float, float]:
 def _ends(spec: EncoderSpec, modality: str, frames: int) -> float:
     """Returns the operations of patch embedding and of the final projection."""
     reader = spec.reader(spec.tower_of(modality))
+    if isinstance(reader, ConseSpec):
+        return 2.0 * reader.stem.channels * reader.classes
     width = reader.trunk.width
     if isinstance(reader, TextSpec):
         return 2.0 * width * spec.embedding

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     try:
         command_line.refuse_arguments(argv)
         config = command_line.required(_CONFIG.value, "configs/pretrain.py")
-        train(config, teachers.load(config.sources), pathlib.Path(_OUTPUT.value))
+        train(config, teachers.load(config), pathlib.Path(_OUTPUT.value))
     except (ConfigError, DataError) as error:
         sys.exit(command_line.complain(error))
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmcl_jax.errors import ConfigError
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models.specs import EncoderSpec, VisualSpec
 from mmcl_jax.pretrain import pictures, pools, sounds, teachers
@@ -71,8 +70,6 @@ def prepare(
     keep = functools.partial(pools.kept, spec=spec, weights=stem)
 
     folder, archives = pathlib.Path(config.sources.pictures), {}
-    if not config.sources.pictures:
-        raise ConfigError("config.sources.pictures: name the folder of the pictures")
     archives["train"] = pictures.archives(folder, "train-*.zip")
     archives["train"] += pictures.archives(folder, "samples.zip")
     archives["val"] = pictures.archives(folder, "val.zip")

@@ -4,10 +4,21 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.modalities.base import InputSpec
+from mmcl_jax.modalities.image import normalize
+from mmcl_jax.modalities.text import TEXT
+from mmcl_jax.models import convolutional, pretrained
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.pretrained.efficientnet import TRUNK
+from mmcl_jax.models.specs import ConseSpec, EncoderSpec
+from mmcl_jax.models.tower import linear
 from mmcl_jax.pretrain import pictures
 from mmcl_jax.pretrain.visual_tower import Taught
 from mmcl_jax.types import PyTree
@@ -37,6 +48,76 @@ class Teachers(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """Returns the names of the classifier's classes."""
         return self.classes.names
+
+
+def load(config) -> Teachers:
+    """Reads the teachers.
+
+    Args:
+        config: Result of `configs/pretrain.py`.
+
+    Raises:
+        ConfigError: No pictures are named, or the teacher is no classifier.
+        DataError: Weights or the table of classes are missing or damaged.
+    """
+    sources = config.sources
+    if not sources.pictures:
+        raise ConfigError(
+            "config.sources.pictures: name the folder of the pictures, see "
+            "docs/encoders.md"
+        )
+    encoder = pretrained.load(sources.teacher)
+    tower = encoder.spec.reader(encoder.spec.tower_of("image"))
+    if not isinstance(tower, ConseSpec):
+        raise ConfigError(
+            f"config.sources.teacher: {sources.teacher!r} is no classifier beside an "
+            "encoder of sentences; give 'lite0+minilm'"
+        )
+    frozen = jax.tree.map(jnp.asarray, encoder.frozen)
+    stem = frozen["visual"]["stem"]
+    blocks = len(TRUNK.blocks())
+    table = pathlib.Path(sources.pictures) / "samples.csv"
+    return Teachers(
+        {"first": stem["first"], "residuals": stem["residuals"][:blocks]},
+        pictures.read_classes(table),
+        _classifier(tower, frozen["visual"], encoder.inputs),
+        _sentence_encoder(encoder.spec, frozen, encoder.inputs, tower.words),
+    )
+
+
+def _classifier(tower: ConseSpec, weights: PyTree, inputs: InputSpec) -> Classify:
+    @jax.jit
+    def compiled(weights: PyTree, pixels: Array) -> tuple[Array, Array]:
+        features = convolutional.stem(tower.stem, weights["stem"], pixels)
+        features = features.mean((1, 2))
+        return features, linear(features, weights["head"]["classes"])
+
+    def classify(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        padded = np.resize(squares, (_CHUNK, *squares.shape[1:]))
+        found = compiled(weights, jnp.asarray(normalize(padded, inputs)))
+        features, logits = (np.asarray(x)[: len(squares)] for x in found)
+        return features, logits
+
+    return classify
+
+
+def _sentence_encoder(
+    spec: EncoderSpec, frozen: PyTree, inputs: InputSpec, width: int
+) -> Embed:
+    @jax.jit
+    def compiled(frozen: PyTree, tokens: Array) -> Array:
+        return encoders.embed(spec, frozen, "text", {"tokens": tokens})
+
+    def embed(sentences: Sequence[str]) -> np.ndarray:
+        tokens = np.stack([TEXT.preprocess(s, inputs)["tokens"] for s in sentences])
+        # zeros pad the vectors to the width of the teacher's joint space
+        parts = [
+            np.asarray(compiled(frozen, tokens[i : i + _CHUNK]))[:, :width]
+            for i in range(0, len(tokens), _CHUNK)
+        ]
+        return np.concatenate(parts)
+
+    return embed
 
 
 def embeddings(

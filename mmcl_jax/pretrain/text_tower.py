@@ -47,8 +47,8 @@ def in_templates(
     templates += _WITHOUT_TEMPLATE * (len(templates) // len(_WITHOUT_TEMPLATE))
     rng = np.random.default_rng(seed)
     owner = np.repeat(np.arange(len(names)), count)
-    drawn = rng.integers(len(templates), size=len(owner))
-    filled = zip(drawn, owner, strict=True)
+    drawn = rng.integers(len(templates), size=len(owner)).tolist()
+    filled = zip(drawn, owner.tolist(), strict=True)
     return [templates[t].format(names[i]) for t, i in filled], owner
 
 

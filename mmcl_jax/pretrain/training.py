@@ -82,11 +82,11 @@ def fit(
 
 
 def _save(path: pathlib.Path, tree: PyTree, done: int, curve: list) -> None:
-    leaves = {f"{i:05}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(tree))}
-    about = np.frombuffer(json.dumps([done, curve]).encode(), np.uint8)
+    arrays = {f"{i:05}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(tree))}
+    arrays["about"] = np.frombuffer(json.dumps([done, curve]).encode(), np.uint8)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, about=about, **leaves)
+        np.savez(file, allow_pickle=False, **arrays)
     # a rename is atomic: an interrupted training finds a whole checkpoint or the last
     part.replace(path)
 

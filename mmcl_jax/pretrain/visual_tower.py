@@ -136,7 +136,7 @@ def make_loss(
         return jax.nn.log_softmax(scale * z @ anchors.T)
 
     def taught(weights: PyTree, z: Array, batch: PyTree) -> dict[str, Array]:
-        names = pictures.anchors
+        names = jnp.asarray(pictures.anchors)
         soft = jax.nn.softmax(batch["logits"].astype(jnp.float32) / _TEMPERATURE)
         hard = jax.nn.one_hot(batch[PICTURES][1], len(names))
         share = batch["share"][:, None]
@@ -156,9 +156,11 @@ def make_loss(
             shares = log_shares(weights, z, jnp.asarray(anchors))
             return -jnp.take_along_axis(shares, targets[:, None], 1).mean()
 
-        values = [entropy(of.anchors, labels)]
-        values += [entropy(a, jnp.asarray(part)[labels]) for a, part in of.parts]
-        return sum(values) / 2 if of.parts else values[0]
+        whole = entropy(of.anchors, labels)
+        if not of.parts:
+            return whole
+        parts = [entropy(a, jnp.asarray(part)[labels]) for a, part in of.parts]
+        return (whole + jnp.stack(parts).sum()) / 2
 
     def loss(weights: PyTree, batch: PyTree) -> tuple[Array, dict[str, Array]]:
         share = batch["share"][:, None, None, None]

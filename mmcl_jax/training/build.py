@@ -29,7 +29,7 @@ from mmcl_jax.streams.base import Stream, Task, joint
 from mmcl_jax.streams.retirement import retired_after, without_retired_tests
 from mmcl_jax.training import capacity, class_slots, known_tasks, learner, stems
 from mmcl_jax.training.known_tasks import KnownTasks
-from mmcl_jax.types import Classes
+from mmcl_jax.types import Capacity, Classes
 from mmcl_jax.workdir.progress import Bar
 
 BUILTIN_ENCODER = pathlib.Path(__file__).parents[1] / "models" / "assets"
@@ -223,6 +223,9 @@ def assemble(
         )
     encoder = load_encoder(config.encoder, mesh, config.mesh.encoder)
     _check_modalities(encoder, stream)
+    method = method_of(config)(build_model(encoder))
+    # what it cannot do with this encoder, it says before data are read
+    jax.eval_shape(lambda: method.init(jax.random.key(0), Capacity(1, 1)))
     room = int(config.data.memory_gib * 2**30)
     stem = stems.make_stem(encoder.spec, encoder.frozen)
     decoder = loader.Decoder(encoder.inputs, room, stem)

@@ -93,10 +93,10 @@ def class_tokens(config: Config, fed: InputSpec, stream: Stream) -> np.ndarray |
 def cut(tokens: np.ndarray, text: TextSpec, fed: InputSpec) -> np.ndarray:
     """Returns the tokens of class names up to the end of the longest, if they may be.
 
-    A causal tower reads the features at the end token, which no later token reaches.
-    The length is rounded up, since each new one is compiled anew.
+    What comes after the end reaches no feature, unless the tower reads its padding. The
+    length is rounded up, since each new one is compiled anew.
     """
-    if not text.causal:
+    if text.pool == "last":
         return tokens
     end = (tokens == load_tokenizer(fed.tokenizer).end).argmax(1).max() + 1
     return tokens[:, : -(-end // _LENGTHS) * _LENGTHS]

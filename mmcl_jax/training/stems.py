@@ -12,20 +12,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mmcl_jax.modalities.base import Inputs, Stem
-from mmcl_jax.models import visual
-from mmcl_jax.models.specs import EncoderSpec, VisualSpec
+from mmcl_jax.models import convolutional
+from mmcl_jax.models.specs import EncoderSpec, StemSpec, TextSpec
 from mmcl_jax.types import PyTree
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
-def readers(spec: EncoderSpec) -> dict[str, VisualSpec]:
-    """Returns the towers with a stem, by the modality that they read."""
+def readers(spec: EncoderSpec) -> dict[str, StemSpec]:
+    """Returns the stems of towers that have one, by the modality that they read."""
     towers = {modality: spec.reader(name) for modality, name in spec.readers}
     return {
-        modality: tower
+        modality: tower.stem
         for modality, tower in towers.items()
-        if isinstance(tower, VisualSpec) and tower.stem
+        if not isinstance(tower, TextSpec) and tower.stem
     }
 
 
@@ -46,11 +46,9 @@ def decoded_shapes(
     )
 
 
-def _stem_shape(spec: VisualSpec, shapes: Shapes) -> Shapes:
-    assert spec.stem is not None
+def _stem_shape(spec: StemSpec, shapes: Shapes) -> Shapes:
     *frames, height, width, _ = shapes["pixels"].shape
-    sides = (-(-side // spec.stem.stride) for side in (height, width))
-    size = (*frames, *sides, spec.stem.channels)
+    size = (*frames, *spec.sides((height, width)), spec.channels)
     return {"features": jax.ShapeDtypeStruct(size, np.dtype(np.float32))}
 
 
@@ -71,9 +69,9 @@ def make_stem(spec: EncoderSpec, frozen: PyTree) -> Stem | None:
 
     @functools.partial(jax.jit, static_argnums=0)
     def compiled(
-        spec: VisualSpec, weights: PyTree, pixels: Float[Array, "f h w c"]
+        own: StemSpec, weights: PyTree, pixels: Float[Array, "f h w c"]
     ) -> Float[Array, "f rows columns features"]:
-        return visual.features(spec, {"stem": weights}, pixels)
+        return convolutional.stem(own, weights, pixels)
 
     def stem(modality: str, inputs: Inputs) -> Inputs:
         if modality not in with_stem:

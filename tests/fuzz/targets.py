@@ -188,6 +188,8 @@ def _torch_archives(folder: pathlib.Path) -> None:
         program = torch_archive_test.program(torch_archive_test.state(**values))
         archive.writestr("hand/data.pkl", program)
         archive.writestr("hand/data/0", bytes(24))
+    body = torch_archive_test.state(w=torch_archive_test.tensor())
+    torch_archive_test.old_file(folder / "old.pt", body)
 
 
 def _arrays(folder: pathlib.Path) -> None:

@@ -91,6 +91,7 @@ CASES = {
             epsilon=1e-6,
             needs=("torch",),
         ),
+        Case("sentence_bert/mean", ("text",), epsilon=1e-12, pool="mean"),
     )
 }
 
@@ -102,6 +103,7 @@ SIZES = {
     "open_clip/siglip": ("tiny", "b16", "l16"),
     "languagebind": ("tiny", "l14"),
     "imagebind": ("tiny", "huge"),
+    "sentence_bert": ("tiny", "minilm_l6"),
 }
 
 

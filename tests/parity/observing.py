@@ -168,7 +168,8 @@ def observe_text(
         at: the first token that a context replaces.
     """
     ids = torch.from_numpy(tokens).long()
-    (words,) = (m for n, m in model.named_modules() if n.endswith("token_embedding"))
+    tables = ("token_embedding", "word_embeddings")
+    (words,) = (m for n, m in model.named_modules() if n.endswith(tables))
     with torch.no_grad():
         raw = embed(ids)
     shape = (len(tokens), 2, words.weight.shape[1])

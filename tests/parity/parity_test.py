@@ -42,11 +42,18 @@ MUTATIONS: dict[str, tuple[str, dict[Any, Any]]] = {
         {"gelu": "quick_gelu", "gelu_tanh": "quick_gelu", "quick_gelu": "gelu"},
     ),
     "epsilon": (EPSILON, {1e-5: 1e-6, 1e-6: 1e-5}),
-    "pool": (POOL, {"end": "argmax", "argmax": "last", "last": "argmax"}),
+    "pool": (
+        POOL,
+        {"end": "argmax", "argmax": "last", "last": "argmax", "mean": "end"},
+    ),
     # the rule of today's configs for those that name the wrong end token
     "end": (POOL, {"argmax": "end"}),
 }
-_LONE = tuple(name for name, case in CASES.items() if len(case.modalities) == 1)
+_LONE = tuple(
+    name
+    for name, case in CASES.items()
+    if len(case.modalities) == 1 and case.family != "sentence_bert"
+)
 
 
 def _selected(stored: bool | None) -> list[Any]:
@@ -149,6 +156,7 @@ _SENSITIVE = {
     "siglip/huggingface": ("image", "text"),
     "languagebind/tuned": ("video", "audio"),
     "imagebind/huge": ("audio", "text"),
+    "sentence_bert/mean": ("text",),
 }
 
 

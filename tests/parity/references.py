@@ -20,6 +20,7 @@ _BUILDERS = {
     "open_clip/siglip": ("openclip", "siglip"),
     "languagebind": ("languagebind", "write"),
     "imagebind": ("imagebind", "write"),
+    "sentence_bert": ("sentence_bert", "write"),
 }
 
 

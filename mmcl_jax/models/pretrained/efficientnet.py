@@ -18,6 +18,12 @@ TRUNK = StemSpec(
         StageSpec(3, 5, 1, 6, 112),
     ),
 )
+# the whole classifier, up to the features under its 1,000 classes
+LITE0 = StemSpec(
+    TRUNK.first,
+    (*TRUNK.stages, StageSpec(4, 5, 2, 6, 192), StageSpec(1, 3, 1, 6, 320)),
+    last=1280,
+)
 _EPSILON = 1e-3
 
 
@@ -62,7 +68,10 @@ def stem_weights(tensors: Mapping[str, np.ndarray], spec: StemSpec) -> PyTree:
         if shape.expansion != 1:
             block["expand"] = pointwise(f"{name}._expand_conv", f"{name}._bn0")
         residuals.append(block)
-    return {"first": first, "residuals": residuals}
+    weights = {"first": first, "residuals": residuals}
+    if spec.last is not None:
+        weights["last"] = pointwise("_conv_head", "_bn1")
+    return weights
 
 
 def _float32(kernel: np.ndarray, bias: np.ndarray) -> PyTree:

@@ -21,7 +21,7 @@ _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
 
 # Files other than weights; code is never downloaded.
 _SMALL_FILES = (
-    *("config.json", "open_clip_config.json"),
+    *("config.json", "open_clip_config.json", "1_Pooling/config.json"),
     *("preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "spiece.model"),

@@ -19,8 +19,11 @@ from mmcl_jax.models.pretrained import (
     image_bind,
     inputs,
     language_bind,
+    lite0_minilm,
     open_clip,
+    packages,
     random_weights,
+    sentence_bert,
     summary,
 )
 from mmcl_jax.models.pretrained import tensors as tensor_files
@@ -36,10 +39,14 @@ _CHUNK = 2**22
 FAMILIES: tuple[Family, ...] = (
     big_vision.FAMILY,
     image_bind.FAMILY,
+    lite0_minilm.FAMILY,
     open_clip.FAMILY,
     language_bind.FAMILY,
+    sentence_bert.FAMILY,
     huggingface.FAMILY,
 )
+# encoders in installed packages, and the package by whose weights each is recognized
+_INSTALLED = {"minilm": packages.MINILM, "lite0+minilm": packages.LITE0}
 
 
 class Encoder(NamedTuple):
@@ -72,7 +79,8 @@ def load(name: str | pathlib.Path, place: Place = on_host) -> Encoder:
     Args:
         name: A folder, a file of weights, or a repository of a hub, see `hub.resolve`;
             or several of them separated by `+`, whose visual towers are joined and
-            whose text towers must be equal; or `random:SIZE`, see `sizes.SIZES`.
+            whose text towers must be equal; or `random:SIZE`, see `sizes.SIZES`; or
+            `minilm` or `lite0+minilm`, of installed packages, see `packages`.
         place: Function `(path, leaf) -> array` that moves a leaf as soon as it is made.
 
     Raises:
@@ -133,21 +141,33 @@ def read_inputs(name: str | pathlib.Path) -> InputSpec:
 
 def is_here(name: str) -> bool:
     """Returns whether an encoder is on this machine, so that nothing is downloaded."""
-    parts = [name] if os.path.exists(name) else [p.strip() for p in name.split("+")]
-    return all(os.path.exists(p) or p.startswith(random_weights.PREFIX) for p in parts)
+    return all(
+        os.path.exists(part)
+        or part in _INSTALLED
+        or part.startswith(random_weights.PREFIX)
+        for part in _parts(name)
+    )
+
+
+def _parts(name: str) -> list[str]:
+    """Returns the names of the encoders that a name joins."""
+    if os.path.exists(name) or name in _INSTALLED:
+        return [name]
+    return [part.strip() for part in name.split("+")]
 
 
 def _find(name: str | pathlib.Path) -> tuple[list[Checkpoint], list[str]]:
     """Returns the checkpoints of a name and the source of each."""
-    names = [str(name)]
-    if not os.path.exists(name):
-        names = [part.strip() for part in str(name).split("+")]
+    names = _parts(str(name))
     if not all(names):
         raise DataError(f"{name!r}: no encoder on one side of a '+'")
     parts, sources = [], []
     for one in names:
         if os.path.isfile(one):
             parts.append(_open(pathlib.Path(one)))
+            sources.append(one)
+        elif one in _INSTALLED and not os.path.exists(one):
+            parts.append(_open(packages.weights_of(_INSTALLED[one])))
             sources.append(one)
         else:
             located = hub.resolve(one)

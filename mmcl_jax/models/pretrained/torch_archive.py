@@ -1,18 +1,22 @@
-"""Reads tensors from the zip archives that `torch.save` writes, without torch.
+"""Reads tensors from the files that `torch.save` writes, without torch.
 
-Such an archive holds a file of bytes for each storage, and `data.pkl`: a program for
-the stack machine of Python's pickles that describes the tensors. Unpickling would run
-any function that the program names, so nothing is unpickled here. The program is
-interpreted by a machine that knows only the instructions that `torch.save` writes, and
-whose values are text, numbers, lists, dictionaries and descriptions of tensors.
+Such a file is a zip archive of a file of bytes for each storage, and of `data.pkl`: a
+program for the stack machine of Python's pickles that describes the tensors. Before
+torch 1.6 there was no archive: programs precede the storages, which follow one another.
+Unpickling would run any function that a program names, so nothing is unpickled here.
+Programs are interpreted by a machine that knows only the instructions that `torch.save`
+writes, and whose values are text, numbers, lists, dictionaries and descriptions of
+tensors.
 """
 
+import contextlib
 import dataclasses
 import functools
+import io
 import math
 import pathlib
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -54,6 +58,10 @@ _GLOBALS = (
     "torch._utils._rebuild_parameter",
     *_STORAGES,
 )
+_ZIP = b"PK\x03\x04"
+# A file of torch before 1.6 begins with a program that leaves this number.
+_OLD = 0x1950A86A20F9469CFC6C
+_COUNT_BYTES = 8  # before each storage of such a file: how many numbers it has
 # Keys under which checkpoints of a training hold the weights.
 _NESTS = ("state_dict", "model")
 
@@ -96,11 +104,14 @@ def read(path: pathlib.Path) -> MappedTensors:
             damaged; the message names it.
     """
     with reading(str(path), _EXPECTED):
-        program, entries = _open(path)
-        try:
-            found = _state_dict(_run(program))
-        except (ValueError, LookupError) as error:
-            raise DataError(f"{path}: data.pkl: {error}") from error
+        with path.open("rb") as file:
+            start = file.read(32)
+        if _OLD.to_bytes(10, "little") in start:
+            found, entries = _open_old(path)
+        elif start.startswith(_ZIP):
+            found, entries = _open(path)
+        else:
+            raise DataError(f"{path}: it begins unlike {_EXPECTED}: {_REMEDY}")
         takes = {name: _take(path, name, t, entries) for name, t in found.items()}
         size = sum(
             math.prod(t.shape) * t.storage.dtype.itemsize for t in found.values()
@@ -109,14 +120,11 @@ def read(path: pathlib.Path) -> MappedTensors:
         return MappedTensors(path, takes)
 
 
-def _open(path: pathlib.Path) -> tuple[bytes, Mapping[str, Entry]]:
-    """Returns `data.pkl`, and the entries of the storages by key."""
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise DataError(
-                f"{path}: no zip archive; files of torch before 1.6 are not supported: "
-                f"{_REMEDY}"
-            )
+_Opened = tuple[dict[str, "_Tensor"], Mapping[str, Entry]]
+
+
+def _open(path: pathlib.Path) -> _Opened:
+    """Returns the tensors of an archive, and the entries of their storages by key."""
     directory = read_directory(path)
     programs = [name for name in directory if name.split("/")[1:] == ["data.pkl"]]
     if len(programs) != 1:
@@ -135,11 +143,50 @@ def _open(path: pathlib.Path) -> tuple[bytes, Mapping[str, Entry]]:
             f"{path}: data.pkl of {program.size} bytes, more than the limit of "
             f"{_MAX_PROGRAM_BYTES}"
         )
-    return program.read(), {
+    with _running(path, "data.pkl"):
+        found = _state_dict(_run(program.read(), {}))
+    return found, {
         name.removeprefix("data/"): entry
         for name, entry in inside.items()
         if name.startswith("data/")
     }
+
+
+def _open_old(path: pathlib.Path) -> _Opened:
+    """Returns the tensors of a file without an archive, and the places of storages.
+
+    Three programs leave a number, a version and facts about the machine; two more, the
+    state dict and the keys of the storages in their order.
+    """
+    with path.open("rb") as file:
+        head = io.BytesIO(file.read(_MAX_PROGRAM_BYTES))
+    storages: dict[str, _Storage] = {}
+    with _running(path, "its programs"):
+        values = [_run(head, storages) for _ in range(5)]
+        _, _, machine, weights, keys = values
+        if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+            raise ValueError(f"its numbers are not little-endian: {_REMEDY}")
+        _check_kind(keys, list)
+        entries, offset, size = {}, head.tell(), path.stat().st_size
+        for key in keys:
+            if key not in storages or key in entries:
+                raise ValueError(f"a storage {key!r}, of no tensor or twice")
+            offset += _COUNT_BYTES
+            length = storages[key].elements * storages[key].dtype.itemsize
+            entries[key] = Entry(path, offset, length, length, 0, False)
+            offset += length
+        if offset != size:
+            raise ValueError(f"storages up to byte {offset} in a file of {size}")
+        return _state_dict(weights), entries
+
+
+@contextlib.contextmanager
+def _running(path: pathlib.Path, what: str) -> Iterator[None]:
+    """Turns what goes wrong in a program into a `DataError` that names the file."""
+    try:
+        yield
+    except (ValueError, LookupError) as error:
+        raise DataError(f"{path}: {what}: {error}") from error
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -148,8 +195,12 @@ _LITERALS += ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _LITERALS += ("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES")
 
 
-def _run(program: bytes) -> Any:
+def _run(program: bytes | io.BytesIO, storages: dict[str, _Storage]) -> Any:
     """Returns the value that the program of a pickle leaves on its stack.
+
+    Args:
+        program: The program; of several in a row the next one is run.
+        storages: Receives each storage that the program refers to, by its key.
 
     Raises:
         ValueError: The program has an instruction or a global that no state dict needs.
@@ -170,7 +221,7 @@ def _run(program: bytes) -> Any:
             case "BINPUT" | "LONG_BINPUT" | "MEMOIZE" as name:
                 index = len(memo) if name == "MEMOIZE" else argument
                 # Real indices are consecutive; a huge one would fill the memory.
-                if index is None or index > len(program):
+                if index is None or index > _MAX_INSTRUCTIONS:
                     raise ValueError(f"value {index} of a short program")
                 memo[index] = stack[-1]
             case "BINGET" | "LONG_BINGET":
@@ -192,7 +243,10 @@ def _run(program: bytes) -> Any:
                 name, module = stack.pop(), stack.pop()
                 stack.append(_global(f"{_text(module)}.{_text(name)}"))
             case "BINPERSID":
-                stack.append(_storage(stack.pop()))
+                storage = _storage(stack.pop())
+                if storages.setdefault(storage.key, storage) != storage:
+                    raise ValueError(f"two storages with the key {storage.key!r}")
+                stack.append(storage)
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
                 stack.append(_call(function, arguments))
@@ -257,7 +311,15 @@ def _global(name: str) -> _Global:
 
 def _storage(value: Any) -> _Storage:
     match value:
-        case ("storage", _Global(kind), str(key), str(_), elements):
+        # without a view of another storage, which torch before 0.4 had at the end
+        case ("storage", _Global(kind), str(key), str(_), elements) | (
+            "storage",
+            _Global(kind),
+            str(key),
+            str(_),
+            elements,
+            None,
+        ):
             if kind in _STORAGES:
                 return _Storage(_STORAGES[kind], key, _size(elements))
     raise ValueError("a reference that is not one to a storage")

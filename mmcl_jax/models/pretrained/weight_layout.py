@@ -141,6 +141,7 @@ def stem(ours: str, name: str, spec: StemSpec | None) -> Layout:
     for i, block in enumerate(spec.blocks()):
         parts = ("expand", "filter", "project")[block.expansion == 1 :]
         convolutions += [f"residuals/{i}/{part}" for part in parts]
+    convolutions += [] if spec.last is None else ["last"]
     leaves = [f"{path}/{leaf}" for path in convolutions for leaf in ("kernel", "bias")]
     return {f"{ours}/{x}": Rule((name + x.replace("/", "."),)) for x in leaves}
 
