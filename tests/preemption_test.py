@@ -1,14 +1,11 @@
 """A run that is asked to leave looks up often enough, and loses nothing."""
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from mmcl_jax import config
 from mmcl_jax.errors import Preempted
@@ -51,18 +48,6 @@ def _config(folder: pathlib.Path) -> config.Config:
         train=config.TrainOptions(epochs=1, batch_size=8),
         report="off",
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kept_programs() -> Iterator[None]:
-    """All runs have the same programs, which the first one leaves for the others."""
-    jax.config.update("jax_compilation_cache_dir", os.environ["MMCL_JAX_TEST_PROGRAMS"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

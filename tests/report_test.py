@@ -202,7 +202,7 @@ def test_several_runs_have_the_intervals_of_statistics(tmp_path: pathlib.Path) -
     assert float(end["high"]) == pytest.approx(expected.high)
     for title in ("Embeddings", "Prompt drift", "Most confused classes"):
         assert title in text
-    assert text.count(page._ONE_AT_A_TIME) == 8
+    assert text.count(page._ONE_AT_A_TIME) == 9
 
 
 def test_runs_of_one_method_are_told_apart_by_what_differs(tmp_path) -> None:

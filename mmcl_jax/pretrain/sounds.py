@@ -82,7 +82,7 @@ def _run(*command: str) -> None:
 def _write_score(path: str, program: int, count: int, rng: np.random.Generator) -> None:
     """Writes `count` phrases of 3 to 6 notes, each of `_SECONDS` with its rest."""
     try:
-        import mido
+        import mido  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
             "mido, which writes scores, is not installed: pip install "
