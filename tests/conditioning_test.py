@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from mmcl_jax import config
-from mmcl_jax.methods.comm.method import Options as CommOptions
-from mmcl_jax.methods.comm_plus import Options as CommPlusOptions
 from mmcl_jax.methods.diki import Options as DikiOptions
 from mmcl_jax.methods.ridge import Options as RidgeOptions
 from mmcl_jax.methods.slca import Options as SlcaOptions
@@ -17,8 +15,6 @@ from tests import helpers
 
 # two samples a class span no more than a few of the dimensions
 SINGULAR: dict[str, dict[str, Any]] = {
-    "comm": {"comm": CommOptions(shrinkage=0.0, realignment_regularization=0.0)},
-    "comm_plus": {"comm_plus": CommPlusOptions(shrinkage=0.0)},
     "diki": {"diki": DikiOptions(shrinkage=0.0)},
     "ridge": {"ridge": RidgeOptions(regularization=0.0)},
     "slca": {"slca": SlcaOptions(shrinkage=0.0)},

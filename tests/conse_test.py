@@ -135,7 +135,7 @@ def test_nothing_is_trained_inside_a_classifier(site: pathlib.Path) -> None:
         encoder.spec.tower("visual")
     with pytest.raises(ConfigError, match="choose a method that learns from embed"):
         inputs = {"pixels": _pixels(1, 1)}
-        encoders.layer_features(encoder.spec, encoder.frozen, "image", inputs, 1)
+        encoders.embed_layers(encoder.spec, encoder.frozen, "image", inputs, None, 1)
     changed = with_trunks(encoder.spec, remat="blocks")
     assert changed.text.trunk.remat == "blocks"
     assert changed.reader("visual") == encoder.spec.reader("visual")
@@ -286,8 +286,8 @@ def test_padding_is_not_seen_whatever_is_injected(kind: str | None) -> None:
 def test_layer_features_of_a_sentence_do_not_see_its_padding() -> None:
     encoder = pretrained.load(FIXTURE)
     ids = np.array([[2, 9, 5, 3, 0, 0], [2, 9, 5, 3, 7, 7]], np.int32)
-    left, right = encoders.layer_features(
-        encoder.spec, encoder.frozen, "text", {"tokens": jnp.asarray(ids)}, 1
+    _, (left, right) = encoders.embed_layers(
+        encoder.spec, encoder.frozen, "text", {"tokens": jnp.asarray(ids)}, None, 1
     )
     assert left.shape == (16,)
     np.testing.assert_array_equal(left, right)

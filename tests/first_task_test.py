@@ -1,12 +1,14 @@
 """Nothing is added to sequential tuning in the first task, nor by padding."""
 
 import dataclasses
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmcl_jax.methods.comm.aggregation import Blend
 from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.comm.method import make as comm
 from tests.tuned import (
@@ -62,12 +64,9 @@ def test_a_batch_of_padding_has_no_loss(encoder, name: str):
     assert value == 0
 
 
-@pytest.mark.parametrize("given_route", ["raised", "one_hot"])
-@pytest.mark.parametrize("weighting", ["instance", "task"])
-def test_comm_predicts_before_anything_was_met(
-    encoder, weighting: str, given_route: str
-):
-    options = CommOptions(weighting=weighting, given_route=given_route)
+@pytest.mark.parametrize("blend", get_args(Blend))
+def test_comm_predicts_before_anything_was_met(encoder, blend: Blend):
+    options = CommOptions(blend=blend)
     stream = Stream(encoder, with_options(comm, options))
     for stage in (0, 3):  # pictures, sentences
         assert np.isfinite(stream.logits(stage, "predict")).all()

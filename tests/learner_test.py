@@ -42,7 +42,7 @@ def _learner(skip: bool) -> learner.Learner:
         logit_scale=1.0,
         input_shapes=({},),
         embed=nothing,
-        layer_features=nothing,
+        embed_layers=nothing,
     )
     mesh = sharding.make_mesh(jax.devices()[:1])
     options = optim.OptimizerOptions(learning_rate=0.1)

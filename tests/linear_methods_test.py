@@ -38,7 +38,10 @@ MODEL = Model(
     logit_scale=10.0,
     input_shapes=({}, {}, {}),
     embed=lambda frozen, modality, inputs, injection: inputs["features"],
-    layer_features=lambda frozen, modality, inputs: inputs["features"],
+    embed_layers=lambda frozen, modality, inputs, injection, blocks: (
+        None,
+        inputs["features"],
+    ),
 )
 OF = np.repeat(np.arange(STAGES), 2)
 ROOM = Capacity(2 * STAGES, STAGES)

@@ -329,7 +329,7 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
         spec=spec,
         input_shapes=build.input_shapes(inputs, bench.modalities),
         embed=functools.partial(encoders.embed, spec),
-        layer_features=functools.partial(encoders.layer_features, spec),
+        embed_layers=functools.partial(encoders.embed_layers, spec),
     )
     run = large.make_learner()
     rows = 2

@@ -22,6 +22,15 @@ from mmcl_jax.planning import flops, program_cost, roofline
 from mmcl_jax.planning.program_cost import Exchange
 from tests import helpers
 
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_here():
+    """A program that is read back from disk does not say what it holds."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+
+
 # reading programs
 
 PROGRAM = """HloModule example

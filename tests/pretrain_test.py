@@ -90,6 +90,7 @@ def _teachers(config) -> teachers.Teachers:
     return teachers.Teachers(stem, pictures.read_classes(table), _classify, _embed)
 
 
+@pytest.mark.full("encoders")
 def test_an_interrupted_training_ends_as_an_undisturbed_one(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,7 @@ def model_of(modalities=MODALITIES, spec=None, embed=reveal) -> Model:
         logit_scale=10.0,
         input_shapes=(),
         embed=embed,
-        layer_features=lambda frozen, modality, inputs: inputs,
+        embed_layers=lambda frozen, modality, inputs, injection, blocks: (None, inputs),
     )
 
 

@@ -117,14 +117,18 @@ def test_every_command_can_be_told_apart():
 
 
 def pages() -> list:
-    """Returns pages with commands; one whose commands are benches takes minutes."""
-    marks = {
-        "docs/encoders.md": [pytest.mark.full("encoders")],
-        "docs/performance.md": [pytest.mark.full("benches")],
-        "docs/reports.md": [pytest.mark.full("pages")],
-        "docs/running.md": [pytest.mark.full("pages")],
+    """Returns pages with commands; those of the README are tried in every suite."""
+    parts = {
+        "docs/encoders.md": "encoders",
+        "docs/performance.md": "benches",
     }
-    return [pytest.param(page, marks=marks.get(page, [])) for page in of_pages()]
+    return [
+        pytest.param(
+            page,
+            marks=[pytest.mark.full(parts.get(page, "pages"))] * (page != "README.md"),
+        )
+        for page in of_pages()
+    ]
 
 
 @pytest.mark.parametrize("page", pages())

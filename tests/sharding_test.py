@@ -15,6 +15,7 @@ from mmcl_jax.training import build
 from tests.contract import Bench, History, assert_near
 
 STAGES = (0, 1, 2)  # the second is of the first one's modality
+SOLVED = ("router", "of_queries", "of_layers", "of_adapted")
 MESHES = [(2, 1), (1, 2), (4, 2), (8, 1)]
 # of logits; those of COMM are behind a solve, whose condition multiplies the rounding
 CASES = {"comm": 3e-5, "ranpac": 1e-5, "er": 1e-5}
@@ -62,13 +63,14 @@ def test_any_mesh_learns_what_one_device_learns(
     for stage in STAGES:
         assert_near(found.ended[stage].params, wanted.ended[stage].params, 1e-5)
         memories = [dict(history.ended[stage].memory) for history in (found, wanted)]
-        solved = [memory.pop("realignment", {}) for memory in memories]
-        # the direction of a router is solved for: it differed by 1.4e-5 once
-        routers = [memory.pop("router", {}) for memory in memories]
-        assert_near(*({"router": each} for each in routers), 2e-5, least=1.0)
+        # what is solved for: an inverse multiplies differences of rounding
+        solved = [
+            {name: memory.pop(name) for name in tuple(memory) if name in SOLVED}
+            for memory in memories
+        ]
+        assert_near(*solved, 1e-4, least=1.0)
         # some of it is a small difference of large numbers
         assert_near(*memories, 1e-5, least=1.0)
-        assert_near(*({"realignment": each} for each in solved), 1e-4)
         rows = one.rows(stage, test=True)
         left = many.predict(found.ended[stage], stage, rows)
         right = one.predict(wanted.ended[stage], stage, rows)

@@ -119,15 +119,12 @@ def test_ablations_change_comm_alone_and_each_something_else() -> None:
     elsewhere = {(run.variant, run.stream) for run in made} - {
         (variant, "interleaved") for variant in counts
     }
-    support = "mix_support=seen_when_last_trained"
-    assert elsewhere == {
-        ("comm", order) for order in ORDERS if order != "interleaved"
-    } | {(support, "by_modality")}
+    assert elsewhere == {("comm", order) for order in ORDERS if order != "interleaved"}
 
 
 def test_ablations_try_every_choice_of_the_main_switches() -> None:
     made = _shipped("ablations.py")("").runs
     for name, hint in typing.get_type_hints(CommOptions).items():
-        if typing.get_origin(hint) is typing.Literal and name != "given_route":
+        if typing.get_origin(hint) is typing.Literal:
             tried = {getattr(run.config.method.comm, name) for run in made}
             assert tried == set(typing.get_args(hint)), name

@@ -68,7 +68,7 @@ class Stream:
             logit_scale=10.0,
             input_shapes=(still, still, clip, {"tokens": words}),
             embed=functools.partial(encoders.embed, spec),
-            layer_features=functools.partial(encoders.layer_features, spec),
+            embed_layers=functools.partial(encoders.embed_layers, spec),
         )
         self.frozen = jax.tree.map(jnp.asarray, encoder.frozen)
         self.method: Method = build(self.model, sharing)

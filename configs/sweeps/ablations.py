@@ -28,7 +28,6 @@ def _switch(option: str, *values: Any) -> Variants:
 
 LATEST = {"method.comm.aggregation": "latest"}
 NO_PENALTY = {"method.comm.self_regularization": None}
-GRADIENT = {"method.comm.realignment": "gradient"}
 ABLATIONS: dict[str, Variants] = {
     # Mean over snapshots, penalty, both (the base) or neither.
     "within": {
@@ -38,24 +37,9 @@ ABLATIONS: dict[str, Variants] = {
     },
     "aggregation": _switch("aggregation", "exponential"),
     "penalty": _switch("self_regularization_form", "distillation", "parameters"),
-    "blend": _switch("blend", "none", "hard", "residual", "uniform")
-    | _switch("self_weight", None, 0.5, 0.7)
-    | _switch("weighting", "task")
-    | _switch("mix_support", "seen_when_last_trained"),
+    "blend": _switch("blend", "none", "residual") | _switch("self_weight", None, 0.7),
     "warm start": _switch("warm_start", False),
-    "relevance": _switch("relevance", "two_stage", "joint"),
-    "granularity": _switch("granularity", "task", "modality"),
-    # The discriminant pools covariances, so that only the draws of gradient
-    # re-alignment depend on their form.
-    "covariance": {
-        f"realignment=gradient {name}": GRADIENT | values
-        for name, values in _switch(
-            "covariance", "full", "diagonal", "low_rank", "isotropic"
-        ).items()
-    },
-    "realignment": _switch("realignment", "off", "regression", "gradient", "mean_shift")
-    | _switch("realignment_residual", False)
-    | _switch("drift_compensation", False),
+    "realignment": _switch("realignment", "text") | _switch("transport", False),
     "adapter": {
         f"{length} prompts layers={layers or 'all'}": {
             "method.adapter.kind": "deep_prompts",
@@ -74,8 +58,6 @@ STREAM = {
 }
 # The last ablation is the order of tasks: `comm` itself is also run in the others.
 ORDER, OTHER_ORDERS = "interleaved", ("by_modality", "random", "recurring")
-# Which modalities a blend has matters if one is learnt before others are met.
-SUPPORT = "mix_support=seen_when_last_trained"
 
 
 def get_sweep(argument: str = "") -> Sweep:
@@ -97,7 +79,4 @@ def get_sweep(argument: str = "") -> Sweep:
     if not smoke:
         comm = {"comm": variants["comm"]}
         runs += grid(WORLD, comm, OTHER_ORDERS, seeds, variant, values)
-        if SUPPORT in variants:
-            support = {SUPPORT: variants[SUPPORT]}
-            runs += grid(WORLD, support, ["by_modality"], seeds, variant, values)
     return Sweep(runs)

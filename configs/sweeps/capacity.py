@@ -35,7 +35,7 @@ SIZES = {
     "cmcl": ("input_threshold", (0.1, 0.03, 0.3)),
     "ranpac": ("width", (2000, 1000, 4000)),
     "rail": ("width", (2000, 1000, 4000)),
-    "comm_plus": ("layer_share", (0.5, 0.25, 0.75)),
+    "comm_plus": ("layer_share", (0.75, 0.25, 0.5)),
 }
 
 DATA = {"stream.concepts": "development", "stream.evaluate_on": "validation"}

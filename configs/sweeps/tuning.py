@@ -23,9 +23,9 @@ CLOSED_FORMS = {
     "ridge": ("method.ridge.regularization", (1e-3, 1e-4, 1e-2, 1e-1)),
     "ranpac": ("method.ranpac.regularization", (1e-3, 1e-4, 1e-2, 1e-1)),
     "rail": ("method.rail.regularization", (1e-1, 1e-2, 1.0, 10.0)),
-    "comm_plus": ("method.comm_plus.shrinkage", (0.05, 0.01, 0.2, 0.5)),
 }
-NOTHING_TO_TUNE = ("zero_shot", "ncm")
+# capacity.py chooses the share of layers in comm_plus
+NOTHING_TO_TUNE = ("zero_shot", "ncm", "comm_plus")
 
 # Sizes are chosen in the next step, by capacity.py.
 PROMPTS = {"method.adapter.kind": "deep_prompts", "method.adapter.length": 8}

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from mmcl_jax.ops import realignment as realign
-from mmcl_jax.ops import relevance
+from mmcl_jax.ops import gaussians, relevance
+from mmcl_jax.ops import transport as transports
 
 FOLDER = pathlib.Path(__file__).parents[1] / "figures"
 IMAGE, VIDEO, AUDIO, DEPTH = "#d9822b", "#c4478f", "#2f9e6e", "#3b82c4"
@@ -241,15 +241,10 @@ def realignment() -> str:
     texts = direction((74, 92, 110))
     means = direction((14, 38, 62)) * 0.9
     spread = np.array([[0.006, 0.002], [0.002, 0.009]])
-    solved = realign.discriminant(
-        jnp.asarray(means),
-        jnp.asarray(spread),
-        jnp.asarray(texts),
-        jnp.ones(3),
-        residual=True,
+    slopes, offset, _ = relevance.linear_discriminant(
+        jnp.asarray(means), jnp.asarray(spread), jnp.ones(3)
     )
-    slopes = np.asarray(solved.matrix) @ texts.T + np.asarray(solved.residual)
-    after = np.concatenate([slopes.T, np.asarray(solved.bias)[:, None]], axis=1)
+    after = np.concatenate([slopes, np.asarray(offset)[:, None]], axis=1)
     before = np.concatenate([texts, np.zeros((3, 1))], axis=1)
     low, high, scale = np.array([-0.5, 0.0]), np.array([1.2, 1.2]), 225
     corners = [
@@ -289,11 +284,68 @@ def realignment() -> str:
     return picture(870, 355, "Re-alignment: Gaussians of features decide", parts)
 
 
+def transport() -> str:
+    """Returns where two old classes are after a task, as stored and as transported."""
+    rng = np.random.default_rng(3)
+    names, colours = ("cat", "dog"), (IMAGE, AUDIO)
+    means = np.array([[0.35, 0.75], [0.62, 0.4]])
+    root = np.array([[0.06, 0.0], [0.03, 0.07]])
+    turn = np.array([[-0.1, 0.35], [-0.3, 0.1]])
+    shift = np.array([0.3, -0.05])
+
+    def moved(x: np.ndarray) -> np.ndarray:
+        return x + shift + (x - 0.5) @ turn
+
+    before = np.array([0.5, 0.6]) + rng.normal(size=(40, 2)) * np.array([0.22, 0.2])
+    after = moved(before) + 0.02 * rng.normal(size=before.shape)
+    moves = transports.update(
+        transports.init(2), jnp.asarray(before), jnp.asarray(after), jnp.ones(40)
+    )
+    scatter = jnp.asarray(root @ root.T)[None]
+    stored = gaussians.Gaussians(jnp.ones(2), jnp.asarray(means), scatter)
+    followed = transports.transported(
+        stored, transports.solve(moves), 0, jnp.ones(2, bool)
+    )
+    angles = np.radians(np.linspace(0, 360, 37))
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * 1.7
+    true = [moved(mean + circle @ root.T) for mean in means]
+    half = np.linalg.cholesky(np.asarray(followed.scatter[0]))
+    panels = (
+        (20, "before the task", before, [m + circle @ root.T for m in means], None),
+        (
+            450,
+            "after it",
+            after,
+            [np.asarray(m) + circle @ half.T for m in followed.mean],
+            true,
+        ),
+    )
+    parts = []
+    for left, title, samples, rings, outlines in panels:
+
+        def place(point: np.ndarray, left: int = left) -> Point:
+            return left + 20 + 300 * float(point[0]), 325 - 290 * float(point[1])
+
+        parts.append(text(left, 30, title, "head"))
+        parts += [disc(place(x), 2.5, "#8b949e") for x in samples]
+        for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
+            area = [place(x) for x in rings[i]]
+            parts.append(path(area, kind="", fill=colour, fill_opacity=0.55))
+            x, y = place(rings[i].mean(0))
+            parts.append(text(x, y + 5, name, "middle"))
+            if outlines is not None:
+                parts.append(path([place(x) for x in outlines[i]], fill="none"))
+    parts.append(text(20, 345, "dots: samples of the task, as the adapter sees them"))
+    parts.append(text(450, 345, "line: where the samples of cat and dog really are"))
+    return picture(870, 360, "Gaussians of old classes follow the drift", parts)
+
+
 FIGURES = {
     "prompts": prompts,
     "aggregation": aggregation,
     "blend": blend,
     "realignment": realignment,
+    "transport": transport,
 }
 
 

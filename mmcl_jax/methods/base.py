@@ -21,6 +21,7 @@ from mmcl_jax.fields import Sharing
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.model import Model
+from mmcl_jax.models.specs import layer_width
 from mmcl_jax.ops import losses
 from mmcl_jax.ops.relevance import modalities_of
 from mmcl_jax.types import (
@@ -75,10 +76,13 @@ class Features(NamedTuple):
         embeddings: Unit embeddings of each pass, in the order of `inject`.
         layers: Features of the last frozen blocks before the final one; None unless the
             method has `layer_blocks`.
+        adapted_layers: The same of each pass, under what it injects; none unless the
+            method `observes_layers`.
     """
 
     embeddings: tuple[Float[Array, "b d"], ...] = ()
     layers: Float[Array, "b k"] | None = None
+    adapted_layers: tuple[Float[Array, "b k"], ...] = ()
 
 
 def _nothing(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
@@ -120,6 +124,8 @@ class Method(NamedTuple):
             sample are reused after the next stages. `()`: frozen views suffice.
         layer_blocks: Number of last frozen blocks whose layer features come with each
             batch.
+        observes_layers: Whether these features come for each pass too, except in
+            training.
         constrain: The optimizer's updates (before the step size) as they may be
             applied: a projection here is exact, whatever the optimizer does.
         after_step: Memory after the parameters have moved; None: it stays as it was.
@@ -148,6 +154,7 @@ class Method(NamedTuple):
     end_task: Callable[[Params, Context, Key], tuple[Params, Memory]]
     inject: Callable[[Params, Context, Batch], tuple[Pass, ...]] = _nothing
     layer_blocks: int = 0
+    observes_layers: bool = False
     constrain: Callable[[PyTree, Params, Context], PyTree] = _unconstrained
     after_step: Callable[[Params, Context, Batch], Memory] | None = None
     uses_hint: bool = False
@@ -173,28 +180,37 @@ def forward(
         context: Context with the frozen weights; its phase decides on the passes.
         batch: Samples of one modality, with their inputs.
     """
+    frozen, modality, inputs = context.frozen, batch.modality, batch.inputs
+    blocks = 0
+    if method.observes_layers and context.phase != "train":
+        blocks = method.layer_blocks
 
-    def embed(each: Pass) -> Float[Array, "b d"]:
-        def run() -> Float[Array, "b d"]:
-            return model.embed(
-                context.frozen, batch.modality, batch.inputs, each.injection
-            )
+    def embed(each: Pass) -> tuple[Float[Array, "b d"], Float[Array, "b k"]]:
+        def run() -> tuple[Float[Array, "b d"], Float[Array, "b k"]]:
+            if blocks:
+                return model.embed_layers(
+                    frozen, modality, inputs, each.injection, blocks
+                )
+            embedding = model.embed(frozen, modality, inputs, each.injection)
+            return embedding, jnp.zeros((len(embedding), 0))
 
         if each.when is None:
             return run()
         # a branch, not a select: a pass that is not needed is not computed
         rows = batch.label.shape[0]
-        return jax.lax.cond(
-            each.when, run, lambda: jnp.zeros((rows, model.spec.embedding))
-        )
+        width = layer_width(model.spec.tower(model.tower_of(modality)), blocks)
+        nothing = jnp.zeros((rows, model.spec.embedding)), jnp.zeros((rows, width))
+        return jax.lax.cond(each.when, run, lambda: nothing)
 
     layers = None
     if method.layer_blocks:
-        layers = model.layer_features(
-            context.frozen, batch.modality, batch.inputs, method.layer_blocks
+        _, layers = model.embed_layers(
+            frozen, modality, inputs, None, method.layer_blocks
         )
-    passes = method.inject(params, context, batch)
-    return Features(tuple(embed(each) for each in passes), layers)
+    passes = [embed(each) for each in method.inject(params, context, batch)]
+    embeddings = tuple(embedding for embedding, _ in passes)
+    adapted = tuple(found for _, found in passes) if blocks else ()
+    return Features(embeddings, layers, adapted)
 
 
 def label_space(classes: Classes, hint: Array, name: LabelSpace) -> Array:

@@ -111,11 +111,7 @@ def router_scores(
 ) -> Float[Array, "b m"]:
     """Returns log-odds of the modalities seen; `losses.MASKED` for the others."""
     return router.scores(
-        "discriminant",
-        context.memory["router"],
-        query,
-        context.classes,
-        len(model.modalities),
+        context.memory["router"], query, context.classes, len(model.modalities)
     )
 
 
@@ -159,7 +155,7 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
         empty: dict[str, Any] = {
             "queries": gaussians.init(classes, num_modalities, width),
             "jitter": jnp.zeros(()),
-            **router.init("discriminant", classes, num_modalities, width),
+            **router.init(classes, width),
         }
         return params, memory | {"router": empty}
 

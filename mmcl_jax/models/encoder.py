@@ -6,15 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from mmcl_jax.models import conse, text, visual
 from mmcl_jax.models.injection import Injection
-from mmcl_jax.models.layers import layer_norm
-from mmcl_jax.models.specs import (
-    ConseSpec,
-    EncoderSpec,
-    TextSpec,
-    VisualSpec,
-    layer_blocks,
-)
-from mmcl_jax.models.tower import trunk_with_summaries
+from mmcl_jax.models.specs import ConseSpec, EncoderSpec, TextSpec, VisualSpec
 from mmcl_jax.types import Key, PyTree
 
 # parts of names of weights that stay float32 in any encoder
@@ -72,15 +64,23 @@ def embed_names(
     return text.embed(spec.text, frozen[spec.tower_of("text")], ids, context=context)
 
 
-def layer_features(
-    spec: EncoderSpec, frozen: PyTree, modality: str, inputs: PyTree, blocks: int
-) -> Float[Array, "b features"]:
-    """Returns features of the last `blocks` frozen blocks before the final one.
+def embed_layers(
+    spec: EncoderSpec,
+    frozen: PyTree,
+    modality: str,
+    inputs: PyTree,
+    injection: Injection | None,
+    blocks: int,
+) -> tuple[Float[Array, "b d"], Float[Array, "b features"]]:
+    """Returns `embed`, and features of the last `blocks` blocks before the final one.
 
     For every block they are the mean of its tokens, each normalised to mean 0 and
     variance 1: information that the final embedding dropped because pre-training had no
-    use for it. The class or start token and everything after a sentence's end are left
-    out. `features` is the width of the tower times `layer_blocks` of it.
+    use for it. Prompts, the class or start token and everything after a sentence's end
+    are left out. `features` is the width of the tower times `layer_blocks` of it.
+
+    Raises:
+        ConfigError: The tower has no transformer.
 
     References:
         K. Ahrens et al., "Read Between the Layers: Leveraging Multi-Layer
@@ -88,33 +88,13 @@ def layer_features(
         TMLR 2024.
     """
     name = spec.tower_of(modality)
+    spec.tower(name)  # a tower without a transformer is refused by name
     reader, weights = spec.reader(name), frozen[name]
-    tower, mask = spec.tower(name), None
     if isinstance(reader, TextSpec):
-        ids, frames = inputs["tokens"], 1
-        x, counted = text.tokens(reader, weights, ids), text.words(reader, ids)
-        mask = text.mask(reader, ids)
-    else:
-        assert isinstance(reader, VisualSpec)  # it has a transformer
-        pictures = visual.frames_of(reader, weights, inputs)
-        x, frames = visual.tokens(reader, weights, pictures)
-        place = jnp.arange(x.shape[1]) >= reader.native_first
-        counted = jnp.broadcast_to(place, x.shape[:2])
-    # a sentence without words has zeros, not NaN
-    share = counted / jnp.maximum(counted.sum(1, keepdims=True), 1)
-    plain = {"scale": jnp.ones(tower.width), "bias": jnp.zeros(tower.width)}
-
-    def summarize(x: Array) -> Array:
-        normal = layer_norm(x.astype(jnp.float32), plain, tower.norm_epsilon)
-        return jnp.einsum("bn,bnw->bw", share, normal)
-
-    _, kept = trunk_with_summaries(
-        tower, weights["blocks"], x, None, mask, reader.native_first, summarize
-    )
-    # without the final block, whose tokens the embedding already reads
-    kept = kept[:-1][-layer_blocks(tower, blocks) :]
-    kept = kept.reshape(len(kept), -1, frames, tower.width).mean(2)
-    return jnp.moveaxis(kept, 0, 1).reshape(kept.shape[1], -1)
+        return text.embed_layers(reader, weights, inputs["tokens"], injection, blocks)
+    assert isinstance(reader, VisualSpec)
+    pictures = visual.frames_of(reader, weights, inputs)
+    return visual.embed_layers(reader, weights, pictures, injection, blocks)
 
 
 def init(key: Key, spec: EncoderSpec) -> PyTree:

@@ -54,3 +54,10 @@ class Injection(NamedTuple):
         per_sample = self._replace(low_rank=None)
         repeated = jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), per_sample)
         return repeated._replace(low_rank=self.low_rank)
+
+
+def prompt_length(injection: Injection | None) -> int:
+    """Returns the number of prompts that an injection adds to the tokens of a row."""
+    if injection is None or injection.prompts is None:
+        return 0
+    return injection.prompts.shape[2]

@@ -20,8 +20,8 @@ class Model(NamedTuple):
         logit_scale: Factor of cosines in logits.
         input_shapes: Tree of `ShapeDtypeStruct` of one sample of each modality.
         embed: Function `(frozen, modality, inputs, injection or None) -> unit [b d]`.
-        layer_features: Function `(frozen, modality, inputs, blocks) -> [b features]`,
-            see `encoder.layer_features`.
+        embed_layers: Function `(frozen, modality, inputs, injection or None, blocks) ->
+            unit [b d], [b features]`, see `encoder.embed_layers`.
     """
 
     spec: EncoderSpec
@@ -29,7 +29,10 @@ class Model(NamedTuple):
     logit_scale: float
     input_shapes: tuple[PyTree, ...]
     embed: Callable[[PyTree, str, PyTree, Injection | None], Float[Array, "b d"]]
-    layer_features: Callable[[PyTree, str, PyTree, int], Float[Array, "b features"]]
+    embed_layers: Callable[
+        [PyTree, str, PyTree, Injection | None, int],
+        tuple[Float[Array, "b d"], Float[Array, "b features"]],
+    ]
 
     @property
     def towers(self) -> tuple[str, ...]:

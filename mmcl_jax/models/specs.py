@@ -363,6 +363,11 @@ def layer_blocks(tower: TowerSpec, blocks: int) -> int:
     return min(blocks, tower.layers - 1)
 
 
+def layer_width(tower: TowerSpec, blocks: int) -> int:
+    """Returns the width of the features of so many blocks, side by side."""
+    return layer_blocks(tower, blocks) * tower.width
+
+
 def with_trunks(
     spec: EncoderSpec, names: Collection[str] | None = None, **changes: Any
 ) -> EncoderSpec:

@@ -5,10 +5,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.models.initial_weights import init_blocks, init_norm
-from mmcl_jax.models.injection import Injection
+from mmcl_jax.models.injection import Injection, prompt_length
 from mmcl_jax.models.layers import layer_norm
 from mmcl_jax.models.specs import TextSpec
-from mmcl_jax.models.tower import trunk
+from mmcl_jax.models.tower import (
+    layer_features,
+    no_summary,
+    token_means,
+    trunk,
+)
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
 
@@ -30,16 +35,44 @@ def embed(
         context: Offsets added to the embeddings of the first `p` words, after the start
             token if there is one; or None.
     """
-    x, first, prompts = tokens(spec, weights, ids, context), spec.native_first, 0
-    if injection is not None and injection.prompts is not None:
-        prompts = injection.prompts.shape[2]
-    seen = mask(spec, ids, prompts)
-    x = trunk(spec.trunk, weights["blocks"], x, injection, seen, first)
+    return embed_layers(spec, weights, ids, injection, blocks=0, context=context)[0]
+
+
+def embed_layers(
+    spec: TextSpec,
+    weights: PyTree,
+    ids: Int[Array, "b n"],
+    injection: Injection | None,
+    blocks: int,
+    context: Float[Array, "b p w"] | None = None,
+) -> tuple[Float[Array, "b d"], Float[Array, "b features"]]:
+    """Returns `embed`, and the layer features of the same pass.
+
+    These are the means of the tokens of a block, see `encoder.embed_layers`, without
+    prompts, the start token and everything after the end.
+    """
+    x, first = tokens(spec, weights, ids, context), spec.native_first
+    prompts = prompt_length(injection)
+    counted = words(spec, ids)
+    none = jnp.zeros((len(ids), prompts), bool)
+    counted = jnp.concatenate([counted[:, :first], none, counted[:, first:]], axis=1)
+    x, summaries = trunk(
+        spec.trunk,
+        weights["blocks"],
+        x,
+        injection,
+        mask(spec, ids, prompts),
+        first,
+        token_means(spec.trunk, counted) if blocks else no_summary,
+    )
+    layers = jnp.zeros((len(ids), 0))
+    if blocks:
+        layers = layer_features(spec.trunk, summaries, blocks, frames=1)
     end = _last_position(spec, ids)
     if spec.pool == "mean":
         native = jnp.concatenate([x[:, :first], x[:, first + prompts :]], axis=1)
-        counted = (jnp.arange(ids.shape[1]) <= end[:, None])[:, :, None]
-        x = jnp.mean(native.astype(jnp.float32), 1, where=counted)
+        read = (jnp.arange(ids.shape[1]) <= end[:, None])[:, :, None]
+        x = jnp.mean(native.astype(jnp.float32), 1, where=read)
     else:
         # prompts, inserted before the pooled token, shift its position
         x = jnp.take_along_axis(x, (end + prompts)[:, None, None], axis=1)[:, 0]
@@ -48,7 +81,7 @@ def embed(
     x = x.astype(jnp.float32) @ weights["projection"]
     if spec.projection_bias:
         x = x + weights["projection_bias"]
-    return unit_norm(x)
+    return unit_norm(x), layers
 
 
 def tokens(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.models.injection import Injection, LowRank, Prefix
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
-from mmcl_jax.models.specs import TowerSpec
+from mmcl_jax.models.specs import TowerSpec, layer_blocks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.types import PyTree
 
@@ -137,6 +137,11 @@ def _learned(tokens: Float[Array, "b n h k"], weight: Float[Array, " w"]) -> Arr
     return jnp.broadcast_to(one, (rows, 1, heads, width))
 
 
+def no_summary(tokens: Array) -> None:
+    """Summarizes nothing."""
+    del tokens
+
+
 def trunk(
     spec: TowerSpec,
     blocks: PyTree,
@@ -144,21 +149,7 @@ def trunk(
     injection: Injection | None = None,
     mask: Bool[Array, "*rows n_out"] | None = None,
     prompts_at: int = 1,
-) -> Float[Array, "b n_out w"]:
-    """Returns the tokens of `trunk_with_summaries` after the last block."""
-    return trunk_with_summaries(
-        spec, blocks, x, injection, mask, prompts_at, summarize=lambda tokens: None
-    )[0]
-
-
-def trunk_with_summaries(
-    spec: TowerSpec,
-    blocks: PyTree,
-    x: Float[Array, "b n w"],
-    injection: Injection | None,
-    mask: Bool[Array, "*rows n_out"] | None,
-    prompts_at: int,
-    summarize: Callable[[Array], PyTree],
+    summarize: Callable[[Array], PyTree] = no_summary,
 ) -> tuple[Float[Array, "b n_out w"], PyTree]:
     """Runs all blocks.
 
@@ -228,6 +219,42 @@ def trunk_with_summaries(
         x, kept = jax.lax.scan(step, x, (*layered, prompt, prefix))
         summaries.append(kept)
     return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *summaries)
+
+
+def token_means(
+    spec: TowerSpec, counted: Bool[Array, "rows n"]
+) -> Callable[[Array], Float[Array, "rows w"]]:
+    """Returns the function that summarizes tokens by their mean, each normalised first.
+
+    Args:
+        spec: Shape of the tower.
+        counted: Tokens that take part; a row without any has zeros.
+    """
+    share = counted / jnp.maximum(counted.sum(1, keepdims=True), 1)
+    plain = {"scale": jnp.ones(spec.width), "bias": jnp.zeros(spec.width)}
+
+    def summarize(x: Array) -> Array:
+        normal = layer_norm(x.astype(jnp.float32), plain, spec.norm_epsilon)
+        return jnp.einsum("bn,bnw->bw", share, normal)
+
+    return summarize
+
+
+def layer_features(
+    spec: TowerSpec, summaries: Float[Array, "l rows w"], blocks: int, frames: int
+) -> Float[Array, "b features"]:
+    """Returns the summaries of the last blocks before the final one, side by side.
+
+    Args:
+        spec: Shape of the tower.
+        summaries: Summaries of all blocks; the frames of a sample are adjacent rows.
+        blocks: Number of blocks, see `specs.layer_blocks`.
+        frames: Rows of a sample, whose mean is taken.
+    """
+    # without the final block, whose tokens the embedding already reads
+    kept = summaries[:-1][-layer_blocks(spec, blocks) :]
+    kept = kept.reshape(len(kept), -1, frames, spec.width).mean(2)
+    return jnp.moveaxis(kept, 0, 1).reshape(kept.shape[1], -1)
 
 
 def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:

@@ -11,10 +11,17 @@ from mmcl_jax.models.initial_weights import (
     init_linear,
     init_norm,
 )
-from mmcl_jax.models.injection import Injection
+from mmcl_jax.models.injection import Injection, prompt_length
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
 from mmcl_jax.models.specs import ConseSpec, TowerSpec, VisualSpec
-from mmcl_jax.models.tower import linear, split_heads, trunk
+from mmcl_jax.models.tower import (
+    layer_features,
+    linear,
+    no_summary,
+    split_heads,
+    token_means,
+    trunk,
+)
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
 
@@ -95,14 +102,42 @@ def embed(
     clip of one frame: repeating it changes nothing, so the number of frames does not
     reveal the modality to a method.
     """
+    return embed_layers(spec, weights, pixels, injection, blocks=0)[0]
+
+
+def embed_layers(
+    spec: VisualSpec,
+    weights: PyTree,
+    pixels: Float[Array, "b *frames h w c"],
+    injection: Injection | None,
+    blocks: int,
+) -> tuple[Float[Array, "b d"], Float[Array, "b features"]]:
+    """Returns `embed`, and the layer features of the same pass.
+
+    These are the means of the tokens of a block, see `encoder.embed_layers`, without
+    the class token and prompts.
+    """
     x, frames = tokens(spec, weights, pixels)
+    prompts = 0
     if injection is not None:
         # an injection is per sample, and each frame of a sample is a row
         injection = injection.repeat(frames)
+        prompts = prompt_length(injection)
     at = spec.native_first
-    length = x.shape[1]
-    x = trunk(spec.trunk, weights["blocks"], x, injection, prompts_at=at)
-    prompts = x.shape[1] - length
+    place = jnp.arange(x.shape[1] + prompts) >= at + prompts
+    counted = jnp.broadcast_to(place, (x.shape[0], len(place)))
+    x, summaries = trunk(
+        spec.trunk,
+        weights["blocks"],
+        x,
+        injection,
+        None,
+        at,
+        token_means(spec.trunk, counted) if blocks else no_summary,
+    )
+    layers = jnp.zeros((pixels.shape[0], 0))
+    if blocks:
+        layers = layer_features(spec.trunk, summaries, blocks, frames)
     if spec.pool == "class":
         x = layer_norm(x[:, 0], weights["post_norm"], spec.trunk.norm_epsilon)
         x = x.astype(jnp.float32) @ weights["projection"]
@@ -111,7 +146,7 @@ def embed(
         x = _attention_pool(spec.trunk, weights, native)
     if spec.unit_frames:
         x = unit_norm(x)
-    return unit_norm(x.reshape(pixels.shape[0], frames, -1).mean(1))
+    return unit_norm(x.reshape(pixels.shape[0], frames, -1).mean(1)), layers
 
 
 def _attention_pool(

@@ -5,7 +5,6 @@ per task; `class_group = arange(C)` gives each class its own covariance. The mem
 fixed for the whole stream.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -113,51 +112,22 @@ def update(
     return Gaussians(count, mean, scatter)
 
 
-def coarsen(stats: Gaussians, group: Int[Array, " C"]) -> Gaussians:
-    """Replaces class means by the means of larger groups: one Gaussian per group.
-
-    Every class takes the mean of its group, and its distance from that mean is added to
-    the scatter. `count` stays that of each class.
-
-    Args:
-        stats: Statistics whose scatter has one group, or these groups.
-        group: Group of each class [C].
-
-    Returns:
-        Statistics of the same shapes.
-    """
-    same = (group[:, None] == group).astype(stats.mean.dtype)
-    share = _divide(stats.count, _einsum("cd,d->c", same, stats.count))[:, None]
-    mean = _einsum("cd,de->ce", same, share * stats.mean)
-    tied = stats.scatter.shape[0] == 1
-    row_group = jnp.zeros_like(group) if tied else group
-    # the class means, weighted by their counts, are the rows of one more batch
-    scatter = _scatter(stats.mean - mean, stats.count, row_group, stats.scatter)
-    return Gaussians(stats.count, mean, scatter)
-
-
-def structured(matrix: Float[Array, "d d"], form: str, rank: int) -> Array:
-    """Returns a structured covariance with the diagonal or the trace of `matrix`.
+def merged(
+    stats: Gaussians, added: Gaussians, group: Int[Array, ""] | int
+) -> Gaussians:
+    """Returns the statistics of both, as if all samples had been given to `update`.
 
     Args:
-        matrix: Symmetric matrix [d, d].
-        form: `diagonal`; `isotropic`: a multiple of the identity; `low_rank`: the
-            `rank` largest eigenvalues, and the diagonal of the rest.
-        rank: Rank of the form `low_rank`.
-
-    >>> structured(jnp.array([[3.0, 1.0], [1.0, 1.0]]), "isotropic", 1).tolist()
-    [[2.0, 0.0], [0.0, 2.0]]
+        stats: Statistics of all groups.
+        added: Statistics of more samples of the same class slots, with one scatter.
+        group: Group of `stats` that the classes of `added` belong to.
     """
-    diagonal = jnp.diagonal(matrix)
-    if form == "diagonal":
-        return jnp.diag(diagonal)
-    if form == "isotropic":
-        return jnp.eye(len(diagonal), dtype=matrix.dtype) * diagonal.mean()
-    values, vectors = jnp.linalg.eigh(matrix)
-    top = vectors[:, -rank:]
-    leading = _einsum("dk,k,ek->de", top, jnp.maximum(values[-rank:], 0), top)
-    rest = jnp.maximum(diagonal - jnp.diagonal(leading), 0)
-    return leading + jnp.diag(rest)
+    count = stats.count + added.count
+    delta = added.mean - stats.mean
+    mean = stats.mean + _divide(added.count, count)[:, None] * delta
+    shared = _divide(stats.count * added.count, count)
+    scatter = added.scatter[0] + _einsum("c,cd,ce->de", shared, delta, delta)
+    return Gaussians(count, mean, stats.scatter.at[group].add(scatter))
 
 
 def covariance(stats: Gaussians, shrinkage: Scalar) -> Float[Array, "d d"]:
@@ -243,7 +213,6 @@ def sample(
     class_group: ClassGroup,
     shrinkage: Scalar,
     normalize: bool = True,
-    structure: Callable[[Array], Array] = lambda matrix: matrix,
 ) -> tuple[Float[Array, "n d"], Float[Array, " n"], Float[Array, ""]]:
     """Draws pseudo-features `mean_c + L_g eps` with `L_g L_g^T` the group's covariance.
 
@@ -254,14 +223,13 @@ def sample(
         class_group: Group of each class [C].
         shrinkage: Shrinkage of the covariances, between 0 and 1.
         normalize: Whether draws are scaled to unit norm, as features are.
-        structure: Function applied to each covariance first, such as `structured`.
 
     Returns:
         Features [n, d]; weights [n], 0 where the class has no sample, else 1; and the
         largest jitter of a covariance.
     """
     class_group = jnp.broadcast_to(class_group, stats.count.shape)
-    matrices = jax.vmap(structure)(group_covariances(stats, shrinkage, class_group))
+    matrices = group_covariances(stats, shrinkage, class_group)
     factors, jitters = jax.vmap(cholesky_with_jitter)(matrices)
     mean = stats.mean[label]
     noise = jax.random.normal(key, mean.shape, mean.dtype)

@@ -172,13 +172,11 @@ class Points(NamedTuple):
         name: Name of its files.
         title: Short title.
         clouds: The points.
-        links: Pairs of coordinates that a line connects.
     """
 
     name: str
     title: str
     clouds: tuple[Cloud, ...]
-    links: tuple[tuple[tuple[float, float], tuple[float, float]], ...] = ()
 
     def rows(self) -> list[list[Any]]:
         """Returns a header, and a row for each point."""

@@ -9,33 +9,31 @@ from mmcl_jax.report.run_data import RunData
 from mmcl_jax.workdir.predictions import StoredEmbeddings
 
 _POINTS = 600
-_RIDGE = 1e-4
 
 
 def embeddings(run: RunData) -> Section:
     """Returns features and class texts in two dimensions."""
     about = (
-        "First two principal components of unit vectors, separately for each panel. "
-        "Filled: features; hollow: class texts. Left: some test samples, embedded by "
-        "the frozen encoder (embeddings.npz). "
+        "First two principal components, separately for each panel. First: unit "
+        "embeddings of some test samples by the frozen encoder, and of class texts, "
+        "which are hollow (embeddings.npz). "
     )
     title, arrays = "Embeddings", run.embeddings
     if arrays is None:
         reason = "the workdir has no embeddings.npz, which evaluation writes"
         return Section("embeddings", title, about, absent=reason)
     charts = [_samples(run, arrays)]
-    geometry, text = run.history.geometry, arrays.text.astype(np.float64)
-    if {"mean", "count", "matrix"} <= geometry.keys():
+    geometry = run.history.geometry
+    if {"count", "frozen"} <= geometry.keys():
         about += (
-            "Then the class means of adapted features in the newest snapshot, before "
-            "and after the re-alignment, with a line to their class text; centred, and "
-            "in coordinates in which the texts are uncorrelated, which preserves the "
-            "inner products of features and texts."
+            "Then the class means of layer features in the newest snapshot, of the "
+            "frozen encoder and, where the method trains one, under the adapter, where "
+            "the means of earlier classes have followed its drift."
         )
-        charts += _means(run, geometry, text)
+        charts += _means(run, geometry)
     else:
         reason = run.history.absent["geometry"]
-        about += f"No panel shows a re-alignment: {reason}."
+        about += f"No panel shows layer features: {reason}."
     marks = theme.of_modalities(run.modalities)
     legend = tuple(Key(m, marks[m]) for m in run.modalities)
     return Section("embeddings", title, about, (Panels(tuple(charts), legend),))
@@ -56,32 +54,17 @@ def _samples(run: RunData, arrays: StoredEmbeddings) -> Points:
     )
 
 
-def _means(
-    run: RunData, geometry: dict[str, np.ndarray], text: np.ndarray
-) -> list[Points]:
+def _means(run: RunData, geometry: dict[str, np.ndarray]) -> list[Points]:
     used = np.flatnonzero(geometry["count"] > 0)
-    mean = geometry["mean"][used].astype(np.float64)
-    moved = mean @ geometry["matrix"]
-    if "shift" in geometry:
-        names = [slot.modality for slot in run.stream.classes]
-        own = [run.modalities.index(names[c]) for c in used]
-        moved = moved + geometry["shift"][own]
-    root, inverse = _roots(text[used])
-    texts, charts = text[used] @ inverse, []
-    for name, title, features in (
-        ("before", "Class means before re-alignment", mean),
-        ("after", "Class means after re-alignment", moved),
+    none, charts = np.zeros(0, int), []
+    for name, title in (
+        ("frozen", "Class means of layer features, frozen"),
+        ("adapted", "Class means of layer features, adapted"),
     ):
-        places = _plane(
-            np.concatenate([_unit(_centred(features @ root)), _unit(_centred(texts))])
-        )
-        here, there = places[: len(used)], places[len(used) :]
-        links = tuple(
-            (tuple(a), tuple(b))
-            for a, b in zip(here.tolist(), there.tolist(), strict=True)
-        )
-        clouds = _clouds(run, used, here, used, there)
-        charts.append(Points(f"embeddings-{name}", title, clouds, links))
+        if name in geometry:
+            places = _plane(geometry[name][used].astype(np.float64))
+            clouds = _clouds(run, used, places, none, np.zeros((0, 2)))
+            charts.append(Points(f"embeddings-{name}-means", title, clouds))
     return charts
 
 
@@ -127,20 +110,5 @@ def _plane(vectors: np.ndarray) -> np.ndarray:
     return centred @ (axes * np.sign(axes[largest, [0, 1]]))
 
 
-def _roots(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the symmetric root of `U^T U`, with a small ridge, and its inverse.
-
-    Features times the root and texts U times its inverse keep their inner products.
-    """
-    size, axes = np.linalg.eigh(text.T @ text)
-    size = np.sqrt(np.maximum(size, 0) + _RIDGE * max(size.sum() / len(text), 1e-12))
-    return (axes * size) @ axes.T, (axes / size) @ axes.T
-
-
 def _centred(vectors: np.ndarray) -> np.ndarray:
     return vectors - vectors.mean(0)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norm > 0, norm, 1)

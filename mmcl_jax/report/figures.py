@@ -250,8 +250,6 @@ def _points(chart: Points, legend: bool) -> Figure:
     axes.set_xlabel("first principal component")
     axes.set_ylabel("second")
     axes.tick_params(labelbottom=False, labelleft=False, length=0)
-    for start, end in chart.links:
-        axes.plot(*zip(start, end, strict=True), color=_LINE, lw=0.7, zorder=1)
     handles = []
     for cloud in chart.clouds:
         colour = theme.COLOURS[cloud.mark.colour][0]

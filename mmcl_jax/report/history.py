@@ -19,12 +19,11 @@ from mmcl_jax.workdir.states import read_part, sealed
 # limit for each path of a snapshot; stored samples and second moments are not read
 _MAX_BYTES = 256 * 2**20
 _RELEVANCE = "memory/router/mean_relevance"
-_GEOMETRY = (
-    "memory/features/mean",
-    "memory/features/count",
-    "memory/realignment/matrix",
-    "memory/shift",
-)
+_GEOMETRY = {
+    "count": "memory/layers/count",
+    "frozen": "memory/layers/mean",
+    "adapted": "memory/adapted/mean",
+}
 # paths of prompts: those in use, else those that are trained, else all params
 _PROMPTS = ("memory/anchor", "params/adapters", "params")
 
@@ -37,8 +36,8 @@ class History:
         relevance: Mean blend weights `[m m]` by stage; own modality by the others.
         drift: Relative change of each group of prompts since the stage before.
         geometry: Arrays of the newest snapshot by name, as far as the method has them:
-            class means of adapted features `mean [C d]`, their `count [C]`, the
-            re-alignment's `matrix [d d]`, `shift [m d]`.
+            class means of layer features, `frozen [C d]` and `adapted [C d]`, and the
+            `count [C]` of their samples.
         just_learnt: Predictions for the samples of each task after the stage that
             learnt it.
         newest: Predictions after the newest stage; None if there is no file.
@@ -127,7 +126,7 @@ class History:
         newest: bool,
     ) -> None:
         own = [list(towers).index(name) for name in modalities]
-        others = (_RELEVANCE, *(_GEOMETRY if newest else ()))
+        others = (_RELEVANCE, *(_GEOMETRY.values() if newest else ()))
 
         def pick(tree: PyTree) -> list[str]:
             prompts = [path for path in _PROMPTS if _at(tree, path)][:1]
@@ -147,15 +146,10 @@ class History:
             )
         self._note_drift(number, tree, towers, modalities, left_out)
         if newest:
-            named = {path.rpartition("/")[2]: _at(tree, path) for path in _GEOMETRY}
+            named = {name: _at(tree, path) for name, path in _GEOMETRY.items()}
             self.geometry = {k: v for k, v in named.items() if v is not None}
-            if "shift" in self.geometry:
-                self.geometry["shift"] = self.geometry["shift"][own]
-        if not {"mean", "count", "matrix"} <= self.geometry.keys():
-            self.absent["geometry"] = (
-                "this method keeps no class means of adapted features with a "
-                "re-alignment in its snapshots"
-            )
+        if not {"count", "frozen"} <= self.geometry.keys():
+            self.absent["geometry"] = "this method keeps no class means of them"
 
     def _note_drift(
         self,

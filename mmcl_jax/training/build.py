@@ -191,7 +191,7 @@ def build_model(encoder: pretrained.Encoder) -> Model:
             encoder.spec, modalities, input_shapes(encoder.inputs, modalities)
         ),
         embed=functools.partial(encoders.embed, encoder.spec),
-        layer_features=functools.partial(encoders.layer_features, encoder.spec),
+        embed_layers=functools.partial(encoders.embed_layers, encoder.spec),
     )
 
 

@@ -149,13 +149,19 @@ def make_learner(
         mesh: Devices; batches are split over them.
         skip_nonfinite: Whether a task continues after a step that is not finite.
     """
-    traces, forwards, calls = collections.Counter(), {}, [0]
+    traces, forwards = collections.Counter(), {}
+    calls: list[object] = []
 
-    def counting_embed(*args):
-        calls[0] += 1
-        return model.embed(*args)
+    def counting(function: Callable) -> Callable:
+        def call(*args):
+            calls.append(args[3])  # the injection
+            return function(*args)
 
-    counted = model._replace(embed=counting_embed)
+        return call
+
+    counted = model._replace(
+        embed=counting(model.embed), embed_layers=counting(model.embed_layers)
+    )
     own = _Learning(
         make_method(counted),
         counted,
@@ -173,10 +179,12 @@ def make_learner(
         def traced(*args):
             # Python runs here while JAX traces, and only then: that is what is counted
             traces[name, _modality(args)] += 1
-            calls[0] = 0
+            calls.clear()
             with sharding.computing_on(mesh):
                 result = function(own, *args)
-            forwards[name] = calls[0]
+            # both routes of a prediction share what no injection has changed
+            frozen = sum(injection is None for injection in calls)
+            forwards[name] = len(calls) - frozen + min(frozen, 1)
             return result
 
         traced.__name__ = name
@@ -275,9 +283,9 @@ def _train_step(own: _Learning, state, frozen, classes, task, steps, batch):
     if method.after_step is not None:
         memory = method.after_step(params, context, batch)
     norm = optax.tree.norm(gradient)
-    finite = (
-        jnp.isfinite(value) & jnp.isfinite(norm) & trees.all_finite((params, memory))
-    )
+    # memory that a step leaves alone is checked at the end of its pass
+    changed = (params,) if memory is state.memory else (params, memory)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm) & trees.all_finite(changed)
     # the host hears of a refused step some steps later: until then nothing may move
     moves = finite & (own.skip_nonfinite | (state.refused == 0))
     params, memory, optimizer = jax.tree.map(

@@ -54,6 +54,7 @@ def test_a_run_that_is_asked_to_leave_says_run_me_again(
     assert "preempted: saved" in run.output.read_text()
 
 
+@pytest.mark.full("interruption")
 def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_it_used(
     assert aside == [f"snapshots-{before}", f"snapshots-{last}"]
 
 
+@pytest.mark.full("interruption")
 def test_a_run_killed_in_its_first_checkpoint_starts_anew(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -1,13 +1,14 @@
 """Extensions that are killed at any moment end as if left alone."""
 
 import json
+import os
 import pathlib
 import time
 
 import numpy as np
 import pytest
 
-from mmcl_jax.workdir import layout
+from mmcl_jax.workdir import layout, lock
 from tests import helpers
 from tests.contract import assert_same
 
@@ -91,12 +92,17 @@ def test_two_processes_do_not_extend_one_run(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     first = _write(tmp_path / "first", "image", "ab", "made")
-    more = [_write(tmp_path / c, "image", c, "made") for c in "cd"]
+    more = _write(tmp_path / "more", "image", "c", "made")
     workdir = tmp_path / "run"
     flags = (*FLAGS, f"--config.encoder.path={encoder_folder}")
     done = helpers.run(*flags, f"--config.stream.root={first}", workdir=workdir)
     assert done.code == 0, done.errors
-    both = [_extend(workdir, data) for data in more]
-    ended = [each.finish() for each in both]
-    assert sorted(each.code for each in ended) == [0, 2], [e.errors for e in ended]
-    assert any("in use by process" in each.errors for each in ended)
+    held = lock.Lock(workdir)
+    before = (workdir / layout.STREAM).read_bytes()
+    refused = _extend(workdir, more).finish()
+    assert refused.code == 2
+    assert f"in use by process {os.getpid()}" in refused.errors
+    assert (workdir / layout.STREAM).read_bytes() == before
+    held.release()
+    done = _extend(workdir, more).finish()
+    assert done.code == 0, done.errors

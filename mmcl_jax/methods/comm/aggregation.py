@@ -16,7 +16,7 @@ from mmcl_jax.ops import relevance
 from mmcl_jax.types import Memory, PyTree
 
 Aggregation = Literal["running_mean", "exponential", "latest"]
-Blend = Literal["soft", "residual", "hard", "uniform", "none"]
+Blend = Literal["soft", "residual", "none"]
 
 
 def by_slot(model: Model, stacks: PyTree, values: Float[Array, " m"]) -> PyTree:
@@ -107,15 +107,12 @@ def blend_weights(
         own: Modality `[b]` whose adapter a sample would have alone.
         allowed: Mask of the modalities that may take part.
         kind: `soft`: `softmax(scores / T)`; `residual`: weight 1 for the own adapter
-            and `residual_share` of the softmax over the others; `uniform`: equal
-            weights; `hard`, `none`: `own` alone.
+            and `residual_share` of the softmax over the others; `none`: `own` alone.
         temperature: Temperature T of the softmax.
         residual_share: Total weight of the others in the residual blend.
     """
-    if kind in ("hard", "none"):
+    if kind == "none":
         return jax.nn.one_hot(own, scores.shape[1])
-    if kind == "uniform":
-        return allowed / jnp.maximum(allowed.sum(-1, keepdims=True), 1)
     if kind == "residual":
         return relevance.residual_relevance(
             scores, own, allowed, temperature, residual_share

@@ -11,7 +11,7 @@ References:
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,24 +31,18 @@ from mmcl_jax.methods.base import (
     text_logits,
 )
 from mmcl_jax.methods.class_context import CLASS_CONTEXT, init_context, with_names
+from mmcl_jax.methods.comm import realignment
 from mmcl_jax.methods.comm.aggregation import anchored_adapters, by_slot, used_adapters
 from mmcl_jax.methods.comm.options import Options
-from mmcl_jax.methods.comm.realignment import (
-    covariance_group,
-    group_of,
-    num_groups,
-    realigned,
-)
 from mmcl_jax.methods.comm.relevance import (
     fit_router,
     relevance_weights,
-    router_loss,
     scores,
     warm_start,
 )
 from mmcl_jax.methods.sharing import PER_MODALITY_GIVEN, init_groups
 from mmcl_jax.models.model import Model
-from mmcl_jax.ops import drift, gaussians, losses, realignment
+from mmcl_jax.ops import gaussians, losses
 from mmcl_jax.types import (
     Batch,
     Capacity,
@@ -80,9 +74,9 @@ class Setup(NamedTuple):
     common: Common
 
     @property
-    def joint(self) -> bool:
-        """Returns whether the router is trained in every step."""
-        return self.options.relevance == "joint"
+    def reads_views(self) -> bool:
+        """Returns whether learnt classes answer by their Gaussians."""
+        return self.options.realignment == "views"
 
     @property
     def compares_embeddings(self) -> bool:
@@ -105,8 +99,15 @@ def make(model: Model, options: Options, common: Common) -> Method:
         loss = CE(s z · u_c) + λ (1 - cos(z, z under anchor_m)),
 
     where the relevance `w` is a discriminant analysis of the frozen query `q(x)` from
-    the Gaussians of all queries so far. After the task, the Gaussians of the adapted
-    features give the re-alignment of the joint space to the class texts.
+    the Gaussians of all queries so far. After the task, a learnt class answers by its
+    Gaussians in three views of a sample: the query, the layer features of the frozen
+    tower `h`, and those under the adapter `g`, whose Gaussians follow its drift:
+
+        log p(c | x) = log p(m | q) + (log p_m(c | q) + 2 log p_m(c | h)
+                                       + log p_m(c | g)) / 4,
+
+    renormalised within the modality. A class that was never learnt answers by its text
+    and the frozen query alone.
 
     With learnt vectors in front of class names (`common.class_context`), these are a
     part of `Θ_m`, so that `u_c` of a class of `m` follows from `P̄_m`.
@@ -126,9 +127,10 @@ def make(model: Model, options: Options, common: Common) -> Method:
         observe=bound(_observe),
         end_task=bound(_end_task),
         predict=bound(_predict),
-        # equal weights of all modalities met do not depend on the sample
-        uses_hint=(options.blend, options.mix_support) != ("uniform", "seen_now"),
-        observes=options.realignment != "off",
+        layer_blocks=options.blocks if setup.reads_views else 0,
+        observes_layers=setup.reads_views,
+        uses_hint=True,
+        observes=setup.reads_views,
     )
 
 
@@ -139,11 +141,7 @@ def _init(setup: Setup, key: Key, room: Capacity) -> tuple[Params, Memory]:
     if common.class_context is not None:
         adapters[CLASS_CONTEXT] = init_context(model, common.class_context, m)
     classes, width = room.classes, model.spec.embedding
-    covariances = (
-        1 if options.covariance == "tied" else num_groups(model, options, room)
-    )
-    router = routers.init(options.relevance, classes, m, width)
-    calibration = {
+    router = routers.init(classes, width) | {
         "temperature": jnp.ones(()),
         "jitter": jnp.zeros(()),
         "mean_relevance": jnp.eye(m),
@@ -153,16 +151,12 @@ def _init(setup: Setup, key: Key, room: Capacity) -> tuple[Params, Memory]:
         "snapshots": jnp.zeros(m, jnp.int32),
         "active": jnp.zeros(m, bool),
         "support": jnp.zeros((m, m), bool),
-        "stage": jnp.zeros(classes, jnp.int32),
         "queries": gaussians.init(classes, m, width),
-        "router": calibration if setup.joint else calibration | router,
-        "features": gaussians.init(classes, covariances, width),
-        "drift": drift.init(classes, width),
-        "realignment": realignment.identity(classes, width, model.logit_scale),
-        "shift": jnp.zeros((m, width)),
+        "router": router,
     }
-    params = {"adapters": adapters} | ({"router": router} if setup.joint else {})
-    return params, memory
+    if setup.reads_views:
+        memory |= realignment.init(model, options, room)
+    return {"adapters": adapters}, memory
 
 
 def _prepare(
@@ -188,15 +182,14 @@ def _begin_task(
     memory, classes = context.memory, context.classes
     active = modalities_now(model, classes)
     if options.warm_start:
-        params = warm_start(model, options, params, context, active)
+        params = warm_start(model, params, context, active)
     known = (memory["snapshots"] > 0) | active
     memory = memory | {
         "active": active,
         "support": jnp.where(active[:, None], known[None, :], memory["support"]),
-        "stage": jnp.where(classes.of_task, context.task, memory["stage"]),
     }
     context = context._replace(memory=memory)
-    router = fit_router(model, options, params, context, key)
+    router = fit_router(model, options, context, key)
     return params, memory | {"router": router}
 
 
@@ -226,7 +219,7 @@ def _inject(
     """
     model, options, common = setup
     memory, tower = context.memory, model.tower_of(batch.modality)
-    weights = relevance_weights(model, options, params, context, batch)
+    weights = relevance_weights(model, options, context, batch)
     weights = weights[:, np.asarray(model.members(tower))]
 
     def through(stacks: PyTree) -> Pass:
@@ -235,7 +228,7 @@ def _inject(
     own = through(_used(setup, params, memory))
     compared = {
         "train": setup.compares_embeddings,
-        "observe": options.drift_compensation,
+        "observe": options.transport,
     }
     if not compared.get(context.phase, False):
         return (own,)
@@ -251,14 +244,12 @@ def _loss(
     features: Features,
     key: Key,
 ) -> tuple[Float[Array, ""], Metrics]:
+    del key
     model, options, common = setup
     named = _named(setup, _used(setup, params, context.memory), context)
     value, metrics = alignment(
         model, features.embeddings[0], named, batch, common.label_space
     )
-    if setup.joint:
-        term = router_loss(model, options, params, context, batch, key)
-        value, metrics = value + term, metrics | {"relevance": term}
     if options.self_regularization is None:
         return value, metrics
     if setup.compares_embeddings:
@@ -321,10 +312,7 @@ def _named(setup: Setup, stacks: PyTree, context: Context) -> Context:
 
 def _trainable(setup: Setup, params: Params, context: Context) -> PyTree:
     active = context.memory["active"].astype(jnp.float32)
-    mask = {"adapters": by_slot(setup.model, params["adapters"], active)}
-    if setup.joint:
-        mask["router"] = jax.tree.map(jnp.ones_like, params["router"])
-    return mask
+    return {"adapters": by_slot(setup.model, params["adapters"], active)}
 
 
 def _observe(
@@ -335,68 +323,43 @@ def _observe(
     features: Features,
     key: Key,
 ) -> Memory:
-    """Adds adapted features to their Gaussians, and estimates the drift of old ones."""
+    """Adds features to their Gaussians, and how far those of the modality moved."""
     del params, key
-    options, memory, classes = setup.options, context.memory, context.classes
-    z = features.embeddings[0]
-    group = covariance_group(options, group_of(options, memory, context))
-    updated: dict[str, Any] = {
-        "features": gaussians.update(
-            memory["features"], z, batch.label, batch.weight, group
-        )
-    }
-    if options.drift_compensation:
-        own = setup.model.modalities.index(batch.modality)
-        # no anchor, no drift: the first task of a modality leaves stored means alone
-        before = jnp.where(_has_anchor(setup, memory, batch), features.embeddings[1], z)
-        updated["drift"] = drift.update(
-            memory["drift"],
-            memory["features"],
-            before,
-            z,
-            batch.weight,
-            (classes.modality == own) & ~classes.of_task,
-            options.shrinkage,
-        )
-    return memory | updated
+    model, options, _ = setup
+    has_anchor = _has_anchor(setup, context.memory, batch)
+    return context.memory | realignment.observe(
+        model, options, context, batch, features, has_anchor
+    )
 
 
 def _end_task(
     setup: Setup, params: Params, context: Context, key: Key
 ) -> tuple[Params, Memory]:
     """Sets the anchors to the adapters in use, and solves the re-alignment."""
+    del key
     model, options, _ = setup
     memory = context.memory
     memory = memory | {
-        "features": drift.move_means(memory["features"], memory["drift"]),
-        "drift": jax.tree.map(jnp.zeros_like, memory["drift"]),
-    }
-    anchor = _used(setup, params, memory)
-    context = _named(setup, anchor, context._replace(memory=memory))
-    if setup.joint:
-        # training rescaled the router's scores, so the temperature is calibrated again
-        fitted = fit_router(model, options, params, context, key)
-        memory = memory | {"router": fitted}
-    return params, memory | {
-        "anchor": anchor,
+        "anchor": _used(setup, params, memory),
         "snapshots": memory["snapshots"] + memory["active"],
         "active": jnp.zeros_like(memory["active"]),
-        **realigned(model, options, context, key),
     }
+    if setup.reads_views:
+        active = context.memory["active"]
+        memory |= realignment.end_task(model, options, context, active)
+    return params, memory
 
 
 def _predict(
     setup: Setup, params: Params, context: Context, batch: Batch, features: Features
 ) -> Prediction:
     model, options, _ = setup
-    memory, z = context.memory, features.embeddings[0]
-    if options.realignment == "mean_shift":
-        weights = relevance_weights(model, options, params, context, batch)
-        share = weights / weights.sum(-1, keepdims=True)
-        z = losses.unit_norm(z + share @ memory["shift"])
-    classes = _named(setup, _used(setup, params, memory), context).classes
-    if options.realignment == "off":
-        logits = text_logits(z, classes, model.logit_scale)
-    else:
-        logits = realignment.apply(memory["realignment"], z, classes.text)
-    return Prediction(logits, scores(model, options, params, context, batch.query))
+    found = scores(model, context, batch.query)
+    if setup.reads_views:
+        logits = realignment.logits(model, options, context, batch, features, found)
+        return Prediction(logits, found)
+    used = _used(setup, params, context.memory)
+    classes = _named(setup, used, context).classes
+    return Prediction(
+        text_logits(features.embeddings[0], classes, model.logit_scale), found
+    )

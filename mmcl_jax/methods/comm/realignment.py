@@ -1,114 +1,144 @@
-"""Re-alignment in COMM: its Gaussians, and the solve from them."""
+"""Re-alignment in COMM: three views of a sample, and Gaussians that follow the adapter.
 
-import functools
+The frozen query and the frozen layer features never drift. Layer features under the
+adapter do: when a task moves them, the Gaussians of the earlier classes of its modality
+are transported after them.
+"""
+
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from mmcl_jax.methods import readout
+from mmcl_jax.methods.base import Features
 from mmcl_jax.methods.comm.options import Options
 from mmcl_jax.models.model import Model
-from mmcl_jax.ops import gaussians, realignment, relevance
-from mmcl_jax.ops.gaussians import Gaussians
-from mmcl_jax.types import Capacity, Context, Key, Memory
+from mmcl_jax.ops import discriminant, gaussians, transport
+from mmcl_jax.types import Batch, Capacity, Context, Memory
+
+# weights of the frozen query, the frozen and the adapted layer features
+_SHARES = (0.25, 0.5, 0.25)
 
 
-def num_groups(model: Model, options: Options, room: Capacity) -> int:
-    """Returns the number of Gaussians."""
+def init(model: Model, options: Options, room: Capacity) -> Memory:
+    """Returns the Gaussians and discriminants of no class."""
+    m, d = len(model.modalities), model.spec.embedding
+    width = int(readout.layer_widths(model, options.blocks).max())
     return {
-        "class": room.classes,
-        "task": room.stages,
-        "modality": len(model.modalities),
-    }[options.granularity]
+        "layers": gaussians.init(room.classes, m, width),
+        "adapted": gaussians.init(room.classes, m, width),
+        # of the task's own samples, until it ends
+        "added": gaussians.init(room.classes, 1, width),
+        "moves": transport.init(width),
+        "of_queries": discriminant.init(room.classes, m, d),
+        "of_layers": discriminant.init(room.classes, m, width),
+        "of_adapted": discriminant.init(room.classes, m, width),
+    }
 
 
-def covariance_group(options: Options, group: Array) -> Array:
-    """Returns the index of each class's covariance `[C]`, 0 for all if it is tied."""
-    return jnp.zeros_like(group) if options.covariance == "tied" else group
-
-
-def group_of(options: Options, memory: Memory, context: Context) -> Array:
-    """Returns the index of the Gaussian that each class belongs to `[C]`."""
-    classes = context.classes
-    return {
-        "class": jnp.arange(len(classes.modality)),
-        "task": memory["stage"],
-        "modality": classes.modality,
-    }[options.granularity]
-
-
-def realigned(
-    model: Model, options: Options, context: Context, key: Key
-) -> dict[str, Any]:
-    """Returns the re-alignment or the shifts solved from the Gaussians."""
-    memory, classes = context.memory, context.classes
-    kind, strength = options.realignment, options.realignment_regularization
-    if kind == "off":
-        return {}
-    group = group_of(options, memory, context)
-    stats = memory["features"]
-    if options.granularity != "class":
-        stats = gaussians.coarsen(stats, group)
-    # classes in the table may still have no samples: their mean says nothing
-    seen = classes.seen & (stats.count > 0)
-    if kind == "mean_shift":
-        shift = realignment.mean_shifts(
-            stats.mean, classes.text, seen, classes.modality, len(model.modalities)
-        )
-        return {"shift": shift}
-    if kind == "gradient":
-        return {"realignment": _by_gradient(model, options, stats, group, context, key)}
-    # a modality with many classes must not dominate the solve
-    prior = relevance.balanced_prior(seen, classes.modality, len(model.modalities))
-    covariance = _structure(options)(gaussians.covariance(stats, options.shrinkage))
-    if kind == "regression":
-        solved = realignment.regression(
-            stats.mean, covariance, classes.text, prior, strength, model.logit_scale
-        )
-    else:
-        solved = realignment.discriminant(
-            stats.mean,
-            covariance,
-            classes.text,
-            prior,
-            strength,
-            options.realignment_residual,
-        )
-    return {"realignment": solved}
-
-
-def _structure(options: Options):
-    if options.covariance in ("full", "tied"):
-        return lambda matrix: matrix
-    return functools.partial(
-        gaussians.structured, form=options.covariance, rank=options.covariance_rank
-    )
-
-
-def _by_gradient(
+def observe(
     model: Model,
     options: Options,
-    stats: Gaussians,
-    group: Array,
     context: Context,
-    key: Key,
-) -> realignment.Realignment:
-    label = jnp.repeat(jnp.arange(len(group)), options.pseudo_samples)
-    drawn, weight, jitter = gaussians.sample(
-        key,
-        stats,
-        label,
-        covariance_group(options, group),
-        options.shrinkage,
-        structure=_structure(options),
+    batch: Batch,
+    features: Features,
+    has_anchor: Bool[Array, ""],
+) -> dict[str, Any]:
+    """Adds a batch of the task to its Gaussians, and how far its features have moved.
+
+    Args:
+        model: Static facts of the encoder.
+        options: Switches of COMM.
+        context: Context with the memory.
+        batch: Samples of the task.
+        features: Their features by the adapter in use and, with `transport`, by the
+            anchor.
+        has_anchor: Whether a task of the modality was learnt before: without, nothing
+            has moved.
+    """
+    memory = context.memory
+    frozen = readout.padded(model, features.layers, options.blocks)
+    after, *before = (
+        readout.padded(model, each, options.blocks) for each in features.adapted_layers
     )
-    solved = realignment.gradient(
-        drawn,
-        label,
-        weight,
-        context.classes.text,
-        context.classes.seen,
-        options.realignment_regularization,
-        model.logit_scale,
-    )
-    return solved._replace(jitter=jitter)
+    updated: dict[str, Any] = {
+        "layers": gaussians.update(
+            memory["layers"],
+            frozen,
+            batch.label,
+            batch.weight,
+            context.classes.modality,
+        ),
+        "added": gaussians.update(memory["added"], after, batch.label, batch.weight, 0),
+    }
+    if options.transport:
+        started = jnp.where(has_anchor, before[0], after)
+        updated["moves"] = transport.update(
+            memory["moves"], started, after, batch.weight
+        )
+    return updated
+
+
+def end_task(
+    model: Model, options: Options, context: Context, active: Bool[Array, " m"]
+) -> dict[str, Any]:
+    """Moves old Gaussians, adds the task's, and solves the discriminants again.
+
+    Args:
+        model: Static facts of the encoder.
+        options: Switches of COMM.
+        context: Context with the memory.
+        active: The modality of the task, of which a stage has one.
+    """
+    memory, modality = context.memory, context.classes.modality
+    group = active.argmax()
+    adapted, moves = memory["adapted"], memory["moves"]
+    if options.transport:
+        adapted = transport.transported(
+            adapted, transport.solve(moves), group, modality == group
+        )
+    adapted = gaussians.merged(adapted, memory["added"], group)
+    widths = readout.layer_widths(model, options.blocks)
+    queries = np.full(len(widths), model.spec.embedding, np.float32)
+    fitted = {
+        name: discriminant.fit(
+            stats, modality, jnp.asarray(width), active, memory[name]
+        )
+        for name, stats, width in (
+            ("of_queries", memory["queries"], queries),
+            ("of_layers", memory["layers"], widths),
+            ("of_adapted", adapted, widths),
+        )
+    }
+    empty = transport.init(len(moves.before))
+    added = memory["added"]
+    return fitted | {
+        "adapted": adapted,
+        "added": gaussians.init(len(added.count), 1, added.mean.shape[1]),
+        "moves": empty,
+    }
+
+
+def logits(
+    model: Model,
+    options: Options,
+    context: Context,
+    batch: Batch,
+    features: Features,
+    scores: Float[Array, "b m"],
+) -> Float[Array, "b C"]:
+    """Returns the logits of three views, see `readout.read`."""
+    memory, blocks = context.memory, options.blocks
+    shares = jnp.repeat(jnp.array(_SHARES)[:, None], len(model.modalities), axis=1)
+    seen = {
+        "queries": batch.query,
+        "layers": readout.padded(model, features.layers, blocks),
+        "adapted": readout.padded(model, features.adapted_layers[0], blocks),
+    }
+    views = [
+        readout.View(share, x, memory[name], memory[f"of_{name}"])
+        for share, (name, x) in zip(shares, seen.items(), strict=True)
+    ]
+    return readout.read(model, context, batch, scores, views)
