@@ -21,11 +21,12 @@ from mmcl_jax.training import experiment
 from tests import helpers
 
 
-def test_importing_everything_loads_no_other_framework() -> None:
+def test_importing_everything_loads_no_other_framework_and_starts_no_device() -> None:
     heavy = ("torch", "tensorflow", "transformers", "tensorflow_datasets", "matplotlib")
     code = (
-        "import sys, mmcl_jax.main; "
-        f"print([name for name in {heavy} if name in sys.modules])"
+        "import sys, mmcl_jax.main; from jax._src import xla_bridge; "
+        f"print([name for name in {heavy} if name in sys.modules], "
+        "xla_bridge.backends_are_initialized())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -34,7 +35,7 @@ def test_importing_everything_loads_no_other_framework() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[] False"
 
 
 def test_a_signal_ends_a_run_of_several_processes() -> None:

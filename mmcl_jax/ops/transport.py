@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.ops.gaussians import Gaussians
@@ -17,7 +18,7 @@ from mmcl_jax.ops.gaussians import Gaussians
 _matmul = partial(jnp.matmul, precision="highest")
 
 # ridges that are tried, relative to the mean variance of a dimension
-_RIDGES = jnp.logspace(-4, 2, 25)
+_RIDGES = tuple(float(ridge) for ridge in np.logspace(-4, 2, 25))
 
 
 class Moves(NamedTuple):
@@ -121,7 +122,7 @@ def solve(moves: Moves) -> Transport:
     strength, mean = jnp.sum(jnp.square(turned), axis=1), values.mean()
     mean = jnp.where(mean > 0, mean, 1)
 
-    def error(ridge: Float[Array, ""]) -> Float[Array, ""]:
+    def error(ridge: float) -> Float[Array, ""]:
         inverse = 1 / (values + ridge * mean)
         explained = jnp.sum(strength * inverse * (2 - values * inverse))
         left = moves.count - 1 - jnp.sum(values * inverse)
@@ -130,7 +131,7 @@ def solve(moves: Moves) -> Transport:
 
     errors = jnp.stack([error(ridge) for ridge in _RIDGES])
     # from the right, so that the stronger of equal ridges is taken
-    ridge = _RIDGES[len(_RIDGES) - 1 - jnp.argmin(errors[::-1])]
+    ridge = jnp.array(_RIDGES)[len(_RIDGES) - 1 - jnp.argmin(errors[::-1])]
     matrix = _matmul(vectors / (values + ridge * mean), turned)
     return Transport(moves.before, moves.shift, matrix, ridge)
 
