@@ -55,7 +55,8 @@ def test_summaries_are_over_the_runs_of_a_stream_and_of_all() -> None:
     entry = summaries["random"]["comm"][LAST]
     assert entry["mean"] == pytest.approx(0.6)
     assert entry["deviation"] == pytest.approx(0.02**0.5)
-    assert (entry["low"], entry["high"]) == (0.5, 0.7)
+    # 0.6 ± t, where t of one degree of freedom is 12.7062
+    assert (entry["low"], entry["high"]) == pytest.approx((-0.67062, 1.87062))
     assert entry["values"] == [0.5, 0.7]
     assert summaries["recurring"]["ridge"][LAST]["deviation"] is None
     # streams of a seed share classes and samples: the seed counts once
@@ -108,6 +109,29 @@ def test_differences_are_to_the_run_of_one_order_and_seed() -> None:
         assert entry[LAST]["values"] == pytest.approx([difference])
 
 
+def test_a_difference_is_clear_after_correction_for_all_of_a_table() -> None:
+    gains = {
+        "comm": (0, 0, 0, 0),
+        "a": (5, 6, 5, 6),
+        "b": (1, 2, 3, 1),
+        "c": (9, 0, 1, 2),
+    }
+    ended = [
+        (_run(name, "random", seed), _results(0.5 + 0.01 * own[seed]))
+        for name, own in gains.items()
+        for seed in range(4)
+    ]
+    report = aggregate.aggregate(ended, "comm")
+    found = report["differences"]["random"]
+    p = {name: entry[LAST]["p_value"] for name, entry in found.items()}
+    adjusted = {name: entry[LAST]["p_holm"] for name, entry in found.items()}
+    # t = 19.05, 3.656 and 1.470 with 3 degrees of freedom
+    assert p == pytest.approx({"a": 0.000316, "b": 0.0354, "c": 0.238}, rel=0.01)
+    assert adjusted == pytest.approx({"a": 3 * p["a"], "b": 2 * p["b"], "c": p["c"]})
+    text = aggregate.to_markdown(report)
+    assert "[+4.6, +6.4] *" in text and "[+0.2, +3.3]<br>" in text
+
+
 def test_ranks_are_over_runs_that_all_have_and_less_forgetting_is_better() -> None:
     for key in (LAST, "given/forgetting_chaudhry"):
         ranks = REPORT["ranks"][key]
@@ -141,14 +165,14 @@ def test_what_is_not_defined_stays_so() -> None:
 
 def test_markdown_shows_percent_interval_and_few_values() -> None:
     text = aggregate.to_markdown(REPORT)
-    assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
-    assert "+0.0 ± 14.1<br>[-10.0, +10.0]<br>+10.0 -10.0 |" in text
+    assert "60.0 ± 14.1<br>[-67.1, 187.1]<br>50.0 70.0 |" in text
+    assert "+0.0 ± 14.1<br>[-127.1, +127.1]<br>+10.0 -10.0 |" in text
     assert "| `ridge` | 1 | 70.0 | 70.0 |" in text
     assert "# recurring" in text
     assert "| `ridge` | 1.50 |" in text
     many = [(_run("comm", "random", seed), _results(0.1 * seed)) for seed in range(5)]
     text = aggregate.to_markdown(aggregate.aggregate(many, "comm"))
-    assert "20.0 ± 15.8<br>[8.0, 32.0] |" in text
+    assert "20.0 ± 15.8<br>[0.4, 39.6] |" in text
 
 
 def test_every_row_of_a_table_has_as_many_cells() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import scipy.special
 
 from mmcl_jax.parallel import sharding
 from mmcl_jax.types import Context
@@ -167,3 +168,18 @@ def test_features_are_held_to_the_anchor_from_the_second_task_on(benches) -> Non
             total = step["alignment"] + step["self_regularization"]
             np.testing.assert_allclose(step["loss"], total, rtol=1e-6)
         met[name] += 1
+
+
+@pytest.mark.xdist_group("comm")
+def test_what_was_never_learnt_is_ranked_as_by_the_frozen_encoder(benches) -> None:
+    bench = benches("comm")
+    stage, later = 5, 6
+    rows = bench.rows(later, test=True)
+    logits, _ = bench.predict(bench.history.ended[stage], stage, rows)
+    _, classes, _ = bench.at(stage)
+    cosines = bench.model.logit_scale * rows.query @ np.asarray(classes.text).T
+    expected = scipy.special.log_softmax(cosines, axis=1)
+    unmet = np.setdiff1d(np.arange(len(bench.slots)), np.flatnonzero(classes.seen))
+    assert set(bench.tasks[later][1]) <= set(unmet.tolist())
+    for route in logits:
+        np.testing.assert_allclose(route[:, unmet], expected[:, unmet], atol=1e-3)

@@ -1,15 +1,15 @@
 """Statistics over runs, against hand numbers, exact distributions and NumPy."""
 
-import itertools
-
 import numpy as np
 import pytest
 
 from mmcl_jax.analysis.statistics import (
-    bootstrap_interval,
+    holm,
     mean_ranks,
     paired_difference,
     summary,
+    t_interval,
+    t_test,
 )
 
 NAN = float("nan")
@@ -31,25 +31,30 @@ def test_summary_of_one_run_and_of_what_is_not_defined() -> None:
     assert np.isnan(undefined[:4]).all()
 
 
-@pytest.mark.parametrize("values", [[0.0, 1.0], [3.0, 1.0, 2.0], [1.0, 1.0, 4.0, 9.0]])
-def test_bootstrap_follows_its_exact_distribution(values: list[float]) -> None:
-    # all n^n draws, each as likely as another
-    means = [np.mean(draw) for draw in itertools.product(values, repeat=len(values))]
-    low, high = np.quantile(means, [0.025, 0.975], method="inverted_cdf")
-    assert bootstrap_interval(values) == pytest.approx((low, high), abs=1e-12)
+def test_t_interval_by_hand() -> None:
+    # t of 2 degrees of freedom is 4.302653, of 1 it is 12.706205
+    half = 4.302653 * np.sqrt(0.07) / np.sqrt(3)
+    assert t_interval([0.1, 0.2, 0.6]) == pytest.approx((0.3 - half, 0.3 + half))
+    assert t_interval([0.0, 1.0]) == pytest.approx((0.5 - 6.3531, 0.5 + 6.3531), 1e-4)
+    assert t_interval([2.0, 2.0]) == (2.0, 2.0)
+    assert np.isnan(t_interval([2.0])).all() and np.isnan(t_test([2.0]))
+    assert (t_test([0.0, 0.0]), t_test([1.0, 1.0])) == (1, 0)
 
 
-def test_bootstrap_of_many_runs_is_near_the_normal_interval() -> None:
-    values = np.random.default_rng(1).normal(10, 2, size=400)
-    half = 1.96 * values.std(ddof=1) / np.sqrt(400)
-    expected = (values.mean() - half, values.mean() + half)
-    assert bootstrap_interval(values) == pytest.approx(expected, abs=0.02)
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(400, size=(10_000, 400))].mean(1)
-    drawn = tuple(np.quantile(means, [0.025, 0.975]))
-    assert bootstrap_interval(values) == pytest.approx(drawn, abs=1e-9)
-    assert bootstrap_interval(values) == bootstrap_interval(values.tolist())
-    assert bootstrap_interval([2.0, 2.0]) == (2.0, 2.0)
+def test_three_normal_runs_are_covered_as_often_as_is_said() -> None:
+    draws = np.random.default_rng(0).normal(size=(4000, 3))
+    ends = np.array([t_interval(draw) for draw in draws])
+    covered = ((ends[:, 0] < 0) & (ends[:, 1] > 0)).mean()
+    assert covered == pytest.approx(0.95, abs=0.012)
+    p_values = np.array([t_test(draw) for draw in draws[:2000]])
+    assert (p_values < 0.05).mean() == pytest.approx(0.05, abs=0.015)
+
+
+def test_holm_by_hand() -> None:
+    # 4 * .005, 3 * .01, 2 * .03, and the last not below it
+    assert holm([0.01, 0.03, 0.04, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_differences_are_between_runs_of_one_order_and_seed() -> None:

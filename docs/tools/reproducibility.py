@@ -76,10 +76,9 @@ Written by `python docs/tools/reproducibility.py` from [{name}.json]({name}.json
 `--sweep={sweep}`, {runs} runs, on {where}.
 
 Accuracy in percent, among all classes seen or among those of the given modality: mean ±
-sample deviation over runs, each with its own order and seed, [95 % bootstrap interval
-of the mean], and the values themselves where there are fewer than five. Intervals of so
-few runs are too narrow. Forgetting is that of Chaudhry et al.
-([metrics](../metrics.md)).
+sample deviation over runs, each with its own order and seed, [95 % t interval of the
+mean], and the values themselves where there are fewer than five. Forgetting is that of
+Chaudhry et al. ([metrics](../metrics.md)).
 
 """
 

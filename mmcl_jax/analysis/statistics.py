@@ -12,7 +12,6 @@ import scipy  # loads `scipy.stats`, which takes most of a second, where it is u
 from mmcl_jax.evaluation import metrics
 
 _LEVEL = 0.95
-_RESAMPLES = 10_000
 
 
 class Summary(NamedTuple):
@@ -21,7 +20,7 @@ class Summary(NamedTuple):
     Attributes:
         mean: Mean over runs.
         deviation: Sample standard deviation (`n - 1`); NaN for a single run.
-        low: Lower end of the 95 % bootstrap interval of the mean; NaN for a single run.
+        low: Lower end of the 95 % t interval of the mean; NaN for a single run.
         high: Upper end of the interval.
         values: Value of each run, in the given order.
     """
@@ -41,34 +40,67 @@ def summary(values: Sequence[float]) -> Summary:
     """
     array = np.array(values, np.float64)
     mean, deviation = metrics.mean_and_deviation(array)
-    return Summary(mean, deviation, *bootstrap_interval(array), tuple(array.tolist()))
+    return Summary(mean, deviation, *t_interval(array), tuple(array.tolist()))
 
 
-def bootstrap_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Returns the 95 % percentile bootstrap interval of the mean.
+def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Returns the 95 % interval of the mean by Student's t distribution.
 
-    It lies between the 2.5th and the 97.5th percentile of the means of 10,000 draws of
-    n values out of n, with replacement and a fixed seed. For few runs it is too narrow,
-    which is why the values of fewer than five are shown beside it.
+    `mean ± t(n - 1) s / sqrt(n)`, with s the sample deviation. It covers the true mean
+    of normal values in 95 % of cases even if there are few, where the percentile
+    bootstrap is much too narrow: of three values it lies within their range, which
+    covers the mean in three cases of four.
 
     References:
-        B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+        Student, "The probable error of a mean", Biometrika, 1908.
 
-    >>> bootstrap_interval([0.0, 1.0])
-    (0.0, 1.0)
+    >>> [round(end, 4) for end in t_interval([70.0, 72.0, 74.0])]
+    [67.0317, 76.9683]
     """
     array = np.asarray(values, np.float64)
     if len(array) < 2 or np.isnan(array).any():
         return float("nan"), float("nan")
-    low, high = scipy.stats.bootstrap(
-        (array,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=_LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(low), float(high)
+    error = array.std(ddof=1) / np.sqrt(len(array))
+    half = scipy.stats.t.ppf((1 + _LEVEL) / 2, len(array) - 1) * error
+    return float(array.mean() - half), float(array.mean() + half)
+
+
+def t_test(values: Sequence[float] | np.ndarray) -> float:
+    """Returns the two-sided p-value of Student's t test that the mean is 0.
+
+    NaN for fewer than two values. Equal values are certain: 1 if they are 0, else 0.
+
+    >>> round(t_test([1.0, 2.0, 3.0]), 4)
+    0.0742
+    """
+    array = np.asarray(values, np.float64)
+    if len(array) < 2 or np.isnan(array).any():
+        return float("nan")
+    if not array.std():
+        return float(not array.any())
+    return float(scipy.stats.ttest_1samp(array, 0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values that hold for all tests of a table together.
+
+    The smallest of n is multiplied by n, the next by n - 1, and so on, and none is
+    smaller than one before it. Where those below a level are rejected, the probability
+    of even one false rejection is at most that level. NaN stays, and does not count.
+
+    References:
+        S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+    >>> holm([0.01, 0.04, 0.03, float("nan")])
+    [0.03, 0.06, 0.06, nan]
+    """
+    array = np.asarray(p_values, np.float64)
+    order = [i for i in np.argsort(array) if not np.isnan(array[i])]
+    adjusted, highest = array.copy(), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * array[i]))
+        adjusted[i] = highest
+    return [float(p) for p in adjusted]
 
 
 def paired_difference(

@@ -189,8 +189,7 @@ def comparison(groups: Groups) -> Section:
     title = "Metrics in percent, by label space and whether the modality is given"
     about = (
         "Mean ± sample standard deviation over runs, each with its own order and "
-        "seeds, and the 95 % bootstrap interval of the mean. n is the number of runs; "
-        "with few runs the intervals are too narrow."
+        "seeds, and the 95 % t interval of the mean. n is the number of runs."
     )
     table = Table("comparison", title, head, tuple(body), 2)
     return Section("comparison", "Methods", about, (table,))

@@ -61,7 +61,7 @@ def curves(groups: Groups) -> Section:
         panels = _curves_by_method(groups)
     several = max(map(len, groups.values())) > 1
     if several:
-        about += " Bands are 95 % bootstrap intervals of the mean over runs."
+        about += " Bands are 95 % t intervals of the mean over runs."
     return Section("curves", "Over time", about, panels)
 
 

@@ -24,6 +24,7 @@ _TITLES = {
 CHOSEN_BY = "predicted/last_average_accuracy"
 ALL_STREAMS = "all streams"
 _SHOW_VALUES_BELOW = 5
+_CLEAR = 0.05
 
 Ended = Sequence[tuple[SweepRun, dict[str, Any]]]
 Values = dict[str, dict[tuple[str, int], float]]
@@ -40,7 +41,9 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
     Returns:
         Lists and numbers for JSON; undefined values are null. `runs`: measures of each
         run. `summaries` and `differences` by stream, variant and metric; over all
-        streams, a seed counts once, with its mean. `ranks` by metric, stream and
+        streams, a seed counts once, with its mean. Differences have the p-value of a
+        paired t test and that after Holm's correction over the variants of a stream
+        and metric. `ranks` by metric, stream and
         variant. `cost`: means by variant.
     """
     rows = [
@@ -123,7 +126,13 @@ def _differences(rows: list[dict[str, Any]], baseline: str) -> dict[str, Any]:
             other = values.get(baseline, {})
             difference = statistics.paired_difference(values[variant], other)
             if difference is not None:
-                found.setdefault(variant, {})[key] = difference._asdict()
+                p = statistics.t_test(difference.values)
+                entry = difference._asdict() | {"p_value": p}
+                found.setdefault(variant, {})[key] = entry
+        compared = [entries[key] for entries in found.values() if key in entries]
+        adjusted = statistics.holm([entry["p_value"] for entry in compared])
+        for entry, p in zip(compared, adjusted, strict=True):
+            entry["p_holm"] = p
     return {variant: found[variant] for variant in values if variant in found}
 
 
@@ -255,7 +264,10 @@ def to_markdown(report: dict[str, Any], level: int = 1) -> str:
             parts.append(_table(variants, view, signed=False))
             differences = report["differences"][stream]
             if differences:
-                parts.append(f"Minus `{report['baseline']}` under the same seed:\n")
+                parts.append(
+                    f"Minus `{report['baseline']}` under the same seed; * where the "
+                    "paired t test has p < 0.05 after Holm's correction:\n"
+                )
                 parts.append(_table(differences, view, signed=True))
     parts.append(
         f"{mark} Mean ranks\n\nBy {METRICS['last_average_accuracy']}, "
@@ -282,7 +294,8 @@ def _cell(entry: dict[str, Any], signed: bool) -> str:
     if entry["deviation"] is not None:
         lines[0] += f" ± {_percent(entry['deviation'])}"
         ends = [_percent(entry[end], signed) for end in ("low", "high")]
-        lines.append(f"[{', '.join(ends)}]")
+        clear = (entry.get("p_holm") or 1) < _CLEAR
+        lines.append(f"[{', '.join(ends)}]" + " *" * clear)
         if len(entry["values"]) < _SHOW_VALUES_BELOW:
             lines.append(" ".join(_percent(v, signed) for v in entry["values"]))
     return "<br>".join(lines)
