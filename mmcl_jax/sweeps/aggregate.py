@@ -160,6 +160,11 @@ def _costs(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def choose(ended: Ended) -> dict[str, Any]:
     """Returns the best values of each method by the mean over its runs.
 
+    The first variant of a method is its default. Another one replaces it if the t
+    interval of their paired difference is above 0: what cannot be told from the default
+    is a tie, and nothing is chosen among ties. Single runs have no interval; there the
+    largest value is taken.
+
     Args:
         ended: Runs of variants of methods; all variants of a method have as many.
 
@@ -169,13 +174,13 @@ def choose(ended: Ended) -> dict[str, Any]:
     scores: dict[str, dict[str, dict[str, Any]]] = {}
     for run, results in ended:
         variants = scores.setdefault(run.config.method.name, {})
-        entry = variants.setdefault(run.variant, {"values": run.values, "runs": []})
-        entry["runs"].append(measured(results)[CHOSEN_BY])
+        entry = variants.setdefault(run.variant, {"values": run.values, "runs": {}})
+        entry["runs"][run.stream, run.seed] = measured(results)[CHOSEN_BY]
     listed = {
         method: [
             {
                 "values": entry["values"],
-                "score": statistics.summary(entry["runs"])._asdict(),
+                "score": statistics.summary(list(entry["runs"].values()))._asdict(),
             }
             for entry in variants.values()
         ]
@@ -185,16 +190,30 @@ def choose(ended: Ended) -> dict[str, Any]:
         {
             "metric": f"{SPACE}/{CHOSEN_BY}",
             "chosen": {
-                # rounded, since means that differ by rounding alone are a tie: the
-                # first variant wins it
-                method: max(entries, key=lambda e: round(e["score"]["mean"], 9))[
-                    "values"
-                ]
-                for method, entries in listed.items()
+                method: _best(list(variants.values()))
+                for method, variants in scores.items()
             },
             "scores": listed,
         }
     )
+
+
+def _best(variants: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the values of the best variant, or of the first if it is as good."""
+    default, *others = variants
+    best = default
+
+    def mean(variant: dict[str, Any]) -> float:
+        # means that differ by rounding alone are a tie
+        return round(float(np.mean(list(variant["runs"].values()))), 9)
+
+    for variant in others:
+        gain = statistics.paired_difference(variant["runs"], default["runs"])
+        assert gain is not None  # all variants have the same streams and seeds
+        clear = gain.low > 0 if len(gain.values) > 1 else gain.mean > 0
+        if clear and mean(variant) > mean(best):
+            best = variant
+    return best["values"]
 
 
 def write_choice(choice: dict[str, Any], path: pathlib.Path) -> None:
