@@ -13,7 +13,6 @@ from mmcl_jax.config import Config, MethodOptions, to_json
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.registry import METHODS
-from mmcl_jax.streams.base import ORDERS
 from mmcl_jax.sweeps import runs
 from mmcl_jax.training import build
 from tests import helpers
@@ -107,19 +106,17 @@ def test_ablations_change_comm_alone_and_each_something_else() -> None:
     made = _shipped("ablations.py")("").runs
     seen = {}
     for run in made:
-        assert run.config.method.name == "comm"
+        trains = run.variant != "nothing trained"
+        assert run.config.method.name == ("comm" if trains else "comm_plus")
         seen[run.variant, run.stream, run.seed] = to_json(run.config)
     assert len(set(seen.values())) == len(seen)
-    orders = {run.stream for run in made if run.variant == "comm"}
-    assert orders == set(ORDERS)
-    counts = collections.Counter(
-        run.variant for run in made if run.stream == "interleaved"
-    )
-    assert set(counts.values()) == {3}
-    elsewhere = {(run.variant, run.stream) for run in made} - {
-        (variant, "interleaved") for variant in counts
-    }
-    assert elsewhere == {("comm", order) for order in ORDERS if order != "interleaved"}
+    assert set(collections.Counter(run.variant for run in made).values()) == {5}
+    real = _shipped("ablations.py")("root=DATA").runs
+    assert [run.name for run in real] == [run.name for run in made]
+    for run in real:
+        stream = run.config.stream
+        assert (stream.root, stream.protocol) == ("DATA", "mmcl_real_development")
+        assert stream.evaluate_on == "validation"
 
 
 def test_ablations_try_every_choice_of_the_main_switches() -> None:

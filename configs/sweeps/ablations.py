@@ -1,14 +1,15 @@
-"""Ablations of COMM: one part changed at a time, three orders each.
+"""Ablations of COMM: one part changed at a time, five seeds each.
 
 `python launch/sweep.py --sweep=configs/sweeps/ablations.py --out=runs/ablations`. Every
 row is `comm` except for the values beside its name; differences are to `comm` itself.
-The streams are of development concepts, scored by validation draws, so that defaults
-may follow from the table: nothing of the streams on which methods are compared is seen.
-Arguments after a colon: `smoke` for a short run of one variant; `groups=` chooses among
-the keys of `ABLATIONS`, separated by `+`.
+`nothing trained` is `comm_plus`, whose views are those of `comm` without an adapter.
+The stream is of development concepts, scored by validation draws, so that defaults may
+follow from the table: nothing of the streams on which methods are compared is seen.
+With `root=DATA` after a colon it is that of the development classes of mmcl-real, with
+the copy of the data in that folder. Other arguments: `smoke` for a short run of one
+variant; `groups=` chooses among the keys of `ABLATIONS`, separated by `+`.
 """
 
-import itertools
 import pathlib
 from typing import Any
 
@@ -16,7 +17,8 @@ from mmcl_jax.cli.shorthand import parse_argument
 from mmcl_jax.config import check_name
 from mmcl_jax.sweeps.runs import Sweep, grid
 
-WORLD = pathlib.Path(__file__).parents[1] / "world.py"
+CONFIGS = pathlib.Path(__file__).parents[1]
+WORLD, REAL = CONFIGS / "world.py", CONFIGS / "real.py"
 
 Variants = dict[str, dict[str, Any]]
 
@@ -26,9 +28,11 @@ def _switch(option: str, *values: Any) -> Variants:
     return {f"{option}={v}": {f"method.comm.{option}": v} for v in values}
 
 
+KIND, LENGTH = "method.adapter.kind", "method.adapter.length"
 LATEST = {"method.comm.aggregation": "latest"}
 NO_PENALTY = {"method.comm.self_regularization": None}
 ABLATIONS: dict[str, Variants] = {
+    "nothing": {},  # comm_plus, see above
     # Mean over snapshots, penalty, both (the base) or neither.
     "within": {
         "no aggregation": LATEST,
@@ -41,12 +45,8 @@ ABLATIONS: dict[str, Variants] = {
     "warm start": _switch("warm_start", False),
     "realignment": _switch("realignment", "text") | _switch("transport", False),
     "adapter": {
-        f"{length} prompts layers={layers or 'all'}": {
-            "method.adapter.kind": "deep_prompts",
-            "method.adapter.length": length,
-            "method.adapter.layers": layers,
-        }
-        for length, layers in itertools.product((2, 8, 16), (1, 3, None))
+        "8 prompts": {KIND: "deep_prompts", LENGTH: 8},
+        "2 prompts": {KIND: "deep_prompts", LENGTH: 2},
     },
 }
 # All 36 development concepts.
@@ -56,8 +56,7 @@ STREAM = {
     "stream.tasks": 12,
     "stream.classes_per_task": 3,
 }
-# The last ablation is the order of tasks: `comm` itself is also run in the others.
-ORDER, OTHER_ORDERS = "interleaved", ("by_modality", "random", "recurring")
+ORDER, SEEDS = "interleaved", range(5)
 
 
 def get_sweep(argument: str = "") -> Sweep:
@@ -65,18 +64,20 @@ def get_sweep(argument: str = "") -> Sweep:
     variant, pairs = parse_argument(argument)
     smoke = variant == "smoke"
     groups = ["warm start"] if smoke else list(ABLATIONS)
+    file, values = WORLD, {} if smoke else STREAM
     for key, value in pairs.items():
-        check_name("sweep argument", key, ["groups"])
-        groups = value.split("+")
+        check_name("sweep argument", key, ["groups", "root"])
+        if key == "groups":
+            groups = value.split("+")
+        else:
+            file, values = REAL, {"stream.root": value}
     variants: dict[str, tuple[str, dict[str, Any]]] = {"comm": ("comm", {})}
     for group in groups:
         check_name("group of ablations", group, ABLATIONS)
-        for name, values in ABLATIONS[group].items():
-            variants[name] = ("comm", values)
-    seeds = [0] if smoke else [0, 1, 2]
-    values = {} if smoke else STREAM
-    runs = grid(WORLD, variants, [ORDER], seeds, variant, values)
-    if not smoke:
-        comm = {"comm": variants["comm"]}
-        runs += grid(WORLD, comm, OTHER_ORDERS, seeds, variant, values)
-    return Sweep(runs)
+        for name, changed in ABLATIONS[group].items():
+            variants[name] = ("comm", changed)
+    if "nothing" in groups:
+        variants["nothing trained"] = ("comm_plus", {})
+    argument = ",".join(filter(None, ["development" * (file == REAL), variant]))
+    seeds = [0] if smoke else SEEDS
+    return Sweep(grid(file, variants, [ORDER], seeds, argument, values))
