@@ -82,11 +82,9 @@ _PLAIN = CommOptions(
 )
 _COMM = {
     "comm plain": _PLAIN,
-    "comm residual": CommOptions(
-        blend="residual", self_regularization_form="distillation"
-    ),
-    "comm exponential": CommOptions(
-        aggregation="exponential",
+    "comm residual": CommOptions(blend="residual"),
+    "comm parameters": CommOptions(
+        aggregation="latest",
         self_regularization_form="parameters",
         self_weight=None,
         transport=False,

@@ -29,9 +29,10 @@ FLOORS = (
     (
         *("main", "predict", "export", "compare", "prepare", "zeroshot"),
         *("extend", "sweep", "plan", "pretrain", "manifest", "reproduce"),
+        "verify",
     ),
 )
-MAX_ENTRIES, MAX_CHAIN, MAX_FUNCTION, MAX_READING = 36, 17, 80, 4800
+MAX_ENTRIES, MAX_CHAIN, MAX_FUNCTION, MAX_READING = 37, 17, 80, 4800
 
 
 def _sources() -> dict[str, pathlib.Path]:

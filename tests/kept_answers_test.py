@@ -308,7 +308,7 @@ DECLARED = {
     "one": (_declared(_one), 1),
     "two": (_declared(_two, _sum), 2),
     "if moved": (_declared(_if_moved, _else_query), 1),
-    "with layers": (_with_layers, 1),
+    "with layers": (_with_layers, 2),
     "with names": (_with_names, 1),
 }
 DRIVEN = {

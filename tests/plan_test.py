@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from mmcl_jax import config, plan
 from mmcl_jax.errors import ConfigError
@@ -26,9 +27,12 @@ from tests import helpers
 @pytest.fixture(scope="module", autouse=True)
 def compiled_here():
     """A program that is read back from disk does not say what it holds."""
-    jax.config.update("jax_enable_compilation_cache", False)
+    folder = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
     yield
-    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
 
 
 # reading programs

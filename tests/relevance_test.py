@@ -275,7 +275,7 @@ def test_draws_of_many_classes_are_bounded_together(classes: int, each: int) -> 
     )
     stats = jax.eval_shape(lambda: gaussians.init(classes, 2, 2))
     drawn, own, weight, _ = jax.eval_shape(
-        lambda key, stats, slots: router.pseudo_queries(key, stats, slots, 32, 0.1),
+        lambda key, stats, slots: router.pseudo_queries(key, stats, slots, 0.1),
         jax.eval_shape(lambda: jax.random.key(0)),
         stats,
         slots,
@@ -284,9 +284,9 @@ def test_draws_of_many_classes_are_bounded_together(classes: int, each: int) -> 
     assert own.shape == weight.shape == (each * classes,)
 
 
-def test_a_hard_blend_takes_the_given_modality_though_another_has_its_score() -> None:
+def test_without_a_blend_the_given_modality_has_its_adapter() -> None:
     # the third is given: its score was raised to that of the first
     scores, own = jnp.array([[3.0, 1.0, 3.0]]), jnp.array([2])
     allowed = jnp.ones((1, 3), bool)
-    weights = blend_weights(scores, own, allowed, "hard", jnp.ones(()), 0.5)
+    weights = blend_weights(scores, own, allowed, "none", jnp.ones(()), 0.5)
     assert weights.tolist() == [[0, 0, 1]]

@@ -59,7 +59,7 @@ def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
     text = made["docs/results/mine.md"]
     assert "`--sweep=mine.py`, 7 runs, on jax 1.\n" in text
     assert "\n## recurring\n" in text
-    assert "60.0 ± 14.1<br>[50.0, 70.0]<br>50.0 70.0 |" in text
+    assert "60.0 ± 14.1<br>[-67.1, 187.1]<br>50.0 70.0 |" in text
 
 
 def test_the_readme_says_what_is_stored() -> None:

@@ -124,8 +124,8 @@ class Method(NamedTuple):
             sample are reused after the next stages. `()`: frozen views suffice.
         layer_blocks: Number of last frozen blocks whose layer features come with each
             batch.
-        observes_layers: Whether these features come for each pass too, except in
-            training.
+        observes_layers: Whether these features come for each pass too. Then none come
+            in training.
         constrain: The optimizer's updates (before the step size) as they may be
             applied: a projection here is exact, whatever the optimizer does.
         after_step: Memory after the parameters have moved; None: it stays as it was.
@@ -181,9 +181,9 @@ def forward(
         batch: Samples of one modality, with their inputs.
     """
     frozen, modality, inputs = context.frozen, batch.modality, batch.inputs
-    blocks = 0
-    if method.observes_layers and context.phase != "train":
-        blocks = method.layer_blocks
+    of_frozen, blocks = method.layer_blocks, 0
+    if method.observes_layers:
+        of_frozen = blocks = 0 if context.phase == "train" else method.layer_blocks
 
     def embed(each: Pass) -> tuple[Float[Array, "b d"], Float[Array, "b k"]]:
         def run() -> tuple[Float[Array, "b d"], Float[Array, "b k"]]:
@@ -192,7 +192,7 @@ def forward(
                     frozen, modality, inputs, each.injection, blocks
                 )
             embedding = model.embed(frozen, modality, inputs, each.injection)
-            return embedding, jnp.zeros((len(embedding), 0))
+            return embedding, jnp.zeros((embedding.shape[0], 0))
 
         if each.when is None:
             return run()
@@ -203,10 +203,8 @@ def forward(
         return jax.lax.cond(each.when, run, lambda: nothing)
 
     layers = None
-    if method.layer_blocks:
-        _, layers = model.embed_layers(
-            frozen, modality, inputs, None, method.layer_blocks
-        )
+    if of_frozen:
+        _, layers = model.embed_layers(frozen, modality, inputs, None, of_frozen)
     passes = [embed(each) for each in method.inject(params, context, batch)]
     embeddings = tuple(embedding for embedding, _ in passes)
     adapted = tuple(found for _, found in passes) if blocks else ()

@@ -54,7 +54,7 @@ def embed_layers(
     x, first = tokens(spec, weights, ids, context), spec.native_first
     prompts = prompt_length(injection)
     counted = words(spec, ids)
-    none = jnp.zeros((len(ids), prompts), bool)
+    none = jnp.zeros((ids.shape[0], prompts), bool)
     counted = jnp.concatenate([counted[:, :first], none, counted[:, first:]], axis=1)
     x, summaries = trunk(
         spec.trunk,
@@ -65,7 +65,7 @@ def embed_layers(
         first,
         token_means(spec.trunk, counted) if blocks else no_summary,
     )
-    layers = jnp.zeros((len(ids), 0))
+    layers = jnp.zeros((ids.shape[0], 0))
     if blocks:
         layers = layer_features(spec.trunk, summaries, blocks, frames=1)
     end = _last_position(spec, ids)

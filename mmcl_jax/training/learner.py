@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mmcl_jax.errors import CodeError
 from mmcl_jax.methods.base import Features, Method, forward
+from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import optim, rngs, trees
 from mmcl_jax.ops.digest import digest
@@ -149,19 +150,8 @@ def make_learner(
         mesh: Devices; batches are split over them.
         skip_nonfinite: Whether a task continues after a step that is not finite.
     """
-    traces, forwards = collections.Counter(), {}
-    calls: list[object] = []
-
-    def counting(function: Callable) -> Callable:
-        def call(*args):
-            calls.append(args[3])  # the injection
-            return function(*args)
-
-        return call
-
-    counted = model._replace(
-        embed=counting(model.embed), embed_layers=counting(model.embed_layers)
-    )
+    traces, forwards, calls = collections.Counter(), {}, []
+    counted = _counting(model, calls)
     own = _Learning(
         make_method(counted),
         counted,
@@ -212,6 +202,21 @@ def make_learner(
         conclude=compiled(_conclude),
         traces=traces,
         forwards=forwards,
+    )
+
+
+def _counting(model: Model, calls: list[Injection | None]) -> Model:
+    """Returns a model that notes what is injected into each pass while it is traced."""
+
+    def counting(function: Callable) -> Callable:
+        def call(frozen, modality, inputs, injection, *rest):
+            calls.append(injection)
+            return function(frozen, modality, inputs, injection, *rest)
+
+        return call
+
+    return model._replace(
+        embed=counting(model.embed), embed_layers=counting(model.embed_layers)
     )
 
 

@@ -15,7 +15,7 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.ops import relevance
 from mmcl_jax.types import Memory, PyTree
 
-Aggregation = Literal["running_mean", "exponential", "latest"]
+Aggregation = Literal["running_mean", "latest"]
 Blend = Literal["soft", "residual", "none"]
 
 
@@ -41,28 +41,25 @@ def _members(model: Model, stack: str) -> np.ndarray:
 
 
 def used_adapters(
-    model: Model, kind: Aggregation, rate: float, stacks: PyTree, memory: Memory
+    model: Model, kind: Aggregation, stacks: PyTree, memory: Memory
 ) -> PyTree:
     """Returns the adapters in use: anchors `A`, with the active ones mixed in.
 
     They are `A + share (Θ - A)` where share is `1 / k` in the k-th task of a modality
-    (`running_mean` of its snapshots and the current adapter), `rate` (`exponential`
-    mean) or 1 (`latest`). A modality's first adapter is used as it is.
+    (`running_mean` of its snapshots and the current adapter), or 1 (`latest`). A
+    modality's first adapter is used as it is.
 
     Args:
         model: Static facts, such as the modalities of each tower.
-        kind: One of the three aggregations.
-        rate: Share of the current adapter in the exponential mean.
+        kind: One of the two aggregations.
         stacks: Trained adapters Θ.
         memory: Memory with `anchor`, the number `snapshots [m]`, and `active [m]`.
     """
     active = memory["active"].astype(jnp.float32)
     snapshots = memory["snapshots"].astype(jnp.float32)
-    share = {
-        "running_mean": active / jnp.maximum(snapshots + active, 1),
-        "exponential": rate * active,
-        "latest": active,
-    }[kind]
+    share = active
+    if kind == "running_mean":
+        share = active / jnp.maximum(snapshots + active, 1)
     # a modality never met has no anchor yet
     share = by_slot(model, stacks, jnp.where(snapshots > 0, share, 1.0))
 

@@ -26,7 +26,6 @@ from mmcl_jax.methods.base import (
     Method,
     Pass,
     alignment,
-    label_space,
     modalities_now,
     text_logits,
 )
@@ -55,9 +54,6 @@ from mmcl_jax.types import (
     PyTree,
 )
 
-# temperature of the probabilities that are distilled
-_TEMPERATURE = 2.0
-
 
 class Setup(NamedTuple):
     """What is fixed for the whole stream.
@@ -84,7 +80,7 @@ class Setup(NamedTuple):
         own = self.options
         return (
             own.self_regularization is not None
-            and own.self_regularization_form != "parameters"
+            and own.self_regularization_form == "cosine"
         )
 
 
@@ -198,7 +194,6 @@ def _used(setup: Setup, params: Params, memory: Memory) -> PyTree:
     return used_adapters(
         setup.model,
         setup.options.aggregation,
-        setup.options.aggregation_rate,
         params["adapters"],
         memory,
     )
@@ -253,36 +248,14 @@ def _loss(
     if options.self_regularization is None:
         return value, metrics
     if setup.compares_embeddings:
-        distance = _embedding_distance(setup, params, context, batch, features)
+        z, reference = features.embeddings
+        cosine = losses.cosine_distance(z, reference, batch.weight)
+        distance = jnp.where(_has_anchor(setup, context.memory, batch), cosine, 0.0)
     else:
         distance = _parameter_distance(setup, params, context, batch)
     return value + options.self_regularization * distance, metrics | {
         "self_regularization": distance
     }
-
-
-def _embedding_distance(
-    setup: Setup, params: Params, context: Context, batch: Batch, features: Features
-) -> Float[Array, ""]:
-    """Returns the distance of embeddings, or of their logits, from the anchors'."""
-    z, reference = features.embeddings
-    if setup.options.self_regularization_form == "cosine":
-        distance = losses.cosine_distance(z, reference, batch.weight)
-    else:
-        scale, memory = setup.model.logit_scale, context.memory
-        anchored = anchored_adapters(setup.model, params["adapters"], memory)
-        teacher, student = (
-            text_logits(x, _named(setup, stacks, context).classes, scale)
-            for x, stacks in (
-                (reference, anchored),
-                (z, _used(setup, params, memory)),
-            )
-        )
-        allowed = label_space(context.classes, batch.hint, "modality_seen")
-        distance = losses.distillation(
-            teacher, student, _TEMPERATURE, allowed, batch.weight
-        )
-    return jnp.where(_has_anchor(setup, context.memory, batch), distance, 0.0)
 
 
 def _parameter_distance(

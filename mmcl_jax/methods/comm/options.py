@@ -13,13 +13,11 @@ class Options:
 
     Attributes:
         aggregation: Adapter of a modality that is used: the `running_mean` of its
-            snapshots and the current one, their `exponential` mean, or the `latest`.
-        aggregation_rate: Share of the current adapter in the exponential mean.
+            snapshots and the current one, or the `latest`.
         self_regularization: Weight of the distance to the modality's adapter before
             the task; None turns it off.
-        self_regularization_form: That distance: `cosine` of features, `distillation`
-            of the probabilities of the modality's classes, or squared distance of
-            the `parameters` in use, which needs no second forward pass.
+        self_regularization_form: That distance: `cosine` of features, or squared
+            distance of the `parameters` in use, which needs no second forward pass.
         blend: Adapters of a sample: those of the modalities seen before its own was
             last trained, weighted by relevance (`soft`); that of its modality, with
             the others added (`residual`); or that of its modality (`none`).
@@ -36,9 +34,8 @@ class Options:
     """
 
     aggregation: Aggregation = "running_mean"
-    aggregation_rate: Fraction = 0.3
     self_regularization: NonNegative | None = 1.0
-    self_regularization_form: Literal["cosine", "distillation", "parameters"] = "cosine"
+    self_regularization_form: Literal["cosine", "parameters"] = "cosine"
     blend: Blend = "soft"
     residual_share: NonNegative = 0.5
     self_weight: Fraction | None = 0.9
