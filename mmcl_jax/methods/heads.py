@@ -2,7 +2,8 @@
 
 A column of a head belongs to a class, and a class to a modality. So heads per modality
 have no more columns than one head; they differ in the samples that a column is fitted
-to, and in `sharing.restrict`: the classes of the chosen modality win.
+to. Scores of two modalities' heads need not be comparable: which modality a sample is
+of is told by the router, see `evaluation.label_spaces`.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from mmcl_jax.methods.base import (
     frozen_query,
     scores_from_logits,
 )
-from mmcl_jax.methods.sharing import SHARED, restrict, routed
+from mmcl_jax.methods.sharing import SHARED, routed
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import least_squares as statistics
 from mmcl_jax.types import (
@@ -60,9 +61,9 @@ def head_method(
     logits: Callable[[Params, Context, Batch], Float[Array, "b C"]],
     **functions: Callable,
 ) -> Method:
-    """Returns a method on frozen queries that predicts `logits`, routed by `sharing`.
+    """Returns a method on frozen queries that predicts `logits`, with its router.
 
-    Nothing is trained unless `functions` has a `loss`.
+    Nothing is trained unless `functions` has a `loss`, and no hint is read.
 
     Args:
         model: The encoder's static facts.
@@ -76,9 +77,7 @@ def head_method(
         params: Params, context: Context, batch: Batch, features: Features
     ) -> Prediction:
         del features
-        values = restrict(
-            model, sharing, context, batch, logits(params, context, batch)
-        )
+        values = logits(params, context, batch)
         return Prediction(
             values, scores_from_logits(values, context.classes, len(model.modalities))
         )
@@ -87,7 +86,8 @@ def head_method(
     method = frozen._replace(
         predict=predict, trains="loss" in functions, needs_inputs=False
     )
-    return routed(method._replace(**functions), model, sharing)
+    method = routed(method._replace(**functions), model, sharing)
+    return method._replace(uses_hint=False, hint_matters=None)
 
 
 def closed_form(

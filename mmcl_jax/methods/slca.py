@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmcl_jax.fields import Count, NonNegativeInt, Positive, Share, Sharing
+from mmcl_jax.fields import Count, NonNegativeInt, Positive, Share
 from mmcl_jax.methods.base import (
     Common,
     Features,
@@ -19,7 +19,7 @@ from mmcl_jax.methods.base import (
 from mmcl_jax.methods.base import scores_from_logits as scores
 from mmcl_jax.methods.linear_probe import head_logits, head_loss, init_head
 from mmcl_jax.methods.sequential import grouped_pass
-from mmcl_jax.methods.sharing import SHARED, init_groups, restrict, routed
+from mmcl_jax.methods.sharing import init_groups, routed
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians, losses, trees
 from mmcl_jax.ops.gaussians import Gaussians
@@ -108,7 +108,6 @@ def make(model: Model, options: Options, common: Common) -> Method:
         params: Params, context: Context, batch: Batch, features: Features
     ) -> Prediction:
         values = logits(params, context, batch, features)
-        values = restrict(model, sharing, context, batch, values)
         return Prediction(
             values, scores(values, context.classes, len(model.modalities))
         )
@@ -140,7 +139,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         classes = context.classes
-        head, jitter = _align(model, sharing, options, params["head"], context, key)
+        head, jitter = _align(model, options, params["head"], context, key)
         # after the first task the head needs no alignment with older ones
         old = jnp.any(classes.seen & ~classes.of_task)
         head = trees.select(old, head, params["head"])
@@ -166,7 +165,6 @@ def _class_group(options: Options, classes: Classes) -> Int[Array, " C"]:
 
 def _align(
     model: Model,
-    sharing: Sharing,
     options: Options,
     head: Params,
     context: Context,
@@ -186,8 +184,7 @@ def _align(
     drawn, weight, jitter = gaussians.sample(
         key, stats, label, group, options.shrinkage
     )
-    space = "all_seen" if sharing == SHARED else "modality_seen"
-    allowed = label_space(classes, classes.modality[label], space)
+    allowed = label_space(classes, label, "all_seen")
 
     def loss(head: Params) -> Float[Array, ""]:
         logits = head_logits(model, head, drawn)
