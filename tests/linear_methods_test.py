@@ -185,8 +185,25 @@ def test_ranpac_is_ridge_on_random_features():
     x = np.maximum(x @ np.asarray(memory["projection"], np.float64), 0)
     head = solved(x, y, relative(x, 0.1))
     np.testing.assert_allclose(memory["head"], head, atol=1e-4)
-    again = ranpac(MODEL, RanpacOptions(width=16), common(SHARED)).init(KEY, ROOM)[1]
-    np.testing.assert_array_equal(again["projection"], memory["projection"])
+
+
+def test_a_ridge_is_chosen_on_every_fifth_sample_of_a_stage():
+    method = ranpac(MODEL, RanpacOptions(width=16), common(GIVEN))
+    _, memory = learn(method, [0, 1])
+    rows = batch(1)
+    x = np.maximum(np.asarray(rows.query) @ memory["projection"], 0).astype(float)
+    y = np.eye(2 * STAGES)[np.asarray(rows.label)]
+    held = np.arange(1, ROWS + 1) % 5 == 0
+    grid = 10.0 ** np.arange(-2, 9)
+    errors = [
+        np.square(x[held] @ solved(x[~held], y[~held], ridge) - y[held]).mean()
+        for ridge in grid
+    ]
+    np.testing.assert_allclose(memory["ridge"], grid[np.argmin(errors)])
+    # that of the stage before stays with its head
+    head = solved(x, y, memory["ridge"])[:, OF % 3 == 1]
+    np.testing.assert_allclose(memory["head"][:, OF % 3 == 1], head, atol=1e-3)
+    assert memory["fitted"].count == memory["held_out"].count == 0
 
 
 def test_fusion_is_for_samples_whose_zero_shot_answer_was_seen():

@@ -37,7 +37,11 @@ NAMES = (
     "cmcl",
     "linear_probe",
     "ncm",
+    "slda",
+    "fecam",
+    "klda",
     "ranpac",
+    "layup",
     "rail",
     "joint",
 )

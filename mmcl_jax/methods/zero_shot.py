@@ -17,7 +17,7 @@ def make(model: Model, options: None, common: Common) -> Method:
         model,
         common.sharing,
         lambda key, room: ({}, {}),
-        lambda params, context, batch: text_logits(
+        lambda params, context, batch, features: text_logits(
             batch.query, context.classes, model.logit_scale
         ),
     )
