@@ -30,6 +30,7 @@ NAMES = (
     "diki",
     "lwf",
     "zscl",
+    "wise_ft",
     "ewc",
     "er",
     "derpp",

@@ -262,8 +262,11 @@ def to_markdown(report: dict[str, Any], level: int = 1) -> str:
         f"{mark} Mean ranks\n\nBy {METRICS['last_average_accuracy']}, "
         "modality predicted, over runs that all have:\n"
     )
-    # of the first view that the report has
-    parts.append(_rank_table(next(iter(report["ranks"].values()))))
+    # a sweep of a version before this view was there has ranks by the next one
+    by = (CHOSEN_BY, "predicted/last_average_accuracy")
+    parts.append(
+        _rank_table(next(report["ranks"][k] for k in by if k in report["ranks"]))
+    )
     parts.append(f"{mark} Cost\n")
     parts.append(_cost_table(report["cost"]))
     return "\n".join(parts)
