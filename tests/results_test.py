@@ -103,6 +103,21 @@ def _recomputed(run: helpers.Finished, space: str, route: str) -> np.ndarray:
 
 
 @pytest.mark.slow
+def test_answers_are_classes_of_the_modality_that_was_predicted(
+    whole_run: helpers.Finished,
+) -> None:
+    columns = helpers.predictions(whole_run.workdir, 2)
+    stream = json.loads((whole_run.workdir / "stream.json").read_text())
+    of = [stream["modalities"].index(slot["modality"]) for slot in stream["classes"]]
+    chosen = columns["chosen/routed/predicted"]
+    answered = chosen >= 0
+    assert answered.sum() > 8
+    np.testing.assert_array_equal(
+        np.array(of)[chosen[answered]], columns["modality"][answered]
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("space", SPACES)
 def test_results_follow_from_stored_predictions(
