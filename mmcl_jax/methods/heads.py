@@ -130,19 +130,18 @@ def closed_form(
         M. D. McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for
         Continual Learning", NeurIPS 2023, section 4.1: how the ridge is chosen.
     """
+    chooses = regularization is None
 
     def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
-        memory = init_features(key) | {
+        empty = statistics.init(width, room.classes)
+        to_choose = {"fitted": empty, "held_out": empty, "ridge": jnp.ones(())}
+        return {}, init_features(key) | (to_choose if chooses else {}) | {
             "gram": jnp.zeros((num_heads(model, sharing), width, width)),
             "cross": jnp.zeros((width, room.classes)),
             "head": jnp.zeros((width, room.classes)),
             "stale": jnp.zeros(num_heads(model, sharing), bool),
             "jitter": jnp.zeros(num_heads(model, sharing)),
         }
-        if regularization is None:
-            empty = statistics.init(width, room.classes)
-            memory |= {"fitted": empty, "held_out": empty, "ridge": jnp.ones(())}
-        return {}, memory
 
     def accumulate(
         params: Params, context: Context, batch: Batch, given: Features, key: Key
@@ -158,35 +157,22 @@ def closed_form(
             *(x, y, batch.weight),
         )
         met = jnp.any(batch.weight > 0)
-        memory |= {
-            "gram": memory["gram"].at[own].set(updated.gram),
-            "cross": updated.cross,
-            "stale": memory["stale"].at[own].set(memory["stale"][own] | met),
-        }
-        if regularization is None:
-            before = memory["fitted"].count + memory["held_out"].count
-            number = before + jnp.cumsum(batch.weight > 0)
-            held = number % _HELD_OUT == 0
-            memory |= {
-                name: statistics.update(
-                    memory[name], x, y, jnp.where(held == part, batch.weight, 0)
-                )
-                for name, part in (("fitted", False), ("held_out", True))
+        parted = _parted(memory, x, y, batch.weight) if chooses else {}
+        return (
+            memory
+            | parted
+            | {
+                "gram": memory["gram"].at[own].set(updated.gram),
+                "cross": updated.cross,
+                "stale": memory["stale"].at[own].set(memory["stale"][own] | met),
             }
-        return memory
+        )
 
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         memory = context.memory
-        if regularization is None:
-            parts = memory["fitted"], memory["held_out"]
-            ridge = statistics.chosen(*parts, jnp.asarray(_CANDIDATES, jnp.float32))
-            # too few samples to hold any out
-            ridge = jnp.where(parts[1].count > 0, ridge, memory["ridge"])
-            memory |= {"ridge": ridge} | {
-                name: jax.tree.map(jnp.zeros_like, memory[name])
-                for name in ("fitted", "held_out")
-            }
+        if chooses:
+            memory = memory | _chosen(memory)
 
         def solve(gram: Array, mine: Array) -> tuple[Array, Array]:
             cross = jnp.where(mine, memory["cross"], 0)
@@ -223,6 +209,31 @@ def closed_form(
         end_task=end_task,
         **_passes(accumulate, layer_blocks),
     )
+
+
+def _parted(
+    memory: Memory,
+    x: Float[Array, "b width"],
+    y: Float[Array, "b C"],
+    weight: Float[Array, " b"],
+) -> Memory:
+    """Returns the statistics of a stage's fitted and held-out samples after a batch."""
+    before = memory["fitted"].count + memory["held_out"].count
+    held = (before + jnp.cumsum(weight > 0)) % _HELD_OUT == 0
+    return {
+        name: statistics.update(memory[name], x, y, jnp.where(held == part, weight, 0))
+        for name, part in (("fitted", False), ("held_out", True))
+    }
+
+
+def _chosen(memory: Memory) -> Memory:
+    """Returns the ridge that a stage's samples choose, and statistics of none."""
+    parts = {name: memory[name] for name in ("fitted", "held_out")}
+    candidates = jnp.asarray(_CANDIDATES, jnp.float32)
+    ridge = statistics.chosen(*parts.values(), candidates)
+    # too few samples to hold any out
+    ridge = jnp.where(parts["held_out"].count > 0, ridge, memory["ridge"])
+    return jax.tree.map(jnp.zeros_like, parts) | {"ridge": ridge}
 
 
 def _passes(accumulate: Callable[..., Memory], layer_blocks: int) -> dict[str, Any]:
