@@ -165,7 +165,7 @@ def test_slda_in_batches_of_any_size(size: int) -> None:
         part = slice(60 * task, 60 * task + 60)
         query, label = found["inputs_features"][part], found["inputs_labels"][part]
         memory = taught(method, memory, 6, text, query, label, size)
-        stats = memory["features"]
+        stats = memory["gaussians"]
         met = np.asarray(stats.count) > 0
         np.testing.assert_allclose(
             stats.mean[met], found[f"expected_means_task{task}"][met], atol=1e-5
@@ -201,7 +201,7 @@ def test_fecam_for_transformers() -> None:
     label, text = np.repeat(np.arange(6), 30), np.eye(6, 16)
     memory = taught(method, memory, 6, text, unit(query), label, 50)
     np.testing.assert_allclose(
-        memory["features"].mean, found["expected_vit_means"], atol=1e-6
+        memory["gaussians"].mean, found["expected_vit_means"], atol=1e-6
     )
     told = answers(method, memory, 6, text, unit(found["inputs_test_features"]))
     np.testing.assert_allclose(-told, found["expected_vit_distances"], atol=1e-5)

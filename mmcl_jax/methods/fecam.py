@@ -47,24 +47,24 @@ def make(model: Model, options: Options, common: Common) -> Method:
         del key
         classes, width = room.classes, model.spec.embedding
         return {}, {
-            "features": gaussians.init(classes, classes, width),
+            "gaussians": gaussians.init(classes, classes, width),
             "precision": jnp.zeros((classes, width, width)),
             "jitter": jnp.zeros(classes),
         }
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
-        stats: Gaussians = context.memory["features"]
+        stats: Gaussians = context.memory["gaussians"]
         classes = jnp.arange(len(stats.count))
         updated = gaussians.update(
             stats, batch.query, batch.label, batch.weight, classes
         )
-        return context.memory | {"features": updated}
+        return context.memory | {"gaussians": updated}
 
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         memory = context.memory
-        stats: Gaussians = memory["features"]
+        stats: Gaussians = memory["gaussians"]
         classes = jnp.arange(len(stats.count))
         covariances = gaussians.group_covariances(stats, 0.0, classes)
 
@@ -89,7 +89,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         params: Params, context: Context, batch: Batch, given: Features
     ) -> Float[Array, "b C"]:
         del params, given
-        stats: Gaussians = context.memory["features"]
+        stats: Gaussians = context.memory["gaussians"]
         distance = distances(batch.query, stats.mean, context.memory["precision"])
         return losses.mask_logits(-distance, stats.count > 0)
 

@@ -302,7 +302,7 @@ def discriminant(
     def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         heads = num_heads(model, sharing)
         return {}, init_features(key) | {
-            "features": gaussians.init(room.classes, heads, width),
+            "gaussians": gaussians.init(room.classes, heads, width),
             "head": jnp.zeros((width, room.classes)),
             "bias": jnp.zeros(room.classes),
             "jitter": jnp.zeros(heads),
@@ -313,7 +313,7 @@ def discriminant(
     ) -> Memory:
         del params, key
         memory, own = context.memory, head_of(model, sharing, batch)
-        stats: Gaussians = memory["features"]
+        stats: Gaussians = memory["gaussians"]
         mine = columns(sharing, context.classes, own)
         # a head is a stream of its own: it counts its own samples alone
         alone = Gaussians(
@@ -322,7 +322,7 @@ def discriminant(
         x = features(memory, batch, given)
         updated = update(alone, x, batch.label, batch.weight, 0)
         return memory | {
-            "features": Gaussians(
+            "gaussians": Gaussians(
                 jnp.where(mine, updated.count, stats.count),
                 updated.mean,
                 stats.scatter.at[own].set(updated.scatter[0]),
@@ -332,7 +332,7 @@ def discriminant(
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         memory = context.memory
-        stats: Gaussians = memory["features"]
+        stats: Gaussians = memory["gaussians"]
 
         def renew(head: Array, part: tuple) -> tuple[Array, Array]:
             scatter, i = part
