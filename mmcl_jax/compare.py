@@ -127,8 +127,8 @@ def show(found: dict[str, Any], console: Console) -> None:
 def _runs_table(found: dict[str, Any]) -> Table:
     first, second = found["first"], found["second"]
     table = Table(
-        title=f"{_name(second)} minus {_name(first)}: accuracy in percent among all "
-        "classes seen, modality predicted",
+        title=f"{_name(second)} minus {_name(first)}: accuracy in percent among the "
+        "classes seen of the predicted modality",
         caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact",
     )
     table.add_column("task")
@@ -188,7 +188,7 @@ def _show_snapshots(found: dict[str, Any], console: Console) -> None:
             table.add_row(modality, str(row["samples"]), *cells)
         console.print(table)
     kinds = ("forgotten", "recovered", "right", "wrong")
-    table = Table(title=f"{title}, samples among all classes seen, modality predicted")
+    table = Table(title=f"{title}, samples among classes of the predicted modality")
     table.add_column("task")
     for kind in kinds:
         table.add_column(kind, justify="right")

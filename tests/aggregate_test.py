@@ -82,9 +82,12 @@ def test_each_view_is_of_its_label_space_and_route() -> None:
         view: measures.measured(results)[f"{view}/learning_accuracy"]
         for view in measures.VIEWS
     }
-    union, modality = (10 * SPACES.index(space) for space in ("union", "modality"))
+    routed, union, modality = (
+        10 * SPACES.index(space) for space in ("routed", "union", "modality")
+    )
     given, predicted = ROUTES.index("given"), ROUTES.index("predicted")
     assert found == {
+        "routed": routed + predicted,
         "predicted": union + predicted,
         "given": union + given,
         "within": modality + given,
@@ -221,7 +224,7 @@ def test_the_best_mean_is_chosen_by_method() -> None:
     # the first of those that are equal but for rounding, or cannot be told from it
     chosen = {"comm": {"value": 1.0}, "ridge": {"value": 1.0}, "ewc": {"value": 3.0}}
     assert choice["chosen"] == chosen
-    assert choice["metric"] == f"union/{CHOSEN_BY}"
+    assert choice["metric"] == CHOSEN_BY
     scores = choice["scores"]["comm"]
     assert [entry["values"] for entry in scores] == [{"value": 1.0}, {"value": 2.0}]
     assert [entry["score"]["mean"] for entry in scores] == pytest.approx([0.5, 0.55])

@@ -61,7 +61,7 @@ def _predictions(logits, scores=None, batch: int = 4) -> list[Prediction]:
 
 def _slots(mask: np.ndarray) -> dict[str, list[int]]:
     return {
-        s: np.flatnonzero(row).tolist() for s, row in zip(SPACES, mask, strict=True)
+        s: np.flatnonzero(row).tolist() for s, row in zip(SPACES[:4], mask, strict=True)
     }
 
 
@@ -97,11 +97,11 @@ def test_spaces_of_learnt_classes_are_undefined_for_a_task_to_come() -> None:
     logits = np.zeros((2, 4, 6))
     logits[..., 5] = 1
     got = label_spaces.predict_task(STREAM, 2, [0, 1], _predictions(logits))
-    assert np.isnan(got.margin[[1, 2]]).all()
-    assert (got.chosen[[1, 2]] == -1).all()
+    assert np.isnan(got.margin[[1, 2, 4]]).all()
+    assert (got.chosen[[1, 2, 4]] == -1).all()
     scores = label_spaces.accuracy(STREAM, got)
     np.testing.assert_array_equal(scores[[0, 3]], 0.5)
-    assert np.isnan(scores[[1, 2]]).all()
+    assert np.isnan(scores[[1, 2, 4]]).all()
 
 
 def test_chosen_slot_and_its_lead_by_hand() -> None:
@@ -123,6 +123,7 @@ def test_chosen_slot_and_its_lead_by_hand() -> None:
         "modality": [4, 5, 1, 0],
         "union": [4, 5, 3, 0],
         "universe": [4, 5, 3, 0],
+        "routed": [4, 5, 1, 0],
     }
     margin = {s: got.margin[i, 0].tolist() for i, s in enumerate(SPACES)}
     assert margin == {
@@ -130,10 +131,11 @@ def test_chosen_slot_and_its_lead_by_hand() -> None:
         "modality": [2, 6, 1, 0],
         "union": [1, 6, 3, 0],
         "universe": [1, 6, 3, 0],
+        "routed": [2, 6, 1, 0],
     }
     assert (got.chosen[:, 1] == 1).all()
     scores = label_spaces.accuracy(STREAM, got)
-    np.testing.assert_allclose(scores[:, 0], [0.5, 0.25, 0, 0])
+    np.testing.assert_allclose(scores[:, 0], [0.5, 0.25, 0, 0, 0.25])
     np.testing.assert_allclose(scores[:, 1], 0.5)
 
 
@@ -144,7 +146,7 @@ def test_an_equal_name_of_another_data_set_is_right() -> None:
     got = label_spaces.predict_task(STREAM, 0, [0, 1], _predictions(logits))
     scores = dict(zip(SPACES, label_spaces.accuracy(STREAM, got)[:, 0], strict=True))
     # two of four samples are stars; among the task's own, all logits are 0: slot 0 wins
-    assert scores == {"task": 0.5, "modality": 0.5, "union": 0.5, "universe": 0.5}
+    assert scores == dict.fromkeys(SPACES, 0.5)
     assert (got.chosen[SPACES.index("union")] == 2).all()
 
 
@@ -195,6 +197,27 @@ def test_modality_is_predicted_without_the_hint_among_those_met() -> None:
     np.testing.assert_array_equal(alone.modality, 0)
 
 
+def test_an_answer_is_a_class_of_the_modality_that_was_predicted() -> None:
+    rng = np.random.default_rng(0)
+    logits, scores = rng.normal(size=(2, 4, 6)), rng.normal(size=(2, 4, 2))
+    got = label_spaces.predict_task(STREAM, 0, [0, 1, 2], _predictions(logits, scores))
+    of = np.array([STREAM.modalities.index(slot.modality) for slot in STREAM.classes])
+    given, predicted = got.chosen[SPACES.index("routed")]
+    np.testing.assert_array_equal(given, got.chosen[SPACES.index("modality"), 0])
+    np.testing.assert_array_equal(of[predicted], got.modality)
+    assert set(got.modality) == {0, 1}
+    # the best of those classes, from the logits of all label spaces
+    own = np.where(of == got.modality[:, None], logits[1], -np.inf)
+    np.testing.assert_array_equal(predicted, own.argmax(-1))
+
+
+def test_a_modality_of_which_nothing_is_left_restricts_nothing() -> None:
+    allowed = label_spaces.allowed_slots(STREAM, 0, [0, 1])
+    allowed[:, 2:4] = False
+    found = label_spaces.routed_slots(STREAM, allowed, np.array([0, 1]))
+    np.testing.assert_array_equal(found, [allowed[2]] * 2)
+
+
 def test_an_empty_test_set_has_no_accuracy() -> None:
     stream = _stream(("image", "a b"), ("image", "c d"), test=0)
     got = label_spaces.predict_task(stream, 0, [0], [])
@@ -204,11 +227,13 @@ def test_an_empty_test_set_has_no_accuracy() -> None:
 def test_zero_shot_accuracy_by_hand() -> None:
     text, queries = np.eye(6), np.eye(6)[[4, 4, 1, 5]]
     labels = np.array([4, 5, 4, 5])
-    scores = label_spaces.zero_shot_accuracy(STREAM, 2, [], queries, labels, text)
+    scores = label_spaces.zero_shot_accuracy(
+        STREAM, 2, [], queries, labels, text, np.zeros(4, int)
+    )
     # among its own two, the third sample is a tie that the first slot wins
     assert scores[0] == 0.75
     assert scores[3] == 0.5
-    assert np.isnan(scores[[1, 2]]).all()
+    assert np.isnan(scores[[1, 2, 4]]).all()
 
 
 def test_zero_shot_accuracy_falls_as_the_label_space_grows() -> None:
@@ -216,11 +241,14 @@ def test_zero_shot_accuracy_falls_as_the_label_space_grows() -> None:
     text, queries = np.eye(6), np.eye(6)[[4, 4]] + 0.5 * np.eye(6)[[0, 1]]
     labels = np.array([0, 1])
     first, last = (
-        label_spaces.zero_shot_accuracy(STREAM, 0, seen, queries, labels, text)
-        for seen in ([0], [0, 1, 2])
+        label_spaces.zero_shot_accuracy(
+            STREAM, 0, seen, queries, labels, text, np.array(modality)
+        )
+        for seen, modality in (([0], [0, 0]), ([0, 1, 2], [0, 1]))
     )
-    np.testing.assert_array_equal(first, [1, 1, 1, 0])
-    np.testing.assert_array_equal(last, [1, 0, 0, 0])
+    np.testing.assert_array_equal(first, [1, 1, 1, 0, 1])
+    # among the classes of a wrong modality, no answer is right
+    np.testing.assert_array_equal(last, [1, 0, 0, 0, 0])
 
 
 def test_stored_predictions_are_plain_columns(tmp_path: pathlib.Path) -> None:

@@ -73,8 +73,8 @@ def test_names_are_not_taken_for_markup() -> None:
         {
             "method": "comm",
             "tasks": [task],
-            "accuracy": dict.fromkeys(("task", "union"), matrix),
-            "metrics": dict.fromkeys(("task", "union"), metrics),
+            "accuracy": dict.fromkeys(("task", "union", "routed"), matrix),
+            "metrics": dict.fromkeys(("task", "union", "routed"), metrics),
         }
     )
     console = Console(file=io.StringIO(), width=120)

@@ -74,7 +74,7 @@ def test_a_folder_is_learnt_and_evaluated(
     assert told["samples"] == 4
     assert (
         told["accuracy"]
-        == found["metrics"]["union"]["predicted"]["last_average_accuracy"]
+        == found["metrics"]["routed"]["predicted"]["last_average_accuracy"]
     )
 
 

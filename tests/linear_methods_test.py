@@ -6,9 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from mmcl_jax.methods.base import Common
+from mmcl_jax.methods.base import Common, Features
 from mmcl_jax.methods.cmcl import Options as CmclOptions
 from mmcl_jax.methods.cmcl import make as cmcl
+from mmcl_jax.methods.klda import Options as KldaOptions
+from mmcl_jax.methods.klda import fourier
+from mmcl_jax.methods.klda import make as klda
+from mmcl_jax.methods.layup import Options as LayupOptions
+from mmcl_jax.methods.layup import make as layup
 from mmcl_jax.methods.linear_probe import make as linear_probe
 from mmcl_jax.methods.ncm import make as ncm
 from mmcl_jax.methods.rail import Options as RailOptions
@@ -154,26 +159,18 @@ def test_a_ridge_head_a_modality_is_that_of_its_samples(sharing: str):
         told = logits(method, params, memory, rows)
         expected = with_constant(np.asarray(rows.query)) @ head
         np.testing.assert_allclose(told[:, own], expected, atol=1e-4)
-        assert own[told.argmax(1)].all()
 
 
-def test_a_given_modality_wins_and_the_others_keep_their_order():
-    method = ridge(MODEL, RidgeOptions(0.1), common(GIVEN))
-    params, memory = learn(method)
-    image, depth = (
-        logits(method, params, memory, batch(0, seed=1, hint=hint)) for hint in (0, 1)
-    )
-    modality = OF % len(MODALITIES)
-    assert (modality[image.argmax(1)] == 0).all()
-    assert (modality[depth.argmax(1)] == 1).all()
-    for own in range(len(MODALITIES)):
-        np.testing.assert_array_equal(
-            image[:, modality == own].argmax(1), depth[:, modality == own].argmax(1)
-        )
-    # a hint at a modality of the other tower is not taken
-    text = logits(method, params, memory, batch(0, seed=1, hint=2))
-    routed = logits(method, params, memory, batch(0, seed=1, hint=-1))
-    np.testing.assert_array_equal(text, routed)
+def test_heads_read_no_hint():
+    for sharing in (GIVEN, ROUTED):
+        method = ridge(MODEL, RidgeOptions(0.1), common(sharing))
+        params, memory = learn(method)
+        told = [
+            logits(method, params, memory, batch(0, seed=1, hint=hint))
+            for hint in (-1, 0, 1, 2)
+        ]
+        assert all((each == told[0]).all() for each in told)
+        assert not method.uses_hint
 
 
 @pytest.mark.parametrize("sharing", [SHARED, GIVEN])
@@ -196,8 +193,82 @@ def test_ranpac_is_ridge_on_random_features():
     x = np.maximum(x @ np.asarray(memory["projection"], np.float64), 0)
     head = solved(x, y, relative(x, 0.1))
     np.testing.assert_allclose(memory["head"], head, atol=1e-4)
-    again = ranpac(MODEL, RanpacOptions(width=16), common(SHARED)).init(KEY, ROOM)[1]
-    np.testing.assert_array_equal(again["projection"], memory["projection"])
+
+
+def test_a_ridge_is_chosen_on_every_fifth_sample_of_a_stage():
+    method = ranpac(MODEL, RanpacOptions(width=16), common(GIVEN))
+    _, memory = learn(method, [0, 1])
+    rows = batch(1)
+    x = np.maximum(np.asarray(rows.query) @ memory["projection"], 0).astype(float)
+    y = np.eye(2 * STAGES)[np.asarray(rows.label)]
+    held = np.arange(1, ROWS + 1) % 5 == 0
+    grid = 10.0 ** np.arange(-2, 9)
+    errors = [
+        np.square(x[held] @ solved(x[~held], y[~held], ridge) - y[held]).mean()
+        for ridge in grid
+    ]
+    np.testing.assert_allclose(memory["ridge"], grid[np.argmin(errors)])
+    # that of the stage before stays with its head
+    head = solved(x, y, memory["ridge"])[:, OF % 3 == 1]
+    np.testing.assert_allclose(memory["head"][:, OF % 3 == 1], head, atol=1e-3)
+    assert memory["fitted"].count == memory["held_out"].count == 0
+
+
+def test_layers_and_embedding_stand_side_by_side():
+    model = MODEL._replace(
+        layer_features=lambda frozen, modality, inputs, blocks: 2 * inputs["features"]
+    )
+    method = layup(model, LayupOptions(blocks=3, regularization=0.1), common(SHARED))
+    _, memory = method.init(KEY, ROOM)
+    observe = by_hand.observe(method, model)
+    for stage in range(STAGES):
+        memory = observe({}, context(memory, stage), batch(stage), KEY)
+    params, memory = method.end_task({}, context(memory, STAGES - 1), KEY)
+    x, y = samples()
+
+    def wide(x):
+        # one block of 16 before the final one, of which the features fill 8
+        return np.concatenate([2 * x, np.zeros_like(x), 8**0.5 * x], axis=1)
+
+    x, rows = wide(x), batch(1, seed=1)
+    head = solved(x, y, relative(x, 0.1))
+    predict = by_hand.predict(method, model)
+    told = predict(params, context(memory, STAGES - 1), rows).logits
+    np.testing.assert_allclose(told, wide(np.asarray(rows.query)) @ head, atol=1e-3)
+
+
+@pytest.mark.parametrize("sharing", [SHARED, GIVEN])
+def test_klda_is_a_discriminant_of_fourier_features(sharing: str):
+    options = KldaOptions(width=24, regularization=0.1)
+    method = klda(MODEL, options, common(sharing))
+    params, memory = learn(method)
+    rows = batch(1, seed=1)
+    told = logits(method, params, memory, rows)
+
+    def features(x):
+        matrix, phase = (np.asarray(memory[k], float) for k in ("projection", "phase"))
+        return (2 / 24) ** 0.5 * np.cos(x @ matrix + phase)
+
+    own = OF % len(MODALITIES) == 1 if sharing == GIVEN else OF >= 0
+    x, y = samples(1 if sharing == GIVEN else None)
+    x, y = features(x), y[:, own]
+    means = (y.T @ x) / y.sum(0)[:, None]
+    rest = x - means[y.argmax(1)]
+    covariance = rest.T @ rest / len(x)
+    covariance += 0.1 * np.trace(covariance) / 24 * np.eye(24)
+    white = np.linalg.solve(covariance, means.T)
+    expected = features(np.asarray(rows.query)) @ white - 0.5 * (white * means.T).sum(0)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(told[:, own], expected, atol=1e-4 * scale)
+
+
+def test_fourier_features_approach_the_kernel():
+    method = klda(MODEL, KldaOptions(width=2000, bandwidth=0.7), common(SHARED))
+    memory, rows = method.init(KEY, ROOM)[1], batch(0)
+    x = np.asarray(rows.query)
+    phi = np.asarray(fourier(memory, rows, Features()))
+    kernel = np.exp(-0.7 * np.square(x[:, None] - x[None]).sum(-1))
+    np.testing.assert_allclose(phi @ phi.T, kernel, atol=0.1)
 
 
 def test_fusion_is_for_samples_whose_zero_shot_answer_was_seen():

@@ -138,7 +138,7 @@ def test_the_mean_is_what_is_interpolated_within(encoder):
 
 
 def test_zscl_without_its_parts_is_sequential(encoder):
-    options = ZsclOptions(weight=0.0, averaging_interval=None, wise=1.0)
+    options = ZsclOptions(weight=0.0, averaging_interval=None)
     stream, plain = Stream(encoder, with_options(zscl, options)), Stream(encoder, tuned)
     for each in (stream, plain):
         each.learn([0])

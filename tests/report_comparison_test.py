@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from mmcl_jax.analysis import paired_tests, statistics
+from mmcl_jax.analysis.measures import SPACE
 from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
 from mmcl_jax.report import changes, differences, figures, page, run_data, run_loader
@@ -70,7 +71,7 @@ def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
     text = (tmp_path / "out" / "report.html").read_text()
     check_page(text)
     table = rows_of(tmp_path / "out" / "differences.csv")
-    expected = compare_runs(*pair)["spaces"]["union"]
+    expected = compare_runs(*pair)["spaces"][SPACE]
     assert len(table) == 2 * (TASKS + 1)
     columns = [dict(np.load(f / "predictions" / "002.npz")) for f in pair]
     label, task = columns[0]["label"], columns[0]["task"]
@@ -127,7 +128,7 @@ def test_several_seeds_have_an_interval_over_pairs(folders, tmp_path) -> None:
         assert (row["method"], row["pairs"], row["p"]) == ("comm", "2", "")
     for route in ("predicted", "given"):
         whole, *tasks = (row for row in table if row["modality"] == route)
-        found = expected["differences"]["union"][route]
+        found = expected["differences"][SPACE][route]
         own = []
         for pair in pairs:
             one, other = (
@@ -139,12 +140,12 @@ def test_several_seeds_have_an_interval_over_pairs(folders, tmp_path) -> None:
         summary = statistics.summary(own)
         assert float(whole["difference"]) == pytest.approx(summary.mean)
         assert found["low"] == pytest.approx(summary.low)
-        for row, known in zip(tasks, expected["tasks"]["union"][route], strict=True):
+        for row, known in zip(tasks, expected["tasks"][SPACE][route], strict=True):
             assert row["on"] == known["name"]
             assert float(row["difference"]) == pytest.approx(known["mean"])
             assert float(row["kappa"]) == pytest.approx(known["kappa"])
     drawn = rows_of(tmp_path / "out" / "differences-predicted.csv")
-    found = expected["differences"]["union"]["predicted"]
+    found = expected["differences"][SPACE]["predicted"]
     assert [float(drawn[0][end]) for end in ("low", "high")] == pytest.approx(
         [found["low"], found["high"]]
     )
@@ -191,7 +192,7 @@ def test_runs_of_one_method_are_compared_to_the_first(folders, tmp_path) -> None
     found = section([run_loader.load(f, inside=False) for f in chosen], "differences")
     *_, table, facts = found.blocks
     assert {row[0].text for row in table.body} == {"again"}
-    expected = compare_runs(chosen[0], again)["spaces"]["union"]["predicted"]["all"]
+    expected = compare_runs(chosen[0], again)["spaces"][SPACE]["predicted"]["all"]
     assert table.body[0][7].value == expected["difference"]
     ((name, reason),) = facts.facts
     assert name == "comm-1" and "different streams" in reason
@@ -314,7 +315,7 @@ def test_changes_of_a_real_run_are_those_of_compare(whole_run) -> None:
     for task in range(2):
         counts = compare_snapshots(
             whole_run.workdir, task + 1, 3, with_embeddings=False
-        )["counts"]["union"]
+        )["counts"][SPACE]
         for route in ("given", "predicted"):
             row = dict(counts[route][task])
             row.pop("name")

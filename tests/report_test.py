@@ -38,7 +38,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def test_page_of_the_worked_example(example: pathlib.Path) -> None:
     text = (example / "report.html").read_text()
     check_page(text)
-    found = heat(text, "accuracy-union-predicted")
+    found = heat(text, "accuracy-routed-predicted")
     np.testing.assert_allclose(found, 100 * EXAMPLE, atol=0.051)
     # of docs/metrics.md: last, incremental, just learnt, forgetting, excess, backward
     expected = [0.7333, 0.7778, 0.7, 0.0, 0.0, 0.05]
@@ -150,7 +150,7 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     text = page.render([run], page.sections([run]))
     check_page(text)
     assert "Left out to keep the page small" in text
-    assert heat(text, "accuracy-union-predicted")[-1] == [50.0] * tasks
+    assert heat(text, "accuracy-routed-predicted")[-1] == [50.0] * tasks
     # what is left out of the page has its files, of a size that can be opened
     matrix = next(c for c in page._charts(page.sections([run])) if "task" in c.name)
     figures.save(matrix, tmp_path)
@@ -190,8 +190,8 @@ def test_several_runs_have_the_intervals_of_statistics(tmp_path: pathlib.Path) -
     last = [2.2 / 3 + shift for shift in shifts]
     expected = statistics.summary(last)
     table = list(csv.DictReader(lines(tmp_path / "out" / "comparison.csv")))
-    # two methods in three views
-    assert len(table) == 6 and table[0]["n"] == "3"
+    # two methods in four views
+    assert len(table) == 8 and table[0]["n"] == "3"
     assert float(table[0]["last average"]) == pytest.approx(expected.mean)
     low, high = (f"{100 * end:.1f}" for end in (expected.low, expected.high))
     assert f"{100 * expected.mean:.1f} ± {100 * expected.deviation:.1f}" in text

@@ -43,7 +43,7 @@ def test_accuracies_by_hand(tmp_path: pathlib.Path) -> None:
     predict(folder, 2, 4, chosen)
     run = reproduce.read_run(folder)
     matrix = reproduce.accuracies(run)
-    assert matrix.shape == (4, 2, 3, 3)
+    assert matrix.shape == (5, 2, 3, 3)
     np.testing.assert_array_equal(matrix[2, 0, 2], [1, 1, 1])
     np.testing.assert_array_equal(matrix[2, 1, 2], [1, 0.5, 1])
     assert np.isnan(matrix[:, :, 0, 2]).all()

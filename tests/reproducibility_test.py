@@ -70,6 +70,9 @@ def test_the_readme_says_what_is_stored() -> None:
     rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*?) \| .*\|$", table, re.MULTILINE)
     assert {name for name, _ in rows} == set(METHODS)
     for name, said in rows:
+        if name not in summaries:
+            assert said == "–", name
+            continue
         found = summaries[name]["predicted/last_average_accuracy"]
         assert said == f"{100 * found['mean']:.1f} ± {100 * found['deviation']:.1f}"
 

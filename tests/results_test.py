@@ -104,6 +104,21 @@ def _recomputed(run: helpers.Finished, space: str, route: str) -> np.ndarray:
 
 
 @pytest.mark.slow
+def test_answers_are_classes_of_the_modality_that_was_predicted(
+    whole_run: helpers.Finished,
+) -> None:
+    columns = helpers.predictions(whole_run.workdir, 2)
+    stream = json.loads((whole_run.workdir / "stream.json").read_text())
+    of = [stream["modalities"].index(slot["modality"]) for slot in stream["classes"]]
+    chosen = columns["chosen/routed/predicted"]
+    answered = chosen >= 0
+    assert answered.sum() > 8
+    np.testing.assert_array_equal(
+        np.array(of)[chosen[answered]], columns["modality"][answered]
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("space", SPACES)
 def test_results_follow_from_stored_predictions(
@@ -116,7 +131,7 @@ def test_results_follow_from_stored_predictions(
     T = len(R)
     assert not np.isnan(R[np.tril_indices(T)]).any()
     ahead = np.isnan(np.diagonal(R, offset=1))
-    assert ahead.all() == (space in ("modality", "union"))
+    assert ahead.all() == (space in ("modality", "union", "routed"))
     assert np.isnan(R[0, 2])
 
     zero = _null(results["zero_shot"][space])
@@ -141,7 +156,9 @@ def test_results_follow_from_stored_predictions(
     stored = results["metrics"][space][route]
     for name, value in expected.items():
         np.testing.assert_allclose(_null(stored[name]), value, atol=1e-12, err_msg=name)
-    assert (stored["forward_transfer"] is None) == (space in ("modality", "union"))
+    assert (stored["forward_transfer"] is None) == (
+        space in ("modality", "union", "routed")
+    )
 
 
 @pytest.mark.slow

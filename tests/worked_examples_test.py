@@ -111,7 +111,7 @@ def test_a_run_on_its_way() -> None:
 
 
 def test_label_spaces() -> None:
-    heading = "### One sample in four label spaces"
+    heading = "### One sample in five label spaces"
     tasks, names = column(PAGE, heading, 0), column(PAGE, heading, 1)
     drafts = []
     for task in dict.fromkeys(tasks):

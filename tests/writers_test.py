@@ -410,9 +410,9 @@ def test_a_run_that_was_stopped_shows_each_step_once(encoder_folder, tmp_path):
     lines = (whole.workdir / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
     assert [value for _, value in expected["train/loss"]] == pytest.approx(losses)
-    matrix = np.array(whole.results()["accuracy"]["union"]["predicted"], float)
+    matrix = np.array(whole.results()["accuracy"]["routed"]["predicted"], float)
     means = [row[: k + 1].mean() for k, row in enumerate(matrix)]
-    scored = expected["average/union/predicted"]
+    scored = expected["average/routed/predicted"]
     assert [value for _, value in scored] == pytest.approx(means)
     # two steps a stage, and one for its scores
     assert [step for step, _ in scored] == [3, 6, 9]

@@ -24,7 +24,7 @@ ADAPTERS = {
 }
 WITH_ADAPTER = (
     *("comm", "sequential", "joint", "s_prompts", "lwf", "zscl", "ewc", "er"),
-    *("derpp", "slca"),
+    *("derpp", "slca", "wise_ft"),
 )
 SIZES = {
     "l2p": ("length", (10, 5, 2)),
@@ -33,7 +33,9 @@ SIZES = {
     # Shrinkage of its covariances: the smaller, the fewer test samples match a stage.
     "diki": ("shrinkage", (0.01, 0.1, 0.5)),
     "cmcl": ("input_threshold", (0.1, 0.03, 0.3)),
+    "klda": ("width", (2000, 1000, 4000)),
     "ranpac": ("width", (2000, 1000, 4000)),
+    "layup": ("blocks", (5, 2, 3)),
     "rail": ("width", (2000, 1000, 4000)),
     "comm_plus": ("layer_share", (0.75, 0.25, 0.5)),
 }

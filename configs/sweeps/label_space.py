@@ -21,7 +21,7 @@ LABEL_SPACES = ("task", "all_seen")
 # As the benchmark's baseline, `sequential` uses all classes; `joint` has only one task;
 # the other methods train nothing.
 METHODS = (
-    *("comm", "s_prompts", "lwf", "zscl", "ewc", "er", "derpp", "slca"),
+    *("comm", "s_prompts", "lwf", "zscl", "wise_ft", "ewc", "er", "derpp", "slca"),
     *("l2p", "dualprompt", "coda_prompt", "diki", "cmcl", "linear_probe"),
 )
 

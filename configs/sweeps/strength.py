@@ -20,10 +20,11 @@ STRENGTHS = {
     "comm": ("self_regularization", (1.0, 0.3, 3.0)),
     "lwf": ("weight", (1.0, 0.3, 3.0)),
     "zscl": ("weight", (1.0, 0.3, 3.0)),
+    "wise_ft": ("share", (0.8, 0.5, 0.9)),
     "ewc": ("weight", (1e2, 1e4, 1e6)),
     "derpp": ("logit_weight", (0.3, 0.1, 1.0)),
     # Factor of the adapters' updates: the smaller, the less adapters change.
-    "slca": ("slow_rate", (0.1, 0.03, 0.3)),
+    "slca": ("slow_rate", (0.01, 0.03, 0.1)),
 }
 
 DATA = {"stream.concepts": "development", "stream.evaluate_on": "validation"}

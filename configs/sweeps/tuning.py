@@ -4,7 +4,7 @@
 --choose=configs/tuned.json`. Chosen on the first two tasks of a stream of development
 concepts, scored by validation draws: nothing of the streams on which methods are
 compared is seen. Every method, `joint` included, has equally many values: of the
-learning rate if something is trained, or of the regularization of closed forms.
+learning rate if something is trained, or of a field of closed forms.
 Arguments after a colon: `smoke` for a short run; `methods=` and `seeds=`, separated by
 `+`, for instance `methods=l2p+ridge,seeds=0+1+2`.
 """
@@ -21,7 +21,12 @@ WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 LEARNING_RATES = ("train.optimizer.learning_rate", (3e-3, 1e-3, 1e-2, 3e-2))
 CLOSED_FORMS = {
     "ridge": ("method.ridge.regularization", (1e-3, 1e-4, 1e-2, 1e-1)),
-    "ranpac": ("method.ranpac.regularization", (1e-3, 1e-4, 1e-2, 1e-1)),
+    "slda": ("method.slda.shrinkage", (1e-4, 1e-5, 1e-3, 1e-2)),
+    "fecam": ("method.fecam.diagonal", (1.0, 0.1, 10.0, 100.0)),
+    "klda": ("method.klda.bandwidth", (1.0, 0.1, 0.3, 3.0)),
+    # their ridge is chosen anew in every task
+    "ranpac": ("method.ranpac.width", (2000, 500, 1000, 4000)),
+    "layup": ("method.layup.blocks", (5, 1, 2, 3)),
     "rail": ("method.rail.regularization", (1e-1, 1e-2, 1.0, 10.0)),
 }
 # capacity.py chooses the share of layers in comm_plus

@@ -66,9 +66,9 @@ def compare_snapshots(
         the embeddings of the same samples of the tasks seen by `i`, and their mean
         cosine; None without embeddings. `counts`: by label space and route, for each of
         these tasks the numbers of samples forgotten, recovered, right both times and
-        wrong both times. `forgotten`, `recovered`: these samples among all classes
-        seen, modality predicted, with both predictions. `notes`: what is missing, and
-        why.
+        wrong both times. `forgotten`, `recovered`: these samples among the classes
+        seen of the predicted modality, with both predictions. `notes`: what is missing,
+        and why.
 
     Raises:
         ComparisonError: A snapshot does not exist, or the later one is first.

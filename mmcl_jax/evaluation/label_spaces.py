@@ -1,6 +1,8 @@
 """From predictions to rows of the accuracy matrix, under every label space and route.
 
-One set of logits serves all label spaces: a space is a mask over class slots.
+One set of logits serves all label spaces: a space is a mask over class slots. That of
+`routed` is the same rule for every method, whether it has a router or not: where the
+modality is predicted, the classes of the modality that its own scores pick may win.
 Per-sample predictions are stored, so that every score can be computed again.
 """
 
@@ -8,13 +10,15 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.streams.retirement import retired_after
 from mmcl_jax.types import Prediction
 
-SPACES = ("task", "modality", "union", "universe")
+# those of a whole test set, and that of a sample's modality, given or predicted
+_OF_TASK = ("task", "modality", "union", "universe")
+SPACES = (*_OF_TASK, "routed")
 ROUTES = ("given", "predicted")
 
 
@@ -47,8 +51,12 @@ class TaskPredictions:
 ByTask = dict[int, TaskPredictions]
 
 
-def allowed_slots(stream: Stream, task: int, seen: Iterable[int]) -> np.ndarray:
-    """Returns which class slots may win `[spaces, C]` for the test set of `task`.
+def allowed_slots(
+    stream: Stream, task: int, seen: Iterable[int]
+) -> Bool[np.ndarray, "s C"]:
+    """Returns which class slots may win for all samples of the test set of `task`.
+
+    A row for each label space but `routed`, which differs from sample to sample.
 
     `task`: those of the task. `modality`: those seen so far in its modality. `union`:
     those seen so far. `universe`: all of the stream. The second and third are empty for
@@ -71,7 +79,28 @@ def allowed_slots(stream: Stream, task: int, seen: Iterable[int]) -> np.ndarray:
         "union": [learnt and c in seen_slots for c in range(len(slots))],
         "universe": [c not in retired for c in range(len(slots))],
     }
-    return np.array([rows[space] for space in SPACES])
+    return np.array([rows[space] for space in _OF_TASK])
+
+
+def routed_slots(
+    stream: Stream,
+    allowed: Bool[np.ndarray, "s C"],
+    modality: Int[np.ndarray, " n"],
+) -> Bool[np.ndarray, "n C"]:
+    """Returns which class slots may win for samples of which a modality was predicted.
+
+    Those seen so far in that modality. If it has none any more, since all are retired,
+    those of `union`.
+
+    Args:
+        stream: Stream whose class slots are predicted.
+        allowed: What `allowed_slots` gives for the test set of the samples.
+        modality: Index in `stream.modalities` of each sample's predicted modality.
+    """
+    of = np.array([stream.modalities.index(slot.modality) for slot in stream.classes])
+    union = allowed[_OF_TASK.index("union")]
+    own = union & (of == modality[:, None])
+    return np.where(own.any(-1, keepdims=True), own, union)
 
 
 def predict_task(
@@ -104,9 +133,11 @@ def predict_task(
         size = real.stop - real.start
         # a method that takes no hint predicts alike under both routes
         logits = np.broadcast_to(logits, (len(ROUTES), *logits.shape[1:]))[:, :size]
-        chosen[..., real], margin[..., real] = _choose(logits, allowed)
         best = np.argmax(scores[-1, :size][:, known], axis=-1)
         modality[real] = known[best]
+        given = np.broadcast_to(allowed[_OF_TASK.index("modality")], logits.shape[1:])
+        routed = np.stack([given, routed_slots(stream, allowed, modality[real])])
+        chosen[..., real], margin[..., real] = _choose(logits, allowed, routed)
         start += size
     return TaskPredictions(
         id=np.array([row.id for row in rows], np.int32),
@@ -119,14 +150,20 @@ def predict_task(
     )
 
 
-def _choose(logits: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _choose(
+    logits: Float[np.ndarray, "r n C"],
+    allowed: Bool[np.ndarray, "s C"],
+    routed: Bool[np.ndarray, "r n C"],
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the best allowed slot and its margin, `[spaces, routes, n]` each."""
-    masked = np.where(allowed[:, None, None, :], logits[None], -np.inf)
+    whole = np.broadcast_to(allowed[:, None, None, :], (len(allowed), *logits.shape))
+    may_win = np.concatenate([whole, routed[None]])
+    masked = np.where(may_win, logits[None], -np.inf)
     picked = masked.argmax(-1)
     top: np.ndarray = np.sort(masked, axis=-1)[..., -2:]
     with np.errstate(invalid="ignore"):
         margin = top[..., -1] - top[..., 0] if top.shape[-1] > 1 else top[..., 0]
-    defined = np.asarray(allowed.any(-1)).reshape(-1, 1, 1)
+    defined = may_win.any(-1)
     return np.where(defined, picked, -1), np.where(defined, margin, np.nan)
 
 
@@ -159,20 +196,21 @@ def zero_shot_accuracy(
     queries: np.ndarray,
     labels: np.ndarray,
     text: np.ndarray,
+    modality: Int[np.ndarray, " n"],
 ) -> np.ndarray:
     """Returns the frozen encoder's accuracy `[spaces]` on the test set of `task`.
 
     Its label spaces grow with the tasks `seen`, as a method's do, so its accuracy
-    falls although it forgets nothing. NaN as in `accuracy`.
+    falls although it forgets nothing. That of `routed` has the classes of each sample's
+    `modality`, an index in `stream.modalities`, as a method predicts it. NaN as in
+    `accuracy`.
     """
     if not len(labels):
         return np.full(len(SPACES), np.nan)
-    logits = (queries @ text.T)[None]
     allowed = allowed_slots(stream, task, seen)
-    chosen, _ = _choose(logits, allowed)
-    canonical = np.array([slot.canonical for slot in stream.classes])
-    right = (canonical[chosen[:, 0]] == canonical[labels]).mean(-1)
-    return np.where(allowed.any(-1), right, np.nan)
+    routed = routed_slots(stream, allowed, modality)[None]
+    chosen, _ = _choose((queries @ text.T)[None], allowed, routed)
+    return shares(stream, chosen, labels)[:, 0]
 
 
 def identification(

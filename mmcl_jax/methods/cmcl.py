@@ -36,7 +36,8 @@ class Options:
             (`gradient_then_adam`), as in the published code, where Adam and weight
             decay then undo it.
         input_threshold: Eigenvalue of the second moment above which a direction of the
-            old queries is protected.
+            old queries is protected. Queries have unit norm, so all eigenvalues sum to
+            1, and fewer than `1 / input_threshold` directions are.
         partner_threshold: The same threshold for class texts; 0: all directions.
     """
 
@@ -54,7 +55,9 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     Deviation: the partners of a sample are class texts, which no map moves, and not
     features of a second modality; the loss is over classes and at the encoder's scale;
-    each group counts its own samples, where the published code has one counter.
+    each group counts its own samples, where the published code has one counter. The
+    threshold 0.1 is the published one, but for features that were not normalised, whose
+    moments are larger: there it protects more directions.
 
     References:
         X. Liu et al., "Continual Multimodal Contrastive Learning", NeurIPS 2025.

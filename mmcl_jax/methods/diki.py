@@ -8,12 +8,21 @@ from jaxtyping import Array, Float, Int
 
 from mmcl_jax.fields import Count, Share
 from mmcl_jax.methods import pool, stage_slots
-from mmcl_jax.methods.base import Common, Method, Pass, aligned
+from mmcl_jax.methods.base import Common, Features, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models.adapters import residual_prefix
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians
-from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params, PyTree
+from mmcl_jax.types import (
+    Batch,
+    Capacity,
+    Context,
+    Key,
+    Memory,
+    Params,
+    Prediction,
+    PyTree,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +33,14 @@ class Options:
         length: Number of keys and values of a block.
         layers: Number of blocks with a residual prefix, from the first.
         shrinkage: Shrinkage of a stage's covariance towards a multiple of the identity.
+        within_stage: Whether the classes of the stage that a sample is assigned to win;
+            else all classes compete.
     """
 
     length: Count = 8
     layers: Count = 8
     shrinkage: Share = 0.01
+    within_stage: bool = True
 
 
 def make(model: Model, options: Options, common: Common) -> Method:
@@ -41,13 +53,15 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
         w = sigmoid(log p / d - 1)
 
-    of the sample, so that samples which no stage resembles get the frozen encoder.
+    of the sample, so that samples which no stage resembles get the frozen encoder. It
+    answers within the classes of the stage.
 
     Deviation: the covariance is shrunk, where the published code adds 1e-7 to its
     diagonal, which leaves it almost singular with fewer samples than dimensions. Each
-    sample has its own stage; the code's vote over the batch and its label space, the
-    classes of the test task, are left out. So are prompts for the class texts, whose w
-    would be that of a batch: class texts are embedded once, frozen.
+    sample has its own stage, and the classes of that one: the code's vote over the
+    batch is left out, and it answers within the classes of the test task, which it is
+    told. So are prompts for the class texts left out, whose w would be that of a batch:
+    class texts are embedded once, frozen.
 
     References:
         Tang et al., Mind the Interference: Retaining Pre-trained Knowledge in
@@ -62,6 +76,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             # statistics of the stage that begins, until its density is solved
             "queries": gaussians.init(1, 1, width),
             "densities": gaussians.no_densities(room.stages, width),
+            "classes": jnp.zeros((room.stages, room.classes), bool),
             "jitter": jnp.zeros(()),
         }
 
@@ -114,11 +129,22 @@ def make(model: Model, options: Options, common: Common) -> Method:
                 memory["densities"],
                 own,
             ),
+            "classes": memory["classes"].at[context.task].set(context.classes.of_task),
             "jitter": jitter,
         }
 
-    method = aligned(model, init, common.label_space, inject)
-    method = method._replace(
-        trainable=trainable, prepare=prepare, begin_task=begin_task
+    plain = aligned(model, init, common.label_space, inject)
+
+    def predict(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Prediction:
+        prediction = plain.predict(params, context, batch, features)
+        if not options.within_stage:
+            return prediction
+        (stage, _), classes = route(context, batch), context.memory["classes"]
+        return stage_slots.within(prediction, stage, classes, context.classes)
+
+    method = plain._replace(
+        trainable=trainable, prepare=prepare, begin_task=begin_task, predict=predict
     )
     return routed(method, model, common.sharing)

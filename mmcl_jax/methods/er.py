@@ -27,8 +27,10 @@ class Options:
 def make(model: Model, options: Options, common: Common) -> Method:
     """Returns sequential tuning on the task's samples and as many remembered ones.
 
-    Deviation: the classes of the loss are chosen separately for both halves; with
-    `train.label_space` "all_seen" it is one cross-entropy of both, as published.
+    Deviation: the buffer takes a task's samples after its training, where the published
+    code offers those of each step, so that a task also rehearses itself. The classes of
+    the loss are chosen separately for both halves; with `train.label_space` "all_seen"
+    it is one cross-entropy of both, as published.
 
     References:
         A. Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019.

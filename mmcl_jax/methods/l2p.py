@@ -51,9 +51,8 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     Deviation: the paper's head reads the mean of the prompts' outputs. Here the
     feature z is the class token's output, since the projection into the space of the
-    class texts, which are the head, was pre-trained for that token alone. Keys are
-    drawn in all directions, where the official ones, from U[0, 0.01), all lie near one
-    diagonal. The paper's penalty on often chosen prompts is left out, as in its code.
+    class texts, which are the head, was pre-trained for that token alone. The paper's
+    penalty on often chosen prompts is left out, as in its code.
     Only samples have prompts; class texts are embedded once, frozen.
 
     References:
@@ -74,9 +73,16 @@ def make(model: Model, options: Options, common: Common) -> Method:
         width = model.spec.embedding
         pools = {}
         for tower, stack in stacks.items():
-            own = jax.random.fold_in(rngs.named(key, tower), 1)
-            shape = (stack["prompts"].shape[0], width)
-            pools[tower] = stack | {"keys": 0.02 * jax.random.normal(own, shape)}
+            own = jax.random.split(rngs.named(key, tower))
+            shapes = {
+                "prompts": stack["prompts"].shape,
+                "keys": (stack["prompts"].shape[0], width),
+            }
+            # as in the published code: all keys lie near one diagonal at first
+            pools[tower] = {
+                name: jax.random.uniform(draw, shape, maxval=0.01)
+                for draw, (name, shape) in zip(own, shapes.items(), strict=True)
+            }
         return pools, {}
 
     def visible(context: Context, batch: Batch) -> Bool[Array, "b s"]:

@@ -78,12 +78,11 @@ def make(model: Model, options: None, common: Common) -> Method:
     def init(key: Key, room: Capacity) -> tuple[Params, Memory]:
         return init_head(key, model, room), {}
 
-    def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
-        del context
+    def logits(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Float[Array, "b C"]:
+        del context, features
         return head_logits(model, params, batch.query)
 
-    loss = head_loss(
-        lambda params, context, batch, features: logits(params, context, batch),
-        common.label_space,
-    )
+    loss = head_loss(logits, common.label_space)
     return head_method(model, common.sharing, init, logits, loss=loss)

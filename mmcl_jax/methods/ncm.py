@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.methods.base import Common, Method
+from mmcl_jax.methods.base import Common, Features, Method
 from mmcl_jax.methods.heads import head_method
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops.losses import unit_norm
@@ -33,8 +33,10 @@ def make(model: Model, options: None, common: Common) -> Method:
         added = jnp.matmul(member.T, batch.query, precision="highest")
         return context.memory | {"sums": sums + added}
 
-    def logits(params: Params, context: Context, batch: Batch) -> Float[Array, "b C"]:
-        del params
+    def logits(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Float[Array, "b C"]:
+        del params, features
         means = unit_norm(context.memory["sums"])
         return model.logit_scale * batch.query @ means.T
 

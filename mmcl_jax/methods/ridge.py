@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.fields import NonNegative
-from mmcl_jax.methods.base import Common, Method
+from mmcl_jax.methods.base import Common, Features, Method
 from mmcl_jax.methods.heads import closed_form
 from mmcl_jax.models.model import Model
 from mmcl_jax.types import Batch, Memory
@@ -31,7 +31,9 @@ def make(model: Model, options: Options, common: Common) -> Method:
         Continual Learning, 2023 (without the random projection).
     """
 
-    def with_constant(memory: Memory, batch: Batch) -> Float[Array, "b width"]:
+    def with_constant(
+        memory: Memory, batch: Batch, given: Features
+    ) -> Float[Array, "b width"]:
         return jnp.concatenate([batch.query, jnp.ones_like(batch.query[:, :1])], 1)
 
     width = model.spec.embedding + 1

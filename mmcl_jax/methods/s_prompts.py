@@ -5,15 +5,25 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from mmcl_jax.fields import Count
 from mmcl_jax.methods import pool, stage_slots
 from mmcl_jax.methods.adapted import adapted_pass
-from mmcl_jax.methods.base import Common, Method, Pass, aligned
+from mmcl_jax.methods.base import Common, Features, Method, Pass, aligned
 from mmcl_jax.methods.sharing import routed
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import kmeans, reservoir
-from mmcl_jax.types import Batch, Capacity, Context, Key, Memory, Params, PyTree
+from mmcl_jax.types import (
+    Batch,
+    Capacity,
+    Context,
+    Key,
+    Memory,
+    Params,
+    Prediction,
+    PyTree,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +36,14 @@ class Options:
             stored until k-means has run at its start.
         distance: Distance to the centres: `l2` in the paper, `l1` (the sum of absolute
             differences) in the published code.
+        within_stage: Whether the classes of the stage that a sample is assigned to win,
+            as in the published code; else all classes compete.
     """
 
     centres: Count = 5
     sampled_queries: Count = 1024
     distance: Literal["l2", "l1"] = "l2"
+    within_stage: bool = True
 
 
 def make(model: Model, options: Options, common: Common) -> Method:
@@ -38,7 +51,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     A stage trains its own adapter alone, so only the choice of an adapter can get
     worse: a prediction takes the adapter of the stage that has the k-means centre of
-    frozen queries nearest to the sample's query.
+    frozen queries nearest to the sample's query, and answers within its classes.
 
     Deviation: S-liPrompts also learns a context for the class texts of each stage, and
     S-iPrompts a linear head. Here the class texts are the head, embedded once, frozen,
@@ -59,19 +72,23 @@ def make(model: Model, options: Options, common: Common) -> Method:
             "met": stage_slots.init(model, room.stages),
             "queries": nothing(),
             "centres": jnp.zeros((room.stages, options.centres, width)),
+            "classes": jnp.zeros((room.stages, room.classes), bool),
         }
 
-    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
-        memory = context.memory
+    def nearest(context: Context, batch: Batch) -> Int[Array, " b"]:
+        """Returns the stage of each sample."""
         if context.train:
-            stage = stage_slots.own(context, batch)
-        else:
-            usable = stage_slots.visible(
-                model, common.sharing, memory["met"], context, batch
-            )
-            order = {"l1": 1, "l2": 2}[options.distance]
-            stage = pool.nearest(batch.query, memory["centres"], usable, order)
-        weights = jax.nn.one_hot(stage, len(memory["met"]))
+            return stage_slots.own(context, batch)
+        memory = context.memory
+        usable = stage_slots.visible(
+            model, common.sharing, memory["met"], context, batch
+        )
+        order = {"l1": 1, "l2": 2}[options.distance]
+        return pool.nearest(batch.query, memory["centres"], usable, order)
+
+    def inject(params: Params, context: Context, batch: Batch) -> tuple[Pass, ...]:
+        stage, stages = nearest(context, batch), len(context.memory["met"])
+        weights = jax.nn.one_hot(stage, stages)
         return (adapted_pass(model, common.adapter, params, weights, batch),)
 
     def trainable(params: Params, context: Context) -> PyTree:
@@ -93,10 +110,21 @@ def make(model: Model, options: Options, common: Common) -> Method:
             "met": stage_slots.meet(model, memory["met"], context),
             "queries": nothing(),
             "centres": memory["centres"].at[context.task].set(centres),
+            "classes": memory["classes"].at[context.task].set(context.classes.of_task),
         }
 
-    method = aligned(model, init, common.label_space, inject)
-    method = method._replace(
-        trainable=trainable, prepare=prepare, begin_task=begin_task
+    plain = aligned(model, init, common.label_space, inject)
+
+    def predict(
+        params: Params, context: Context, batch: Batch, features: Features
+    ) -> Prediction:
+        prediction = plain.predict(params, context, batch, features)
+        if not options.within_stage:
+            return prediction
+        stage, classes = nearest(context, batch), context.memory["classes"]
+        return stage_slots.within(prediction, stage, classes, context.classes)
+
+    method = plain._replace(
+        trainable=trainable, prepare=prepare, begin_task=begin_task, predict=predict
     )
     return routed(method, model, common.sharing)

@@ -115,30 +115,6 @@ def router_scores(
     )
 
 
-def restrict(
-    model: Model,
-    sharing: Sharing,
-    context: Context,
-    batch: Batch,
-    logits: Float[Array, "b C"],
-) -> Float[Array, "b C"]:
-    """Returns logits in which the classes of the chosen modality win.
-
-    The logits of the others are lowered by just enough, and keep their order, so that
-    the best answer among them stays the best. `shared`: nothing is changed.
-    """
-    if sharing == SHARED:
-        return logits
-    members = np.asarray(model.members(model.tower_of(batch.modality)))
-    group = group_weights(model, sharing, context, batch).argmax(-1)
-    classes, limits = context.classes, jnp.finfo(logits.dtype)
-    own = classes.modality == jnp.asarray(members)[group][:, None]
-    highest = jnp.where(classes.seen, logits, limits.min).max(-1, keepdims=True)
-    lowest = jnp.where(classes.seen, logits, limits.max).min(-1, keepdims=True)
-    # one more than the range, so that equal logits fall below as well
-    return jnp.where(own, logits, logits - (highest - lowest + 1))
-
-
 def routed(method: Method, model: Model, sharing: Sharing) -> Method:
     """Returns `method` with a router in its memory, unless all modalities share.
 

@@ -10,11 +10,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.fields import Sharing
-from mmcl_jax.methods.base import modalities_now
+from mmcl_jax.methods.base import modalities_now, scores_from_logits
 from mmcl_jax.methods.sharing import SHARED, group_weights, init_groups
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.model import Model
-from mmcl_jax.types import Batch, Context, Key, Params, PyTree
+from mmcl_jax.types import (
+    Batch,
+    Classes,
+    Context,
+    Key,
+    Params,
+    Prediction,
+    PyTree,
+)
 
 Met = Bool[Array, "t m"]
 
@@ -59,6 +67,33 @@ def visible(
     groups = group_weights(model, sharing, context, batch)
     of_group = by_group(model, model.tower_of(batch.modality), sharing, met)
     return groups @ of_group.T.astype(groups.dtype) > 0
+
+
+def within(
+    prediction: Prediction,
+    chosen: Int[Array, " b"],
+    classes: Bool[Array, "t C"],
+    known: Classes,
+) -> Prediction:
+    """Returns a prediction in which classes of the chosen stage win.
+
+    The logits of the others are lowered by just enough, and keep their order, so that
+    the best answer in a label space without classes of the stage stays the best.
+
+    Args:
+        prediction: Prediction over all classes.
+        chosen: Stage of each sample [b].
+        classes: Which classes each stage had [t, C].
+        known: Class slots of the stream.
+    """
+    logits, limits = prediction.logits, jnp.finfo(prediction.logits.dtype)
+    highest = jnp.where(known.seen, logits, limits.min).max(-1, keepdims=True)
+    lowest = jnp.where(known.seen, logits, limits.max).min(-1, keepdims=True)
+    # one more than the range, so that equal logits fall below as well
+    lowered = logits - (highest - lowest + 1)
+    logits = jnp.where(classes[chosen], logits, lowered)
+    number = prediction.modality.shape[-1]
+    return Prediction(logits, scores_from_logits(logits, known, number))
 
 
 def own(context: Context, batch: Batch) -> Int[Array, " b"]:

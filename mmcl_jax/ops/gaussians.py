@@ -233,9 +233,14 @@ def sample(
     factors, jitters = jax.vmap(cholesky_with_jitter)(matrices)
     mean = stats.mean[label]
     noise = jax.random.normal(key, mean.shape, mean.dtype)
-    # a one-hot sum over groups, where a gather would make factors [n, d, d]
-    group = jax.nn.one_hot(class_group[label], len(factors), dtype=mean.dtype)
-    spread = _einsum("nge,gde->nd", group[:, :, None] * noise[:, None, :], factors)
+    member = jax.nn.one_hot(class_group[label], len(factors), dtype=mean.dtype)
+
+    def of_group(spread: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
+        factor, own = part
+        return spread + own[:, None] * _einsum("ne,de->nd", noise, factor), None
+
+    # group by group, where a gather would make factors [n, d, d]
+    spread, _ = jax.lax.scan(of_group, jnp.zeros_like(mean), (factors, member.T))
     features = unit_norm(mean + spread) if normalize else mean + spread
     return features, (stats.count[label] > 0).astype(mean.dtype), jitters.max()
 

@@ -7,6 +7,7 @@ baseline that forgets nothing.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import DTypeLike
@@ -97,6 +98,45 @@ def solve(
     identity = jnp.eye(stats.gram.shape[0], dtype=stats.gram.dtype)
     factor, jitter = cholesky_with_jitter(stats.gram + regularization * identity)
     return cho_solve((factor, True), stats.cross), jitter
+
+
+def squared_error(weights: Float[Array, "d C"], stats: Ridge) -> Float[Array, ""]:
+    """Returns the mean of `|x W - y|^2` over samples and one-hot targets.
+
+    Args:
+        weights: W [d, C].
+        stats: Statistics of the samples.
+    """
+    fit = _matmul(stats.gram, weights) - 2 * stats.cross
+    total = jnp.sum(weights * fit) + stats.count
+    return total / jnp.maximum(stats.count * weights.shape[1], 1)
+
+
+def chosen(
+    fitted: Ridge, held_out: Ridge, candidates: Float[Array, " n"]
+) -> Float[Array, ""]:
+    """Returns the ridge whose fit has the least squared error on held-out samples.
+
+    Of equally good ones it is the first. A ridge too small for the precision, so that
+    the equations cannot be solved, is not chosen.
+
+    Args:
+        fitted: Statistics of the samples that are fitted, with one-hot targets.
+        held_out: Statistics of those that the error is measured on.
+        candidates: Ridges [n] in units of the Gram matrix.
+
+    References:
+        M. D. McDonnell et al., RanPAC, 2023, section 4.1.
+    """
+    identity = jnp.eye(fitted.gram.shape[0], dtype=fitted.gram.dtype)
+
+    def error(ridge: Float[Array, ""]) -> Float[Array, ""]:
+        factor = jnp.linalg.cholesky(fitted.gram + ridge * identity)
+        return squared_error(cho_solve((factor, True), fitted.cross), held_out)
+
+    # one after another, which bounds the memory of wide features
+    errors = jax.lax.map(error, candidates)
+    return candidates[jnp.where(jnp.isfinite(errors), errors, jnp.inf).argmin()]
 
 
 def recursive_init(

@@ -2,7 +2,7 @@
 
 import math
 
-from mmcl_jax.analysis.measures import METRICS, VIEWS
+from mmcl_jax.analysis.measures import METRICS, ROUTE, SPACE, VIEWS
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
 from mmcl_jax.report import tables, theme
 from mmcl_jax.report.blocks import (
@@ -38,8 +38,8 @@ _FEW = 5
 
 def cards(run: RunData) -> Cards:
     """Returns the first numbers of a run."""
-    found = run.metrics("union", "predicted")
-    given = run.metrics("union", "given")
+    found = run.metrics(SPACE, ROUTE)
+    given = run.metrics(SPACE, "given")
     identified = run.results["modality_identification"]
     return Cards(
         (
@@ -128,7 +128,7 @@ def matrices(run: RunData) -> Section:
         "Colours of rows and columns mark the modality."
     )
     found = []
-    order = sorted(SPACES, key=lambda space: space != "union")
+    order = sorted(SPACES, key=lambda space: space != SPACE)
     for space in order:
         for route in reversed(ROUTES):
             values = run.accuracy(space, route)[list(run.rows)]

@@ -29,8 +29,9 @@ _BARS = 60
 def changes(run: RunData) -> Section:
     """Returns how a task's samples were predicted when it was learnt, and are now."""
     about = (
-        "Predictions for the test samples of each task, among all classes seen, just "
-        "after the task was learnt and after the newest task. Right then: forgotten "
+        "Predictions for the test samples of each task, among the classes seen of the "
+        "modality that is given or predicted, just after the task was learnt and after "
+        "the newest task. Right then: forgotten "
         "and right both times; right now: right both times and recovered. A sample "
         "also counts as forgotten if a class added later wins."
     )
@@ -78,7 +79,8 @@ def since_learnt(run: RunData) -> dict[str, dict[int, dict[str, int]]]:
         run: Run whose history has read the predictions.
 
     Returns:
-        By route and task, among all classes seen, what `run_comparison.counts` gives.
+        By route and task, in the main label space (`measures.SPACE`), what
+        `run_comparison.counts` gives.
 
     Raises:
         ValueError: There is nothing to count; says why.

@@ -50,8 +50,9 @@ _CURVES: dict[str, tuple[str, Metric]] = {
 def curves(groups: Groups) -> Section:
     """Returns average accuracy and forgetting over time."""
     about = (
-        "Over all tasks seen so far, among all classes seen (union). Forgetting is the "
-        "mean drop from the best earlier accuracy (Chaudhry et al.). "
+        "Over all tasks seen so far, among the classes seen of the modality that is "
+        "given or predicted (routed). Forgetting is the mean drop from the best "
+        "earlier accuracy (Chaudhry et al.). "
     )
     if len(groups) == 1:
         (runs,) = groups.values()

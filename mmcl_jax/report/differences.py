@@ -16,10 +16,10 @@ from mmcl_jax.report.theme import Mark
 
 _ALL, _OVERALL = "all tasks", Mark("ink", "o")
 _ABOUT = (
-    "Accuracy among all classes seen after the newest stage, minus that of {first} on "
-    "the same test samples, with 95 % intervals: by the bootstrap over test samples "
-    "for one pair of runs, by Student's t over pairs of runs with the same seeds if "
-    "there are several. An "
+    "Accuracy after the newest stage, among the classes seen of the modality that is "
+    "given or predicted, minus that of {first} on the same test samples, with 95 % "
+    "intervals: by the bootstrap over test samples for one pair of runs, by Student's "
+    "t over pairs of runs with the same seeds if there are several. An "
     "interval over samples says nothing about other seeds. p: McNemar's exact test of "
     "two runs, separately for each row: of many rows some are small by chance. "
     "Agreement: share of samples with the same predicted class; kappa: agreement "

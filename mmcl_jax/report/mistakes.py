@@ -18,8 +18,8 @@ _PAIRS, _SAMPLES = 6, 3
 def mistakes(run: RunData) -> Section:
     """Returns the classes that were confused most, with some of their samples."""
     about = (
-        "The most frequent mistakes among all classes seen, modality predicted, after "
-        "the newest task, each with some of the misclassified test samples."
+        "The most frequent mistakes among the classes seen of the predicted modality, "
+        "after the newest task, each with some of the misclassified test samples."
     )
     title = "Most confused classes"
     if run.history.newest is None:
@@ -32,7 +32,7 @@ def mistakes(run: RunData) -> Section:
 
 
 def _confusions(run: RunData, predictions: StoredPredictions) -> tuple[Confusion, ...]:
-    """Returns the most frequent mistakes among all classes seen, modality predicted."""
+    """Returns the most frequent mistakes, among classes of the predicted modality."""
     slots = run.stream.classes
     label = predictions.label
     chosen = predictions.chosen[SPACES.index(SPACE), ROUTES.index(ROUTE)]

@@ -2,6 +2,7 @@
 
 import math
 
+from mmcl_jax.analysis.measures import ROUTE, SPACE
 from mmcl_jax.report import tables
 from mmcl_jax.report.blocks import Section
 from mmcl_jax.report.charts import shown
@@ -16,7 +17,7 @@ _HEAD = (
 
 def timeline(run: RunData) -> Section:
     """Returns the tasks in the order of learning, with those added later."""
-    accuracy, now = run.accuracy("union", "predicted"), run.rows[-1]
+    accuracy, now = run.accuracy(SPACE, ROUTE), run.rows[-1]
     learnt_after = {i: row for row, stage in _stages(run) for i in stage}
     met: set[int] = set()
     body = []
@@ -37,8 +38,8 @@ def timeline(run: RunData) -> Section:
         met |= set(task.classes)
     about = (
         "Tasks in the order of learning, and when each was added to the run. Accuracy "
-        "among all classes learnt so far, modality predicted, right after the task and "
-        "now; – : not learnt yet, or its test samples are gone."
+        "among the classes learnt so far of the predicted modality, right after the "
+        "task and now; – : not learnt yet, or its test samples are gone."
     )
     table = Table("timeline", "Tasks", _HEAD, tuple(body), words=3)
     return Section("timeline", "Timeline", about, (table,))

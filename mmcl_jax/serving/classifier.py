@@ -110,7 +110,8 @@ class Classifier:
             paths: Files, or sentences as `TextReference`.
             modality: Modality of all samples, which the model receives, so that only
                 its classes can win; None: the modality of each file is recognized by
-                its content, and the model predicts it.
+                its content, and the model predicts it: the classes of the one that
+                it predicts can win.
             top: Number of labels of a sample.
             reject: Share of samples of learnt classes that may be called unknown by
                 mistake, as all samples are that are as unlike; None: nothing is
@@ -142,7 +143,7 @@ class Classifier:
         """
         self.check_modality(modality)
         self._check_reject(reject)
-        rest = iter(samples)
+        rest, divisor = iter(samples), self.temperature(modality)
         while window := list(itertools.islice(rest, _AHEAD * self._batch_size)):
             references = [_reference(sample) for sample in window]
             groups, failures = self._read(references, modality)
@@ -157,7 +158,7 @@ class Classifier:
                         references[place].describe(),
                         group.modality,
                         modality or took_it_for,
-                        self._labels(row, modality, top),
+                        self._labels(row, modality or took_it_for, divisor, top),
                         odd,
                         unlike,
                     )
@@ -186,13 +187,10 @@ class Classifier:
             rows[list(group.places)] = self._embed(group)
         return rows
 
-    def allowed(self, modality: str | None) -> np.ndarray:
-        """Returns which class slots `[C]` can win, for a given modality or for None."""
-        seen = self.seen
-        if modality is None:
-            return seen
+    def allowed(self, modality: str) -> np.ndarray:
+        """Returns which class slots `[C]` of a given or predicted modality can win."""
         own = [slot.modality == modality for slot in self.run.stream.classes]
-        return seen & np.array(own)
+        return self.seen & np.array(own)
 
     @property
     def seen(self) -> np.ndarray:
@@ -380,13 +378,11 @@ class Classifier:
         return self.run.learner.predict(*self._at, batch)
 
     def _labels(
-        self, logits: np.ndarray, modality: str | None, top: int
+        self, logits: np.ndarray, modality: str, temperature: float, top: int
     ) -> tuple[Label, ...]:
         """Returns the likeliest classes; slots of equal names are summed."""
         allowed = self.allowed(modality)[None]
-        found = calibration.log_softmax(
-            logits[None], allowed, self.temperature(modality)
-        )
+        found = calibration.log_softmax(logits[None], allowed, temperature)
         share = np.bincount(
             self.canonical, np.exp(found[0]), len(self.run.stream.classes)
         )

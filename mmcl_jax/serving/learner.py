@@ -157,7 +157,7 @@ class Learner:
             return self._loaded().predict(references, modality, top, reject)
 
     def evaluate(self, data: Data) -> dict[str, Any]:
-        """Returns the accuracy on labelled samples, among all classes learnt.
+        """Returns the accuracy on labelled samples, with the modality predicted.
 
         Args:
             data: As for `learn`; of a folder or table, the test part.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_jax.analysis import statistics
-from mmcl_jax.analysis.measures import COSTS, METRICS, SPACE, cost, measured
+from mmcl_jax.analysis.measures import COSTS, METRICS, cost, measured
 from mmcl_jax.files import read_json, write_text
 from mmcl_jax.plain_text import to_csv
 from mmcl_jax.sweeps.runs import SweepRun
@@ -16,12 +16,13 @@ from mmcl_jax.workdir.results import plain
 
 _LESS_IS_BETTER = ("forgetting_chaudhry", "excess_forgetting")
 _TITLES = {
+    "routed": "Classes seen of the predicted modality",
     "predicted": "All classes seen, modality predicted",
     "given": "All classes seen, modality given",
     "within": "Classes seen of the given modality",
 }
 # metric by which hyper-parameters are chosen, and which comes first in every table
-CHOSEN_BY = "predicted/last_average_accuracy"
+CHOSEN_BY = "routed/last_average_accuracy"
 ALL_STREAMS = "all streams"
 _SHOW_VALUES_BELOW = 5
 _CLEAR = 0.05
@@ -188,7 +189,7 @@ def choose(ended: Ended) -> dict[str, Any]:
     }
     return plain(
         {
-            "metric": f"{SPACE}/{CHOSEN_BY}",
+            "metric": CHOSEN_BY,
             "chosen": {
                 method: _best(list(variants.values()))
                 for method, variants in scores.items()
@@ -292,7 +293,11 @@ def to_markdown(report: dict[str, Any], level: int = 1) -> str:
         f"{mark} Mean ranks\n\nBy {METRICS['last_average_accuracy']}, "
         "modality predicted, over runs that all have:\n"
     )
-    parts.append(_rank_table(report["ranks"][CHOSEN_BY]))
+    # a sweep of a version before this view was there has ranks by the next one
+    by = (CHOSEN_BY, "predicted/last_average_accuracy")
+    parts.append(
+        _rank_table(next(report["ranks"][k] for k in by if k in report["ranks"]))
+    )
     parts.append(f"{mark} Cost\n")
     parts.append(_cost_table(report["cost"]))
     return "\n".join(parts)

@@ -28,9 +28,10 @@ def calibrate(
 ) -> Gauge:
     """Fills what a stage keeps into `results`, and returns what measures novelty.
 
-    Temperatures are those of `calibration.temperature` for each route: among the
-    classes of the modality where it is given, else among all classes seen. Quantiles
-    are those of the novelty of the same samples, by modality.
+    Temperatures are those of `calibration.temperature` for each route, among the
+    classes seen of the modality that is given or predicted; samples of which another
+    modality is predicted count for neither. Quantiles are those of the novelty of all
+    these samples, by modality.
 
     Args:
         run: The run.
@@ -46,7 +47,8 @@ def calibrate(
         rngs.host_seed(run.config.seeds.data, "calibration", index)
     )
     seen = np.asarray(classes.seen)[: len(stream.classes)]
-    modality = np.array([slot.modality for slot in stream.classes])
+    of = np.array([stream.modalities.index(slot.modality) for slot in stream.classes])
+    met = np.unique(of[seen])
     logits, allowed, samples = [], [], {}
     for name, rows in feed.records(stream.stages[index], "train").items():
         rows = [rows[i] for i in order.permutation(len(rows))[: calibration.SAMPLES]]
@@ -55,17 +57,20 @@ def calibrate(
         found = [np.asarray(prediction.logits) for prediction in predictions]
         found = np.concatenate(found, axis=1)[:, : len(rows)]
         logits.append(found[[0, -1]])  # a method without a hint has one route
-        own = seen & (modality == name)
-        spaces = np.stack([own, seen])[:, None]
-        allowed.append(np.broadcast_to(spaces, logits[-1].shape))
+        scores = [np.asarray(prediction.modality)[-1] for prediction in predictions]
+        picked = met[np.concatenate(scores)[: len(rows), met].argmax(-1)]
+        given = np.full_like(picked, stream.modalities.index(name))
+        allowed.append(seen & (of == np.stack([given, picked])[..., None]))
         label = np.array([row.label for row in rows])
         samples[name] = label, feed.queries(rows), known, predictions
     logits, allowed = np.concatenate(logits, 1), np.concatenate(allowed, 1)
     label = np.concatenate([own for own, *_ in samples.values()])
-    results.temperatures[index] = {
-        route: calibration.temperature(logits[r], label, allowed[r])
-        for r, route in enumerate(calibration.ROUTES)
-    }
+    results.temperatures[index] = {}
+    for r, route in enumerate(calibration.ROUTES):
+        may_win = allowed[r, np.arange(len(label)), label]
+        results.temperatures[index][route] = calibration.temperature(
+            logits[r, may_win], label[may_win], allowed[r, may_win]
+        )
     so_far = calibration.at_snapshot(results.temperatures, index)
     given = so_far[calibration.ROUTES[0]] if so_far else 1.0
     model = run.model

@@ -83,7 +83,9 @@ class Scorer:
                 by_task[i] = dataclasses.replace(found, **told._asdict())
                 scores = label_spaces.accuracy(stream, by_task[i])
                 results.accuracy[:, :, seen[-1], i] = scores
-                results.zero_shot[:, seen[-1], i] = self._zero_shot(i, seen)
+                results.zero_shot[:, seen[-1], i] = self._zero_shot(
+                    i, seen, found.modality
+                )
         with results.timed("invariance"):
             self._predict_again(state, classes, index, seen, witness, results, between)
         scored_seen = [i for i in seen if i in by_task]
@@ -242,13 +244,18 @@ class Scorer:
                 return
             yield prediction
 
-    def _zero_shot(self, task: int, seen: Sequence[int]) -> np.ndarray:
-        """Returns the frozen encoder's accuracy on a test set, `[spaces]`."""
+    def _zero_shot(
+        self, task: int, seen: Sequence[int], modality: np.ndarray
+    ) -> np.ndarray:
+        """Returns the frozen encoder's accuracy on a test set, `[spaces]`.
+
+        Its answers are among the classes of the modality that the method predicts.
+        """
         rows = self._run.stream.tasks[task].test
         queries = self._feed.queries(rows)
         labels = np.array([row.label for row in rows])
         return label_spaces.zero_shot_accuracy(
-            self._run.stream, task, seen, queries, labels, self._text
+            self._run.stream, task, seen, queries, labels, self._text, modality
         )
 
 

@@ -409,7 +409,7 @@ class _Loop:
         bar.accuracies(given, predicted)
         self._writer.say(
             f"{stage.title}: {100 * own:.1f} % among its own classes; all seen "
-            f"{100 * predicted:.1f} % among all classes, modality predicted{bar.left()}"
+            f"{100 * predicted:.1f} % with the modality predicted{bar.left()}"
         )
         results.stages = index + 1
         self._results = results

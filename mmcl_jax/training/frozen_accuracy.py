@@ -42,7 +42,10 @@ def frozen_accuracy(run: Run) -> dict[str, Any]:
         queries = feed.queries(task.test)
         labels = np.array([row.label for row in task.test])
         seen.append((queries, labels))
-        found = label_spaces.zero_shot_accuracy(stream, i, every, queries, labels, text)
+        own = np.full(len(labels), stream.modalities.index(task.modality))
+        found = label_spaces.zero_shot_accuracy(
+            stream, i, every, queries, labels, text, own
+        )
         by_space: dict[str, float] = dict(
             zip(label_spaces.SPACES, found.tolist(), strict=True)
         )

@@ -70,8 +70,8 @@ def mean_accuracies(
 
     Returns:
         Three means: over the tasks of the stage's classes, each among its own classes;
-        over all tasks seen and scored, among all classes seen, with the modality given;
-        and the same with the modality predicted.
+        over all tasks seen and scored, among the classes seen of the modality that is
+        given; and of the one that is predicted.
     """
     seen, _ = scored_tasks(stream, index, "next")
     row = results.accuracy[:, :, seen[-1]]
@@ -80,7 +80,7 @@ def mean_accuracies(
     rows = returning.course(stream).trains[list(stream.stages[index])]
     trains = np.any(rows, axis=0)
     own = row[0, 0, [i for i in scored if trains[i]]].mean()
-    given, predicted = row[label_spaces.SPACES.index("union")][:, scored].mean(-1)
+    given, predicted = row[label_spaces.SPACES.index("routed")][:, scored].mean(-1)
     return float(own), float(given), float(predicted)
 
 

@@ -199,8 +199,8 @@ SHORT_NAMES = {
 def results_table(results: dict[str, Any]) -> Table:
     """Returns the table of a run: one row per task, then the summary over the stream.
 
-    Columns: among the task's own classes, just learnt and at the end; among all classes
-    at the end, with the modality given and predicted.
+    Columns: among the task's own classes, just learnt and at the end; at the end, among
+    the classes of the given modality, of the predicted one, and of all.
     """
     table = Table(title=f"{results['method']}: accuracy in percent")
     for title in ("task", "modality"):
@@ -209,8 +209,9 @@ def results_table(results: dict[str, Any]) -> Table:
     columns = [
         ("own\nlearnt", "task", "given", "diagonal"),
         ("own\nend", "task", "given", "last"),
-        ("all\ngiven", "union", "given", "last"),
-        ("all\npredicted", "union", "predicted", "last"),
+        ("modality\ngiven", "routed", "given", "last"),
+        ("modality\npredicted", "routed", "predicted", "last"),
+        ("all\nclasses", "union", "predicted", "last"),
     ]
     for title, *_ in columns:
         table.add_column(title, justify="right")

@@ -138,16 +138,17 @@ class Results:
             stage: Index of the stage, counted from 0.
 
         Returns:
-            `accuracy/<route>/<task>` among all classes seen, and the mean over tasks
-            `average/<label space>/<route>`; only what is defined.
+            `accuracy/<route>/<task>` among the classes seen of the modality that is
+            given or predicted, and the mean over tasks `average/<label space>/<route>`;
+            only what is defined.
         """
         seen = [i for stage in stream.stages[: stage + 1] for i in stage]
         last = seen[-1]
         seen = [i for i in seen if not np.isnan(self.accuracy[..., i]).all()]
         row = self.accuracy[:, :, last, seen]
-        union, found = label_spaces.SPACES.index("union"), {}
+        routed, found = label_spaces.SPACES.index("routed"), {}
         for r, route in enumerate(label_spaces.ROUTES):
-            for task, value in zip(seen, row[union, r], strict=True):
+            for task, value in zip(seen, row[routed, r], strict=True):
                 found[f"accuracy/{route}/{stream.tasks[task].name}"] = float(value)
             for s, space in enumerate(label_spaces.SPACES):
                 found[f"average/{space}/{route}"] = float(row[s, r].mean())
