@@ -216,7 +216,10 @@ def test_a_ridge_is_chosen_on_every_fifth_sample_of_a_stage():
 
 def test_layers_and_embedding_stand_side_by_side():
     model = MODEL._replace(
-        layer_features=lambda frozen, modality, inputs, blocks: 2 * inputs["features"]
+        embed_layers=lambda frozen, modality, inputs, *rest: (
+            None,
+            2 * inputs["features"],
+        )
     )
     method = layup(model, LayupOptions(blocks=3, regularization=0.1), common(SHARED))
     _, memory = method.init(KEY, ROOM)

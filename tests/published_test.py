@@ -43,7 +43,7 @@ MODEL = Model(
     logit_scale=100.0,
     input_shapes=({},),
     embed=lambda frozen, modality, inputs, injection: inputs["features"],
-    layer_features=lambda frozen, modality, inputs: inputs["features"],
+    embed_layers=lambda frozen, modality, inputs, *rest: (None, inputs["features"]),
 )
 
 

@@ -230,7 +230,7 @@ def _chosen(memory: Memory) -> Memory:
     """Returns the ridge that a stage's samples choose, and statistics of none."""
     parts = {name: memory[name] for name in ("fitted", "held_out")}
     candidates = jnp.asarray(_CANDIDATES, jnp.float32)
-    ridge = statistics.chosen(*parts.values(), candidates)
+    ridge = statistics.chosen(parts["fitted"], parts["held_out"], candidates)
     # too few samples to hold any out
     ridge = jnp.where(parts["held_out"].count > 0, ridge, memory["ridge"])
     return jax.tree.map(jnp.zeros_like, parts) | {"ridge": ridge}

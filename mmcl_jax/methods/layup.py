@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.fields import Count, NonNegative
+from mmcl_jax.methods import readout
 from mmcl_jax.methods.base import Common, Features, Method
 from mmcl_jax.methods.heads import closed_form
 from mmcl_jax.models.model import Model
-from mmcl_jax.models.specs import layer_blocks
 from mmcl_jax.types import Batch, Memory
 
 
@@ -44,18 +44,14 @@ def make(model: Model, options: Options, common: Common) -> Method:
         Representations for Rehearsal-Free Continual Learning with Pre-Trained Models",
         TMLR 2024.
     """
-    towers = [model.spec.tower(name) for name in dict.fromkeys(model.towers)]
-    # one shape for all towers: features of a narrower one are padded with zeros
-    layers = max(layer_blocks(t, options.blocks) * t.width for t in towers)
+    layers = int(readout.layer_widths(model, options.blocks).max())
     size = model.spec.embedding**0.5
 
     def features(
         memory: Memory, batch: Batch, given: Features
     ) -> Float[Array, "b width"]:
         del memory
-        assert given.layers is not None
-        missing = layers - given.layers.shape[1]
-        padded = jnp.pad(given.layers, ((0, 0), (0, missing)))
+        padded = readout.padded(model, given.layers, options.blocks)
         return jnp.concatenate([padded, size * batch.query], axis=1)
 
     return closed_form(
