@@ -15,6 +15,7 @@ from mmcl_jax.methods.sharing import (
     group_weights,
     init_groups,
     routed,
+    trainable_groups,
 )
 from mmcl_jax.models.adapters import Adapter, prefix
 from mmcl_jax.models.injection import Injection, Prefix
@@ -113,9 +114,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         return Injection(prefixes=(*always, own))
 
     def trainable(params: Params, context: Context) -> PyTree:
-        shared = stage_slots.trainable_groups(
-            model, sharing, context, params["general"]
-        )
+        shared = trainable_groups(model, sharing, context, params["general"])
         of_stage = {
             name: stage_slots.trainable_slots(model, context, params[name])
             for name in ("experts", "expert_keys")

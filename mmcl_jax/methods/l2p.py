@@ -8,10 +8,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.fields import Count, NonNegative
 from mmcl_jax.methods import pool as selection
-from mmcl_jax.methods import stage_slots
 from mmcl_jax.methods.adapted import key_pulled
 from mmcl_jax.methods.base import Common, Method
-from mmcl_jax.methods.sharing import group_weights, init_groups, routed
+from mmcl_jax.methods.sharing import (
+    group_weights,
+    init_groups,
+    routed,
+    trainable_groups,
+)
 from mmcl_jax.models.adapters import shallow_prompts
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.model import Model
@@ -108,9 +112,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         return Injection(prompts=pool[chosen].reshape(rows, 1, -1, width))
 
     def trainable(params: Params, context: Context) -> PyTree:
-        return stage_slots.trainable_groups(
-            model, sharing, context, params, options.pool
-        )
+        return trainable_groups(model, sharing, context, params, options.pool)
 
     method = key_pulled(
         model, init, choose, injection, options.key_pull, common.label_space

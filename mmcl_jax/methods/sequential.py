@@ -3,8 +3,12 @@
 from mmcl_jax.methods.adapted import adapted_pass
 from mmcl_jax.methods.base import Common, Method, Pass, Penalty, aligned
 from mmcl_jax.methods.class_context import with_class_context
-from mmcl_jax.methods.sharing import group_weights, init_groups, routed
-from mmcl_jax.methods.stage_slots import trainable_groups
+from mmcl_jax.methods.sharing import (
+    group_weights,
+    init_groups,
+    routed,
+    trainable_groups,
+)
 from mmcl_jax.models.model import Model
 from mmcl_jax.types import Batch, Context, PyTree
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.fields import Sharing
 from mmcl_jax.methods import router
-from mmcl_jax.methods.base import Features, Method
+from mmcl_jax.methods.base import Features, Method, modalities_now
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.model import Model
 from mmcl_jax.ops import gaussians, rngs
@@ -104,6 +104,36 @@ def group_weights(
         given = (batch.hint[:, None] == members) & met[members]
         group = jnp.where(given.any(-1), given.argmax(-1), group)
     return jax.nn.one_hot(group, len(members))
+
+
+def by_group(
+    model: Model, tower: str, sharing: Sharing, modalities: Bool[Array, "*t m"]
+) -> Bool[Array, "*t g"]:
+    """Returns a mask of the groups of a tower that the given modalities belong to."""
+    own = modalities[..., np.asarray(model.members(tower))]
+    return own.any(-1, keepdims=True) if sharing == SHARED else own
+
+
+def trainable_groups(
+    model: Model,
+    sharing: Sharing,
+    context: Context,
+    stacks: PyTree,
+    slots_of_group: int = 1,
+) -> PyTree:
+    """Returns 1 for the slots of groups that the stage has samples of, else 0."""
+    now = modalities_now(model, context.classes)
+
+    def of_tower(tower: str) -> PyTree:
+        groups = by_group(model, tower, sharing, now).astype(jnp.float32)
+        return along_slots(stacks[tower], jnp.repeat(groups, slots_of_group))
+
+    return {tower: of_tower(tower) for tower in stacks}
+
+
+def along_slots(stack: PyTree, free: Float[Array, " s"]) -> PyTree:
+    """Returns a value of each slot, shaped to broadcast over the stack's leaves."""
+    return jax.tree.map(lambda x: free.reshape(-1, *[1] * (x.ndim - 1)), stack)
 
 
 def router_scores(

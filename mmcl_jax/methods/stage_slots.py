@@ -7,11 +7,17 @@ had its group's modality; else all stages that had a modality of its tower.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from mmcl_jax.fields import Sharing
 from mmcl_jax.methods.base import modalities_now, scores_from_logits
-from mmcl_jax.methods.sharing import SHARED, group_weights, init_groups
+from mmcl_jax.methods.sharing import (
+    SHARED,
+    along_slots,
+    by_group,
+    group_weights,
+    init_groups,
+)
 from mmcl_jax.models.adapters import Adapter
 from mmcl_jax.models.model import Model
 from mmcl_jax.types import (
@@ -50,14 +56,6 @@ def of_tower_now(
     """Returns a mask of the current stage, empty if it does not use the tower."""
     used = modalities_now(model, context.classes)[np.asarray(model.members(tower))]
     return (jnp.arange(stages) == context.task) & used.any()
-
-
-def by_group(
-    model: Model, tower: str, sharing: Sharing, modalities: Bool[Array, "*t m"]
-) -> Bool[Array, "*t g"]:
-    """Returns a mask of the groups of a tower that the given modalities belong to."""
-    own = modalities[..., np.asarray(model.members(tower))]
-    return own.any(-1, keepdims=True) if sharing == SHARED else own
 
 
 def visible(
@@ -139,27 +137,6 @@ def trainable_slots(
     def of_tower(tower: str) -> PyTree:
         stages = len(jax.tree.leaves(stacks[tower])[0]) // slots_of_stage
         own = of_tower_now(model, tower, context, stages).astype(jnp.float32)
-        return _along_slots(stacks[tower], jnp.repeat(own, slots_of_stage))
+        return along_slots(stacks[tower], jnp.repeat(own, slots_of_stage))
 
     return {tower: of_tower(tower) for tower in stacks}
-
-
-def trainable_groups(
-    model: Model,
-    sharing: Sharing,
-    context: Context,
-    stacks: PyTree,
-    slots_of_group: int = 1,
-) -> PyTree:
-    """Returns 1 for the slots of groups that the stage has samples of, else 0."""
-    now = modalities_now(model, context.classes)
-
-    def of_tower(tower: str) -> PyTree:
-        groups = by_group(model, tower, sharing, now).astype(jnp.float32)
-        return _along_slots(stacks[tower], jnp.repeat(groups, slots_of_group))
-
-    return {tower: of_tower(tower) for tower in stacks}
-
-
-def _along_slots(stack: PyTree, free: Float[Array, " s"]) -> PyTree:
-    return jax.tree.map(lambda x: free.reshape(-1, *[1] * (x.ndim - 1)), stack)
