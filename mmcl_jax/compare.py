@@ -1,14 +1,15 @@
 """Compares runs over one stream, or two snapshots of one run.
 
-`python -m mmcl_jax.compare --workdirs=A,B [--snapshots=I] [--json]` compares runs;
-`python -m mmcl_jax.compare --workdirs=A --snapshots=I,J` compares snapshots.
+Examples:
+  mmcl-compare --workdirs=runs/ncm,runs/ridge
+  mmcl-compare --workdirs=runs/own --snapshots=1,5
 """
 
 import json
 import sys
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,8 +34,8 @@ _SNAPSHOTS = flags.DEFINE_list(
     "Snapshots to compare, counted from 1: I,J of one run, or I of several runs.",
 )
 _JSON = flags.DEFINE_bool("json", False, "Print everything as one JSON object.")
-_NO_EMBEDDINGS = flags.DEFINE_bool(
-    "no-embeddings", False, "Skip the embeddings of samples, which need the data."
+_EMBEDDINGS = flags.DEFINE_bool(
+    "embeddings", True, "Compare embeddings of samples, too, which needs the data."
 )
 _SAMPLES = flags.DEFINE_integer(
     "samples", SAMPLES, "Maximum number of samples of each modality to embed.", 4
@@ -77,7 +78,7 @@ def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
                 "--snapshots: one run is compared with itself; give two, for instance "
                 "--snapshots=1,5"
             )
-        with_embeddings = not _NO_EMBEDDINGS.value
+        with_embeddings = _EMBEDDINGS.value
         return compare_snapshots(
             groups[0][0],
             *stages,
@@ -253,7 +254,7 @@ def _short(value: float | None) -> str:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""Runs a sweep: many runs of methods, orders and seeds, and tables that compare them.
+"""Compares methods: many runs, in one command, and a report of all.
 
-`python launch/sweep.py --sweep=FILE.py[:variant] --out=DIR --workers=1` starts the runs
-that are missing, each in its own process, then compares all that have finished. A
-run that fails is named at the end and does not stop the others; the same command
-resumes a sweep that was stopped. With `--engine=slurm` or `--engine=jobset` the jobs of
-a cluster are written instead, and `--gather` compares runs that have finished there.
+With `--config` and `--methods`, every method learns the same stream under every seed; a
+Python file in place of a method stands for the methods in it. `--sweep` names a file
+that lists any other runs. Missing runs are started, each in its own process: the same
+command completes a sweep that was stopped. A run that fails is named at the end.
+
+Examples:
+  mmcl-sweep --config=folders --methods=comm,ncm,mine.py --seeds=0-4 \\
+      --config.stream.root=DATA --out=runs/compared
+  mmcl-sweep --sweep=configs/sweeps/world.py:methods=ridge+ncm --out=runs/world
 """
 
 import os
@@ -14,17 +18,27 @@ import signal
 import subprocess
 import sys
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.plain_text import printable
-from mmcl_jax.sweeps import aggregate, jobset, local, runs, slurm
+from mmcl_jax.sweeps import aggregate, jobset, local, methods, runs, slurm
+from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.lock import Lock
 
-_SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
-_OUT = command_line.define_path("out", None, "Folder of all runs and of the tables.")
+_CONFIG = command_line.define_config("Config that all methods are run with.")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    [],
+    "Methods, or Python files with methods; all are compared with the first one.",
+)
+_SEEDS = flags.DEFINE_string("seeds", "0", "Seeds, such as 0-4 or 0,2,5.")
+_SWEEP = flags.DEFINE_string(
+    "sweep", None, "Python file with a function get_sweep, in place of a config."
+)
+_OUT = command_line.define_path("out", None, "Folder of all runs, tables and report.")
 _WORKERS = flags.DEFINE_integer(
     "workers",
     None,
@@ -32,7 +46,7 @@ _WORKERS = flags.DEFINE_integer(
     1,
 )
 _CHOOSE = command_line.define_path(
-    "choose", None, "JSON file to which the best values of each method are written."
+    "choose", None, "JSON file to which the best values of a method are written."
 )
 _ENGINE = flags.DEFINE_enum(
     "engine",
@@ -167,8 +181,8 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     failures: dict[str, str] = {}
     try:
-        name, out = _check_flags(argv)
-        sweep = runs.load_sweep(name)
+        out = _check_flags(argv)
+        name, sweep = _sweep()
         if _GATHER.value:
             runs.check(sweep)
         elif _ENGINE.value == "local":
@@ -183,7 +197,9 @@ def main(argv: list[str]) -> None:
     if ended:
         report = aggregate.aggregate(ended, sweep.baseline, name)
         aggregate.write(report, out)
-        console.print(f"tables: {out / 'summary.md'}", highlight=False, soft_wrap=True)
+        _tell(console, f"tables: {out / 'summary.md'}")
+        if _METHODS.value:
+            _tell(console, f"report: {_write_page(ended, out)}")
     if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):
         aggregate.write_choice(aggregate.choose(ended), pathlib.Path(_CHOOSE.value))
     for run_name, failure in failures.items():
@@ -192,12 +208,38 @@ def main(argv: list[str]) -> None:
         sys.exit(FAILED)
 
 
-def _check_flags(argv: list[str]) -> tuple[str, pathlib.Path]:
-    """Returns the sweep and its folder."""
-    if len(argv) > 1 or not _SWEEP.value or not _OUT.value:
+def _write_page(ended: list, out: pathlib.Path) -> pathlib.Path:
+    """Writes the page of all finished runs and returns its path."""
+    from mmcl_jax.report import page, run_loader  # late: plotting takes seconds to load
+
+    folders = [out / "runs" / run.name for run, _ in ended]
+    read = [run_loader.load(folder, inside=len(folders) == 1) for folder in folders]
+    (path,) = page.write(read, out / layout.REPORT)
+    return path
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _sweep() -> tuple[str, runs.Sweep]:
+    """Returns the name of what is run, and the runs, as flags give them."""
+    if _SWEEP.value:
+        return _SWEEP.value, runs.load_sweep(_SWEEP.value)
+    config = flags.FLAGS["config"]
+    name = config.config_filename
+    seeds, values = methods.numbers(_SEEDS.value), config.override_values
+    return name, methods.of_config(name, _METHODS.value, seeds, values)
+
+
+def _check_flags(argv: list[str]) -> pathlib.Path:
+    """Returns the folder of the sweep."""
+    command_line.refuse_arguments(argv)
+    compared = bool(_CONFIG.value and _METHODS.value)
+    if not _OUT.value or compared == bool(_SWEEP.value):
         raise ConfigError(
-            "give --sweep and --out and no arguments but flags, for instance "
-            "--sweep=configs/sweeps/world.py --out=runs/sweep"
+            "give --out, and --config and --methods or else --sweep, for instance "
+            "--config=demo --methods=comm,ncm --out=runs/compared"
         )
     engines = {name: "slurm" for name in slurm.OPTIONS}
     engines |= {"manifest": "jobset", "pods_out": "jobset"}
@@ -206,17 +248,17 @@ def _check_flags(argv: list[str]) -> tuple[str, pathlib.Path]:
             raise ConfigError(f"--{flag}: only with --engine={engine}")
     if _SUBMIT.value and (_ENGINE.value == "local" or _GATHER.value):
         raise ConfigError("--submit: only with --engine=slurm or jobset, to start runs")
-    return _SWEEP.value, pathlib.Path(_OUT.value)
+    return pathlib.Path(_OUT.value)
 
 
-def start() -> None:
-    """Runs the program; the entry point of `launch/sweep.py`."""
+def cli() -> None:
+    """Runs the program."""
     # The processes of the runs must import the same package as this one.
     root = str(pathlib.Path(__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main, with_config=True)
 
 
 if __name__ == "__main__":
-    start()
+    cli()

@@ -41,7 +41,7 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
         Lists and numbers for JSON; undefined values are null. `runs`: measures of each
         run. `summaries` and `differences` by stream, variant and metric; over all
         streams, a seed counts once, with its mean. `ranks` by metric, stream and
-        variant. `cost`: means by variant.
+        variant, where all variants have a run in common. `cost`: means by variant.
     """
     rows = [
         {
@@ -68,7 +68,11 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
                 name: _differences(group, baseline) for name, group in groups.items()
             },
             "ranks": {
-                key: {name: _ranks(group, key) for name, group in groups.items()}
+                key: {
+                    name: ranks
+                    for name, group in groups.items()
+                    if (ranks := _ranks(group, key))["runs"]
+                }
                 for key in measured(ended[0][1])
             },
             "cost": _costs(rows),
@@ -289,6 +293,8 @@ def _cell(entry: dict[str, Any], signed: bool) -> str:
 
 
 def _rank_table(streams: dict[str, Any]) -> str:
+    if not streams:
+        return "None: no order and seed has a finished run of every variant.\n"
     titles = [f"{stream} (n = {entry['runs']})" for stream, entry in streams.items()]
     variants = dict.fromkeys(v for entry in streams.values() for v in entry["mean"])
     rows = [
