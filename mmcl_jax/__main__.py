@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> None:
     wrong = arguments not in ([], ["--help"], ["-h"])
     stream = sys.stderr if wrong else sys.stdout
     if wrong:
-        print(f"error: unexpected {' '.join(arguments)!r}; start a program", file=stream)
+        print(
+            f"error: unexpected {' '.join(arguments)!r}; start a program", file=stream
+        )
     print(f"Programs of mmcl_jax:\n\n{programs.listed()}\n{_ENDING}", file=stream)
     if wrong:
         sys.exit(2)

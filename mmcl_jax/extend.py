@@ -1,4 +1,4 @@
-"""Teaches a run more classes, modalities or samples; retires classes.
+"""Teaches a run more classes or modalities; retires classes.
 
 The tasks in a folder, or in the files that a table lists, are learnt after those of the
 run: new classes, a modality not met before, or more samples of classes that are known.

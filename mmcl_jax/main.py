@@ -1,4 +1,4 @@
-"""Trains a method on a stream of tasks, with an evaluation after each.
+r"""Trains a method on a stream of tasks; evaluates after each.
 
 Instead of a file, `--config` may name a config that comes with the package, such as
 `demo` or `folders`; after a colon it takes arguments. The same command, with the same
@@ -6,13 +6,12 @@ Instead of a file, `--config` may name a config that comes with the package, suc
 
 Examples:
   mmcl-train --config=demo --workdir=runs/demo
-  mmcl-train --config=folders:method=ridge --config.stream.root=DATA \\
+  mmcl-train --config=folders:method=ridge --config.stream.root=DATA \
       --workdir=runs/own
 """
 
 import os
 import pathlib
-
 from typing import TYPE_CHECKING
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""Derives the results of a finished run again, from its predictions.
+"""Derives the results of a run again, from its predictions.
 
 Says whether `results.json` is what the stored predictions give. Neither the encoder nor
 the data are needed.
@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import numpy as np
+
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, WorkdirError
 from mmcl_jax.evaluation import (

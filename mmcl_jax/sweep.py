@@ -1,4 +1,4 @@
-"""Compares methods: many runs, in one command, and a report of all.
+r"""Compares methods by many runs, with one report of all.
 
 With `--config` and `--methods`, every method learns the same stream under every seed; a
 Python file in place of a method stands for the methods in it. `--sweep` names a file
@@ -6,7 +6,7 @@ that lists any other runs. Missing runs are started, each in its own process: th
 command completes a sweep that was stopped. A run that fails is named at the end.
 
 Examples:
-  mmcl-sweep --config=folders --methods=comm,ncm,mine.py --seeds=0-4 \\
+  mmcl-sweep --config=folders --methods=comm,ncm,mine.py --seeds=0-4 \
       --config.stream.root=DATA --out=runs/compared
   mmcl-sweep --sweep=configs/sweeps/world.py:methods=ridge+ncm --out=runs/world
 """

@@ -1,4 +1,4 @@
-"""Evaluates a frozen encoder on a stream before anything is learnt.
+"""Evaluates a frozen encoder before anything is learnt.
 
 Zero-shot accuracies show whether the weights of an encoder were read correctly. Of each
 data set it is said whether they are better than guessing.

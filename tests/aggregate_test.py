@@ -140,7 +140,9 @@ def test_what_is_not_defined_stays_so() -> None:
     shown = aggregate.to_markdown(report)
     assert "| `joint` | 2 | - | - | - | - | - |" in shown
     assert "None: no order and seed has a finished run of every variant." in shown
-    assert not [line for line in aggregate.csv_of(report).splitlines() if "ranks" in line]
+    assert not [
+        line for line in aggregate.csv_of(report).splitlines() if "ranks" in line
+    ]
 
 
 def test_markdown_shows_percent_interval_and_few_values() -> None:

@@ -327,7 +327,7 @@ def test_the_command_shows_what_was_found(trained, tmp_path):
     commands = (
         [both],
         [both, "--json"],
-        [one, "--snapshots=1,3", "--no-embeddings"],
+        [one, "--snapshots=1,3", "--noembeddings"],
     )
     runs, as_json, snapshots = run_each("mmcl_jax.compare", commands, tmp_path)
     for done in (runs, as_json, snapshots):

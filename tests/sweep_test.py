@@ -194,7 +194,7 @@ def test_as_many_runs_at_a_time_as_there_are_workers(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "give --sweep and --out"),
+        ([], "give --out, and --config and --methods or else --sweep"),
         (["--sweep=none.py", "--out=x"], "no Python file 'none.py'"),
         (["--sweep=configs/demo.py", "--out=x"], "no function 'get_sweep'"),
     ],

@@ -1,4 +1,4 @@
-"""Lists the keys of a config: value, what it may be, and what it means.
+"""Lists the keys of a config, with their values and meanings.
 
 Words after the flags choose keys with one of them in their name or meaning.
 

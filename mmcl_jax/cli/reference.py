@@ -161,7 +161,9 @@ def flat(tree: ConfigDict) -> dict[str, Any]:
     for name, value in items:
         if isinstance(value, ConfigDict):
             inner = flat(value)
-            found |= {f"config.{name}.{k.removeprefix('config.')}": inner[k] for k in inner}
+            found |= {
+                f"config.{name}.{k.removeprefix('config.')}": inner[k] for k in inner
+            }
         else:
             found[f"config.{name}"] = value
     return found

@@ -124,7 +124,9 @@ def matrices(run: RunData) -> Section:
     columns = tuple(map(Label, names, colours))
     about = (
         "Accuracy in percent on the test set of each task (columns) after each task "
-        "(rows): below the diagonal on earlier tasks, above it on tasks yet to come. "
+        "(rows): below the diagonal on earlier tasks; above it on the next task, or on "
+        "all to come with config.evaluation.upcoming=all, where their classes can be "
+        "answered already (labels task and universe). "
         "Colours of rows and columns mark the modality."
     )
     found = []

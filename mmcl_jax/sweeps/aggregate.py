@@ -307,10 +307,15 @@ def _rank_table(streams: dict[str, Any]) -> str:
 
 def _cost_table(costs: dict[str, dict[str, float]]) -> str:
     rows = [
-        [f"`{variant}`", *(f"{found[name]:,.0f}" for name in COSTS)]
+        [f"`{variant}`", *(_whole(found[name]) for name in COSTS)]
         for variant, found in costs.items()
     ]
     return _markdown_table(["", *COSTS.values()], rows)
+
+
+def _whole(value: float | None) -> str:
+    """Returns a cost; none is below 0, unless stages share a memory of fixed size."""
+    return "-" if value is None or value < 0 else f"{value:,.0f}"
 
 
 def _markdown_table(titles: list[str], rows: list[list[str]]) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmcl_jax import plugins
+from mmcl_jax.config import Config
 from mmcl_jax.errors import CodeError, ConfigError
 from mmcl_jax.files import split_argument
-from mmcl_jax.sweeps.runs import Sweep, SweepRun, make_config
+from mmcl_jax.sweeps.runs import Sweep, SweepRun, make_config, raising_by_line
 
 # chosen by other flags of a sweep
 _TAKEN = {"method.name": "--methods", "seeds": "--seeds"}
@@ -53,19 +54,22 @@ def _variants(given: str) -> dict[str, dict[str, Any]]:
     return {name: {"method.module": given} for name in own}
 
 
-def _config(file: str, argument: str, method: str, seed: int, values: dict[str, Any]):
+def _config(
+    file: str, argument: str, method: str, seed: int, values: dict[str, Any]
+) -> Config:
     """Returns the config of a run.
 
     A file that takes `method=` may give each method the values tuned for it; of one
-    that does not, the fields are set.
+    that does not, and may say so by any error, the fields are set.
     """
     short = ",".join(filter(None, [argument, f"method={method}", f"seed={seed}"]))
     try:
         return make_config(file, short, values)
-    except (ConfigError, TypeError):
+    except Exception:
         names = ("order", "init", "data")
         fields = {"method.name": method} | {f"seeds.{name}": seed for name in names}
-        return make_config(file, argument, values | fields)
+        with raising_by_line(file):
+            return make_config(file, argument, values | fields)
 
 
 def numbers(text: str) -> list[int]:

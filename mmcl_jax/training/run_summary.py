@@ -198,9 +198,7 @@ def share_of_programs(stream: Stream, index: int) -> float:
     They are compiled for each modality when it is met.
     """
     met = {
-        stream.tasks[i].modality
-        for stage in stream.stages[: index + 1]
-        for i in stage
+        stream.tasks[i].modality for stage in stream.stages[: index + 1] for i in stage
     }
     return len(met) / len(stream.modalities)
 
@@ -222,6 +220,6 @@ def level_of_knowledge(model: Model, modalities: Sequence[str]) -> str:
         shared = [f"L3 among {group}; " for group in groups if "," in group]
         agnostic = f"{''.join(shared)}L2 between the towers of {' | '.join(groups)}"
     return (
-        "accuracies are with task and modality given (L0), with the modality given (L1) "
-        f"and with neither: {agnostic}"
+        "accuracies are with task and modality given (L0), with the modality given "
+        f"(L1) and with neither: {agnostic}"
     )

@@ -197,9 +197,9 @@ SHORT_NAMES = {
     "excess_forgetting": "beyond frozen",
 }
 _CAPTION = (
-    "own: among the classes of the task, right after it was learnt and at the end. all: "
-    "among all {classes} classes at the end, with the modality given and predicted. "
-    "forgotten: best accuracy of a task minus that at the end, on average; beyond "
+    "own: among the classes of the task, right after it was learnt and at the end. "
+    "all: among all {classes} classes at the end, with the modality given and "
+    "predicted. forgotten: best accuracy of a task minus that at the end, on average; beyond "
     "frozen: less what the frozen encoder loses as classes are added. chance: of a "
     "guess."
 )
@@ -218,6 +218,8 @@ def results_table(results: dict[str, Any]) -> Table:
         caption=_CAPTION.format(classes=len(every)),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     for title in ("task", "modality"):
         table.add_column(title, no_wrap=True)

@@ -23,7 +23,7 @@ from mmcl_jax.plain_text import printable
 # time between two plain lines
 _PLAIN_SECONDS = 60.0
 # of work, before which a rate says little
-_FIRST_SECONDS = 3.0
+_FIRST_SECONDS = 5.0
 
 
 def samples_per_second(task: Task) -> str:
