@@ -14,9 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmcl_jax.analysis.measures import ROUTE, SPACE
-from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
-from mmcl_jax.analysis.snapshot_comparison import SAMPLES, compare_snapshots
+from mmcl_jax.analysis.measures import EMBEDDED, ROUTE, SPACE
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.plain_text import printable
@@ -38,7 +36,7 @@ _EMBEDDINGS = flags.DEFINE_bool(
     "embeddings", True, "Compare embeddings of samples, too, which needs the data."
 )
 _SAMPLES = flags.DEFINE_integer(
-    "samples", SAMPLES, "Maximum number of samples of each modality to embed.", 4
+    "samples", EMBEDDED, "Maximum number of samples of each modality to embed.", 4
 )
 
 # Samples in the tables; JSON has all.
@@ -71,6 +69,10 @@ def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
         ComparisonError: The flags contradict each other.
         ValueError: A workdir cannot be read.
     """
+    # imported late, since JAX takes seconds to load, and --help does without it
+    from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
+    from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
+
     sizes = {len(group) for group in groups}
     if sizes == {1} and len(groups) == 1:
         if len(stages) != 2:
@@ -130,7 +132,8 @@ def _runs_table(found: dict[str, Any]) -> Table:
     table = Table(
         title=f"{_name(second)} minus {_name(first)}: accuracy in percent among all "
         "classes seen, modality predicted",
-        caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact",
+        caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact; alike: "
+        "samples with the same predicted class; kappa: agreement beyond chance",
     )
     table.add_column("task")
     for title in ("n", "first", "second", "difference", "p", "alike", "kappa"):

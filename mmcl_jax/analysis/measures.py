@@ -20,6 +20,8 @@ COSTS = {
 }
 # the main setting: among all classes seen, modality predicted
 SPACE, ROUTE = "union", "predicted"
+# samples of a modality whose embeddings under two snapshots are compared, at most
+EMBEDDED = 256
 # Label space, and whether the modality is given. Given a modality, methods with heads
 # answer among its classes, but methods that compare with class texts among all: only
 # `within` is then a fair comparison.

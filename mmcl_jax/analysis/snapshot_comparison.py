@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_jax.analysis import array_axes, embeddings, paired_tests
-from mmcl_jax.analysis.measures import ROUTE, SPACE
+from mmcl_jax.analysis.measures import EMBEDDED, ROUTE, SPACE
 from mmcl_jax.analysis.run_comparison import (
     Path,
     check_stage,
@@ -33,8 +33,6 @@ from mmcl_jax.workdir.reading import (
 from mmcl_jax.workdir.results import plain
 from mmcl_jax.workdir.states import read
 
-SAMPLES = 256
-
 Arrays = dict[str, np.ndarray]
 
 
@@ -44,7 +42,7 @@ def compare_snapshots(
     j: int,
     *,
     with_embeddings: bool = True,
-    samples: int = SAMPLES,
+    samples: int = EMBEDDED,
     encoder: str | None = None,
 ) -> dict[str, Any]:
     """Compares two snapshots of one run, the earlier one first.

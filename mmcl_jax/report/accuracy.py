@@ -40,10 +40,14 @@ def cards(run: RunData) -> Cards:
     """Returns the first numbers of a run."""
     found = run.metrics("union", "predicted")
     given = run.metrics("union", "given")
+    learnt = run.tasks[: run.rows[-1] + 1]
+    classes = {name for task in learnt for name in task["classes"]}
+    average = _card("last average accuracy", found, given, "last_average_accuracy")
+    chance = f"; chance: {tables.percent(1 / len(classes)).text}"
     identified = run.results["modality_identification"]
     return Cards(
         (
-            _card("last average accuracy", found, given, "last_average_accuracy"),
+            average._replace(note=average.note + chance),
             _card("average incremental", found, given, "average_incremental_accuracy"),
             _card("forgetting", found, given, "forgetting_chaudhry"),
             _card("excess forgetting", found, given, "excess_forgetting"),

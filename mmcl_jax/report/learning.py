@@ -26,8 +26,8 @@ def learning(groups: Groups) -> Section:
     first run.
     """
     about = (
-        "Loss, accuracy on the batch and norm of the gradient, before it is clipped, at "
-        "the training steps that were logged, over the whole stream."
+        "Loss, accuracy on the batch and norm of the gradient before it is clipped, "
+        "at the training steps that were logged, over the whole stream."
     )
     if len(groups) == 1:
         run = next(iter(groups.values()))[0]

@@ -409,10 +409,8 @@ class _Loop:
         own, given, predicted = run_summary.mean_accuracies(stream, results, index)
         bar.reach(stage.samples)
         bar.accuracies(given, predicted)
-        self._writer.say(
-            f"{stage.title}: {100 * own:.1f} % among its own classes; all seen "
-            f"{100 * predicted:.1f} % among all classes, modality predicted{bar.left()}"
-        )
+        said = run_summary.said(stream, index, own, predicted)
+        self._writer.say(f"{stage.title}: {said}{bar.left()}")
         results.stages = index + 1
         self._results = results
 

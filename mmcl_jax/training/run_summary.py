@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcl_jax import plugins
 from mmcl_jax.cli import programs
 from mmcl_jax.evaluation import cost, cross_modal, label_spaces, returning
 from mmcl_jax.evaluation.control_sets import ControlPredictions
@@ -88,6 +89,27 @@ def mean_accuracies(
     own = row[0, 0, [i for i in scored if trains[i]]].mean()
     given, predicted = row[label_spaces.SPACES.index("union")][:, scored].mean(-1)
     return float(own), float(given), float(predicted)
+
+
+def said(stream: Stream, index: int, own: float, predicted: float) -> str:
+    """Returns two mean accuracies after a stage for people, each beside chance.
+
+    Args:
+        stream: The stream that is learned.
+        index: Index of the stage.
+        own: Of the stage's tasks, each among its own classes.
+        predicted: Of all tasks seen, among all classes seen, modality predicted.
+    """
+    sizes = [len(stream.tasks[i].classes) for i in stream.stages[index]]
+    learnt = [i for stage in stream.stages[: index + 1] for i in stage]
+    slots = {c for i in learnt for c in stream.tasks[i].classes}
+    names = {stream.classes[c].canonical for c in slots}
+    chance = float(np.mean([1 / size for size in sizes]))
+    return (
+        f"{100 * own:.1f} % among its own classes (chance {100 * chance:.1f} %); all "
+        f"seen {100 * predicted:.1f} % among all classes (chance "
+        f"{100 / len(names):.1f} %), modality predicted"
+    )
 
 
 def whole_report(run: Run, results: Results) -> dict[str, Any]:
@@ -179,7 +201,11 @@ def next_steps(workdir: str | os.PathLike[str]) -> str:
         "learn more": ("mmcl-extend", f"--workdir={named} --data=FOLDER"),
         "compare": ("mmcl-compare", f"--workdirs={named},OTHER_RUN"),
     }
-    lines = [f"{what}: {_start(name)} {flags}" for what, (name, flags) in steps.items()]
+    files = plugins.exported()  # of the user's code, which a workdir does not name
+    code = f"{plugins.VARIABLE}={shlex.quote(files)} " if files else ""
+    lines = [
+        f"{what}: {code}{_start(name)} {flags}" for what, (name, flags) in steps.items()
+    ]
     if (page := folder / layout.REPORT).exists():
         lines.insert(0, f"see: {page}")
     return "\n".join(map(printable, lines))

@@ -199,9 +199,9 @@ SHORT_NAMES = {
 _CAPTION = (
     "own: among the classes of the task, right after it was learnt and at the end. "
     "all: among all {classes} classes at the end, with the modality given and "
-    "predicted. forgotten: best accuracy of a task minus that at the end, on average; beyond "
-    "frozen: less what the frozen encoder loses as classes are added. chance: of a "
-    "guess."
+    "predicted. forgotten: best accuracy of a task minus that at the end, on average; "
+    "beyond frozen: less what the frozen encoder loses as classes are added. chance: "
+    "of a guess."
 )
 
 
