@@ -19,6 +19,7 @@ import subprocess
 import sys
 
 from absl import flags
+from ml_collections.config_flags import config_flags
 from rich.console import Console
 
 from mmcl_jax.cli import command_line
@@ -226,9 +227,9 @@ def _sweep() -> tuple[str, runs.Sweep]:
     """Returns the name of what is run, and the runs, as flags give them."""
     if _SWEEP.value:
         return _SWEEP.value, runs.load_sweep(_SWEEP.value)
-    config = flags.FLAGS["config"]
-    name = config.config_filename
-    seeds, values = methods.numbers(_SEEDS.value), config.override_values
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    values = config_flags.get_override_values(flags.FLAGS["config"])
+    seeds = methods.numbers(_SEEDS.value)
     return name, methods.of_config(name, _METHODS.value, seeds, values)
 
 

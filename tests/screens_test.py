@@ -76,6 +76,11 @@ def test_the_list_of_programs() -> None:
     assert listed == list(programs.PROGRAMS)
 
 
+def test_no_message_asks_for_an_extra_of_a_package_without_an_index_entry() -> None:
+    for path in (helpers.REPOSITORY / "mmcl_jax").rglob("*.py"):
+        assert "mmcl_jax[" not in path.read_text("utf-8"), path
+
+
 # keys of configs
 
 

@@ -312,7 +312,7 @@ def _show_keys(argv: list[str]) -> None:
     from mmcl_jax.cli.reference import of_config
 
     parse_with_config(argv)
-    print(of_config(flags.FLAGS["config"].value))
+    print(of_config(required(flags.FLAGS["config"].value, "demo")))
     sys.exit()
 
 

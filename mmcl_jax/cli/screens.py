@@ -75,7 +75,7 @@ def _lines(alike: list[flags.Flag]) -> Iterator[str]:
     first = alike[0]
     meaning = _ADDED.sub("", first.help or "").replace("`", "")
     if not first.boolean and first.default not in (None, []):
-        meaning += f" Default: {first.default_as_str.strip(chr(39))}."
+        meaning += f" Default: {str(first.default_as_str).strip(chr(39))}."
     text = wrapped(meaning, _FLAG).splitlines()
     if len(head) < _FLAG:
         head = f"{head:<{_FLAG}}{text.pop(0).strip()}"

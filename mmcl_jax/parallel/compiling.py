@@ -22,13 +22,16 @@ def watched(
         ended: Receives seconds that lowering or compiling it took.
     """
 
-    def on_scalar(event: str, _: float | int, **about: Any) -> None:
-        if event == _LOWERS:
-            begun(str(about.get("fun_name", "")))
-
-    def on_duration(event: str, seconds: float, **_: Any) -> None:
+    def on_scalar(event: str, value: float | int, **kwargs: Any) -> None:
+        del value
         if event in (_LOWERS, _COMPILES):
-            ended(seconds)
+            name = str(kwargs.get("fun_name", ""))
+            begun(name.removeprefix("jit(").removesuffix(")"))
+
+    def on_duration(event: str, duration_secs: float, **kwargs: Any) -> None:
+        del kwargs
+        if event in (_LOWERS, _COMPILES):
+            ended(duration_secs)
 
     monitoring.register_scalar_listener(on_scalar)
     monitoring.register_event_duration_secs_listener(on_duration)

@@ -63,7 +63,7 @@ def _points(run: RunData, name: str) -> list[tuple[float, float, int]]:
     for row in run.steps:
         last[row.stage] = max(last.get(row.stage, 0), row.step)
     before = {s: sum(n for t, n in last.items() if t < s) for s in last}
-    found = [
+    found: list[tuple[float, float, int]] = [
         (before[row.stage] + row.step, row.values[name], row.stage)
         for row in run.steps
         if name in row.values

@@ -182,7 +182,8 @@ class Bar:
             f"{time_left(task)} left",
             task.fields["last"],
         ]
-        return f"{task.description}: {', '.join(filter(None, parts))}"
+        doing = f"{task.description}{task.fields['doing']}"
+        return f"{doing}: {', '.join(filter(None, parts))}"
 
     def left(self) -> str:
         """Returns the time left for the end of a plain line; nothing on a terminal."""
