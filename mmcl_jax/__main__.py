@@ -5,10 +5,9 @@ import sys
 from mmcl_jax.cli import programs
 
 _ENDING = """
-Each explains itself with --help. The first one learns; for instance, in four minutes:
+Each explains itself with --help. To see what a run is, in about four minutes:
   mmcl-train --config=demo --workdir=runs/demo
-`python -m MODULE` starts a program, too, where no command is installed, for instance
-`python -m mmcl_jax.main` for mmcl-train."""
+Where these commands are not installed: python -m mmcl_jax.main, and so on."""
 
 
 def main(arguments: list[str]) -> None:

@@ -174,12 +174,14 @@ class Points(NamedTuple):
         name: Name of its files.
         title: Short title.
         clouds: The points.
+        explained: Share of the variance along each axis.
         links: Pairs of coordinates that a line connects.
     """
 
     name: str
     title: str
     clouds: tuple[Cloud, ...]
+    explained: tuple[float, float]
     links: tuple[tuple[tuple[float, float], tuple[float, float]], ...] = ()
 
     def rows(self) -> list[list[Any]]:

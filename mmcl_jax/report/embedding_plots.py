@@ -48,11 +48,12 @@ def _samples(run: RunData, arrays: StoredEmbeddings) -> Points:
     used = np.unique(label)
     text = arrays.text.astype(np.float64)[used]
     query = arrays.query.astype(np.float64)[rows]
-    places = _plane(np.concatenate([query, text]))
+    places, explained = _plane(np.concatenate([query, text]))
     return Points(
         "embeddings-frozen",
         "Frozen encoder: test samples",
         _clouds(run, label, places[: len(label)], used, places[len(label) :]),
+        explained,
     )
 
 
@@ -72,16 +73,15 @@ def _means(
         ("before", "Class means before re-alignment", mean),
         ("after", "Class means after re-alignment", moved),
     ):
-        places = _plane(
-            np.concatenate([_unit(_centred(features @ root)), _unit(_centred(texts))])
-        )
+        unit = [_unit(_centred(features @ root)), _unit(_centred(texts))]
+        places, explained = _plane(np.concatenate(unit))
         here, there = places[: len(used)], places[len(used) :]
         links = tuple(
             (tuple(a), tuple(b))
             for a, b in zip(here.tolist(), there.tolist(), strict=True)
         )
         clouds = _clouds(run, used, here, used, there)
-        charts.append(Points(f"embeddings-{name}", title, clouds, links))
+        charts.append(Points(f"embeddings-{name}", title, clouds, explained, links))
     return charts
 
 
@@ -118,13 +118,18 @@ def _clouds(
     return tuple(clouds)
 
 
-def _plane(vectors: np.ndarray) -> np.ndarray:
-    """Returns the first two principal components `[n 2]`, with a fixed sign."""
+def _plane(vectors: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Returns the first two principal components `[n 2]`, with a fixed sign.
+
+    Also the share of the variance that each explains.
+    """
     centred = _centred(vectors)
-    _, axes = np.linalg.eigh(centred.T @ centred)
+    variances, axes = np.linalg.eigh(centred.T @ centred)
+    shares = variances[::-1][:2] / max(variances.sum(), 1e-12)
     axes = axes[:, ::-1][:, :2]
     largest = np.abs(axes).argmax(0)
-    return centred @ (axes * np.sign(axes[largest, [0, 1]]))
+    places = centred @ (axes * np.sign(axes[largest, [0, 1]]))
+    return places, (float(shares[0]), float(shares[1]))
 
 
 def _roots(text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -254,8 +254,9 @@ def _points_of(share: float, place: int) -> str:
 def _points(chart: Points, legend: bool) -> Figure:
     figure, axes = _panel()
     axes.grid(visible=False)
-    axes.set_xlabel("first principal component")
-    axes.set_ylabel("second")
+    first, second = (f"{100 * share:.0f} %" for share in chart.explained)
+    axes.set_xlabel(f"first principal component ({first} of variance)")
+    axes.set_ylabel(f"second ({second})")
     axes.tick_params(labelbottom=False, labelleft=False, length=0)
     for start, end in chart.links:
         axes.plot(*zip(start, end, strict=True), color=_LINE, lw=0.7, zorder=1)

@@ -17,6 +17,7 @@ _CURVES = {
     "gradient_norm": ("norm of the gradient", False),
 }
 _POINTS = 400  # of a curve; of longer ones some are left out
+_MARKED = 100  # longest curve with markers
 
 
 def learning(groups: Groups) -> Section:
@@ -83,7 +84,9 @@ def _by_modality(run: RunData, name: str, marks: dict[str, Mark]) -> Iterator[Se
 
 def _series(name: str, mark: Mark, points: list[tuple[float, float, int]]) -> Series:
     xs, ys = tuple(x for x, _, _ in points), tuple(y for _, y, _ in points)
-    return Series(shown(name), mark._replace(marker=""), xs, ys)
+    # without markers, a stage of one logged step would not be seen
+    shown_as = mark if len(points) <= _MARKED else mark._replace(marker="")
+    return Series(shown(name), shown_as, xs, ys)
 
 
 def _chart(name: str, series: list[Series]) -> Lines:
