@@ -48,9 +48,7 @@ def learning(groups: Groups) -> Section:
             for name in _CURVES
         ]
     charts = tuple(chart for chart in found if any(s.x for s in chart.series))
-    legend = tuple(
-        Key(shown(name), mark._replace(marker="")) for name, mark in marks.items()
-    )
+    legend = tuple(Key(shown(name), mark) for name, mark in marks.items())
     if not charts:
         return Section(
             "learning", TITLE, about, absent="nothing is trained step by step"
