@@ -17,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections.config_flags import config_flags
@@ -25,9 +26,13 @@ from rich.console import Console
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.plain_text import printable
-from mmcl_jax.sweeps import aggregate, jobset, local, methods, runs, slurm
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.lock import Lock
+
+# `mmcl_jax.sweeps` is imported late, since JAX takes seconds to load, and --help does
+# without it
+if TYPE_CHECKING:
+    from mmcl_jax.sweeps.runs import Sweep, SweepRun
 
 _CONFIG = command_line.define_config("Config that all methods are run with.")
 _METHODS = flags.DEFINE_list(
@@ -61,8 +66,9 @@ _GATHER = flags.DEFINE_bool(
 )
 _MANIFEST = command_line.define_path(
     "manifest",
-    str(jobset.MANIFEST),
-    "YAML file of a JobSet with the resources of a run, for --engine=jobset.",
+    None,
+    "YAML file of a JobSet with the resources of a run, for --engine=jobset; by "
+    "default launch/gke_jobset.yaml.",
 )
 _PODS_OUT = flags.DEFINE_string(
     "pods_out",
@@ -73,15 +79,18 @@ _SLURM = {
     name: flags.DEFINE_string(
         name, None, "Passed to sbatch as the flag of this name, for --engine=slurm."
     )
-    for name in slurm.OPTIONS
+    for name in (
+        *("partition", "account", "time", "nodes", "ntasks_per_node"),
+        *("gpus_per_node", "cpus_per_task", "mem"),
+    )
 }
 
 FAILED = 1
 
 
 def prepare_runs(
-    sweep: runs.Sweep, folder: pathlib.Path, console: Console
-) -> tuple[list[runs.SweepRun], dict[str, str]]:
+    sweep: "Sweep", folder: pathlib.Path, console: Console
+) -> "tuple[list[SweepRun], dict[str, str]]":
     """Writes the configs of the runs that are not finished.
 
     Args:
@@ -92,6 +101,8 @@ def prepare_runs(
     Returns:
         The runs to start, and the errors of runs that cannot be started, by name.
     """
+    from mmcl_jax.sweeps import runs
+
     runs.check(sweep)
     todo, failures = [], {}
     for each in sweep.runs:
@@ -106,7 +117,7 @@ def prepare_runs(
 
 
 def run(
-    sweep: runs.Sweep, out: str | pathlib.Path, workers: int, console: Console
+    sweep: "Sweep", out: str | pathlib.Path, workers: int, console: Console
 ) -> dict[str, str]:
     """Starts the missing runs of a sweep on this machine.
 
@@ -122,6 +133,8 @@ def run(
     Raises:
         WorkdirError: Another sweep is writing into the folder.
     """
+    from mmcl_jax.sweeps import local
+
     folder = pathlib.Path(out) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder.parent, "--out")
@@ -132,7 +145,7 @@ def run(
         lock.release()
 
 
-def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[str, str]:
+def hand_over(sweep: "Sweep", out: pathlib.Path, console: Console) -> dict[str, str]:
     """Writes the jobs for the cluster of `--engine`, and submits them with `--submit`.
 
     Returns:
@@ -141,6 +154,8 @@ def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[st
     Raises:
         ConfigError: The jobs cannot be submitted.
     """
+    from mmcl_jax.sweeps import jobset, slurm
+
     todo, failures = prepare_runs(sweep, out / "runs", console)
     if not todo:
         return failures
@@ -148,7 +163,8 @@ def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[st
         given = {name: flag.value for name, flag in _SLURM.items() if flag.value}
         file, command = slurm.write(todo, out, given, _WORKERS.value), slurm.SUBMIT
     else:
-        file = jobset.write(todo, out, _MANIFEST.value, _PODS_OUT.value)
+        manifest = _MANIFEST.value or str(jobset.MANIFEST)
+        file = jobset.write(todo, out, manifest, _PODS_OUT.value)
         command = jobset.SUBMIT
     words = [*command.split(), str(file)]
     if not _SUBMIT.value:
@@ -163,8 +179,10 @@ def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[st
     return failures
 
 
-def left(ended: list, sweep: runs.Sweep, out: pathlib.Path, console: Console) -> None:
+def left(ended: list, sweep: "Sweep", out: pathlib.Path, console: Console) -> None:
     """Prints the runs that have not finished, with the last line of each one's log."""
+    from mmcl_jax.sweeps import runs
+
     names = {each.name for each, _ in ended}
     console.print(f"{len(sweep.runs)} runs, {len(names)} of them finished")
     for each in sweep.runs:
@@ -177,6 +195,8 @@ def left(ended: list, sweep: runs.Sweep, out: pathlib.Path, console: Console) ->
 
 def main(argv: list[str]) -> None:
     """Runs, compares, and ends with exit code 1 if a run has failed."""
+    from mmcl_jax.sweeps import aggregate, runs
+
     console = Console()
     # So that the processes of the runs end with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -223,8 +243,10 @@ def _tell(console: Console, line: str) -> None:
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def _sweep() -> tuple[str, runs.Sweep]:
+def _sweep() -> "tuple[str, Sweep]":
     """Returns the name of what is run, and the runs, as flags give them."""
+    from mmcl_jax.sweeps import methods, runs
+
     if _SWEEP.value:
         return _SWEEP.value, runs.load_sweep(_SWEEP.value)
     name = config_flags.get_config_filename(flags.FLAGS["config"])
@@ -242,7 +264,7 @@ def _check_flags(argv: list[str]) -> pathlib.Path:
             "give --out, and --config and --methods or else --sweep, for instance "
             "--config=demo --methods=comm,ncm --out=runs/compared"
         )
-    engines = {name: "slurm" for name in slurm.OPTIONS}
+    engines = {name: "slurm" for name in _SLURM}
     engines |= {"manifest": "jobset", "pods_out": "jobset"}
     for flag, engine in engines.items():
         if flags.FLAGS[flag].present and _ENGINE.value != engine:

@@ -55,7 +55,7 @@ def test_help_fits_a_screen(command: str, tmp_path: pathlib.Path) -> None:
     assert len(programs.summary(programs.PROGRAMS[command])) <= 62
 
 
-@pytest.mark.parametrize("module", ["main", "predict", "extend", "compare"])
+@pytest.mark.parametrize("module", ["main", "predict", "extend", "compare", "sweep"])
 def test_help_does_not_wait_for_jax(module: str) -> None:
     code = (
         f"import sys, mmcl_jax.{module}; "
