@@ -27,12 +27,11 @@ from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.plain_text import printable
 from mmcl_jax.workdir import layout
-from mmcl_jax.workdir.lock import Lock
 
 # `mmcl_jax.sweeps` is imported late, since JAX takes seconds to load, and --help does
 # without it
 if TYPE_CHECKING:
-    from mmcl_jax.sweeps.runs import Sweep, SweepRun
+    from mmcl_jax.sweeps.runs import Sweep
 
 _CONFIG = command_line.define_config("Config that all methods are run with.")
 _METHODS = flags.DEFINE_list(
@@ -88,63 +87,6 @@ _SLURM = {
 FAILED = 1
 
 
-def prepare_runs(
-    sweep: "Sweep", folder: pathlib.Path, console: Console
-) -> "tuple[list[SweepRun], dict[str, str]]":
-    """Writes the configs of the runs that are not finished.
-
-    Args:
-        sweep: The runs.
-        folder: Folder of all runs.
-        console: Console for one line.
-
-    Returns:
-        The runs to start, and the errors of runs that cannot be started, by name.
-    """
-    from mmcl_jax.sweeps import runs
-
-    runs.check(sweep)
-    todo, failures = [], {}
-    for each in sweep.runs:
-        try:
-            if runs.prepare_workdir(each, folder):
-                todo.append(each)
-        except (ConfigError, DataError) as error:
-            failures[each.name] = str(error)
-    total = len(sweep.runs)
-    console.print(f"{total} runs, {len(todo)} of them to do", highlight=False)
-    return todo, failures
-
-
-def run(
-    sweep: "Sweep", out: str | pathlib.Path, workers: int, console: Console
-) -> dict[str, str]:
-    """Starts the missing runs of a sweep on this machine.
-
-    Args:
-        sweep: The runs.
-        out: Folder of the sweep; the runs are in `<out>/runs`.
-        workers: Number of simultaneous runs.
-        console: Console for one line a run.
-
-    Returns:
-        The last line of every run that failed, by name.
-
-    Raises:
-        WorkdirError: Another sweep is writing into the folder.
-    """
-    from mmcl_jax.sweeps import local
-
-    folder = pathlib.Path(out) / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = Lock(folder.parent, "--out")
-    try:
-        todo, failures = prepare_runs(sweep, folder, console)
-        return failures | local.Pool(folder, workers, console).run(todo)
-    finally:
-        lock.release()
-
-
 def hand_over(sweep: "Sweep", out: pathlib.Path, console: Console) -> dict[str, str]:
     """Writes the jobs for the cluster of `--engine`, and submits them with `--submit`.
 
@@ -154,9 +96,9 @@ def hand_over(sweep: "Sweep", out: pathlib.Path, console: Console) -> dict[str, 
     Raises:
         ConfigError: The jobs cannot be submitted.
     """
-    from mmcl_jax.sweeps import jobset, slurm
+    from mmcl_jax.sweeps import jobset, runs, slurm
 
-    todo, failures = prepare_runs(sweep, out / "runs", console)
+    todo, failures = runs.prepare(sweep, out / "runs", console)
     if not todo:
         return failures
     if _ENGINE.value == "slurm":
@@ -195,7 +137,7 @@ def left(ended: list, sweep: "Sweep", out: pathlib.Path, console: Console) -> No
 
 def main(argv: list[str]) -> None:
     """Runs, compares, and ends with exit code 1 if a run has failed."""
-    from mmcl_jax.sweeps import aggregate, runs
+    from mmcl_jax.sweeps import aggregate, local, runs
 
     console = Console()
     # So that the processes of the runs end with this one.
@@ -207,7 +149,7 @@ def main(argv: list[str]) -> None:
         if _GATHER.value:
             runs.check(sweep)
         elif _ENGINE.value == "local":
-            failures = run(sweep, out, _WORKERS.value or 1, console)
+            failures = local.run(sweep, out, _WORKERS.value or 1, console)
         else:
             failures = hand_over(sweep, out, console)
         ended = runs.finished(sweep.runs, out / "runs")

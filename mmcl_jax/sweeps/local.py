@@ -16,6 +16,34 @@ from mmcl_jax.sweeps.standing import Standing
 from mmcl_jax.training import remote_names
 from mmcl_jax.training.preemption import PARENT
 from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.lock import Lock
+
+
+def run(
+    sweep: runs.Sweep, out: str | pathlib.Path, workers: int, console: Console
+) -> dict[str, str]:
+    """Starts the missing runs of a sweep, and waits for their end.
+
+    Args:
+        sweep: The runs.
+        out: Folder of the sweep; the runs are in `<out>/runs`.
+        workers: Number of simultaneous runs.
+        console: Console for one line a run.
+
+    Returns:
+        The last line of every run that failed, by name.
+
+    Raises:
+        WorkdirError: Another sweep is writing into the folder.
+    """
+    folder = pathlib.Path(out) / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder.parent, "--out")
+    try:
+        todo, failures = runs.prepare(sweep, folder, console)
+        return failures | Pool(folder, workers, console).run(todo)
+    finally:
+        lock.release()
 
 
 class Pool:
