@@ -92,9 +92,10 @@ prepare() {
   "$VENV_PYTHON" -m pip --version >/dev/null 2>&1 ||
     _fail "$VENV has no pip. Remove it and run this again"
   rm -f "$VENV"/installed-*
-  echo "installing dependencies; this takes minutes the first time" >&2
   if [ "$1" = test ]; then extras="test${extras:+,$extras}"; fi
-  "$VENV_PYTHON" -m pip install --quiet --disable-pip-version-check \
+  echo "installing dependencies into $VENV, once: about 2 minutes and" \
+    "1.4 GB${extras:+, more with $extras}" >&2
+  "$VENV_PYTHON" -m pip install --disable-pip-version-check \
     --constraint "$ROOT/requirements.lock" --editable "$ROOT${extras:+[$extras]}" >&2
   # the dependencies of tests include those of runs
   if [ "$1" = test ]; then echo "$wanted" >"$VENV/installed-test"; fi

@@ -3,14 +3,9 @@
 import pathlib
 import sys
 
-from absl import flags
-
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from mmcl_jax import sweep
 
-# so that --help shows them
-flags.adopt_module_key_flags(sweep)
-
 if __name__ == "__main__":
-    sweep.start()
+    sweep.cli()

@@ -1,21 +1,20 @@
 """Compares runs over one stream, or two snapshots of one run.
 
-`python -m mmcl_jax.compare --workdirs=A,B [--snapshots=I] [--json]` compares runs;
-`python -m mmcl_jax.compare --workdirs=A --snapshots=I,J` compares snapshots.
+Examples:
+  mmcl-compare --workdirs=runs/ncm,runs/ridge
+  mmcl-compare --workdirs=runs/own --snapshots=1,5
 """
 
 import json
 import sys
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmcl_jax.analysis.measures import ROUTE, SPACE
-from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
-from mmcl_jax.analysis.snapshot_comparison import SAMPLES, compare_snapshots
+from mmcl_jax.analysis.measures import EMBEDDED, ROUTE, SPACE
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.plain_text import printable
@@ -33,11 +32,11 @@ _SNAPSHOTS = flags.DEFINE_list(
     "Snapshots to compare, counted from 1: I,J of one run, or I of several runs.",
 )
 _JSON = flags.DEFINE_bool("json", False, "Print everything as one JSON object.")
-_NO_EMBEDDINGS = flags.DEFINE_bool(
-    "no-embeddings", False, "Skip the embeddings of samples, which need the data."
+_EMBEDDINGS = flags.DEFINE_bool(
+    "embeddings", True, "Compare embeddings of samples, too, which needs the data."
 )
 _SAMPLES = flags.DEFINE_integer(
-    "samples", SAMPLES, "Maximum number of samples of each modality to embed.", 4
+    "samples", EMBEDDED, "Maximum number of samples of each modality to embed.", 4
 )
 
 # Samples in the tables; JSON has all.
@@ -70,6 +69,10 @@ def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
         ComparisonError: The flags contradict each other.
         ValueError: A workdir cannot be read.
     """
+    # imported late, since JAX takes seconds to load, and --help does without it
+    from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
+    from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
+
     sizes = {len(group) for group in groups}
     if sizes == {1} and len(groups) == 1:
         if len(stages) != 2:
@@ -77,7 +80,7 @@ def compare(groups: list[list[str]], stages: list[int]) -> dict[str, Any]:
                 "--snapshots: one run is compared with itself; give two, for instance "
                 "--snapshots=1,5"
             )
-        with_embeddings = not _NO_EMBEDDINGS.value
+        with_embeddings = _EMBEDDINGS.value
         return compare_snapshots(
             groups[0][0],
             *stages,
@@ -129,7 +132,8 @@ def _runs_table(found: dict[str, Any]) -> Table:
     table = Table(
         title=f"{_name(second)} minus {_name(first)}: accuracy in percent among the "
         "classes seen of the predicted modality",
-        caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact",
+        caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact; alike: "
+        "samples with the same predicted class; kappa: agreement beyond chance",
     )
     table.add_column("task")
     for title in ("n", "first", "second", "difference", "p", "alike", "kappa"):
@@ -253,7 +257,7 @@ def _short(value: float | None) -> str:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ from mmcl_jax.streams.parquet import Parquet as Parquet
 from mmcl_jax.streams.procedural import World as World
 from mmcl_jax.streams.tfds import Tfds as Tfds
 
+_OWN_METHOD = (
+    "for a method of your own, name its file by config.method.module, as "
+    "docs/extending.md says"
+)
 # texts that hold paths
 _Encoders = Annotated[str, functools.partial(expanded, before=r"\+\s*")]
 _Branch = Annotated[str, functools.partial(expanded, before="branch:")]
@@ -352,7 +356,8 @@ def _check(config: Config) -> None:
         names = available(method.module)
     except CodeError as error:
         raise ConfigError(f"config.method.module: {error}") from error
-    check_name("config.method.name", method.name, names)
+    own = "" if method.module else _OWN_METHOD
+    check_name("config.method.name", method.name, names, own)
     if isinstance(method.options, tuple) and method.options:
         raise ConfigError(
             "config.method.options: only a method in config.method.module whose file "

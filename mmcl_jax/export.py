@@ -1,19 +1,21 @@
 """Exports the classifier of a run for use without this package.
 
-`python -m mmcl_jax.export --workdir=DIR --out=DIR [flags]` writes a StableHLO program
-with all weights, the learnt arrays, a description and a model card.
+Writes a StableHLO program with all weights, the learnt arrays, a description and a
+model card.
+
+Examples:
+  mmcl-export --workdir=runs/own --out=runs/exported
+  mmcl-export --workdir=runs/own --modality=audio --snapshot=2 --out=runs/exported
 """
 
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.parallel import host_memory
 from mmcl_jax.plain_text import printable
-from mmcl_jax.serving import from_workdir, standalone
 
 _WORKDIR = command_line.define_path("workdir", None, "Folder of the run.")
 _OUT = command_line.define_path("out", None, "Folder to write to, new or empty.")
@@ -30,6 +32,10 @@ _MODALITY = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     """Writes the files and prints their paths; errors end with exit code 2."""
+    # imported late, since JAX takes seconds to load, and --help does without it
+    from mmcl_jax.parallel import host_memory
+    from mmcl_jax.serving import from_workdir, standalone
+
     host_memory.bound()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
@@ -54,7 +60,7 @@ def main(argv: list[str]) -> None:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

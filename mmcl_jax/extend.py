@@ -1,27 +1,22 @@
-"""Teaches a run one more data set, with the state that it has left; retires classes.
+"""Teaches a run more classes or modalities; retires classes.
 
-`python -m mmcl_jax.extend --workdir=RUN --data=FOLDER|TABLE` learns the tasks in the
-folder, or in the files that the table lists, after those of the run: new classes, a
-modality not met before, or more samples of classes that are known. The data of earlier
-tasks are not needed any more. The same command resumes if it is stopped.
+The tasks in a folder, or in the files that a table lists, are learnt after those of the
+run: new classes, a modality not met before, or more samples of classes that are known.
+The data of earlier tasks are not needed any more. The same command resumes if it is
+stopped.
 
-`python -m mmcl_jax.extend --workdir=RUN --retire=CLASS,...` makes it answer some
-classes no more.
+Examples:
+  mmcl-extend --workdir=runs/own --data=NEW
+  mmcl-extend --workdir=runs/own --retire=cat,wren
 """
 
 import pathlib
 
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 
-from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line, run_endings
 from mmcl_jax.errors import ConfigError, WorkdirError
-from mmcl_jax.parallel import compilation_cache, host_memory
-from mmcl_jax.report.live import Reporter
-from mmcl_jax.training import experiment, extension, remote_names
-from mmcl_jax.training.preemption import Interrupt
-from mmcl_jax.workdir import snapshots
 from mmcl_jax.workdir.layout import CONFIG
 from mmcl_jax.workdir.lock import Lock
 
@@ -51,6 +46,14 @@ _CLASSES = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
     """Extends the run, and learns what was added; exit codes are those of `main`."""
+    # imported late, since JAX takes seconds to load, and --help does without it
+    from mmcl_jax import config as configs
+    from mmcl_jax.parallel import compilation_cache, host_memory
+    from mmcl_jax.report.live import Reporter
+    from mmcl_jax.training import experiment, extension, remote_names, run_summary
+    from mmcl_jax.training.preemption import Interrupt
+    from mmcl_jax.workdir import snapshots
+
     host_memory.bound()
     interrupt = Interrupt()
     interrupt.catch()
@@ -74,9 +77,12 @@ def main(argv: list[str]) -> None:
         if not extension.extend(workdir, data, _NAME.value, Console()):
             print(f"{workdir} has these tasks already; give others a --name")
         experiment.run(config, workdir, None, interrupt, Reporter, lock)
+        print(run_summary.next_steps(workdir))
 
 
 def _retire(workdir: pathlib.Path, names: list[str]) -> None:
+    from mmcl_jax.training import extension
+
     lock = Lock(workdir)
     try:
         shared = extension.retire(workdir, names)
@@ -104,6 +110,8 @@ def _workdir() -> pathlib.Path:
         )
     if not _INTO.value:
         return workdir
+    from mmcl_jax.training import extension
+
     into = pathlib.Path(_INTO.value)
     # the same command resumes: what is there may be this copy
     if not (into / CONFIG).is_file():
@@ -113,7 +121,7 @@ def _workdir() -> pathlib.Path:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

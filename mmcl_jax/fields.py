@@ -56,13 +56,19 @@ Seed = Annotated[int, Range(0, 2**32 - 1)]
 Sharing = Literal["shared", "per_modality_given", "per_modality_routed"]
 
 
-def check_name(what: str, value: str, names: Iterable[str]) -> None:
-    """Raises `ConfigError` with the nearest name unless `value` is one of `names`."""
+def check_name(
+    what: str, value: str, names: Iterable[str], otherwise: str = ""
+) -> None:
+    """Raises `ConfigError` with the nearest name unless `value` is one of `names`.
+
+    The message ends with `otherwise`, what else may be done.
+    """
     names = list(names)
     if value in names:
         return
     near = difflib.get_close_matches(str(value), names, 1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint += f"; {otherwise}" if otherwise else ""
     raise ConfigError(f"{what}: {value!r} is not one of {', '.join(names)}{hint}")
 
 

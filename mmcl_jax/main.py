@@ -1,25 +1,28 @@
-"""Trains a method on a stream of tasks and evaluates it after each of them.
+r"""Trains a method on a stream of tasks; evaluates after each.
 
-`python -m mmcl_jax.main --config=FILE.py[:variant,key=value] --workdir=DIR`. Instead of
-a file, `--config` may name a config that comes with the package, such as `demo`. Any
-key of the config can be set by a flag after it: `--config.train.epochs=4`.
+Instead of a file, `--config` may name a config that comes with the package, such as
+`demo` or `folders`; after a colon it takes arguments. The same command, with the same
+`--workdir`, resumes a run that was stopped.
+
+Examples:
+  mmcl-train --config=demo --workdir=runs/demo
+  mmcl-train --config=folders:method=ridge --config.stream.root=DATA \
+      --workdir=runs/own
 """
 
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags, logging
 
-from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line, run_endings
 from mmcl_jax.errors import ConfigError
-from mmcl_jax.parallel import compilation_cache, distributed, host_memory
-from mmcl_jax.report.live import Reporter
-from mmcl_jax.training import experiment, remote_names
-from mmcl_jax.training.preemption import Interrupt
-from mmcl_jax.workdir import snapshots
 from mmcl_jax.workdir.layout import CONFIG
+
+if TYPE_CHECKING:
+    from mmcl_jax.config import Config
 
 _CONFIG = command_line.define_config(
     "Config of the run; without it the run in the workdir resumes."
@@ -49,6 +52,14 @@ _PROCESS = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
     """Resolves the config and runs it; `run_endings` lists the exit codes."""
+    # imported late, since JAX takes seconds to load, and --help does without it
+    from mmcl_jax.parallel import compilation_cache, distributed, host_memory
+    from mmcl_jax.report.live import Reporter
+    from mmcl_jax.training import experiment, run_summary
+    from mmcl_jax.training.preemption import Interrupt
+    from mmcl_jax.workdir import snapshots
+    from mmcl_jax.workdir.logs import is_writer
+
     host_memory.bound()
     interrupt = Interrupt()
     interrupt.catch()
@@ -66,7 +77,11 @@ def main(argv: list[str]) -> None:
         config = _config(_CONFIG.value, _WORKDIR.value)
         compilation_cache.keep_compiled_programs()
         distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        experiment.run(config, _WORKDIR.value, _STOP_AFTER.value, interrupt, Reporter)
+        ended = experiment.run(
+            config, _WORKDIR.value, _STOP_AFTER.value, interrupt, Reporter
+        )
+        if ended and is_writer():
+            print(run_summary.next_steps(_WORKDIR.value))
 
 
 def _check_processes() -> None:
@@ -83,7 +98,10 @@ def _check_processes() -> None:
         )
 
 
-def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Config:
+def _config(given: ml_collections.ConfigDict | None, workdir: str) -> "Config":
+    from mmcl_jax import config as configs
+    from mmcl_jax.training import remote_names
+
     if given:
         return configs.resolve(given)
     path = pathlib.Path(workdir) / CONFIG
@@ -100,7 +118,7 @@ def _config(given: ml_collections.ConfigDict | None, workdir: str) -> configs.Co
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_with_config)
+    command_line.run(main, with_config=True)
 
 
 if __name__ == "__main__":

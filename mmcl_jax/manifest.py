@@ -1,16 +1,19 @@
 """Lists the files of a published data set in a table.
 
-`python -m mmcl_jax.manifest --layout=NAME --root=DIR` writes `DIR/manifest.csv`, which
-`configs/manifest.py` reads, for a data set that was downloaded and unpacked by hand.
-With `--layout=mmcl_real --out=DATA` it copies what mmcl-real v1 needs, and
-`configs/real.py` reads, from clones of repositories in `DIR`.
+Writes `manifest.csv` into the folder of a data set that was downloaded and unpacked by
+hand; the config `manifest` reads it. With the layout mmcl_real, what mmcl-real v1
+needs, and the config `real` reads, is copied from clones of repositories.
+
+Examples:
+  mmcl-manifest --layout=esc50 --root=ESC-50
+  mmcl-manifest --layout=mmcl_real --root=CLONES --out=DATA
 """
 
 import pathlib
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import flags
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import DataError
@@ -69,7 +72,7 @@ def main(argv: list[str]) -> None:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

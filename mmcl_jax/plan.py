@@ -1,9 +1,12 @@
-"""Estimates the memory and time that a run needs on accelerators.
+"""Estimates the memory and time of a run on accelerators.
 
-`python -m mmcl_jax.plan --config=FILE.py --devices=1,8` compiles the training step and
-the prediction of a config for a mesh of simulated devices, without weights and without
-running them, and reports memory, communication and the expected time on a chip.
-`docs/clusters.md` explains the figures.
+The training step and the prediction of a config are compiled for a mesh of simulated
+devices, without weights and without running them. Memory, communication and the
+expected time on a chip are reported; `docs/clusters.md` explains the figures.
+
+Examples:
+  mmcl-plan --config=clip:b16 --config.stream.root=DATA --devices=1,8
+  mmcl-plan --config=demo --devices=8 --chip=v5e
 """
 
 import math
@@ -12,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -373,7 +376,7 @@ def _count(word: str) -> int:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_with_config)
+    command_line.run(main, with_config=True)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,30 @@
-"""Labels ordinary files or sentences with the classes that a run has learnt.
+"""Labels ordinary files or sentences with the classes of a run.
 
-`python -m mmcl_jax.predict --workdir=DIR [flags] FILE|FOLDER|- ...` prints the
-likeliest classes of each file; `-` reads a list of files from standard input.
+Arguments are files, folders or - for a list of files on standard input. For each file,
+the likeliest classes are printed with their probabilities.
+
+Examples:
+  mmcl-predict --workdir=runs/own picture.jpg sounds/
+  mmcl-predict --workdir=runs/own --text="what about my card?" --json
 """
 
 import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.files import files_below
-from mmcl_jax.modalities.base import TextReference
-from mmcl_jax.parallel import compilation_cache, host_memory
 from mmcl_jax.plain_text import printable
-from mmcl_jax.serving import from_workdir
-from mmcl_jax.serving.answers import Labelled, Novelty
-from mmcl_jax.serving.classifier import Sample
-from mmcl_jax.workdir.progress import Bar
+
+if TYPE_CHECKING:
+    from mmcl_jax.serving.answers import Labelled, Novelty
+    from mmcl_jax.serving.classifier import Sample
 
 _WORKDIR = command_line.define_path("workdir", None, "Folder of the run.")
 _ENCODER = command_line.define_encoder()
@@ -55,6 +57,9 @@ def main(argv: list[str]) -> None:
     The exit code is 1 if some files cannot be read, which are named on standard error
     while all others are labelled; it is 2 if the run cannot be used.
     """
+    # imported late, since JAX takes seconds to load, and --help does without it
+    from mmcl_jax.parallel import compilation_cache, host_memory
+
     host_memory.bound()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
@@ -78,8 +83,11 @@ def main(argv: list[str]) -> None:
         sys.exit(command_line.complain(error))
 
 
-def _label(workdir: str, samples: Sequence[Sample]) -> int:
+def _label(workdir: str, samples: "Sequence[Sample]") -> int:
     """Prints the prediction of each sample; returns the exit code."""
+    from mmcl_jax.serving import from_workdir
+    from mmcl_jax.workdir.progress import Bar
+
     classifier = from_workdir.load(workdir, _SNAPSHOT.value, _ENCODER.value)
     for note in classifier.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
@@ -104,7 +112,9 @@ def _label(workdir: str, samples: Sequence[Sample]) -> int:
     return int(failed)
 
 
-def _samples(names: Sequence[str]) -> list[Sample]:
+def _samples(names: Sequence[str]) -> "list[Sample]":
+    from mmcl_jax.modalities.base import TextReference
+
     sentences = [TextReference(s, "--text", i) for i, s in enumerate(_TEXT.value, 1)]
     listed: list[str] = []
     for name in names:
@@ -112,7 +122,7 @@ def _samples(names: Sequence[str]) -> list[Sample]:
     return [*sentences, *(p for name in listed if name for p in files_below(name))]
 
 
-def _json(said: Labelled) -> str:
+def _json(said: "Labelled") -> str:
     row: dict[str, Any] = said._asdict()
     row["labels"] = [label._asdict() for label in said.labels]
     del row["novelty"]
@@ -122,7 +132,7 @@ def _json(said: Labelled) -> str:
     return json.dumps(row)
 
 
-def _shown(said: Labelled) -> str:
+def _shown(said: "Labelled") -> str:
     took = "" if said.taken_for == said.modality else f", taken for {said.taken_for}"
     lines = [f"{printable(said.source)}: {said.modality}{took}"]
     if said.novelty:
@@ -132,7 +142,7 @@ def _shown(said: Labelled) -> str:
     return "\n".join(lines)
 
 
-def _told(told: Novelty) -> str:
+def _told(told: "Novelty") -> str:
     unlike = f"more unlike them than {told.percentile:.1f} % of the samples learnt"
     if told.unknown:
         return f"none of the classes learnt: {unlike}; if it were one, then"
@@ -141,7 +151,7 @@ def _told(told: Novelty) -> str:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Checks the data of an experiment before training.
 
-`python -m mmcl_jax.prepare --config=FILE.py[:variant,key=value] [flags]` counts
-samples, finds damaged files and duplicates, and shows some samples on a page. The
-config and its flags are those of `mmcl_jax.main`.
+Counts samples, finds damaged files and duplicates, and shows some samples on a page.
+The config and its flags are those of mmcl-train.
+
+Examples:
+  mmcl-prepare --config=folders --config.stream.root=DATA
+  mmcl-prepare --config=folders --config.stream.root=DATA --out=data.html
 """
 
 import json
@@ -10,7 +13,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 
 from mmcl_jax import config as configs
@@ -198,7 +201,7 @@ def _samples(
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_with_config)
+    command_line.run(main, with_config=True)
 
 
 if __name__ == "__main__":

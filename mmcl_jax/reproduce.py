@@ -1,14 +1,17 @@
-"""Derives the results of a finished run again, from its stored predictions.
+"""Derives the results of a run again, from its predictions.
 
-`python -m mmcl_jax.reproduce --check=DIR` says whether `results.json` is what the
-predictions give. Neither the encoder nor the data are needed.
+Says whether `results.json` is what the stored predictions give. Neither the encoder nor
+the data are needed.
+
+Examples:
+  mmcl-reproduce --check=runs/demo
+  mmcl-reproduce --check=/mnt/archive/run
 """
 
 import sys
 from typing import Any
 
 import numpy as np
-from absl import app
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, WorkdirError
@@ -170,7 +173,7 @@ def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""Runs a sweep: many runs of methods, orders and seeds, and tables that compare them.
+r"""Compares methods by many runs, with one report of all.
 
-`python launch/sweep.py --sweep=FILE.py[:variant] --out=DIR --workers=1` starts the runs
-that are missing, each in its own process, then compares all that have finished. A
-run that fails is named at the end and does not stop the others; the same command
-resumes a sweep that was stopped. With `--engine=slurm` or `--engine=jobset` the jobs of
-a cluster are written instead, and `--gather` compares runs that have finished there.
+With `--config` and `--methods`, every method learns the same stream under every seed; a
+Python file in place of a method stands for the methods in it. `--sweep` names a file
+that lists any other runs. Missing runs are started, each in its own process: the same
+command completes a sweep that was stopped. A run that fails is named at the end.
+
+Examples:
+  mmcl-sweep --config=folders --methods=comm,ncm,mine.py --seeds=0-4 \
+      --config.stream.root=DATA --out=runs/compared
+  mmcl-sweep --sweep=configs/sweeps/world.py:methods=ridge+ncm --out=runs/world
 """
 
 import os
@@ -13,18 +17,33 @@ import shlex
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-from absl import app, flags
+from absl import flags
+from ml_collections.config_flags import config_flags
 from rich.console import Console
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.plain_text import printable
-from mmcl_jax.sweeps import aggregate, jobset, local, runs, slurm
-from mmcl_jax.workdir.lock import Lock
+from mmcl_jax.workdir import layout
 
-_SWEEP = flags.DEFINE_string("sweep", None, "Python file with a function get_sweep.")
-_OUT = command_line.define_path("out", None, "Folder of all runs and of the tables.")
+# `mmcl_jax.sweeps` is imported late, since JAX takes seconds to load, and --help does
+# without it
+if TYPE_CHECKING:
+    from mmcl_jax.sweeps.runs import Sweep
+
+_CONFIG = command_line.define_config("Config that all methods are run with.")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    [],
+    "Methods, or Python files with methods; all are compared with the first one.",
+)
+_SEEDS = flags.DEFINE_string("seeds", "0", "Seeds, such as 0-4 or 0,2,5.")
+_SWEEP = flags.DEFINE_string(
+    "sweep", None, "Python file with a function get_sweep, in place of a config."
+)
+_OUT = command_line.define_path("out", None, "Folder of all runs, tables and report.")
 _WORKERS = flags.DEFINE_integer(
     "workers",
     None,
@@ -32,7 +51,7 @@ _WORKERS = flags.DEFINE_integer(
     1,
 )
 _CHOOSE = command_line.define_path(
-    "choose", None, "JSON file to which the best values of each method are written."
+    "choose", None, "JSON file to which the best values of a method are written."
 )
 _ENGINE = flags.DEFINE_enum(
     "engine",
@@ -46,8 +65,9 @@ _GATHER = flags.DEFINE_bool(
 )
 _MANIFEST = command_line.define_path(
     "manifest",
-    str(jobset.MANIFEST),
-    "YAML file of a JobSet with the resources of a run, for --engine=jobset.",
+    None,
+    "YAML file of a JobSet with the resources of a run, for --engine=jobset; by "
+    "default launch/gke_jobset.yaml.",
 )
 _PODS_OUT = flags.DEFINE_string(
     "pods_out",
@@ -58,66 +78,16 @@ _SLURM = {
     name: flags.DEFINE_string(
         name, None, "Passed to sbatch as the flag of this name, for --engine=slurm."
     )
-    for name in slurm.OPTIONS
+    for name in (
+        *("partition", "account", "time", "nodes", "ntasks_per_node"),
+        *("gpus_per_node", "cpus_per_task", "mem"),
+    )
 }
 
 FAILED = 1
 
 
-def prepare_runs(
-    sweep: runs.Sweep, folder: pathlib.Path, console: Console
-) -> tuple[list[runs.SweepRun], dict[str, str]]:
-    """Writes the configs of the runs that are not finished.
-
-    Args:
-        sweep: The runs.
-        folder: Folder of all runs.
-        console: Console for one line.
-
-    Returns:
-        The runs to start, and the errors of runs that cannot be started, by name.
-    """
-    runs.check(sweep)
-    todo, failures = [], {}
-    for each in sweep.runs:
-        try:
-            if runs.prepare_workdir(each, folder):
-                todo.append(each)
-        except (ConfigError, DataError) as error:
-            failures[each.name] = str(error)
-    total = len(sweep.runs)
-    console.print(f"{total} runs, {len(todo)} of them to do", highlight=False)
-    return todo, failures
-
-
-def run(
-    sweep: runs.Sweep, out: str | pathlib.Path, workers: int, console: Console
-) -> dict[str, str]:
-    """Starts the missing runs of a sweep on this machine.
-
-    Args:
-        sweep: The runs.
-        out: Folder of the sweep; the runs are in `<out>/runs`.
-        workers: Number of simultaneous runs.
-        console: Console for one line a run.
-
-    Returns:
-        The last line of every run that failed, by name.
-
-    Raises:
-        WorkdirError: Another sweep is writing into the folder.
-    """
-    folder = pathlib.Path(out) / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = Lock(folder.parent, "--out")
-    try:
-        todo, failures = prepare_runs(sweep, folder, console)
-        return failures | local.Pool(folder, workers, console).run(todo)
-    finally:
-        lock.release()
-
-
-def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[str, str]:
+def hand_over(sweep: "Sweep", out: pathlib.Path, console: Console) -> dict[str, str]:
     """Writes the jobs for the cluster of `--engine`, and submits them with `--submit`.
 
     Returns:
@@ -126,14 +96,17 @@ def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[st
     Raises:
         ConfigError: The jobs cannot be submitted.
     """
-    todo, failures = prepare_runs(sweep, out / "runs", console)
+    from mmcl_jax.sweeps import jobset, runs, slurm
+
+    todo, failures = runs.prepare(sweep, out / "runs", console)
     if not todo:
         return failures
     if _ENGINE.value == "slurm":
         given = {name: flag.value for name, flag in _SLURM.items() if flag.value}
         file, command = slurm.write(todo, out, given, _WORKERS.value), slurm.SUBMIT
     else:
-        file = jobset.write(todo, out, _MANIFEST.value, _PODS_OUT.value)
+        manifest = _MANIFEST.value or str(jobset.MANIFEST)
+        file = jobset.write(todo, out, manifest, _PODS_OUT.value)
         command = jobset.SUBMIT
     words = [*command.split(), str(file)]
     if not _SUBMIT.value:
@@ -148,8 +121,10 @@ def hand_over(sweep: runs.Sweep, out: pathlib.Path, console: Console) -> dict[st
     return failures
 
 
-def left(ended: list, sweep: runs.Sweep, out: pathlib.Path, console: Console) -> None:
+def left(ended: list, sweep: "Sweep", out: pathlib.Path, console: Console) -> None:
     """Prints the runs that have not finished, with the last line of each one's log."""
+    from mmcl_jax.sweeps import runs
+
     names = {each.name for each, _ in ended}
     console.print(f"{len(sweep.runs)} runs, {len(names)} of them finished")
     for each in sweep.runs:
@@ -162,17 +137,19 @@ def left(ended: list, sweep: runs.Sweep, out: pathlib.Path, console: Console) ->
 
 def main(argv: list[str]) -> None:
     """Runs, compares, and ends with exit code 1 if a run has failed."""
+    from mmcl_jax.sweeps import aggregate, local, runs
+
     console = Console()
     # So that the processes of the runs end with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     failures: dict[str, str] = {}
     try:
-        name, out = _check_flags(argv)
-        sweep = runs.load_sweep(name)
+        out = _check_flags(argv)
+        name, sweep = _sweep()
         if _GATHER.value:
             runs.check(sweep)
         elif _ENGINE.value == "local":
-            failures = run(sweep, out, _WORKERS.value or 1, console)
+            failures = local.run(sweep, out, _WORKERS.value or 1, console)
         else:
             failures = hand_over(sweep, out, console)
         ended = runs.finished(sweep.runs, out / "runs")
@@ -183,7 +160,9 @@ def main(argv: list[str]) -> None:
     if ended:
         report = aggregate.aggregate(ended, sweep.baseline, name)
         aggregate.write(report, out)
-        console.print(f"tables: {out / 'summary.md'}", highlight=False, soft_wrap=True)
+        _tell(console, f"tables: {out / 'summary.md'}")
+        if _METHODS.value:
+            _tell(console, f"report: {_write_page(ended, out)}")
     if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):
         aggregate.write_choice(aggregate.choose(ended), pathlib.Path(_CHOOSE.value))
     for run_name, failure in failures.items():
@@ -192,31 +171,59 @@ def main(argv: list[str]) -> None:
         sys.exit(FAILED)
 
 
-def _check_flags(argv: list[str]) -> tuple[str, pathlib.Path]:
-    """Returns the sweep and its folder."""
-    if len(argv) > 1 or not _SWEEP.value or not _OUT.value:
+def _write_page(ended: list, out: pathlib.Path) -> pathlib.Path:
+    """Writes the page of all finished runs and returns its path."""
+    from mmcl_jax.report import page, run_loader  # late: plotting takes seconds to load
+
+    folders = [out / "runs" / run.name for run, _ in ended]
+    read = [run_loader.load(folder, inside=len(folders) == 1) for folder in folders]
+    (path,) = page.write(read, out / layout.REPORT)
+    return path
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _sweep() -> "tuple[str, Sweep]":
+    """Returns the name of what is run, and the runs, as flags give them."""
+    from mmcl_jax.sweeps import methods, runs
+
+    if _SWEEP.value:
+        return _SWEEP.value, runs.load_sweep(_SWEEP.value)
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    values = config_flags.get_override_values(flags.FLAGS["config"])
+    seeds = methods.numbers(_SEEDS.value)
+    return name, methods.of_config(name, _METHODS.value, seeds, values)
+
+
+def _check_flags(argv: list[str]) -> pathlib.Path:
+    """Returns the folder of the sweep."""
+    command_line.refuse_arguments(argv)
+    compared = bool(_CONFIG.value and _METHODS.value)
+    if not _OUT.value or compared == bool(_SWEEP.value):
         raise ConfigError(
-            "give --sweep and --out and no arguments but flags, for instance "
-            "--sweep=configs/sweeps/world.py --out=runs/sweep"
+            "give --out, and --config and --methods or else --sweep, for instance "
+            "--config=demo --methods=comm,ncm --out=runs/compared"
         )
-    engines = {name: "slurm" for name in slurm.OPTIONS}
+    engines = {name: "slurm" for name in _SLURM}
     engines |= {"manifest": "jobset", "pods_out": "jobset"}
     for flag, engine in engines.items():
         if flags.FLAGS[flag].present and _ENGINE.value != engine:
             raise ConfigError(f"--{flag}: only with --engine={engine}")
     if _SUBMIT.value and (_ENGINE.value == "local" or _GATHER.value):
         raise ConfigError("--submit: only with --engine=slurm or jobset, to start runs")
-    return _SWEEP.value, pathlib.Path(_OUT.value)
+    return pathlib.Path(_OUT.value)
 
 
-def start() -> None:
-    """Runs the program; the entry point of `launch/sweep.py`."""
+def cli() -> None:
+    """Runs the program."""
     # The processes of the runs must import the same package as this one.
     root = str(pathlib.Path(__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main, with_config=True)
 
 
 if __name__ == "__main__":
-    start()
+    cli()

@@ -1,8 +1,11 @@
-"""Evaluates a frozen encoder on a stream before anything is learnt.
+"""Evaluates a frozen encoder before anything is learnt.
 
-`python -m mmcl_jax.zeroshot --config=FILE.py[:variant,key=value]` prints zero-shot
-accuracies, which show whether the weights of an encoder were read correctly, and says
-of each data set whether they are better than guessing.
+Zero-shot accuracies show whether the weights of an encoder were read correctly. Of each
+data set it is said whether they are better than guessing.
+
+Examples:
+  mmcl-zeroshot --config=demo
+  mmcl-zeroshot --config=folders --config.stream.root=DATA --json
 """
 
 import dataclasses
@@ -10,7 +13,7 @@ import json
 import sys
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -122,7 +125,7 @@ def main(argv: list[str]) -> None:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_with_config)
+    command_line.run(main, with_config=True)
 
 
 if __name__ == "__main__":

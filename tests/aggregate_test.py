@@ -162,8 +162,14 @@ def test_what_is_not_defined_stays_so() -> None:
     report = aggregate.aggregate(ended, "comm")
     json.dumps(report, allow_nan=False)
     assert report["summaries"]["random"]["joint"][LAST]["mean"] is None
-    assert report["ranks"][LAST]["random"] == {"runs": 0, "mean": {"joint": None}}
-    assert "| `joint` | 2 | - | - | - | - | - |" in aggregate.to_markdown(report)
+    # not ranks over 0 runs
+    assert report["ranks"][LAST] == {}
+    shown = aggregate.to_markdown(report)
+    assert "| `joint` | 2 | - | - | - | - | - |" in shown
+    assert "None: no order and seed has a finished run of every variant." in shown
+    assert not [
+        line for line in aggregate.csv_of(report).splitlines() if "ranks" in line
+    ]
 
 
 def test_markdown_shows_percent_interval_and_few_values() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mmcl_jax.analysis import embeddings
+from mmcl_jax.analysis import embeddings, snapshot_comparison
 from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
 from mmcl_jax.errors import ComparisonError, DataError, WorkdirError
@@ -17,6 +17,8 @@ from mmcl_jax.workdir import identity, predictions, reading, states
 from tests import helpers
 from tests.pages import reseal
 from tests.programs import run_each
+
+KEY = np.array([4_000_000_000], np.uint32)
 
 runs = pytest.mark.xdist_group("compare")
 
@@ -316,6 +318,15 @@ def test_damaged_snapshots_and_other_data_are_named(trained, tmp_path, monkeypat
         reading.read_run(workdir)
 
 
+def test_masks_of_classes_not_yet_met_are_neither_size_nor_drift():
+    before = {"memory/offset": np.array([3.0, -1e9, -1e9]), "memory/key": KEY}
+    after = {"memory/offset": np.array([4.0, 5.0, -1e9]), "memory/key": KEY}
+    found = snapshot_comparison._drift(before, after, "memory/", {})
+    offset = found["offset"]
+    assert (offset["norm"], offset["change"], offset["cosine"]) == (3.0, 1.0, 1.0)
+    assert found["key"]["norm"] == float(KEY[0])  # any number, and no mask
+
+
 # the command
 
 
@@ -327,7 +338,7 @@ def test_the_command_shows_what_was_found(trained, tmp_path):
     commands = (
         [both],
         [both, "--json"],
-        [one, "--snapshots=1,3", "--no-embeddings"],
+        [one, "--snapshots=1,3", "--noembeddings"],
     )
     runs, as_json, snapshots = run_each("mmcl_jax.compare", commands, tmp_path)
     for done in (runs, as_json, snapshots):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mmcl_jax import config
+from mmcl_jax.cli import reference
 from mmcl_jax.config import Config, resolve
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.streams.registry import SOURCES
@@ -22,7 +23,7 @@ STREAMS = {
     "tfds": config.Tfds(names=("mnist",)),
     "parquet": config.Parquet(paths=("DATA",)),
 }
-ROWS = [row for _, _, rows in config_reference.sections() for row in rows]
+ROWS = [row for _, _, rows in reference.sections() for row in rows]
 
 
 def keys(value: Any, path: str) -> list[str]:
@@ -32,7 +33,7 @@ def keys(value: Any, path: str) -> list[str]:
     return [found for name in value for found in keys(value[name], f"{path}.{name}")]
 
 
-def resolved(row: config_reference.Row, value: Any) -> Config:
+def resolved(row: reference.Row, value: Any) -> Config:
     """Returns the checked config with one key changed, of the stream that has it."""
     *above, name = row.key.split(".")[1:]
     for stream in STREAMS.values():
@@ -75,7 +76,7 @@ def test_nothing_is_explained_that_is_not_there() -> None:
     sections = [Config, *(type(stream) for stream in STREAMS.values())]
     for kind in sections:
         names = [field.name for field in dataclasses.fields(kind)]
-        assert list(config_reference.attributes(kind)) == names
+        assert list(reference.attributes(kind)) == names
         sections += [
             type(field.default)
             for field in dataclasses.fields(kind)
@@ -85,7 +86,7 @@ def test_nothing_is_explained_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
-def test_what_a_key_may_be_is_so(row: config_reference.Row) -> None:
+def test_what_a_key_may_be_is_so(row: reference.Row) -> None:
     refused: list[Any] = [{}]
     taken: list[Any] = []
     (taken if row.kind.endswith("or `None`") else refused).append(None)

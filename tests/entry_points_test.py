@@ -66,13 +66,24 @@ def test_a_signal_ends_a_run_of_several_processes() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_speaks_to_the_point(whole_run: helpers.Finished) -> None:
+def test_a_run_speaks_to_the_point(
+    whole_run: helpers.Finished, encoder_folder: pathlib.Path
+) -> None:
     assert whole_run.code == 0
     assert whole_run.errors == ""
     lines = helpers.told(whole_run.output)
-    assert lines[0].startswith("level of knowledge: ")
-    assert [line[:5] for line in lines[1:4]] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert lines[0] == "3 tasks, 6 classes, 2 modalities: image, video"
+    assert lines[1].startswith(f"method: comm; encoder: {encoder_folder}; on 1 CPU")
+    assert lines[2].endswith("with the modality given (L1) and with neither: L3")
+    assert "compiled once" in lines[3]
+    assert [line[:5] for line in lines[4:7]] == ["[1/3]", "[2/3]", "[3/3]"]
     assert "comm: accuracy in percent" in whole_run.output
+    # of 2 classes of a task, and of 6 in all
+    assert ["chance", "50.0", "16.7", "16.7"] in [line.split() for line in lines]
+    page, label, extend, compare = lines[-4:]
+    assert page == f"see: {whole_run.workdir / 'report.html'}"
+    assert label.endswith(f" --workdir={whole_run.workdir} FILES")
+    assert "extend" in extend and "compare" in compare
 
 
 @pytest.mark.slow

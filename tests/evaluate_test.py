@@ -333,12 +333,12 @@ def test_plain_knows_no_nan_and_no_arrays() -> None:
 @pytest.mark.parametrize(
     ("modalities", "level"),
     [
-        (("image", "audio"), "predicted modality L3"),
-        (("text",), "predicted modality L3"),
-        (("image", "text"), "predicted modality L2 between image | text"),
+        (("image", "audio"), "neither: L3"),
+        (("text",), "neither: L3"),
+        (("image", "text"), "neither: L2 between the towers of image | text"),
         (
             ("image", "text", "video"),
-            "predicted modality L3 among image, video; L2 between image, video | text",
+            "L3 among image, video; L2 between the towers of image, video | text",
         ),
     ],
 )

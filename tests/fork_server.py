@@ -232,8 +232,8 @@ def _import_dependencies() -> None:
     for path in sorted((ROOT / "mmcl_jax").rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         if 'if __name__ == "__main__":' in source:
-            lines = ast.parse(source).body
-            imports = [n for n in lines if isinstance(n, (ast.Import, ast.ImportFrom))]
+            nodes = ast.walk(ast.parse(source))  # some are imported in functions
+            imports = [n for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
             exec(compile(ast.Module(imports, []), str(path), "exec"), {})
 
 

@@ -4,22 +4,19 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
-from absl import flags
-from absl.testing import flagsaver
 
-from mmcl_jax import sweep
 from mmcl_jax.errors import RUN_AGAIN, ConfigError, DataError
 from mmcl_jax.parallel import distributed
 from mmcl_jax.sweeps import jobset, runs, slurm
 from mmcl_jax.workdir import layout
 from tests import helpers
+from tests.programs import run_each
 
 LAUNCH = helpers.REPOSITORY / "launch"
 MANIFESTS = sorted(LAUNCH.glob("gke_jobset*.yaml"))
@@ -264,45 +261,25 @@ def get_sweep(argument):
 """
 
 
-class Ended(NamedTuple):
-    """What a call of the program left behind."""
-
-    code: int
-    output: str
-    errors: str
-
-
 @pytest.fixture
-def start(
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[..., Ended]:
-    """Calls the program in this process, on a sweep of two runs."""
+def start(tmp_path: pathlib.Path) -> Callable[..., helpers.Finished]:
+    """Calls the program on a sweep of two runs."""
     file = tmp_path / "mine.py"
     file.write_text(SWEEP.format(world=str(WORLD)))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setenv("COLUMNS", "300")
 
-    def call(**given: str) -> Ended:
+    def call(**given: str) -> helpers.Finished:
         given = {"sweep": str(file), "out": str(tmp_path / "out")} | given
-        code = 0
-        with flagsaver.as_parsed(**given):
-            try:
-                sweep.main(["sweep.py"])
-            except SystemExit as end:
-                code = end.code
-        return Ended(code, *capsys.readouterr())
+        words = [f"--{name}={value}" for name, value in given.items()]
+        (done,) = run_each("mmcl_jax.sweep", [words], tmp_path)
+        return done
 
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
     return call
 
 
 def test_a_sweep_is_written_for_an_engine_and_submitted_when_asked(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
-    start: Callable[..., Ended],
+    start: Callable[..., helpers.Finished],
 ) -> None:
     program = f'echo "$(basename $0) $*" >>{tmp_path}/said'
     environ = _commands(tmp_path / "bin", sbatch=program, kubectl=program)
@@ -335,7 +312,7 @@ def test_wrong_flags_are_named(
     message: str,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
-    start: Callable[..., Ended],
+    start: Callable[..., helpers.Finished],
 ) -> None:
     environ = _commands(tmp_path / "bin", sbatch="exit 3")
     monkeypatch.setenv("PATH", environ["PATH"])
@@ -346,7 +323,7 @@ def test_wrong_flags_are_named(
 
 
 def test_gathering_names_what_has_not_ended(
-    tmp_path: pathlib.Path, start: Callable[..., Ended]
+    tmp_path: pathlib.Path, start: Callable[..., helpers.Finished]
 ) -> None:
     start(engine="slurm")
     output = tmp_path / "out" / "runs" / "comm" / "random" / "0" / layout.OUTPUT

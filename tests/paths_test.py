@@ -28,8 +28,10 @@ _TEXTS = {
     *("coordinator", "modality", "text", "devices", "snapshots"),
     "pods_out",  # expanded by the run inside the pod
     "name",  # of a flag of sbatch
+    *("seeds", "methods"),  # a file of methods is expanded where it is run
 }
 _PATHS = {
+    "cli/config": {"config"},
     "compare": {"workdirs", "encoder"},
     "export": {"workdir", "out", "encoder"},
     "extend": {"workdir", "data", "into"},
@@ -38,10 +40,10 @@ _PATHS = {
     "plan": {"config"},
     "predict": {"workdir", "encoder"},
     "prepare": {"config", "out"},
-    "pretrain/__main__": {"config", "output"},
+    "pretrain/__main__": {"config", "out"},
     "report/__main__": {"workdirs", "out"},
     "reproduce": {"check"},
-    "sweep": {"sweep", "out", "choose", "manifest"},
+    "sweep": {"config", "sweep", "out", "choose", "manifest"},
     "zeroshot": {"config"},
 }
 _OF_PATHS = {"define_path", "define_paths", "define_config", "define_encoder"}

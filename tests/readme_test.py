@@ -17,13 +17,12 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import pytest
 from flax import traverse_util
 
-from mmcl_jax.cli import command_line
+from mmcl_jax.cli import command_line, reference
 from mmcl_jax.evaluation import metrics
 from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.registry import METHODS
 from tests import config_reference_test, fork_server, helpers, shared
 
-config_reference = config_reference_test.config_reference
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -41,7 +40,10 @@ RUN_BY_CI = ("bash launch/test.sh",)
 MAIN, SWEEP = "mmcl_jax.main", "launch/sweep.py"
 READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export", "mmcl_jax.extend")  # a run's workdir
-ALONE = ("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan")
+ALONE = (
+    *("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan", "mmcl_jax.sweep"),
+    "mmcl_jax.cli.config",
+)
 # bench_test.py runs these at the same size
 RUN_BY_BENCH_TEST = ("tests.bench.towers", "tests.bench.methods", "tests.bench.gpu")
 BENCHES = (
@@ -288,6 +290,7 @@ def smoke(words: list[str], page: str) -> list[str]:
     tiny = ["--size=tiny"] if set(words) & set(BENCHES) else []
     words = [sys.executable, *words[1:], *tiny]
     short = [re.sub(r"^(--\w+=\S+?\.py):?(?:smoke,?)?", add_smoke, w) for w in words]
+    short = [re.sub(r"^--seeds=.*", "--seeds=0", w) for w in short]
     made_up = r"configs/(demo|world|languagebind)\.py"
     if re.search(made_up, flag(words, "--config") or ""):
         # a program is compiled for each modality, which is most of a short run
@@ -352,9 +355,9 @@ def test_the_readmes_layout_is_the_one_that_is_tried(tmp_path):
 
 def test_methods_are_listed_with_a_reference():
     assert names("README.md", "## Methods") == list(METHODS)
-    references = column("README.md", "## Methods", 3)
-    for name, reference in zip(METHODS, references, strict=True):
-        assert reference or name == "joint"
+    cited = column("README.md", "## Methods", 3)
+    for name, source in zip(METHODS, cited, strict=True):
+        assert source or name == "joint"
 
 
 def test_metrics_are_listed():
@@ -420,7 +423,7 @@ def keys_of_pretraining() -> set[str]:
 
 
 def test_keys_that_pages_name_are_there():
-    keys = {row.key for _, _, rows in config_reference.sections() for row in rows}
+    keys = {row.key for _, _, rows in reference.sections() for row in rows}
     keys |= keys_of_pretraining()
     sections = {key.rsplit(".", i)[0] for key in keys for i in (1, 2, 3)}
     for name, text in PAGES.items():
@@ -432,9 +435,7 @@ def test_keys_that_pages_name_are_there():
 
 
 def test_flags_that_pages_give_have_values_that_are_taken():
-    rows = {
-        row.key: row for _, _, found in config_reference.sections() for row in found
-    }
+    rows = {row.key: row for _, _, found in reference.sections() for row in found}
     flags = {
         found
         for text in PAGES.values()

@@ -103,7 +103,7 @@ def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
     )
     assert f"[{low}, {high}]".replace("-", "−") in text
     # what rows are sorted by is on the page
-    on_page = values(text, "Against the first, in percent")
+    on_page = values(text, "Against the first: accuracy in percent")
     assert [row[4] for row in on_page] == [float(row["difference"]) for row in table]
     drawn = rows_of(tmp_path / "out" / "differences-tasks-1.csv")
     assert [row["of"] for row in drawn] == [

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mmcl_jax import sweep
 from mmcl_jax.config import resolve, to_json
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.streams.base import ORDERS
-from mmcl_jax.sweeps import runs
+from mmcl_jax.sweeps import local, runs
 from mmcl_jax.sweeps.runs import Sweep, SweepRun, grid
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.lock import Lock
@@ -25,6 +24,7 @@ from tests import helpers
 from tests.pages import EXAMPLE, make_run, reseal
 
 WORLD = helpers.REPOSITORY / "configs" / "world.py"
+FAILED = 1
 PROGRAM = str(helpers.REPOSITORY / "launch" / "sweep.py")
 
 
@@ -128,7 +128,7 @@ def test_a_folder_of_another_config_is_left_alone(tmp_path: pathlib.Path) -> Non
     out = tmp_path.parent / "out"
     tmp_path.rename(tmp_path.parent / "kept")
     runs.prepare_workdir(run, out / "runs")
-    failures = sweep.run(Sweep((other,)), out, 1, Console(quiet=True))
+    failures = local.run(Sweep((other,)), out, 1, Console(quiet=True))
     assert list(failures) == [other.name]
 
 
@@ -152,7 +152,7 @@ def test_failures_do_not_stop_other_runs(
       *) echo '{}' > $workdir/results.json;; esac"""
     _program(tmp_path, monkeypatch, code)
     console = Console(file=io.StringIO(), width=200)
-    failures = sweep.run(Sweep(_grid()), tmp_path / "out", 2, console)
+    failures = local.run(Sweep(_grid()), tmp_path / "out", 2, console)
     assert failures == {
         "strong/interleaved/0": "bad",
         "strong/recurring/0": "bad",
@@ -166,7 +166,7 @@ def test_failures_do_not_stop_other_runs(
     ended = [layout.is_finished(tmp_path / "out" / "runs" / r.name) for r in _grid()]
     assert sum(ended) == 4
     # the same once more does what is missing alone
-    failures = sweep.run(Sweep(_grid()), tmp_path / "out", 2, console)
+    failures = local.run(Sweep(_grid()), tmp_path / "out", 2, console)
     assert "8 runs, 4 of them to do" in console.file.getvalue()
     assert len(failures) == 4
 
@@ -185,7 +185,7 @@ def test_as_many_runs_at_a_time_as_there_are_workers(
         out = tmp_path / f"out{workers}"
         filled = code.replace("OUT", str(out)).replace("WORKERS", str(workers))
         _program(tmp_path, monkeypatch, filled)
-        assert not sweep.run(Sweep(_grid()), out, workers, Console(quiet=True))
+        assert not local.run(Sweep(_grid()), out, workers, Console(quiet=True))
         counts = [int(path.read_text()) for path in out.rglob("count")]
         assert max(counts) == workers
     assert len(counts) == 8
@@ -194,7 +194,7 @@ def test_as_many_runs_at_a_time_as_there_are_workers(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "give --sweep and --out"),
+        ([], "give --out, and --config and --methods or else --sweep"),
         (["--sweep=none.py", "--out=x"], "no Python file 'none.py'"),
         (["--sweep=configs/demo.py", "--out=x"], "no function 'get_sweep'"),
     ],
@@ -241,7 +241,7 @@ def test_a_sweep_from_its_command_to_its_tables(
         return helpers.start(PROGRAM, flags=more, workdir=out).finish()
 
     done = start("broken")
-    assert done.code == sweep.FAILED
+    assert done.code == FAILED
     assert "6 runs, 6 of them to do" in done.output
     named = [line for line in done.errors.splitlines() if line.startswith("failed: ")]
     assert [line.split(": ")[1] for line in sorted(named)] == [
@@ -303,7 +303,7 @@ def test_values_may_be_what_a_config_file_leaves_out() -> None:
 def test_one_sweep_at_a_time_writes_into_a_folder(tmp_path: pathlib.Path) -> None:
     first = Lock(tmp_path, "--out")
     with pytest.raises(WorkdirError, match=f"--out: {tmp_path} is in use by process"):
-        sweep.run(Sweep(_grid()), tmp_path, 1, Console(quiet=True))
+        local.run(Sweep(_grid()), tmp_path, 1, Console(quiet=True))
     first.release()
 
 

@@ -264,7 +264,7 @@ def test_what_sentencepiece_needs_is_said(
     path.write_bytes(b"model")
     (tmp_path / "sentencepiece.py").write_text("raise ImportError('none')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert "pip install 'mmcl_jax[sentencepiece]'" in _error(_siglip(path))
+    assert "pip install sentencepiece protobuf" in _error(_siglip(path))
 
 
 def test_neither_torch_nor_transformers_is_imported() -> None:

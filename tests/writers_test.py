@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from mmcl_jax import config
 from mmcl_jax.errors import ConfigError
+from mmcl_jax.parallel import compiling
 from mmcl_jax.workdir import logs, progress, weights_and_biases
 from mmcl_jax.workdir.tensorboard import TensorBoard
 from tests import helpers
@@ -246,7 +248,7 @@ def test_a_project_without_the_program_is_refused(monkeypatch):
     named = config.Config(logging=config.LoggingOptions(wandb_project="mine"))
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"wandb_project: .*mmcl_jax\[wandb\]"):
+    with pytest.raises(ConfigError, match="wandb_project: .*pip install wandb"):
         weights_and_biases.check(named)
 
 
@@ -357,6 +359,41 @@ def test_the_time_left_is_for_all_that_is_left():
         assert line.endswith("0:08:00 left, given 93.8 %, predicted 50.0 %")
         bar.reach(1000)
         assert bar.left() == ""
+
+
+def test_compiling_is_no_part_of_the_rate():
+    clock = Clock()
+    with progress.Bar(quiet(), "learning", 1000, None, clock) as bar:
+        bar.begin(0)
+        bar.share(0.5)  # programs of one modality, and those of another are to come
+        bar.compiles("train_step")
+        assert "compiling train_step (once)" in bar.line()
+        clock.now = 42.0
+        bar.compiled(40.0)
+        bar.advance(50)
+        assert bar.left() == "; -:--:-- left"  # two seconds of work say little
+        clock.now = 50.0
+        bar.advance(50)
+        # 100 in 10 s, 900 to go, and as much compiling as before
+        assert bar.left() == "; 0:02:10 left"
+        bar.share(1.0)
+        assert bar.left() == "; 0:01:30 left"
+        assert "compiling" not in bar.line()
+
+
+def test_what_jax_compiles_is_seen():
+    said, seconds = [], []
+    with compiling.watched(said.append, seconds.append):
+        jax.jit(_doubled)(1.0)
+    count = len(said)
+    assert "_doubled" in said and len(seconds) == count
+    assert all(0 <= value < 60 for value in seconds)
+    jax.jit(lambda x: x + 3)(1.0)
+    assert len(said) == count
+
+
+def _doubled(x):
+    return 2 * x
 
 
 def test_a_terminal_has_a_live_line_and_no_plain_ones():

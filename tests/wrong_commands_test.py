@@ -16,7 +16,6 @@ REAL = f"--config={helpers.REPOSITORY / 'configs' / 'real.py'}"
 PRETRAIN = f"--config={helpers.REPOSITORY / 'configs' / 'pretrain.py'}"
 SWEEP = f"--sweep={helpers.REPOSITORY / 'configs' / 'sweeps' / 'world.py'}"
 TUNING = f"--sweep={helpers.REPOSITORY / 'configs' / 'sweeps' / 'tuning.py'}"
-STARTS = {"mmcl_jax.sweep": "start"}
 FUNCTIONS = ("get_sweep", "get_config")
 
 # by program: flags, and parts of what is said
@@ -31,6 +30,17 @@ WRONG = {
             ["--workdir=new", DEMO, "--config.method.name=com"],
             "config.method.name: 'com' is not one of ",
             "did you mean 'comm'?",
+            "for a method of your own, name its file by config.method.module",
+        ),
+        (
+            ["--workdir=new", DEMO, "--config.train.lr=1"],
+            "--config.train.lr: 'lr' is not a field of the config",
+            "did you mean --config.train.optimizer.learning_rate?",
+        ),
+        (
+            ["--workdir=new", DEMO, "--train.epochs=1"],
+            "Unknown command line flag 'train.epochs'",
+            "did you mean --config.train.epochs?",
         ),
         (
             ["--workdir=new", DEMO, "--config.method.nmae=comm"],
@@ -106,7 +116,15 @@ WRONG = {
     ],
     "mmcl_jax.sweep": [
         (["--nope"], "'nope'"),
-        ([], "--sweep and --out"),
+        ([], "give --out, and --config and --methods or else --sweep"),
+        ([DEMO, "--out=new"], "give --out, and --config and --methods"),
+        ([DEMO, "--methods=comm", "--seeds=2-x", "--out=new"], "--seeds: '2-x'"),
+        ([DEMO, "--methods=com", "--out=new"], "did you mean 'comm'?"),
+        ([DEMO, "--methods=other.py", "--out=new"], "--methods: ", "no dict METHODS"),
+        (
+            [DEMO, "--config.seeds.data=1", "--methods=comm", "--out=new"],
+            "--config.seeds.data: given by --seeds",
+        ),
         (["--sweep=/no.py", "--out=new"], "/no.py"),
         (["--sweep=broken.py", "--out=new"], "broken.py, line 1: SyntaxError"),
         (["--sweep=raises.py", "--out=new"], "raises.py, line 2: AttributeError"),
@@ -211,7 +229,7 @@ SPOILT: dict[str, tuple[str, Callable[[pathlib.Path], object]]] = {
 READERS = {
     "mmcl_jax.predict": ["--workdir={}", "--text=a star"],
     "mmcl_jax.export": ["--workdir={}", "--out=new"],
-    "mmcl_jax.compare": ["--workdirs={}", "--snapshots=1,2", "--no-embeddings"],
+    "mmcl_jax.compare": ["--workdirs={}", "--snapshots=1,2", "--noembeddings"],
     "mmcl_jax.report.__main__": ["--workdirs={}", "--out=new"],
 }
 
@@ -224,8 +242,7 @@ def test_wrong_commands_are_one_clear_line(program: str, folder: pathlib.Path) -
         flags = [flag.format(folder / name) for flag in READERS[program]]
         cases.append((flags, str(folder / name), file))
     commands = [flags for flags, *_ in cases]
-    start = STARTS.get(program, "cli")
-    said = run_each(program, commands, folder, start)
+    said = run_each(program, commands, folder)
     for done, (_, *parts) in zip(said, cases, strict=True):
         check(done, *parts)
     assert not (folder / "new").exists()

@@ -21,6 +21,8 @@ COSTS = {
 # the main setting, one rule for all methods: modality predicted, and the answer among
 # the classes of the modality that was
 SPACE, ROUTE = "routed", "predicted"
+# samples of a modality whose embeddings under two snapshots are compared, at most
+EMBEDDED = 256
 # label space, and whether the modality is given
 VIEWS = {
     "routed": (SPACE, ROUTE),

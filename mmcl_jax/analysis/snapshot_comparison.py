@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mmcl_jax.analysis import array_axes, embeddings, paired_tests
-from mmcl_jax.analysis.measures import ROUTE, SPACE
+from mmcl_jax.analysis.measures import EMBEDDED, ROUTE, SPACE
 from mmcl_jax.analysis.run_comparison import (
     Path,
     check_stage,
@@ -18,6 +18,7 @@ from mmcl_jax.analysis.run_comparison import (
 from mmcl_jax.config import Config
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.ops.losses import MASKED
 from mmcl_jax.streams.base import Stream, stream_hash
 from mmcl_jax.training import build, capacity, remote_names
 from mmcl_jax.workdir import layout
@@ -32,8 +33,6 @@ from mmcl_jax.workdir.reading import (
 from mmcl_jax.workdir.results import plain
 from mmcl_jax.workdir.states import read
 
-SAMPLES = 256
-
 Arrays = dict[str, np.ndarray]
 
 
@@ -43,7 +42,7 @@ def compare_snapshots(
     j: int,
     *,
     with_embeddings: bool = True,
-    samples: int = SAMPLES,
+    samples: int = EMBEDDED,
     encoder: str | None = None,
 ) -> dict[str, Any]:
     """Compares two snapshots of one run, the earlier one first.
@@ -139,7 +138,7 @@ def _drift(
 ) -> dict[str, Any]:
     found = {}
     for path in sorted(path for path in before if path.startswith(kind)):
-        one, other = before[path], after[path]
+        one, other = _numbers(before[path], after[path])
         entry: dict[str, Any] = {"shape": one.shape}
         entry |= paired_tests.displacement(one, other)._asdict()
         for axis, names in meaning.get(path, {}).items():
@@ -147,6 +146,17 @@ def _drift(
             entry.setdefault(axis.kind, _by_part(one, other, axis, names))
         found[path.removeprefix(kind)] = entry
     return found
+
+
+def _numbers(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two arrays with 0 wherever one of them masks what has not been met.
+
+    Such an entry has not moved, and its huge value is no size.
+    """
+    if one.dtype.kind in "biu":  # a key may hold any number
+        return one, other
+    masked = (abs(one) >= abs(MASKED)) | (abs(other) >= abs(MASKED))
+    return np.where(masked, 0, one), np.where(masked, 0, other)
 
 
 def _by_part(

@@ -4,13 +4,16 @@ import ast
 import pathlib
 import re
 import sys
+from collections.abc import Callable
 from logging import LogRecord
 from typing import Any
 
-from absl import flags, logging
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags, tuple_parser
 
+from mmcl_jax.cli import programs, screens
+from mmcl_jax.cli.misspelt import nearest_key
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import (
     CONFIGS,
@@ -21,7 +24,6 @@ from mmcl_jax.files import (
     split_paths,
 )
 from mmcl_jax.plain_text import printable
-from mmcl_jax.streams.registry import SOURCES
 
 USAGE_ERROR = 2
 # the flags defined here are those of the program that calls the function, for --help
@@ -30,6 +32,8 @@ flags.disclaim_key_flags()
 
 class _PathParser(flags.ArgumentParser):
     """Parses a path, or several after something that stands between them."""
+
+    form = "PATH"
 
     def __init__(self, before: str = "") -> None:
         self._before = before
@@ -41,6 +45,8 @@ class _PathParser(flags.ArgumentParser):
 
 class _PathsParser(flags.ArgumentParser):
     """Parses paths with commas between them."""
+
+    form = "PATH,..."
 
     def parse(self, argument: str) -> list[str]:
         """Returns the paths, with `~` replaced by the home folder."""
@@ -58,6 +64,8 @@ class _ConfigText(str):
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
     """Parses the flag that names a config file."""
+
+    form = "FILE[:ARGUMENT]"
 
     def parse(self, path: str) -> Any:
         """Returns the config that the file makes."""
@@ -129,6 +137,33 @@ def _between_commas(text: str) -> list[str]:
     return [word for part in parts if (word := part.strip())]
 
 
+def run(main: Callable[[list[str]], None], with_config: bool = False) -> None:
+    """Runs a program.
+
+    `--help` and `--version` end it before anything else; with `--config` as well,
+    `--help` lists the keys of the config.
+
+    Args:
+        main: What the program does; its module's docstring and flags explain it.
+        with_config: Whether it has the flag `--config`.
+    """
+    module = sys.modules[main.__module__]
+
+    def parse(argv: list[str]) -> list[str]:
+        if "--version" in argv[1:]:
+            print(programs.version())
+            sys.exit()
+        if not screens.wants_help(argv):
+            return parse_with_config(argv) if with_config else parse_flags(argv)
+        rest = [word for word in argv if word not in screens.ASKING]
+        if with_config and any(word.startswith("--config") for word in rest):
+            _show_keys(rest)
+        print(screens.of_program(module, flags.FLAGS))
+        sys.exit()
+
+    app.run(main, flags_parser=parse)
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags at any position; returns the program and its other arguments."""
     _log_plain_text()
@@ -166,6 +201,8 @@ def parse_with_config(argv: list[str]) -> list[str]:
         argv[at] = f"{start}{path}:{argument}" if argument else f"{start}{path}"
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(complain(ConfigError(_unknown_flag(error))))
     except Exception as error:  # a config file may raise anything
         sys.exit(complain(ConfigError(_of_config(error, argv, path))))
 
@@ -233,12 +270,13 @@ def _find(name: str) -> pathlib.Path:
 
 def _unknown_field(error: Exception, argv: list[str]) -> str:
     """Adds the flag to the message of ConfigDict, which names only the field."""
+    from mmcl_jax.streams.registry import SOURCES
+
     text = str(error.args[0]) if error.args else ""
     name, *nearest = re.findall(r"[\w-]+", re.sub(r"\\n|Did you mean", " ", text))
     flag = next(
         (arg for arg in argv if name in arg.partition("=")[0].split(".")), "--config"
     ).partition("=")[0]
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     kinds = [
         kind
         for kind, source in SOURCES.items()
@@ -247,7 +285,35 @@ def _unknown_field(error: Exception, argv: list[str]) -> str:
     ]
     if kinds:
         hint = f", but of a stream of {kinds[0]}, see --config=configs/{kinds[0]}.py"
+    elif nearest:
+        hint = f"; did you mean {nearest[0]!r}?"
+    else:
+        hint = _nearest(flag)
     return f"{flag}: {name!r} is not a field of the config{hint}"
+
+
+def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
+    """Adds the key that may be meant to the message on a flag of no program."""
+    text = str(error)
+    return text if "Did you mean" in text else text + _nearest(error.flagname)
+
+
+def _nearest(flag: str) -> str:
+    """Returns a question about the key of a config that may be meant, or nothing."""
+    from mmcl_jax.cli.reference import sections
+
+    keys = [row.key for _, _, rows in sections() for row in rows]
+    found = nearest_key(flag.removeprefix("--"), keys)
+    return f"; did you mean --{found}?" if found else ""
+
+
+def _show_keys(argv: list[str]) -> None:
+    """Prints the keys of the config that flags give, and ends the program."""
+    from mmcl_jax.cli.reference import of_config
+
+    parse_with_config(argv)
+    print(of_config(required(flags.FLAGS["config"].value, "demo")))
+    sys.exit()
 
 
 def complain(error: Exception) -> int:

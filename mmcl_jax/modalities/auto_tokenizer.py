@@ -20,8 +20,8 @@ def load(path: str) -> tuple[Callable[[str], list[int]], dict[str, int], set[int
         import sentencepiece  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ImportError as error:  # transformers names no extra to install
         raise ImportError(
-            f"{error}: pip install 'mmcl_jax[sentencepiece]', or put the tokenizer.json"
-            " of the same model beside it"
+            f"{error}: pip install sentencepiece protobuf, or put the tokenizer.json "
+            "of the same model beside it"
         ) from error
     import transformers
 

@@ -99,8 +99,7 @@ def _pillow_format(path: str) -> str:
     form = require(path, _FORMATS, EXPECTED).format
     if form == "heic" and not _opens_heic():
         raise DataError(
-            f"{path}: a HEIC picture; pip install 'mmcl_jax[heif]', or convert it to "
-            "JPEG"
+            f"{path}: a HEIC picture; pip install pillow-heif, or convert it to JPEG"
         )
     if form == "avif" and not features.check("avif"):
         raise DataError(

@@ -85,8 +85,7 @@ def _write_score(path: str, program: int, count: int, rng: np.random.Generator) 
         import mido  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
-            "mido, which writes scores, is not installed: pip install "
-            "'mmcl_jax[pretrain]'"
+            "mido, which writes scores, is not installed: pip install mido"
         ) from error
     file, track = mido.MidiFile(ticks_per_beat=_TICKS), mido.MidiTrack()
     file.tracks.append(track)

@@ -1,16 +1,17 @@
 """Writes a page that shows one run, or compares several.
 
-`python -m mmcl_jax.report --workdirs=A,B,... --out=FILE_OR_FOLDER` reads workdirs.
+Examples:
+  mmcl-report --workdirs=runs/demo
+  mmcl-report --workdirs=runs/ncm,runs/ridge --out=runs/figures
 """
 
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
-from mmcl_jax.report import page, run_loader
 from mmcl_jax.workdir.layout import REPORT
 
 _WORKDIRS = command_line.define_paths(
@@ -27,6 +28,9 @@ _OUT = command_line.define_path(
 
 def main(argv: list[str]) -> None:
     """Writes the report; bad input ends with exit code 2."""
+    # imported late, since plotting takes seconds to load, and --help does without it
+    from mmcl_jax.report import page, run_loader
+
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
@@ -49,7 +53,7 @@ def main(argv: list[str]) -> None:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_flags)
+    command_line.run(main)
 
 
 if __name__ == "__main__":

@@ -40,10 +40,14 @@ def cards(run: RunData) -> Cards:
     """Returns the first numbers of a run."""
     found = run.metrics(SPACE, ROUTE)
     given = run.metrics(SPACE, "given")
+    learnt = run.tasks[: run.rows[-1] + 1]
+    classes = {name for task in learnt for name in task["classes"]}
+    average = _card("last average accuracy", found, given, "last_average_accuracy")
+    chance = f"; chance: {tables.percent(1 / len(classes)).text}"
     identified = run.results["modality_identification"]
     return Cards(
         (
-            _card("last average accuracy", found, given, "last_average_accuracy"),
+            average._replace(note=average.note + chance),
             _card("average incremental", found, given, "average_incremental_accuracy"),
             _card("forgetting", found, given, "forgetting_chaudhry"),
             _card("excess forgetting", found, given, "excess_forgetting"),
@@ -124,7 +128,9 @@ def matrices(run: RunData) -> Section:
     columns = tuple(map(Label, names, colours))
     about = (
         "Accuracy in percent on the test set of each task (columns) after each task "
-        "(rows): below the diagonal on earlier tasks, above it on tasks yet to come. "
+        "(rows): below the diagonal on earlier tasks; above it on the next task, or on "
+        "all to come with config.evaluation.upcoming=all, where their classes can be "
+        "answered already (labels task and universe). "
         "Colours of rows and columns mark the modality."
     )
     found = []

@@ -37,7 +37,7 @@ class Series(NamedTuple):
         name: Name in the legend.
         mark: Colour and marker.
         x: Horizontal coordinates.
-        y: Shares, drawn in percent; NaN is not drawn.
+        y: Values; NaN is not drawn.
         low: Lower ends of intervals around the values; empty without intervals.
         high: Upper ends.
         dashed: Whether the line is a reference.
@@ -62,6 +62,7 @@ class Lines(NamedTuple):
         series: The curves.
         limits: Limits of the vertical axis.
         x_label: Label of the horizontal axis.
+        shares: Whether values are shares, shown in percent.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Lines(NamedTuple):
     series: tuple[Series, ...]
     limits: tuple[float, float]
     x_label: str = "tasks learnt"
+    shares: bool = True
 
     def rows(self) -> list[list[Any]]:
         """Returns a header, and a row for each point of each curve."""
@@ -172,11 +174,13 @@ class Points(NamedTuple):
         name: Name of its files.
         title: Short title.
         clouds: The points.
+        explained: Share of the variance along each axis.
     """
 
     name: str
     title: str
     clouds: tuple[Cloud, ...]
+    explained: tuple[float, float]
 
     def rows(self) -> list[list[Any]]:
         """Returns a header, and a row for each point."""
@@ -227,7 +231,7 @@ class Interval(NamedTuple):
     Attributes:
         text: Name of the row.
         mark: Colour and marker.
-        value: A share, drawn in percent; NaN is not drawn.
+        value: A difference of shares, drawn in points; NaN is not drawn.
         low: Lower end of its interval; NaN without an interval.
         high: Upper end.
     """

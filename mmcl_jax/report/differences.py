@@ -137,7 +137,7 @@ def _charts(sides: list[Side]) -> tuple[Panels, ...]:
         Forest(
             f"differences-{route}",
             f"All tasks, modality {route}",
-            "difference of mean accuracy",
+            "difference of mean accuracy, in points",
             tuple(_interval(s.name, s.mark, s.whole[route]) for s in sides),
             (0.0, 0.0),
         )
@@ -162,7 +162,7 @@ def _charts(sides: list[Side]) -> tuple[Panels, ...]:
             Forest(
                 f"differences-tasks-{k + 1}",
                 f"{shown(side.name)}: each task, modality predicted",
-                "difference of accuracy",
+                "difference of accuracy, in points",
                 tuple(intervals),
                 (0.0, 0.0),
             )
@@ -214,7 +214,9 @@ def _table(sides: list[Side], told: list[bool]) -> Table:
                 count = tables.number(len(side.pairs))
                 body.append((*map(tables.word, words), count, *_cells(row)))
     head = ("method", "on", "modality", "pairs", *_HEAD)
-    title = "Against the first, in percent; 95 % intervals"
+    title = (
+        "Against the first: accuracy in percent, differences in points; 95 % intervals"
+    )
     return Table("differences", title, head, tuple(body), 3)
 
 
@@ -230,7 +232,7 @@ def _pairs_table(sides: list[Side]) -> Table:
                 row = pair["spaces"][SPACE][route]["all"]
                 body.append((*map(tables.word, words), *_cells(row)))
     head = ("method", "seeds", "modality", *_HEAD)
-    title = "Each pair of runs, all tasks, in percent; 95 % intervals over samples"
+    title = "Each pair of runs, all tasks; 95 % intervals over samples"
     return Table("differences-pairs", title, head, tuple(body), 3)
 
 

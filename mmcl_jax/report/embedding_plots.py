@@ -46,11 +46,12 @@ def _samples(run: RunData, arrays: StoredEmbeddings) -> Points:
     used = np.unique(label)
     text = arrays.text.astype(np.float64)[used]
     query = arrays.query.astype(np.float64)[rows]
-    places = _plane(np.concatenate([query, text]))
+    places, explained = _plane(np.concatenate([query, text]))
     return Points(
         "embeddings-frozen",
         "Frozen encoder: test samples",
         _clouds(run, label, places[: len(label)], used, places[len(label) :]),
+        explained,
     )
 
 
@@ -62,9 +63,9 @@ def _means(run: RunData, geometry: dict[str, np.ndarray]) -> list[Points]:
         ("adapted", "Class means of layer features, adapted"),
     ):
         if name in geometry:
-            places = _plane(geometry[name][used].astype(np.float64))
+            places, explained = _plane(geometry[name][used].astype(np.float64))
             clouds = _clouds(run, used, places, none, np.zeros((0, 2)))
-            charts.append(Points(f"embeddings-{name}-means", title, clouds))
+            charts.append(Points(f"embeddings-{name}-means", title, clouds, explained))
     return charts
 
 
@@ -101,13 +102,18 @@ def _clouds(
     return tuple(clouds)
 
 
-def _plane(vectors: np.ndarray) -> np.ndarray:
-    """Returns the first two principal components `[n 2]`, with a fixed sign."""
+def _plane(vectors: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Returns the first two principal components `[n 2]`, with a fixed sign.
+
+    Also the share of the variance that each explains.
+    """
     centred = _centred(vectors)
-    _, axes = np.linalg.eigh(centred.T @ centred)
+    variances, axes = np.linalg.eigh(centred.T @ centred)
+    shares = variances[::-1][:2] / max(variances.sum(), 1e-12)
     axes = axes[:, ::-1][:, :2]
     largest = np.abs(axes).argmax(0)
-    return centred @ (axes * np.sign(axes[largest, [0, 1]]))
+    places = centred @ (axes * np.sign(axes[largest, [0, 1]]))
+    return places, (float(shares[0]), float(shares[1]))
 
 
 def _centred(vectors: np.ndarray) -> np.ndarray:

@@ -173,7 +173,8 @@ def _lines(chart: Lines, legend: bool) -> Figure:
     axes.set_xlabel(chart.x_label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    if chart.shares:
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     if legend:
         # a page shows them above the panel
         axes.set_ylabel(chart.y_label)
@@ -204,6 +205,7 @@ def _forest(chart: Forest, legend: bool) -> Figure:
         axes.plot((row.low, row.high), (i, i), color=colour, lw=1.4)
         axes.plot(row.value, i, color=colour, marker=row.mark.marker, ms=5, mew=0)
     axes.set_xlim(*chart.limits)
+    axes.xaxis.set_major_formatter(FuncFormatter(_points_of))
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if legend:
         # a page shows it above the panel
@@ -244,11 +246,17 @@ def _percent(share: float, place: int) -> str:
     return f"{round(100 * share, 6):g} %".replace("-", "−")
 
 
+def _points_of(share: float, place: int) -> str:
+    """Returns a difference of shares in percentage points."""
+    return _percent(share, place).removesuffix(" %")
+
+
 def _points(chart: Points, legend: bool) -> Figure:
     figure, axes = _panel()
     axes.grid(visible=False)
-    axes.set_xlabel("first principal component")
-    axes.set_ylabel("second")
+    first, second = (f"{100 * share:.0f} %" for share in chart.explained)
+    axes.set_xlabel(f"first principal component ({first} of variance)")
+    axes.set_ylabel(f"second ({second})")
     axes.tick_params(labelbottom=False, labelleft=False, length=0)
     handles = []
     for cloud in chart.clouds:

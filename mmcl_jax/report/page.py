@@ -16,6 +16,7 @@ from mmcl_jax.report import (
     differences,
     embedding_plots,
     figures,
+    learning,
     mistakes,
     modality_cost,
     prompts,
@@ -27,7 +28,7 @@ from mmcl_jax.report import (
 )
 from mmcl_jax.report.blocks import Cards, Panels, Remarks, Section, Switch
 from mmcl_jax.report.charts import Chart, Matrix, Timeline, shown
-from mmcl_jax.report.run_data import RunData, group
+from mmcl_jax.report.run_data import RunData, flat, group
 from mmcl_jax.report.tables import Table
 from mmcl_jax.workdir.layout import REPORT
 
@@ -80,6 +81,7 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
         *first,
         matrices,
         curves.curves(groups),
+        learning.learning(groups),
         modality_cost.knowing(groups),
         modality_cost.identification(groups),
         *details,
@@ -103,8 +105,13 @@ def render(runs: Sequence[RunData], parts: Sequence[Section]) -> str:
     else:
         title = first.method
         state = "finished" if first.finished else f"{learnt} of {stages} stages learnt"
-        subtitle = accuracy.describe(first)
+        subtitle = f"{accuracy.describe(first)}; encoder: {_encoder(first)}"
     return to_html("report", title, _bounded(parts), cards, state, subtitle)
+
+
+def _encoder(run: RunData) -> str:
+    path = str(flat(run.config).get("encoder.path", ""))
+    return "built-in" if path == "builtin" else shown(path)
 
 
 def to_html(

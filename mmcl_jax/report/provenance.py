@@ -22,29 +22,44 @@ def cost(groups: Groups) -> Section:
         for run in runs
         for part in run.results["cost"]["seconds"]
     )
-    body = []
-    for part in parts:
-        values = [
-            [run.results["cost"]["seconds"].get(part, 0.0) for run in runs]
-            for runs in groups.values()
-        ]
-        body.append(_row(f"{part}, seconds", values, 1))
-    for key, title in COSTS.items():
-        if key != "seconds":
-            values = [
+    seconds = [
+        _row(
+            part,
+            [
+                [run.results["cost"]["seconds"].get(part, 0.0) for run in runs]
+                for runs in groups.values()
+            ],
+            1,
+        )
+        for part in parts
+    ]
+    others = {
+        key: _row(
+            title,
+            [
                 [run.results["cost"].get(key, math.nan) for run in runs]
                 for runs in groups.values()
-            ]
-            body.append(_row(title, values, 0))
-    head = ("", *map(shown, groups)) if len(groups) > 1 else ("", "amount")
-    title = "Costs, mean over runs" if max(map(len, groups.values())) > 1 else "Costs"
-    table = Table("cost", title, head, tuple(body))
+            ],
+            0,
+        )
+        for key, title in COSTS.items()
+        if key != "seconds"
+    }
+    mean = ", mean over runs" if max(map(len, groups.values())) > 1 else ""
+    head = tuple(map(shown, groups)) if len(groups) > 1 else ("amount",)
+    sizes = tuple(row for key, row in others.items() if key.startswith("bytes"))
+    counts = tuple(row for key, row in others.items() if not key.startswith("bytes"))
     about = (
         "Wall-clock seconds of each part of the loop; the time of the report is in no "
         "other part. Bytes: size of all that a snapshot holds, and its growth per "
         "class and per task. Forwards: passes through a tower."
     )
-    return Section("cost", "Cost", about, (table,))
+    blocks = (
+        Table("cost", f"Seconds{mean}", ("part", *head), tuple(seconds)),
+        Table("cost-bytes", f"Bytes{mean}", ("", *head), sizes),
+        Table("cost-numbers", f"Numbers{mean}", ("", *head), counts),
+    )
+    return Section("cost", "Cost", about, blocks)
 
 
 def _row(what: str, values: list[list[float]], digits: int) -> tuple[Cell, ...]:

@@ -12,7 +12,7 @@ from mmcl_jax.modalities.base import InputSpec
 from mmcl_jax.report.history import History
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.workdir.predictions import StoredEmbeddings
-from mmcl_jax.workdir.reading import StoredRun
+from mmcl_jax.workdir.reading import LoggedStep, StoredRun
 from mmcl_jax.workdir.results import of_stream
 
 NO_PREDICTIONS = "the workdir has no predictions of its newest stage"
@@ -44,6 +44,7 @@ class RunData:
         embeddings: Embeddings by the frozen encoder; None if there are none.
         source: Source of the test samples, or why there is none.
         log: Warnings of `log.txt`, each once.
+        steps: Logged training steps.
     """
 
     stored: StoredRun
@@ -53,6 +54,7 @@ class RunData:
     embeddings: StoredEmbeddings | None
     source: Source | str
     log: tuple[str, ...]
+    steps: tuple[LoggedStep, ...] = ()
 
     @property
     def workdir(self) -> pathlib.Path:

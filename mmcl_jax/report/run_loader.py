@@ -19,6 +19,7 @@ from mmcl_jax.workdir.reading import (
     config_of,
     read_results,
     read_run,
+    read_steps,
     read_warnings,
     results_so_far,
 )
@@ -85,6 +86,7 @@ def load(
         if inside
         else "a page of several runs shows none",
         log=read_warnings(workdir),
+        steps=read_steps(workdir, len(stored.stream.stages)),
     )
 
 

@@ -129,9 +129,7 @@ def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
     try:
         compiled = program(classifier, modality).serialize()
     except ImportError as error:
-        raise ConfigError(
-            f"{error}: pip install 'mmcl_jax[export]', or flatbuffers alone"
-        ) from error
+        raise ConfigError(f"{error}: pip install flatbuffers") from error
     arrays = tensors(classifier)
     described = describe(classifier, arrays, modality)
     # The format has no strides: a transposed array would be stored in the wrong order.

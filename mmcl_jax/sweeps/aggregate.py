@@ -44,8 +44,8 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
         run. `summaries` and `differences` by stream, variant and metric; over all
         streams, a seed counts once, with its mean. Differences have the p-value of a
         paired t test and that after Holm's correction over the variants of a stream
-        and metric. `ranks` by metric, stream and
-        variant. `cost`: means by variant.
+        and metric. `ranks` by metric, stream and variant, where all variants have a
+        run in common. `cost`: means by variant.
     """
     rows = [
         {
@@ -72,7 +72,11 @@ def aggregate(ended: Ended, baseline: str, sweep: str = "") -> dict[str, Any]:
                 name: _differences(group, baseline) for name, group in groups.items()
             },
             "ranks": {
-                key: {name: _ranks(group, key) for name, group in groups.items()}
+                key: {
+                    name: ranks
+                    for name, group in groups.items()
+                    if (ranks := _ranks(group, key))["runs"]
+                }
                 for key in measured(ended[0][1])
             },
             "cost": _costs(rows),
@@ -326,6 +330,8 @@ def _cell(entry: dict[str, Any], signed: bool) -> str:
 
 
 def _rank_table(streams: dict[str, Any]) -> str:
+    if not streams:
+        return "None: no order and seed has a finished run of every variant.\n"
     titles = [f"{stream} (n = {entry['runs']})" for stream, entry in streams.items()]
     variants = dict.fromkeys(v for entry in streams.values() for v in entry["mean"])
     rows = [
@@ -338,10 +344,15 @@ def _rank_table(streams: dict[str, Any]) -> str:
 
 def _cost_table(costs: dict[str, dict[str, float]]) -> str:
     rows = [
-        [f"`{variant}`", *(f"{found[name]:,.0f}" for name in COSTS)]
+        [f"`{variant}`", *(_whole(found[name]) for name in COSTS)]
         for variant, found in costs.items()
     ]
     return _markdown_table(["", *COSTS.values()], rows)
+
+
+def _whole(value: float | None) -> str:
+    """Returns a cost; none is below 0, unless stages share a memory of fixed size."""
+    return "-" if value is None or value < 0 else f"{value:,.0f}"
 
 
 def _markdown_table(titles: list[str], rows: list[list[str]]) -> str:

@@ -6,16 +6,44 @@ import pathlib
 import subprocess
 import sys
 import threading
-import time
 
 from rich.console import Console
 
 from mmcl_jax.errors import RUN_AGAIN
 from mmcl_jax.plain_text import printable
 from mmcl_jax.sweeps import runs
+from mmcl_jax.sweeps.standing import Standing
 from mmcl_jax.training import remote_names
 from mmcl_jax.training.preemption import PARENT
 from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.lock import Lock
+
+
+def run(
+    sweep: runs.Sweep, out: str | pathlib.Path, workers: int, console: Console
+) -> dict[str, str]:
+    """Starts the missing runs of a sweep, and waits for their end.
+
+    Args:
+        sweep: The runs.
+        out: Folder of the sweep; the runs are in `<out>/runs`.
+        workers: Number of simultaneous runs.
+        console: Console for one line a run.
+
+    Returns:
+        The last line of every run that failed, by name.
+
+    Raises:
+        WorkdirError: Another sweep is writing into the folder.
+    """
+    folder = pathlib.Path(out) / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder.parent, "--out")
+    try:
+        todo, failures = runs.prepare(sweep, folder, console)
+        return failures | Pool(folder, workers, console).run(todo)
+    finally:
+        lock.release()
 
 
 class Pool:
@@ -29,25 +57,28 @@ class Pool:
 
     def run(self, todo: list[runs.SweepRun]) -> dict[str, str]:
         """Runs all of them; returns the reason of each failure, by the run's name."""
-        failures, done = {}, 0
-        with concurrent.futures.ThreadPoolExecutor(self._workers) as threads:
-            futures = {threads.submit(self._run, run): run for run in todo}
+        failures = {}
+        with (
+            Standing(self._console, len(todo), self._workers) as standing,
+            concurrent.futures.ThreadPoolExecutor(self._workers) as threads,
+        ):
+            futures = {threads.submit(self._run, run, standing): run for run in todo}
             try:
                 for future in concurrent.futures.as_completed(futures):
                     run, (failure, seconds) = futures[future], future.result()
-                    done += 1
                     if failure:
                         failures[run.name] = failure
                     what = f"failed: {failure}" if failure else f"{seconds:.0f} s"
-                    self._say(f"[{done}/{len(todo)}] {run.name}: {what}")
+                    self._say(f"{run.name}: {what}; {standing.line()}")
             except BaseException:
                 self._stop()
                 raise
         return failures
 
-    def _run(self, run: runs.SweepRun) -> tuple[str, float]:
+    def _run(self, run: runs.SweepRun, standing: Standing) -> tuple[str, float]:
         """Returns what went wrong ("" if nothing), and the seconds it took."""
-        start, workdir = time.perf_counter(), self._folder / run.name
+        workdir = self._folder / run.name
+        standing.begun(workdir)
         main = [sys.executable, "-m", "mmcl_jax.main", f"--workdir={workdir}"]
         command = [*main, *remote_names.flags(run.config)]
         variables = os.environ | {PARENT: str(os.getpid())}
@@ -65,7 +96,7 @@ class Pool:
                 code = process.wait()
             with self._lock:
                 self._processes.discard(process)
-        seconds = time.perf_counter() - start
+        seconds = standing.ended(workdir)
         if code == 0 and layout.is_finished(workdir):
             return "", seconds
         return runs.last_line(workdir) or f"exit code {code}", seconds

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+from rich.console import Console
 
 from mmcl_jax.cli.shorthand import parse_argument
 from mmcl_jax.config import Config, check_name, resolve
-from mmcl_jax.errors import ConfigError
+from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.files import raised_in, shipped, split_argument
 from mmcl_jax.workdir import layout
 from mmcl_jax.workdir.reading import read_results, read_run
@@ -236,6 +237,35 @@ def prepare_workdir(run: SweepRun, folder: pathlib.Path) -> bool:
     workdir.mkdir(parents=True, exist_ok=True)
     write_config(workdir, run.config)
     return True
+
+
+def prepare(
+    sweep: Sweep, folder: pathlib.Path, console: Console
+) -> tuple[list[SweepRun], dict[str, str]]:
+    """Writes the configs of the runs that are not finished.
+
+    Args:
+        sweep: The runs.
+        folder: Folder of all runs.
+        console: Console for one line.
+
+    Returns:
+        The runs to start, and the errors of runs that cannot be started, by name.
+
+    Raises:
+        ConfigError: There are no runs, or two of one name.
+    """
+    check(sweep)
+    todo, failures = [], {}
+    for each in sweep.runs:
+        try:
+            if prepare_workdir(each, folder):
+                todo.append(each)
+        except (ConfigError, DataError) as error:
+            failures[each.name] = str(error)
+    total = len(sweep.runs)
+    console.print(f"{total} runs, {len(todo)} of them to do", highlight=False)
+    return todo, failures
 
 
 def finished(

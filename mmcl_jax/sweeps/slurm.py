@@ -12,17 +12,6 @@ from mmcl_jax.workdir.layout import OUTPUT
 
 NAME = "sweep.sbatch"
 SUBMIT = "sbatch"
-# options of a job that a sweep may set; SBATCH_* variables and the file set the rest
-OPTIONS = (
-    "partition",
-    "account",
-    "time",
-    "nodes",
-    "ntasks_per_node",
-    "gpus_per_node",
-    "cpus_per_task",
-    "mem",
-)
 _ROOT = pathlib.Path(__file__).parents[2]
 _SCRIPT = _ROOT / "launch" / "slurm.sbatch"
 
@@ -42,7 +31,8 @@ def write(
     Args:
         todo: Runs whose configs are in `<out>/runs`.
         out: Folder of the sweep, which all nodes see.
-        options: Values of `OPTIONS`.
+        options: Options of sbatch by name, `_` for `-`; `SBATCH_*` variables and the
+            script set the rest.
         at_a_time: Number of jobs that may run at once, None for all.
 
     Returns:

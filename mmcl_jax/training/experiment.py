@@ -15,7 +15,7 @@ from rich.console import Console
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.files import write_json
-from mmcl_jax.parallel import distributed, host_memory, sharding
+from mmcl_jax.parallel import compiling, distributed, host_memory, sharding
 from mmcl_jax.streams.retirement import retired_after
 from mmcl_jax.training import (
     capacity,
@@ -166,10 +166,8 @@ class _Loop:
 
     def run(self, stop_after: int | None) -> dict[str, Any] | None:
         """Learns and evaluates all remaining stages; see `run` of this module."""
-        knowledge = run_summary.level_of_knowledge(
-            self._run.model, self._run.stream.modalities
-        )
-        for line in (knowledge, *self._run.notes):
+        opening = run_summary.opening(self._run)
+        for line in (*opening, *self._run.notes):
             self._writer.say(line)
         state, first = self._resume()
         with self._results.timed("text"):
@@ -181,7 +179,10 @@ class _Loop:
         # from here on a signal waits for the end of a move
         self._interrupt.nothing_to_save = False
         total = len(self._stages)
-        with self._writer.progress("starting", self._stages[-1].samples) as bar:
+        with (
+            self._writer.progress("starting", self._stages[-1].samples) as bar,
+            compiling.watched(bar.compiles, bar.compiled),
+        ):
             bar.begin(self._samples_done(first))
             for index in range(first, total):
                 if stop_after is not None and index >= stop_after:
@@ -231,6 +232,7 @@ class _Loop:
         """Does the remaining moves of a stage."""
         stage = self._stages[index]
         bar.describe(stage.title)
+        bar.share(run_summary.share_of_programs(self._run.stream, index))
         with self._results.timed("queries"):
             # not a move, since it leaves the state unchanged: a run that is stopped
             # here embeds the queries again when it resumes
@@ -407,10 +409,8 @@ class _Loop:
         own, given, predicted = run_summary.mean_accuracies(stream, results, index)
         bar.reach(stage.samples)
         bar.accuracies(given, predicted)
-        self._writer.say(
-            f"{stage.title}: {100 * own:.1f} % among its own classes; all seen "
-            f"{100 * predicted:.1f} % with the modality predicted{bar.left()}"
-        )
+        said = run_summary.said(stream, index, own, predicted)
+        self._writer.say(f"{stage.title}: {said}{bar.left()}")
         results.stages = index + 1
         self._results = results
 

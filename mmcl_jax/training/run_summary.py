@@ -1,16 +1,23 @@
 """What is written about a stage that has been evaluated, and about a whole run."""
 
 import dataclasses
+import os
 import pathlib
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from mmcl_jax import plugins
+from mmcl_jax.cli import programs
 from mmcl_jax.evaluation import cost, cross_modal, label_spaces, returning
 from mmcl_jax.evaluation.control_sets import ControlPredictions
 from mmcl_jax.models.model import Model
 from mmcl_jax.parallel.environment import environment
+from mmcl_jax.plain_text import printable
 from mmcl_jax.streams.base import Stream, scored_tasks
 from mmcl_jax.streams.description import describe_tasks
 from mmcl_jax.training import capacity
@@ -84,6 +91,27 @@ def mean_accuracies(
     return float(own), float(given), float(predicted)
 
 
+def said(stream: Stream, index: int, own: float, predicted: float) -> str:
+    """Returns two mean accuracies after a stage for people, each beside chance.
+
+    Args:
+        stream: The stream that is learned.
+        index: Index of the stage.
+        own: Of the stage's tasks, each among its own classes.
+        predicted: Of all tasks seen, among the classes seen of the predicted modality.
+    """
+    sizes = [len(stream.tasks[i].classes) for i in stream.stages[index]]
+    learnt = [i for stage in stream.stages[: index + 1] for i in stage]
+    slots = {c for i in learnt for c in stream.tasks[i].classes}
+    names = {stream.classes[c].canonical for c in slots}
+    chance = float(np.mean([1 / size for size in sizes]))
+    return (
+        f"{100 * own:.1f} % among its own classes (chance {100 * chance:.1f} %); all "
+        f"seen {100 * predicted:.1f} % with the modality predicted (chance "
+        f"{100 / len(names):.1f} %)"
+    )
+
+
 def whole_report(run: Run, results: Results) -> dict[str, Any]:
     """Returns what `results.json` holds."""
     return plain(
@@ -141,8 +169,68 @@ def sizes(run: Run) -> dict[str, int]:
     return used | {"bytes_allocated": whole["bytes_remembered"]}
 
 
+def opening(run: Run) -> list[str]:
+    """Returns the lines with which a run begins: what is learnt, by what, and how."""
+    stream, config = run.stream, run.config
+    name = config.encoder.path
+    devices = run.mesh.devices
+    kind = devices.flat[0].device_kind.upper()
+    return [
+        f"{_number(len(stream.tasks), 'task')}, "
+        f"{_number(len(stream.classes), 'class', 'classes')}, "
+        f"{_number(len(stream.modalities), 'modality', 'modalities')}: "
+        f"{', '.join(stream.modalities)}",
+        f"method: {config.method.name}; encoder: "
+        f"{'built-in' if name == 'builtin' else name}; on "
+        f"{_number(devices.size, f'{kind} device')}",
+        level_of_knowledge(run.model, stream.modalities),
+        "programs are compiled once for each modality, when it is met first",
+    ]
+
+
+def _number(count: int, one: str, several: str = "") -> str:
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
+
+
+def next_steps(workdir: str | os.PathLike[str]) -> str:
+    """Returns what to do with a finished run: its page, and commands to paste."""
+    folder = pathlib.Path(workdir)
+    named = shlex.quote(str(folder))
+    steps = {
+        "label files": ("mmcl-predict", f"--workdir={named} FILES"),
+        "learn more": ("mmcl-extend", f"--workdir={named} --data=FOLDER"),
+        "compare": ("mmcl-compare", f"--workdirs={named},OTHER_RUN"),
+    }
+    files = plugins.exported()  # of the user's code, which a workdir does not name
+    code = f"{plugins.VARIABLE}={shlex.quote(files)} " if files else ""
+    lines = [
+        f"{what}: {code}{_start(name)} {flags}" for what, (name, flags) in steps.items()
+    ]
+    if (page := folder / layout.REPORT).exists():
+        lines.insert(0, f"see: {page}")
+    return "\n".join(map(printable, lines))
+
+
+def _start(command: str) -> str:
+    """Returns how a program is started from this shell."""
+    if shutil.which(command):
+        return command
+    return f"{shlex.quote(sys.executable)} -m {programs.PROGRAMS[command]}"
+
+
+def share_of_programs(stream: Stream, index: int) -> float:
+    """Returns which part of all programs is compiled once a stage is done.
+
+    They are compiled for each modality when it is met.
+    """
+    met = {
+        stream.tasks[i].modality for stage in stream.stages[: index + 1] for i in stage
+    }
+    return len(met) / len(stream.modalities)
+
+
 def level_of_knowledge(model: Model, modalities: Sequence[str]) -> str:
-    """Says what a prediction may know, from most to least.
+    """Says what a prediction may know in each kind of accuracy, from most to least.
 
     L0: modality and task. L1: the modality. L2: neither, but towers differ by modality.
     L3: neither, and one tower serves all. If modalities have separate towers, a
@@ -156,8 +244,8 @@ def level_of_knowledge(model: Model, modalities: Sequence[str]) -> str:
     agnostic = "L3"
     if len(groups) > 1:
         shared = [f"L3 among {group}; " for group in groups if "," in group]
-        agnostic = f"{''.join(shared)}L2 between {' | '.join(groups)}"
+        agnostic = f"{''.join(shared)}L2 between the towers of {' | '.join(groups)}"
     return (
-        "level of knowledge: task labels and given modality L0, modality labels and "
-        f"given modality L1, union labels and predicted modality {agnostic}"
+        "accuracies are with task and modality given (L0), with the modality given "
+        f"(L1) and with neither: {agnostic}"
     )

