@@ -1,8 +1,11 @@
-"""Writes the frozen features of a stream, so that closed forms can be checked by hand.
+"""Writes frozen features for checking closed forms by hand.
 
-`python -m mmcl_jax.verify --config=FILE.py[:variant,key=value] --out=FOLDER` writes
-`features.npz`, plain arrays, and a `README.md` with a short NumPy program that derives
-the results of closed-form methods from them, without any code of this package.
+A new folder gets `features.npz`, plain arrays, and a `README.md` with a short NumPy
+program that derives the results of closed-form methods from them, without this package.
+
+Examples:
+  mmcl-verify --config=demo --out=features
+  mmcl-verify --config=real:2 --config.stream.root=DATA --out=features
 """
 
 import dataclasses
@@ -10,13 +13,12 @@ import pathlib
 import sys
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 
 from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
-from mmcl_jax.files import expanded
 from mmcl_jax.methods.comm_plus import Options as CommPlus
 from mmcl_jax.parallel import compilation_cache
 from mmcl_jax.training import build
@@ -25,7 +27,7 @@ from mmcl_jax.training.frozen_views import frozen_views
 _CONFIG = command_line.define_config(
     "Config with encoder and stream; its method is not used."
 )
-_OUT = flags.DEFINE_string("out", None, "New folder for the features.")
+_OUT = command_line.define_path("out", None, "New folder for the features.")
 
 _README = """\
 # Frozen features of {tasks} tasks
@@ -43,9 +45,9 @@ Written by `python -m mmcl_jax.verify`. `features.npz` holds, of {samples} sampl
 | `modalities`, `layer_widths` | [m] | names, and the width of their `layers` |
 | `task_names`, `logit_scale` | | names of the tasks, factor of cosines |
 
-This program prints the last average accuracy (mean over tasks, all classes, in percent)
-of closed-form methods, as `results.json` of their runs has it under
-`metrics/union`, with the modality given and predicted:
+This program prints the last average accuracy of closed-form methods, the mean over
+tasks in percent, among the classes of the modality that is given or predicted. The
+`results.json` of their runs has it under `metrics/routed`.
 
 ```python
 {program}```
@@ -125,11 +127,7 @@ for method in (ncm, ridge, comm_plus):
     logits = by_modality(method)
     for route in ("given", "predicted"):
         modality = of_sample if route == "given" else present[found.argmax(1)]
-        if method is comm_plus and route == "predicted":
-            place = np.searchsorted(present, of)
-            answer = (logits + log_softmax(found, axis=1)[:, place]).argmax(1)
-        else:
-            answer = np.where(of == modality[:, None], logits, -np.inf).argmax(1)
+        answer = np.where(of == modality[:, None], logits, -np.inf).argmax(1)
         tasks = data["task"][test]
         hits = [(answer == y[test])[tasks == t].mean() for t in np.unique(tasks)]
         print(method.__name__, route, round(100 * np.mean(hits), 2))
@@ -145,8 +143,8 @@ def main(argv: list[str]) -> None:
         compilation_cache.keep_compiled_programs()
         given = command_line.required(_CONFIG.value, "configs/demo.py")
         if not _OUT.value:
-            raise ConfigError("--out is missing: a new folder for the features")
-        folder = pathlib.Path(expanded(_OUT.value))
+            raise ConfigError("--out: missing; for instance --out=features")
+        folder = pathlib.Path(_OUT.value)
         if folder.exists():
             raise ConfigError(f"--out: {folder} exists; give a new folder")
         unused = configs.MethodOptions("zero_shot")
@@ -176,7 +174,7 @@ def write(run: build.Run, folder: pathlib.Path) -> None:
 
 def cli() -> None:
     """Runs the program."""
-    app.run(main, flags_parser=command_line.parse_with_config)
+    command_line.run(main, with_config=True)
 
 
 if __name__ == "__main__":

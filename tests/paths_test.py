@@ -44,6 +44,7 @@ _PATHS = {
     "report/__main__": {"workdirs", "out"},
     "reproduce": {"check"},
     "sweep": {"config", "sweep", "out", "choose", "manifest"},
+    "verify": {"config", "out"},
     "zeroshot": {"config"},
 }
 _OF_PATHS = {"define_path", "define_paths", "define_config", "define_encoder"}

@@ -42,7 +42,7 @@ READS = ("mmcl_jax.compare", "mmcl_jax.report")
 USES = ("mmcl_jax.predict", "mmcl_jax.export", "mmcl_jax.extend")  # a run's workdir
 ALONE = (
     *("mmcl_jax.pretrain", "mmcl_jax.zeroshot", "mmcl_jax.plan", "mmcl_jax.sweep"),
-    "mmcl_jax.cli.config",
+    *("mmcl_jax.cli.config", "mmcl_jax.verify"),
 )
 # bench_test.py runs these at the same size
 RUN_BY_BENCH_TEST = ("tests.bench.towers", "tests.bench.methods", "tests.bench.gpu")

@@ -34,7 +34,7 @@ def test_results_are_derived_again_in_numpy(
         )
         results = experiment.run(chosen, tmp_path / method)
         for route in ("given", "predicted"):
-            found = results["metrics"]["union"][route]["last_average_accuracy"]
+            found = results["metrics"]["routed"][route]["last_average_accuracy"]
             reported[method, route] = 100 * found
     run = build.assemble(
         config.Config(

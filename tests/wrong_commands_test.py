@@ -98,6 +98,12 @@ WRONG = {
         ([DEMO, "--config.encoder.path=/no"], "/no: no such folder"),
         ([FOLDERS, "--config.stream.root=empty"], "empty: no data set in it"),
     ],
+    "mmcl_jax.verify": [
+        (["--nope"], "'nope'"),
+        ([], "--config: missing"),
+        ([DEMO], "--out: missing"),
+        ([DEMO, "--out=pets"], "--out: ", "pets exists; give a new folder"),
+    ],
     "mmcl_jax.plan": [
         (["--nope"], "'nope'"),
         ([], "--config: missing"),

@@ -19,6 +19,7 @@ PROGRAMS = {
     "mmcl-export": "mmcl_jax.export",
     "mmcl-prepare": "mmcl_jax.prepare",
     "mmcl-zeroshot": "mmcl_jax.zeroshot",
+    "mmcl-verify": "mmcl_jax.verify",
     "mmcl-config": "mmcl_jax.cli.config",
     "mmcl-plan": "mmcl_jax.plan",
     "mmcl-manifest": "mmcl_jax.manifest",
