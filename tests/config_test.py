@@ -160,7 +160,7 @@ def test_wrong_arguments_are_named(argument: str, message: str) -> None:
 def test_unknown_names_get_the_nearest(path: str, value: object, near: str) -> None:
     message = _error(_changed(path, value))
     assert message.startswith(f"config.{path}")
-    assert message.endswith(f"did you mean {near!r}?")
+    assert f"did you mean {near!r}?" in message
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_unknown_names_get_the_nearest(path: str, value: object, near: str) -> N
 def test_unknown_keys_get_the_nearest(path: str, near: str) -> None:
     message = _error(_changed(path, 1))
     assert message.startswith(f"unknown key config.{path}:")
-    assert message.endswith(f"did you mean {near!r}?")
+    assert f"did you mean {near!r}?" in message
 
 
 def _fields(kind: type, path: str) -> typing.Iterator[tuple[str, type]]:

@@ -147,9 +147,9 @@ def make_coda_prompt(model: Model, sharing: str, **options) -> Method:
 
 
 def make_s_prompts(model: Model, sharing: str) -> Method:
-    options = SPromptsOptions(centres=2, sampled_queries=8)
+    options = SPromptsOptions(centres=2, sampled_queries=8, within_stage=False)
     return s_prompts(model, options, common(sharing))
 
 
 def make_diki(model: Model, sharing: str) -> Method:
-    return diki(model, DikiOptions(), common(sharing))
+    return diki(model, DikiOptions(within_stage=False), common(sharing))

@@ -94,7 +94,7 @@ def test_a_run_is_read_back(tmp_path) -> None:
     results = reading.read_results(run)
     assert results is not None and results["method"] == "comm"
     found = predictions.read_predictions(run.workdir, run.owner, run.stream, 2)
-    assert found.chosen.shape == (4, 2, 3)
+    assert found.chosen.shape == (5, 2, 3)
     kept = predictions.read_embeddings(run.workdir, run.owner, run.stream)
     assert kept is not None and kept.text.shape == (3, 4)
     (run.workdir / "results.json").unlink()

@@ -63,8 +63,9 @@ def test_stored_sweeps_are_shown(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_readme_says_what_is_stored() -> None:
-    report = json.loads((ROOT / "docs/results/interleaved.json").read_text("utf-8"))
-    summaries = report["summaries"]["interleaved"]
+    name = reproducibility.BENCHMARK
+    report = json.loads((ROOT / f"docs/results/{name}.json").read_text("utf-8"))
+    (summaries,) = report["summaries"].values()
     page = (ROOT / "README.md").read_text("utf-8")
     table = page.split("\n## Methods\n", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*?) \| .*\|$", table, re.MULTILINE)
@@ -73,77 +74,41 @@ def test_the_readme_says_what_is_stored() -> None:
         if name not in summaries:
             assert said == "–", name
             continue
-        found = summaries[name]["predicted/last_average_accuracy"]
+        found = summaries[name]["routed/last_average_accuracy"]
         assert said == f"{100 * found['mean']:.1f} ± {100 * found['deviation']:.1f}"
 
 
-@pytest.mark.parametrize(
-    ("sweep", "first"), [("ablations", 1), ("ablations_prompts", 4)]
-)
-def test_the_ablations_say_what_is_stored(sweep: str, first: int) -> None:
-    report = json.loads((ROOT / f"docs/results/{sweep}.json").read_text("utf-8"))
-    summaries = report["summaries"]["interleaved"]
+def test_tables_of_the_benchmark_are_made_after_their_markers(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "reproduced.toml", tmp_path / "docs")
+    ended = [e for e in aggregate_test.ENDED if e[0].stream == "random"]
+    report = aggregate.aggregate(ended, "comm", "mine.py")
+    (tmp_path / "docs/results/mine.json").write_text(json.dumps(report))
+    page = tmp_path / "docs" / "benchmark.md"
+    page.write_text("a\n\n<!-- mine.json -->\n\n| old |\n\nb\n")
+    made = reproducibility.pages(tmp_path)["docs/benchmark.md"]
+    assert made.startswith("a\n\n<!-- mine.json -->\n\n|  | n | modality predicted |")
+    assert made.endswith(" |\n\nb\n") and "old" not in made
+    assert "| `ridge` | 2 | 60.0 ± 0.0 | +0.0 [-127.1, +127.1] |" in made
+    page.write_text(made)
+    assert reproducibility.pages(tmp_path)["docs/benchmark.md"] == made
+
+
+def test_sentences_of_the_benchmark_follow_from_its_intervals() -> None:
+    """What a page calls ahead, behind or level is so by Holm's correction."""
     page = (ROOT / "docs" / "benchmark.md").read_text("utf-8")
-    table = page.split("| what is changed |", 1)[1].split("\n\n", 1)[0]
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in table.splitlines()[2:]
-    ]
-    assert len(rows) > 15
-    for row in rows:
-        name = {"the base": "comm"}.get(row[0], row[0].strip("`"))
-        last, less, forgetting = row[first : first + 3]
-        if name not in summaries:
-            assert not last + less + forgetting
-            continue
-        keys = "predicted/last_average_accuracy", "predicted/forgetting_chaudhry"
-        for said, key in zip((last, forgetting), keys, strict=True):
-            found = summaries[name][key]
-            mean, deviation = 100 * found["mean"], 100 * found["deviation"]
-            assert said == f"{mean:.1f} ± {deviation:.1f}", (name, key)
-        if name != report["baseline"]:
-            found = report["differences"]["interleaved"][name][keys[0]]
-            mean, low, high = (100 * found[key] for key in ("mean", "low", "high"))
-            assert less == f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", name
-
-
-def test_the_benchmarks_page_says_what_is_stored() -> None:
-    report = json.loads((ROOT / "docs/results/interleaved.json").read_text("utf-8"))
-    summaries = report["summaries"]["interleaved"]
-    page = (ROOT / "docs" / "benchmark.md").read_text("utf-8")
-    table = page.split("| method | runs |", 1)[1].split("\n\n", 1)[0]
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in table.splitlines()[2:]
-    ]
-    assert {row[0].strip("`") for row in rows} == summaries.keys()
-    columns = {
-        2: "predicted/last_average_accuracy",
-        3: "given/last_average_accuracy",
-        4: "within/last_average_accuracy",
-        6: "predicted/forgetting_chaudhry",
-        7: "predicted/excess_forgetting",
-    }
-    for row in rows:
-        found = summaries[row[0].strip("`")]
-        for column, name in columns.items():
-            mean, deviation = found[name]["mean"], found[name]["deviation"]
-            said = "-" if mean is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-            assert row[column] == said, (row[0], name)
-        assert int(row[1]) == len(found["predicted/last_average_accuracy"]["values"])
-        name = row[0].strip("`")
-        if name != report["baseline"]:
-            less = report["differences"]["interleaved"][name][
-                "predicted/last_average_accuracy"
-            ]
-            mean, low, high = (100 * less[key] for key in ("mean", "low", "high"))
-            assert row[5] == f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", name
-        for column, key in ((8, "bytes_remembered"), (9, "bytes_per_class")):
-            assert row[column] == _bytes(report["cost"][name][key]), (name, key)
-
-
-def _bytes(number: float) -> str:
-    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
-        if number > size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f} B"
+    said = re.findall(r"`(\w+)` is (ahead of|behind|level with) `(\w+)`", page)
+    assert said
+    name = reproducibility.BENCHMARK
+    report = json.loads((ROOT / f"docs/results/{name}.json").read_text("utf-8"))
+    (differences,) = report["differences"].values()
+    for variant, verdict, baseline in said:
+        assert baseline == report["baseline"], (variant, baseline)
+        found = differences[variant]["routed/last_average_accuracy"]
+        clear = found["p_holm"] < 0.05
+        expected = {(True, True): "ahead of", (True, False): "behind"}
+        assert verdict == expected.get((clear, found["mean"] > 0), "level with"), (
+            variant
+        )

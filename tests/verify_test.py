@@ -8,8 +8,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from mmcl_jax import config, verify
-from mmcl_jax.training import build, experiment
+from mmcl_jax import config
+from mmcl_jax.training import build, experiment, frozen_views
 
 STREAM = config.World(
     modalities=("image", "text", "audio"),
@@ -43,7 +43,7 @@ def test_results_are_derived_again_in_numpy(
         Console(quiet=True),
     )
     folder = tmp_path / "features"
-    verify.write(run, folder)
+    frozen_views.write_views(run, 4, folder)
     (program,) = re.findall(
         "```python\n(.*?)```", (folder / "README.md").read_text(), re.S
     )

@@ -1,13 +1,15 @@
-"""Writes REPRODUCIBILITY.md and docs/results/*.md.
+"""Writes REPRODUCIBILITY.md, docs/results/*.md and the tables of docs/benchmark.md.
 
 `python docs/tools/reproducibility.py` makes them of docs/reproduced.toml, which says
 what was reproduced of each method, and of the `summary.json` of the sweeps that are
-stored in docs/results.
+stored in docs/results. In docs/benchmark.md, the table after `<!-- NAME.json -->` is
+replaced.
 """
 
 import argparse
 import json
 import pathlib
+import re
 import tomllib
 from typing import Any
 
@@ -16,14 +18,18 @@ from mmcl_jax.sweeps import aggregate
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = "REPRODUCIBILITY.md"
 RESULTS = "docs/results"
+TABLES = "docs/benchmark.md"
 # the sweep whose means are on the page itself
-BENCHMARK = "interleaved"
+BENCHMARK = "real_development"
 COLUMNS = {
-    "all classes, modality predicted": "predicted/last_average_accuracy",
-    "all classes, modality given": "given/last_average_accuracy",
-    "classes of the given modality": "within/last_average_accuracy",
-    "forgetting": "predicted/forgetting_chaudhry",
+    "modality predicted": "routed/last_average_accuracy",
+    "modality given": "within/last_average_accuracy",
+    "among all classes": "predicted/last_average_accuracy",
+    "learning accuracy": "routed/learning_accuracy",
+    "forgetting": "routed/forgetting_chaudhry",
+    "excess forgetting": "routed/excess_forgetting",
 }
+_MAIN = COLUMNS["modality predicted"]
 
 _HEAD = """\
 # Reproducibility
@@ -55,9 +61,9 @@ _RESULTS = """\
 _NONE = "\nNo sweep is stored yet.\n"
 
 _BENCHMARK = """
-Last average accuracy on the stream `interleaved` of mmcl-world v1
-([docs/benchmark.md](docs/benchmark.md)) in percent: mean ± sample deviation over
-orders and seeds. Forgetting is that of Chaudhry et al., modality predicted.
+On the development classes of mmcl-real v1, stream `interleaved`
+([docs/benchmark.md](docs/benchmark.md)), in percent: mean ± sample deviation over
+seeds. Forgetting is that of Chaudhry et al., modality predicted.
 
 """
 
@@ -106,7 +112,58 @@ def pages(root: pathlib.Path) -> dict[str, str]:
     made = {PAGE: _HEAD + "".join(rows) + _RESULTS + _results(reports)}
     for name, report in reports.items():
         made[f"{RESULTS}/{name}.md"] = _sweep(name, report)
+    page = root / TABLES
+    if page.is_file():
+        made[TABLES] = _with_tables(page.read_text("utf-8"), reports)
     return made
+
+
+def _with_tables(page: str, reports: dict[str, Any]) -> str:
+    """Returns a page with the table after each marker made anew."""
+
+    def table(found: re.Match[str]) -> str:
+        return found[1] + _compared(reports[found[2]])
+
+    return re.sub(r"(<!-- (\w+)\.json -->\n\n)(?:\|.*\n)*", table, page)
+
+
+def _compared(report: dict[str, Any]) -> str:
+    """Returns a table of all variants beside the baseline, best first."""
+    (summaries,), (differences,) = (
+        report[name].values() for name in ("summaries", "differences")
+    )
+    baseline, cost = report["baseline"], report["cost"]
+    first, *others = COLUMNS
+    head = ["", "n", first, f"less `{baseline}`", *others, "bytes", "seconds"]
+    rows = []
+    for name in _by_mean(summaries):
+        less = ""
+        if name in differences:
+            found = differences[name][_MAIN]
+            mean, low, high = (100 * found[key] for key in ("mean", "low", "high"))
+            clear = found["p_holm"] is not None and found["p_holm"] < 0.05
+            less = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" + " *" * clear
+        cells = [_mean(summaries[name][key]) for key in COLUMNS.values()]
+        runs = str(len(summaries[name][_MAIN]["values"]))
+        size = f"{cost[name]['bytes_remembered'] / 2**20:.1f} MiB"
+        seconds = f"{cost[name]['seconds']:.0f}"
+        rows.append([f"`{name}`", runs, cells[0], less, *cells[1:], size, seconds])
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
+
+
+def _by_mean(summaries: dict[str, Any]) -> list[str]:
+    return sorted(summaries, key=lambda name: -summaries[name][_MAIN]["mean"])
+
+
+def _means(report: dict[str, Any]) -> str:
+    (summaries,) = report["summaries"].values()
+    text = f"| method | {' | '.join(COLUMNS)} |\n"
+    text += "| --- |" + " ---: |" * len(COLUMNS) + "\n"
+    for name in _by_mean(summaries):
+        cells = [_mean(summaries[name][key]) for key in COLUMNS.values()]
+        text += f"| `{name}` | {' | '.join(cells)} |\n"
+    return text
 
 
 def _link(test: str) -> str:
@@ -120,13 +177,7 @@ def _results(reports: dict[str, Any]) -> str:
         return _NONE
     text = ""
     if BENCHMARK in reports:
-        (summaries,) = reports[BENCHMARK]["summaries"].values()
-        main = COLUMNS["all classes, modality predicted"]
-        text += _BENCHMARK + f"| method | {' | '.join(COLUMNS)} |\n"
-        text += "| --- |" + " ---: |" * len(COLUMNS) + "\n"
-        for name in sorted(summaries, key=lambda n: -summaries[n][main]["mean"]):
-            cells = [_mean(summaries[name][key]) for key in COLUMNS.values()]
-            text += f"| `{name}` | {' | '.join(cells)} |\n"
+        text += _BENCHMARK + _means(reports[BENCHMARK])
     rows = [
         f"| [{name}]({RESULTS}/{name}.md) "
         f"| {len(report['runs'])} | {_where(report)} |\n"

@@ -46,7 +46,7 @@ def summary(module: str) -> str:
     """Returns the first line of a program's docstring, without importing it.
 
     >>> summary("mmcl_jax.predict")
-    'Labels ordinary files or sentences with the classes that a run has learnt.'
+    'Labels ordinary files or sentences with the classes of a run.'
     """
     spec = importlib.util.find_spec(module)
     assert spec is not None and spec.origin is not None, module

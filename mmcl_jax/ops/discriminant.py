@@ -122,7 +122,7 @@ def fit(
     """
     known = stats.count > 0
 
-    def solve(group: Int[Array, ""]) -> tuple[Array, Array, Array]:
+    def solve(group: Int[Array, ""]) -> tuple[Array, Array, Array, Array]:
         own = known & (class_group == group)
         count = jnp.where(own, stats.count, 0)
         covariance = shrunk_covariance(
@@ -133,24 +133,22 @@ def fit(
             jnp.max(jnp.where(own, jnp.sum(jnp.square(stats.mean), axis=1), 0)),
         )
         factor, jitter = cholesky_with_jitter(covariance)
+        precision = cho_solve((factor, True), jnp.eye(len(factor)))
         centre = own @ stats.mean / jnp.maximum(own.sum(), 1)
-        return centre, cho_solve((factor, True), jnp.eye(len(factor))), jitter
+        away = jnp.where(own[:, None], stats.mean - centre, 0)
+        white = jnp.matmul(away, precision, precision="highest")
+        return centre, precision, 0.5 * jnp.sum(white * away, axis=1), jitter
 
-    def stay(group: Int[Array, ""]) -> tuple[Array, Array, Array]:
-        return before.centre[group], before.precision[group], jnp.zeros(())
+    def stay(group: Int[Array, ""]) -> tuple[Array, Array, Array, Array]:
+        own = jnp.where(class_group == group, before.offset, 0)
+        return before.centre[group], before.precision[group], own, jnp.zeros(())
 
     # one after another, which bounds the memory of wide features
-    groups = jnp.arange(len(widths))
-    centre, precision, jitter = jax.lax.map(
-        lambda group: jax.lax.cond(renewed[group], solve, stay, group), groups
+    centre, precision, offset, jitter = jax.lax.map(
+        lambda group: jax.lax.cond(renewed[group], solve, stay, group),
+        jnp.arange(len(widths)),
     )
-    offset = before.offset
-    for group in range(len(widths)):
-        own = known & (class_group == group) & renewed[group]
-        away = jnp.where(own[:, None], stats.mean - centre[group], 0)
-        white = jnp.matmul(away, precision[group], precision="highest")
-        offset = jnp.where(own, 0.5 * jnp.sum(white * away, axis=1), offset)
-    return Discriminants(centre, precision, offset, jitter.max())
+    return Discriminants(centre, precision, offset.sum(0), jitter.max())
 
 
 def log_probabilities(

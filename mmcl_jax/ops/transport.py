@@ -9,6 +9,7 @@ ridge regression, is applied to the stored means and scatters.
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -122,16 +123,16 @@ def solve(moves: Moves) -> Transport:
     strength, mean = jnp.sum(jnp.square(turned), axis=1), values.mean()
     mean = jnp.where(mean > 0, mean, 1)
 
-    def error(ridge: float) -> Float[Array, ""]:
+    def error(ridge: Float[Array, ""]) -> Float[Array, ""]:
         inverse = 1 / (values + ridge * mean)
         explained = jnp.sum(strength * inverse * (2 - values * inverse))
         left = moves.count - 1 - jnp.sum(values * inverse)
         rest = jnp.maximum(moves.energy - explained, 0)
         return jnp.where(left > 0, rest / jnp.square(jnp.maximum(left, 1e-3)), jnp.inf)
 
-    errors = jnp.stack([error(ridge) for ridge in _RIDGES])
-    # from the right, so that the stronger of equal ridges is taken
-    ridge = jnp.array(_RIDGES)[len(_RIDGES) - 1 - jnp.argmin(errors[::-1])]
+    # from the strongest, which is taken among equal ones
+    ridges = jnp.array(_RIDGES[::-1])
+    ridge = ridges[jnp.argmin(jax.vmap(error)(ridges))]
     matrix = _matmul(vectors / (values + ridge * mean), turned)
     return Transport(moves.before, moves.shift, matrix, ridge)
 
