@@ -124,6 +124,7 @@ def _context(bench: Bench, vectors: np.ndarray, stage: int = 3) -> Context:
     return with_names(bench.model, jnp.asarray(vectors, jnp.float32), at)
 
 
+@pytest.mark.full("methods")
 @pytest.mark.xdist_group("sequential context")
 def test_a_class_has_the_context_of_its_modality(benches) -> None:
     bench = benches("sequential context")
@@ -148,6 +149,7 @@ def _contexts(tree) -> np.ndarray:
     return np.asarray(params[CLASS_CONTEXT])
 
 
+@pytest.mark.full("methods")
 @pytest.mark.parametrize(
     "name",
     [
@@ -165,6 +167,7 @@ def test_a_task_trains_the_context_of_its_modality(name: str, benches) -> None:
         np.testing.assert_array_equal(moved, own)
 
 
+@pytest.mark.full("methods")
 @pytest.mark.xdist_group("comm context")
 def test_context_of_comm_is_the_mean_of_its_snapshots(benches) -> None:
     bench = benches("comm context")
@@ -178,6 +181,7 @@ def test_context_of_comm_is_the_mean_of_its_snapshots(benches) -> None:
     np.testing.assert_allclose(anchor, sum(theta) / 2, atol=1e-7)
 
 
+@pytest.mark.full("methods")
 @pytest.mark.xdist_group("sequential context")
 def test_logits_are_of_the_learnt_texts(benches) -> None:
     bench = benches("sequential context")

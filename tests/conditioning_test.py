@@ -20,6 +20,8 @@ SINGULAR: dict[str, dict[str, Any]] = {
     "slca": {"slca": SlcaOptions(shrinkage=0.0)},
 }
 
+FULL = pytest.mark.full("methods")
+
 
 def _run(encoder: pathlib.Path, workdir: pathlib.Path, name: str, **options: Any):
     return experiment.run(
@@ -39,7 +41,10 @@ def _run(encoder: pathlib.Path, workdir: pathlib.Path, name: str, **options: Any
     )
 
 
-@pytest.mark.parametrize("name", SINGULAR)
+@pytest.mark.parametrize(
+    "name",
+    ["ridge", *(pytest.param(n, marks=FULL) for n in SINGULAR if n != "ridge")],
+)
 def test_singular_matrices_are_solved_and_reported(
     name: str,
     encoder_folder: pathlib.Path,

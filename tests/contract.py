@@ -110,17 +110,10 @@ ALONE = {
 }
 
 
-# one of each family, by what they keep and how they are trained: COMM, the closed form
-# of its parts, a penalty and a mean of weights around an adapter, a memory of samples,
-# a slow adapter, a pool of prompts, clusters, statistics, projected steps, heads
-FAMILIES = (
-    *("comm", "comm_plus", "ewc", "zscl", "derpp", "slca", "l2p", "s_prompts"),
-    *("diki", "cmcl", "linear_probe", "rail"),
-)
-
-
-# in every suite; the other cases run when a method or the training has changed
-ALWAYS = (*FAMILIES, *OWN, "sequential", "comm low-rank", "comm context")
+# In every suite: COMM, the closed form of its parts, a memory of samples, a pool of
+# prompts and a recursive head. The other cases run when a method, the towers or the
+# training have changed.
+ALWAYS = ("comm", "comm_plus", "derpp", "l2p", "rail", *OWN)
 
 
 def over(names: Iterable[str], part: str) -> pytest.MarkDecorator:

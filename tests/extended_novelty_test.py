@@ -4,6 +4,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import mmcl_jax
@@ -73,6 +74,7 @@ def test_an_extended_run_knows_what_is_usual(
     assert learner.predict(known[:1])[0].novelty is None
 
 
+@pytest.mark.full("extension")
 def test_control_sets_of_an_extended_run(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -123,6 +125,7 @@ def test_control_sets_of_an_extended_run(
     assert reproduce.differences(str(workdir)) == []
 
 
+@pytest.mark.full("extension")
 def test_control_sets_that_are_gone_need_no_extension(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -22,6 +22,7 @@ from tests.contract import assert_same
 FIRST, THEN, LAST = ("image", "ab"), ("text", "cd"), ("image", "bx")
 # with every suite; the others with --full
 QUICK = ("linear_probe",)
+FULL = pytest.mark.full("extension")
 METHOD_NAMES = [name for name in METHODS if name != "joint"]
 
 
@@ -73,10 +74,7 @@ def _extend(made: config.Config, workdir: pathlib.Path, data: pathlib.Path) -> b
 
 @pytest.mark.parametrize(
     "method",
-    [
-        pytest.param(n, marks=() if n in QUICK else pytest.mark.full("extension"))
-        for n in METHOD_NAMES
-    ],
+    [pytest.param(n, marks=() if n in QUICK else FULL) for n in METHOD_NAMES],
 )
 def test_extended_is_having_known(
     method: str,
@@ -202,8 +200,8 @@ def test_a_changed_list_is_noticed(
     ("method", "kept", "scored"),
     [
         ("ncm", "features", True),
-        ("sequential", "features", False),
-        ("sequential", "inputs", True),
+        pytest.param("sequential", "features", False, marks=FULL),
+        pytest.param("sequential", "inputs", True, marks=FULL),
     ],
 )
 def test_what_is_kept_can_be_scored(

@@ -39,6 +39,7 @@ PARTS = {
         "mmcl_jax/training",
         "mmcl_jax/workdir",
         "tests/capacity_test.py",
+        "tests/extended_novelty_test.py",
         "tests/chaos/extension_chain_test.py",
         "tests/extension_test.py",
         "tests/retirement_test.py",
@@ -51,6 +52,7 @@ PARTS = {
         "mmcl_jax/workdir",
         "tests/chaos",
         "tests/clock_test.py",
+        "tests/preemption_test.py",
         "tests/safety_test.py",
     ),
     # every method and variant, where a suite has one of each family
@@ -59,10 +61,13 @@ PARTS = {
         "mmcl_jax/models",
         "mmcl_jax/ops",
         "mmcl_jax/training",
+        "tests/class_context_test.py",
+        "tests/conditioning_test.py",
         "tests/contract.py",
         "tests/method_contract_test.py",
     ),
     "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),
+    "plan": ("mmcl_jax/plan.py", "mmcl_jax/planning", "tests/plan_test.py"),
     # their commands, word for word
     "pages": (
         "README.md",

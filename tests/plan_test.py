@@ -276,6 +276,7 @@ def test_no_weight_is_made_for_a_plan() -> None:
         assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
 
 
+@pytest.mark.full("plan")
 def test_what_grows_with_the_batch_and_what_does_not() -> None:
     small, large = _plan(), _plan(rows=8)  # 2 and 8 on each device
     pair = [each.train_step for each in (small, large)]
@@ -336,6 +337,7 @@ def _command(*flags: str, workdir) -> helpers.Finished:
     return helpers.start(*main, size, flags=flags, workdir=workdir).finish()
 
 
+@pytest.mark.full("plan")
 def test_the_command_prints_a_table(tmp_path) -> None:
     flags = ("--devices=1,4", "--rows=2", "--model=1", "--modality=image")
     done = _command(*flags, "--chip=v5e", workdir=tmp_path)

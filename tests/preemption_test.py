@@ -21,6 +21,8 @@ STREAM = config.World(
     test_per_class=8,
 )
 
+FULL = pytest.mark.full("interruption")
+
 
 class AfterLooks(Interrupt):
     """Is asked to leave when the run has looked whether it is, so many times."""
@@ -59,12 +61,7 @@ def whole(encoder_folder, tmp_path_factory) -> dict[str, Any]:
 @pytest.mark.xdist_group("preemption")
 @pytest.mark.parametrize(
     "looks",
-    [
-        0,
-        2,
-        25,
-        *(pytest.param(n, marks=pytest.mark.full("interruption")) for n in (1, 11)),
-    ],
+    [2, *(pytest.param(n, marks=FULL) for n in (0, 1, 11, 25))],
 )
 def test_leaving_at_any_look_loses_nothing(
     looks: int, whole, encoder_folder, tmp_path: pathlib.Path

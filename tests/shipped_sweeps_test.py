@@ -1,6 +1,7 @@
 """The sweeps that ship: each is whole, and treats methods alike."""
 
 import collections
+import functools
 import operator
 import pathlib
 import typing
@@ -98,6 +99,7 @@ def test_every_method_has_as_many_values(sweep: str) -> None:
             assert operator.attrgetter(path)(default) == value
 
 
+@functools.cache
 def _trains(name: str) -> bool:
     options = runs.make_config(WORLD, f"smoke,method={name}")
     return build.assemble(options, Console(quiet=True)).method.trains

@@ -9,7 +9,11 @@ import pytest
 
 from tests.chaos import harness
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("chaos")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.full("interruption"),
+    pytest.mark.xdist_group("chaos"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,6 @@ def _survives(
     return codes
 
 
-@pytest.mark.full("interruption")
 def test_a_run_that_is_killed_again_and_again_ends_as_if_left_alone(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -41,7 +44,6 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_left_alone(
     assert codes == [-signal.SIGKILL] * 8
 
 
-@pytest.mark.full("interruption")
 def test_a_run_that_is_asked_to_leave_says_run_me_again(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -54,7 +56,6 @@ def test_a_run_that_is_asked_to_leave_says_run_me_again(
     assert "preempted: saved" in run.output.read_text()
 
 
-@pytest.mark.full("interruption")
 def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -92,7 +93,6 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_it_used(
     assert aside == [f"snapshots-{before}", f"snapshots-{last}"]
 
 
-@pytest.mark.full("interruption")
 def test_a_run_killed_in_its_first_checkpoint_starts_anew(
     alone, encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -7,7 +7,7 @@ from tests.fuzz.__main__ import fuzz
 from tests.fuzz.targets import TARGETS
 
 # of each decoder; the long fuzzing takes thousands
-CASES = 100
+CASES = 50
 
 
 def test_every_target_can_be_named() -> None:
