@@ -73,6 +73,23 @@ def test_a_sample_is_left_out_of_what_it_is_compared_with(shrinkage, rtol):
     assert (novelty.distance(known, x) < novelty.distance(known, x, label)).all()
 
 
+@pytest.mark.parametrize("shrinkage", [0.1, 0.4])
+def test_it_is_left_out_of_fewer_samples_than_dimensions_too(shrinkage):
+    rng = np.random.default_rng(3)
+    label = np.repeat(np.arange(3), 8)
+    x = rng.normal(size=(24, 90)) + 2 * rng.normal(size=(3, 90))[label]
+    known = novelty.spread(_gaussians(x, label), 0, EVERY, shrinkage)
+    assert known is not None
+    found = novelty.distance(known, x, label) * known.typical
+    wanted = []
+    for i in range(24):
+        rest = _gaussians(np.delete(x, i, 0), np.delete(label, i))
+        without = novelty.spread(rest, 0, EVERY, shrinkage)
+        assert without is not None
+        wanted.append(novelty.distance(without, x[i : i + 1])[0] * without.typical)
+    np.testing.assert_allclose(found, wanted, rtol=0.1)
+
+
 def test_a_new_sample_of_a_learnt_class_has_a_distance_of_about_one():
     rng = np.random.default_rng(0)
     for size in (20, 200):

@@ -41,6 +41,7 @@ class Spread(NamedTuple):
         factor: Lower Cholesky factor of the shrunk covariance.
         mean: Whitened mean of each class.
         freedom: Degrees of freedom of the covariance; 0 if the spread is unknown.
+        shrinkage: Share of a multiple of the identity in the covariance.
         typical: Squared distance of a new sample of a learnt class from its mean.
     """
 
@@ -50,6 +51,7 @@ class Spread(NamedTuple):
     factor: Float[np.ndarray, "d d"]
     mean: Float[np.ndarray, "k d"]
     freedom: float
+    shrinkage: float
     typical: float
 
 
@@ -87,36 +89,47 @@ def spread(
         half = solve_triangular(factor, scatter, lower=True)
         total = np.trace(solve_triangular(factor, half.T, lower=True))
         mean_offset, ratio = total / count.sum(), count.sum() / freedom
-        found, _ = _held_out(np.array([mean_offset]), np.array([ratio]), freedom)
+        offset, counts = np.array([mean_offset]), np.array([ratio])
+        found, _ = _held_out(offset, counts, freedom, shrinkage)
         typical = float(found[0])
-    return Spread(classes, count, centre, factor, whitened, freedom, typical)
+    return Spread(classes, count, centre, factor, whitened, freedom, shrinkage, typical)
 
 
 def _held_out(
-    squared: Float[np.ndarray, " n"], ratio: Float[np.ndarray, " n"], freedom: float
+    squared: Float[np.ndarray, " n"],
+    ratio: Float[np.ndarray, " n"],
+    freedom: float,
+    shrinkage: float,
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Returns squared distances from a sample's own mean if it is left out of both.
 
     Leaving a sample `x` of `n` out moves the mean, so that the offset `r` becomes `a r`
     with `a = n / (n - 1)`, and takes `a r r^T` from the scatter. By Sherman and
-    Morrison, with `f` degrees of freedom, `b = (f - 1) / f` and `q = b r^T S^-1 r`,
+    Morrison, with `f` degrees of freedom, a share `s` of shrinkage, `b = (f - 1) / f`
+    and `q = b r^T S^-1 r`,
 
-        r^T S'^-1 r = q / (1 - a q / (f - 1)).
+        r^T S'^-1 r = q / (1 - (1 - s) a q / (f - 1)).
 
-    Deviation: the part of the covariance that shrinkage adds is not taken back.
+    With fewer samples than dimensions, `q` is near `f - 1` whatever the sample: without
+    `1 - s` the denominator would be 0, and distances rubbish.
+
+    Deviation: what shrinkage adds is scaled by `b` as well, and stays the same.
 
     Args:
         squared: `r^T S^-1 r`.
         ratio: `a`.
         freedom: `f`.
+        shrinkage: `s`.
 
     Returns:
-        The squared distances, and the factor `a / ((f - 1) (1 - a q / (f - 1)))` by
-        which other distances grow with the square of their product with `r`.
+        The squared distances, and the factor by which other distances grow with the
+        square of their product with `r`: `(1 - s) a / ((f - 1) d)` with `d` the
+        denominator.
     """
     q = squared * (freedom - 1) / freedom
-    rest = np.maximum(1 - ratio * q / (freedom - 1), _ROUNDING)
-    return ratio**2 * q / rest, ratio / (freedom - 1) / rest
+    share = (1 - shrinkage) * ratio / (freedom - 1)
+    rest = np.maximum(1 - share * q, _ROUNDING)
+    return ratio**2 * q / rest, share / rest
 
 
 def distance(
@@ -167,7 +180,7 @@ def _without_itself(
     alone = count <= 1
     ratio = count / np.maximum(count - 1, 1)
     if known.freedom:
-        held_out, growth = _held_out(own, ratio, known.freedom)
+        held_out, growth = _held_out(own, ratio, known.freedom, known.shrinkage)
         # r_c^T S^-1 r, with r the offset from the own mean
         both = known.mean @ known.mean.T
         cross = np.square(x).sum(1, keepdims=True) - products

@@ -4,20 +4,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
 from mmcl_jax.evaluation import label_spaces, novelty
 from mmcl_jax.evaluation.control_sets import ControlPredictions
 from mmcl_jax.methods.base import Features, Method
+from mmcl_jax.ops.discriminant import oas_shrinkage
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.streams.base import Stream
 from mmcl_jax.types import Classes, Prediction, PyTree
 
 # What is compared with the classes; None: nothing, logits are read.
 View = Literal["layers", "queries"] | None
-# of the covariances; 0.01 to 0.3 hardly differ on development data
-_SHRINKAGE = 0.05
 
 
 class Gauge(NamedTuple):
@@ -81,7 +81,13 @@ def gauge(
 
 
 def _spread(stats: Gaussians, group: int, own: np.ndarray) -> novelty.Spread | None:
-    return novelty.spread(stats, group, own, _SHRINKAGE)
+    """Returns the Gaussians, shrunk as the methods that answer by them do."""
+    scatter = np.asarray(stats.scatter[group], np.float64)
+    count = np.asarray(stats.count)[own].sum()
+    # features of a narrower tower are padded with zeros
+    width = np.count_nonzero(np.diagonal(scatter))
+    share = oas_shrinkage(*map(jnp.float32, (scatter, count, max(width, 1))))
+    return novelty.spread(stats, group, own, float(share))
 
 
 def _remembered(
