@@ -21,7 +21,10 @@ from mmcl_jax.config import (
 def get_config(argument: str = "") -> ConfigDict:
     """Returns the config."""
     variant, pairs = parse_argument(argument)
-    config = Config(stream=World(tasks=10, classes_per_task=5))
+    # few epochs: the encoder knows drawings well, and more of them change little
+    config = Config(
+        stream=World(tasks=10, classes_per_task=5), train=TrainOptions(epochs=3)
+    )
     if variant == "smoke":
         config = dataclasses.replace(
             config,

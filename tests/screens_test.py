@@ -87,7 +87,7 @@ def test_no_message_asks_for_an_extra_of_a_package_without_an_index_entry() -> N
 def test_keys_of_a_config_have_values_and_meanings() -> None:
     tree = helpers.get_config(helpers.REPOSITORY / "configs/demo.py", "method=ridge")
     text = reference.of_config(tree)
-    assert "  epochs=8\n      whole number from 1: Number of passes" in text
+    assert "  epochs=3\n      whole number from 1: Number of passes" in text
     assert "config.method.ridge: " in text and "config.method.comm: " not in text
     assert "  tasks=10\n" in text and "max_train_per_class" not in text
     assert "Default: 'comm'." in " ".join(text.split())  # lines are wrapped
