@@ -92,7 +92,7 @@ def test_keys_of_a_config_have_values_and_meanings() -> None:
     assert "  tasks=10\n" in text and "max_train_per_class" not in text
     assert "Default: 'comm'." in " ".join(text.split())  # lines are wrapped
     found = reference.of_config(tree, ["epochs"])
-    assert "epochs=8" in found and "regularization" not in found
+    assert "epochs=3" in found and "regularization" not in found
     assert reference.of_config(tree, ["no such word"]) == ""
 
 
