@@ -44,6 +44,16 @@ PARTS = {
         "tests/extension_test.py",
         "tests/retirement_test.py",
     ),
+    # damaged files of every kind that is decoded
+    "files": (
+        "mmcl_jax/files.py",
+        "mmcl_jax/modalities",
+        "mmcl_jax/models/pretrained",
+        "mmcl_jax/streams",
+        "mmcl_jax/workdir",
+        "tests/fuzz",
+        "tests/verification_test.py",
+    ),
     # of a run of one process or several
     "interruption": (
         "mmcl_jax/main.py",

@@ -45,6 +45,7 @@ def test_a_run_stopped_and_gone_on_with_ends_bitwise_alike(
 
 
 @pytest.mark.slow
+@pytest.mark.full("devices")
 def test_four_devices_report_what_one_reports(
     whole_run: helpers.Finished, tmp_path: pathlib.Path
 ) -> None:

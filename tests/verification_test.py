@@ -104,6 +104,7 @@ def test_a_class_of_which_nothing_is_left(part: str, spec: InputSpec) -> None:
     assert "grey/100.png: too bright" in str(e.value)
 
 
+@pytest.mark.full("files")
 def test_a_sample_that_kills_its_process_is_told_apart(spec: InputSpec) -> None:
     stream = _stream([1, 200, *range(2, 20), 100], [3])
     options = {"worker_processes": 2, "collect": True}
@@ -130,6 +131,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "answered", lambda results: answered(results, 5.0))
 
 
+@pytest.mark.full("files")
 @pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="no /proc")
 def test_a_sample_that_hangs_is_told_apart(spec: InputSpec, impatient: None) -> None:
     stream = _stream([1, 400, 2], [3])
