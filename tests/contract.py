@@ -110,10 +110,9 @@ ALONE = {
 }
 
 
-# In every suite: COMM, the closed form of its parts, a memory of samples, a pool of
-# prompts and a recursive head. The other cases run when a method, the towers or the
-# training have changed.
-ALWAYS = ("comm", "comm_plus", "derpp", "l2p", "rail", *OWN)
+# In every suite: COMM, the closed form of its parts, a pool of prompts and a recursive
+# head. The other cases run when a method, the towers or the training have changed.
+ALWAYS = ("comm", "comm_plus", "l2p", "rail", *OWN)
 
 
 def over(names: Iterable[str], part: str) -> pytest.MarkDecorator:

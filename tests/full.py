@@ -21,6 +21,7 @@ PARTS = {
         "mmcl_jax/training",
         "tests/contract.py",
         "tests/runs_test.py",
+        "tests/second_start_test.py",
         "tests/sharding_test.py",
     ),
     "encoders": (
@@ -75,6 +76,7 @@ PARTS = {
         "tests/conditioning_test.py",
         "tests/contract.py",
         "tests/method_contract_test.py",
+        "tests/results_test.py",
     ),
     "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),
     "plan": ("mmcl_jax/plan.py", "mmcl_jax/planning", "tests/plan_test.py"),

@@ -230,6 +230,7 @@ def test_all_upcoming_tasks_are_scored_on_demand(
     assert results["metrics"]["union"]["predicted"]["transfer_zscl"] is None
 
 
+@pytest.mark.full("methods")
 @pytest.mark.slow
 def test_looking_further_ahead_changes_nothing_else(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path

@@ -58,7 +58,7 @@ def test_four_devices_report_what_one_reports(
 @pytest.mark.parametrize(
     ("processes", "mesh"),
     [
-        (2, SHARDED),
+        pytest.param(2, SHARDED, marks=pytest.mark.full("devices")),
         pytest.param(2, (), marks=pytest.mark.full("interruption")),
         pytest.param(4, SHARDED, marks=pytest.mark.full("interruption")),
     ],

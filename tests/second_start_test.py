@@ -23,6 +23,7 @@ main.cli()
 _EVENT = "/jax/compilation_cache/"
 
 
+@pytest.mark.full("devices")
 def test_a_second_start_finds_every_program(
     encoder_folder: pathlib.Path,
     tmp_path: pathlib.Path,
