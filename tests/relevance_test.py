@@ -275,7 +275,7 @@ def test_draws_of_many_classes_are_bounded_together(classes: int, each: int) -> 
     )
     stats = jax.eval_shape(lambda: gaussians.init(classes, 2, 2))
     drawn, own, weight, _ = jax.eval_shape(
-        lambda key, stats, slots: router.pseudo_queries(key, stats, slots, 0.1),
+        lambda key, stats, slots: router.pseudo_queries(key, stats, slots),
         jax.eval_shape(lambda: jax.random.key(0)),
         stats,
         slots,

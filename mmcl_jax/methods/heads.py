@@ -3,7 +3,7 @@
 A column of a head belongs to a class, and a class to a modality. So heads per modality
 have no more columns than one head; they differ in the samples that a column is fitted
 to. Scores of two modalities' heads need not be comparable: which modality a sample is
-of is told by the router, see `evaluation.label_spaces`.
+of is chosen by the router, see `evaluation.label_spaces`.
 """
 
 from collections.abc import Callable

@@ -11,6 +11,8 @@ from mmcl_jax.ops import gaussians, losses, relevance
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.types import Classes, PyTree
 
+# of the covariance of queries
+SHRINKAGE = 0.01
 # draws from the Gaussian of a class, and in all: each is scored over all classes, so
 # that the cost would be quadratic in their number
 _DRAWS, _PSEUDO_QUERIES = 32, 4096
@@ -46,19 +48,17 @@ def met(classes: Classes, num_modalities: int) -> Bool[Array, " m"]:
     return relevance.modalities_of(classes.seen, classes.modality, num_modalities)
 
 
-def fit_discriminant(
-    stats: Gaussians, classes: Classes, num_modalities: int, shrinkage: float
-) -> dict:
+def fit_discriminant(stats: Gaussians, classes: Classes, num_modalities: int) -> dict:
     """Returns the discriminant with equal priors of modalities, and its jitter."""
     prior = relevance.balanced_prior(classes.seen, classes.modality, num_modalities)
     direction, offset, jitter = relevance.discriminant(
-        stats, classes.seen, prior, shrinkage
+        stats, classes.seen, prior, SHRINKAGE
     )
     return {"direction": direction, "offset": offset, "jitter": jitter}
 
 
 def pseudo_queries(
-    key: Array, stats: Gaussians, classes: Classes, shrinkage: float
+    key: Array, stats: Gaussians, classes: Classes
 ) -> tuple[Float[Array, "n d"], Array, Float[Array, " n"], Float[Array, ""]]:
     """Returns draws from each class's Gaussian, their modalities and weights.
 
@@ -69,6 +69,6 @@ def pseudo_queries(
     draws = max(1, min(_DRAWS, _PSEUDO_QUERIES // num_classes))
     label = jnp.repeat(jnp.arange(num_classes), draws)
     drawn, weight, jitter = gaussians.sample(
-        key, stats, label, classes.modality, shrinkage
+        key, stats, label, classes.modality, SHRINKAGE
     )
     return drawn, classes.modality[label], weight, jitter

@@ -38,9 +38,6 @@ from mmcl_jax.types import (
 
 SHARED, PER_MODALITY_GIVEN, _ = get_args(Sharing)
 
-# shrinkage of the router's covariance
-_SHRINKAGE = 0.01
-
 
 def num_groups(model: Model, tower: str, sharing: Sharing) -> int:
     """Returns the number of groups of a tower."""
@@ -179,7 +176,7 @@ def routed(method: Method, model: Model, sharing: Sharing) -> Method:
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         stats = context.memory["router"]["queries"]
         fitted = {"queries": stats} | router.fit_discriminant(
-            stats, context.classes, num_modalities, _SHRINKAGE
+            stats, context.classes, num_modalities
         )
         context = context._replace(memory=context.memory | {"router": fitted})
         return method.begin_task(params, context, key)

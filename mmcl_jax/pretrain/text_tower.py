@@ -1,6 +1,5 @@
 """The text tower: sentences of every kind, each with its target in the joint space."""
 
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -135,12 +134,3 @@ def evaluate(
         return found
 
     return measure
-
-
-def save_tokenizer(
-    tokenizer: tokenizers.Tokenizer, folder: pathlib.Path
-) -> pathlib.Path:
-    """Writes `tokenizer.json` and returns its path."""
-    path = folder / "tokenizer.json"
-    tokenizer.save(str(path))
-    return path

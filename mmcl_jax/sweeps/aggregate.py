@@ -166,9 +166,9 @@ def choose(ended: Ended) -> dict[str, Any]:
     """Returns the best values of each method by the mean over its runs.
 
     The first variant of a method is its default. Another one replaces it if the t
-    interval of their paired difference is above 0: what cannot be told from the default
-    is a tie, and nothing is chosen among ties. Single runs have no interval; there the
-    largest value is taken.
+    interval of their paired difference is above 0. Otherwise they are a tie, and
+    nothing is chosen among ties. Single runs have no interval; there the largest value
+    is taken.
 
     Args:
         ended: Runs of variants of methods; all variants of a method have as many.

@@ -7,6 +7,7 @@ are transported after them.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -26,12 +27,12 @@ def init(model: Model, options: Options, room: Capacity) -> Memory:
     """Returns the Gaussians and discriminants of no class."""
     m, d = len(model.modalities), model.spec.embedding
     width = int(readout.layer_widths(model, options.blocks).max())
-    return {
+    moves = {"moves": transport.init(width)} if options.transport else {}
+    return moves | {
         "layers": gaussians.init(room.classes, m, width),
         "adapted": gaussians.init(room.classes, m, width),
         # of the task's own samples, until it ends
         "added": gaussians.init(room.classes, 1, width),
-        "moves": transport.init(width),
         "of_queries": discriminant.init(room.classes, m, d),
         "of_layers": discriminant.init(room.classes, m, width),
         "of_adapted": discriminant.init(room.classes, m, width),
@@ -94,12 +95,15 @@ def end_task(
     """
     memory, modality = context.memory, context.classes.modality
     group = active.argmax()
-    adapted, moves = memory["adapted"], memory["moves"]
+    adapted, added = memory["adapted"], memory["added"]
+    emptied: dict[str, Any] = {"added": jax.tree.map(jnp.zeros_like, added)}
     if options.transport:
+        moves = memory["moves"]
         adapted = transport.transported(
             adapted, transport.solve(moves), group, modality == group
         )
-    adapted = gaussians.merged(adapted, memory["added"], group)
+        emptied["moves"] = jax.tree.map(jnp.zeros_like, moves)
+    adapted = gaussians.merged(adapted, added, group)
     widths = readout.layer_widths(model, options.blocks)
     queries = np.full(len(widths), model.spec.embedding, np.float32)
     fitted = {
@@ -112,13 +116,7 @@ def end_task(
             ("of_adapted", adapted, widths),
         )
     }
-    empty = transport.init(len(moves.before))
-    added = memory["added"]
-    return fitted | {
-        "adapted": adapted,
-        "added": gaussians.init(len(added.count), 1, added.mean.shape[1]),
-        "moves": empty,
-    }
+    return fitted | emptied | {"adapted": adapted}
 
 
 def logits(

@@ -11,9 +11,6 @@ from mmcl_jax.models.model import Model
 from mmcl_jax.ops import losses, relevance
 from mmcl_jax.types import Batch, Context, Key, Params, PyTree
 
-# of the covariance of queries
-_SHRINKAGE = 0.01
-
 
 def scores(
     model: Model, context: Context, query: Float[Array, "b d"]
@@ -97,8 +94,8 @@ def fit_router(model: Model, options: Options, context: Context, key: Key) -> Py
     """
     memory, classes = context.memory, context.classes
     stats, num_modalities = memory["queries"], len(model.modalities)
-    drawn, own, weight, jitter = routers.pseudo_queries(key, stats, classes, _SHRINKAGE)
-    router = routers.fit_discriminant(stats, classes, num_modalities, _SHRINKAGE)
+    drawn, own, weight, jitter = routers.pseudo_queries(key, stats, classes)
+    router = routers.fit_discriminant(stats, classes, num_modalities)
     fitted = context._replace(memory=memory | {"router": router})
     evidence = scores(model, fitted, drawn)
     known = (memory["snapshots"] > 0) | memory["active"]
