@@ -6,8 +6,11 @@
 order by its number (1 `by_modality`, 2 `interleaved`, 3 `random`, 4 `recurring`) or as
 `stream=`; `benchmark` or `development` for the classes, the latter scored by validation
 samples, which are training files; `smoke` for a short run; and `method=`, `adapter=`,
-`sharing=`, `seed=`. The hyper-parameters of a method are those of `configs/tuned.json`,
-chosen on the procedural world; arguments and flags override them.
+`sharing=`, `seed=`. A stream of `streams/transfer.py`, for instance
+`sounds_after_pictures`, takes the place of classes and order; its later modality has
+`--config.stream.max_train_per_class` training samples of a class, by default 4. The
+hyper-parameters of a method are those of `configs/tuned.json`, chosen on the procedural
+world; arguments and flags override them.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ from ml_collections import ConfigDict
 from mmcl_jax.cli.shorthand import parse_argument, with_arguments, with_tuned
 from mmcl_jax.config import Config, Folders, TrainOptions, to_config_dict
 from mmcl_jax.errors import ConfigError
+from mmcl_jax.streams import transfer
 from mmcl_jax.streams.base import ORDERS
 
 NUMBERED = {str(number): order for number, order in enumerate(ORDERS, 1)}
@@ -31,6 +35,15 @@ CLASSES = {
         validation_fraction=VALIDATION,
     ),
 }
+TRANSFER = {
+    name: Folders(
+        protocol=f"mmcl_real_{name}",
+        max_train_per_class=4,
+        validation_fraction=VALIDATION,
+    )
+    for name in transfer.STREAMS
+}
+STREAMS = CLASSES | TRANSFER
 TRAIN = TrainOptions(epochs=12, batch_size=32)
 # as in world.py, which says why
 LABEL_SPACES = {"sequential": "all_seen"}
@@ -41,19 +54,25 @@ def get_config(argument: str = "") -> ConfigDict:
     """Returns the config."""
     words = [word.strip() for word in argument.split(",")]
     orders = [word for word in words if word in NUMBERED]
-    classes = [word for word in words if word in CLASSES]
-    rest = [word for word in words if word not in (*NUMBERED, *CLASSES)]
-    # numbers and classes are gone from the rest, and still stand in its messages
-    known = ("smoke", *NUMBERED, *CLASSES)
+    named = [word for word in words if word in STREAMS]
+    rest = [word for word in words if word not in (*NUMBERED, *STREAMS)]
+    # numbers and streams are gone from the rest, and still stand in its messages
+    known = ("smoke", *NUMBERED, *STREAMS)
     variant, pairs = parse_argument(",".join(rest), known)
-    if len(orders) + len({"stream", "order"} & pairs.keys()) > 1 or len(classes) > 1:
+    given = len(orders) + len({"stream", "order"} & pairs.keys())
+    if given > 1 or len(named) > 1:
         raise ConfigError(
             f"config argument {argument!r}: give one order, and one of "
-            f"{', '.join(CLASSES)}"
+            f"{', '.join(STREAMS)}"
         )
-    stream = CLASSES[classes[0] if classes else "benchmark"]
+    name = named[0] if named else "benchmark"
+    if name in TRANSFER and given:
+        raise ConfigError(
+            f"config argument {argument!r}: {name} has an order of its own; leave the "
+            "other one out"
+        )
     order = NUMBERED[orders[0] if orders else "1"]
-    stream = dataclasses.replace(stream, order=order)
+    stream = dataclasses.replace(STREAMS[name], order=order)
     config = with_arguments(Config(stream=stream, train=TRAIN), pairs)
     space = LABEL_SPACES.get(config.method.name, TRAIN.label_space)
     train = dataclasses.replace(config.train, label_space=space)

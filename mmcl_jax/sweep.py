@@ -137,7 +137,7 @@ def left(ended: list, sweep: "Sweep", out: pathlib.Path, console: Console) -> No
 
 def main(argv: list[str]) -> None:
     """Runs, compares, and ends with exit code 1 if a run has failed."""
-    from mmcl_jax.sweeps import aggregate, local, runs
+    from mmcl_jax.sweeps import aggregate, local, runs, transfer
 
     console = Console()
     # So that the processes of the runs end with this one.
@@ -161,6 +161,9 @@ def main(argv: list[str]) -> None:
         report = aggregate.aggregate(ended, sweep.baseline, name)
         aggregate.write(report, out)
         _tell(console, f"tables: {out / 'summary.md'}")
+        if any(run.beside for run, _ in ended):
+            transfer.write(transfer.compare(ended, name), out)
+            _tell(console, f"transfer across modalities: {out / 'transfer.md'}")
         if _METHODS.value:
             _tell(console, f"report: {_write_page(ended, out)}")
     if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):

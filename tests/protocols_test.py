@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mmcl_jax.errors import DataError
-from mmcl_jax.streams import pinned, protocols
+from mmcl_jax.streams import pinned, protocols, transfer
 from mmcl_jax.streams.arrangement import Known
 from mmcl_jax.streams.protocols import PROTOCOLS
 
@@ -52,6 +52,7 @@ KNOWN: dict[str, Any] = {
     "vggsound100": _of(100, "audio/vggsound"),
     "mmcl_real": _real("benchmark"),
     "mmcl_real_development": _real("development"),
+    **{f"mmcl_real_{name}": _real("benchmark") for name in transfer.STREAMS},
 }
 HASHES = {
     "b0": "ddd52be809d153d1",
@@ -64,6 +65,12 @@ HASHES = {
     "vggsound100": "586669429e2e6322",
     "mmcl_real": "3a5dee2d7fed8bc0",
     "mmcl_real_development": "0bc81c7108bb0302",
+    "mmcl_real_sounds_alone": "ea4c7b4cf5e6991f",
+    "mmcl_real_sounds_after_pictures": "d722e7df0aabbf03",
+    "mmcl_real_sounds_after_other_pictures": "43c1202126d3f8aa",
+    "mmcl_real_pictures_alone": "0eb0b3097ad1bd67",
+    "mmcl_real_pictures_after_sounds": "12b7969ec7717472",
+    "mmcl_real_pictures_after_other_sounds": "2baabbc750d43dbc",
 }
 # read by those of mmcl-real alone
 _tasks = functools.partial(protocols.tasks, order="interleaved")

@@ -126,6 +126,20 @@ def excess_forgetting(accuracy: Matrix, zero_shot: Matrix) -> float:
     return forgetting_chaudhry(accuracy) - forgetting_chaudhry(zero_shot)
 
 
+def transfer_across_modalities(accuracy: Row, without: Row) -> float:
+    """What tasks of other modalities added: `(1/J) sum_j (R[T, j] - R'[T', j])`.
+
+    Args:
+        accuracy: Accuracies at the end of a stream on the tasks of a later modality.
+        without: Accuracies on the same tasks at the end of the stream without the tasks
+            of other modalities, of the same method under the same seed.
+
+    >>> transfer_across_modalities(np.array([0.5, 1.0]), np.array([0.25, 1.0]))
+    0.125
+    """
+    return _mean(accuracy - without)
+
+
 METRICS = {
     "last_average_accuracy": last_average_accuracy,
     "average_incremental_accuracy": average_incremental_accuracy,

@@ -9,7 +9,7 @@ count alone.
 import functools
 import hashlib
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from mmcl_jax.errors import DataError, Faults
@@ -120,15 +120,20 @@ def _digest(lines: Iterable[tuple[str, ...]]) -> str:
 
 
 def tasks(
-    benchmark: Benchmark, role: Role, order: str, known: Known
+    benchmark: Benchmark,
+    role: Role,
+    names: Iterable[str],
+    known: Known,
+    few: Collection[str] = (),
 ) -> list[PlannedTask]:
-    """Returns the tasks of a benchmark in one of its orders.
+    """Returns tasks of a benchmark.
 
     Args:
         benchmark: The benchmark.
         role: Whether its tasks are meant, or those for development.
-        order: One of `streams.base.ORDERS`.
+        names: Names of the tasks, in their order.
         known: Classes of each data set of the user, of which there may be more.
+        few: Names of those whose number of training samples the user sets.
 
     Raises:
         DataError: Data sets or classes are missing; the message names them.
@@ -138,11 +143,15 @@ def tasks(
         PlannedTask(
             name,
             tuple(
-                ClassChoice(name.rpartition("/")[0], each, benchmark.shots)
+                ClassChoice(
+                    name.rpartition("/")[0],
+                    each,
+                    None if name in few else benchmark.shots,
+                )
                 for each in own.classes[name]
             ),
         )
-        for name in own.orders[order]
+        for name in names
     ]
     keys = sorted(key for task in planned for key in task.keys())
     absent = dict.fromkeys(path for path, _ in keys if path not in known)
@@ -162,7 +171,7 @@ def tasks(
 
 def check(
     benchmark: Benchmark,
-    role: Role,
+    planned: Iterable[PlannedTask],
     data_sets: Iterable[tuple[DataSet, Sequence[str]]],
     faults: Faults,
 ) -> None:
@@ -170,7 +179,7 @@ def check(
 
     Args:
         benchmark: The benchmark.
-        role: Whose classes are checked.
+        planned: Tasks whose classes are checked.
         data_sets: Data sets with the classes chosen of them; others are passed over.
         faults: Receives a note on each data set whose files have the pinned names, as
             suffices for it, and other contents.
@@ -179,8 +188,7 @@ def check(
         DataError: Samples are missing, added, renamed or changed; the message names
             their classes.
     """
-    own = benchmark.tasks[role].classes
-    needed = {f"{n.rpartition('/')[0]}/{each}" for n in own for each in own[n]}
+    needed = {"/".join(key) for task in planned for key in task.keys()}
     found = []
     for data_set, names in data_sets:
         changed = []

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mmcl_jax.errors import DataError, Faults
-from mmcl_jax.streams import pinned
+from mmcl_jax.streams import pinned, transfer
 from mmcl_jax.streams.arrangement import (
     ClassChoice,
     Known,
@@ -32,6 +32,7 @@ from mmcl_jax.streams.arrangement import (
     in_pieces,
 )
 from mmcl_jax.streams.data_sets import DataSet
+from mmcl_jax.streams.transfer import Transfer
 
 _SEED = 1993
 
@@ -81,7 +82,7 @@ _MTIL_1 = (*_MTIL.split(), "StanfordCars", "SUN397")
 _MTIL_2 = ("StanfordCars", "Food", "MNIST", "OxfordPet", "Flowers", "SUN397")
 _MTIL_2 += ("Aircraft", "Caltech101", "DTD", "EuroSAT", "CIFAR100")
 
-PROTOCOLS: Mapping[str, ClassSplit | DataSets | Pinned] = {
+PROTOCOLS: Mapping[str, ClassSplit | DataSets | Pinned | Transfer] = {
     "b0": ClassSplit(order="seed_1993"),
     "b50": ClassSplit(order="seed_1993", half_first=True),
     "mtil_1": DataSets(_MTIL_1),
@@ -92,6 +93,7 @@ PROTOCOLS: Mapping[str, ClassSplit | DataSets | Pinned] = {
     "vggsound100": ClassSplit("VGGSound100", classes=100, size=10),
     "mmcl_real": Pinned("benchmark"),
     "mmcl_real_development": Pinned("development"),
+    **{f"mmcl_real_{name}": stream for name, stream in transfer.STREAMS.items()},
 }
 # further names of data sets, in lower case and without marks between words
 _ALSO = {
@@ -126,7 +128,13 @@ def tasks(
     chosen = PROTOCOLS[protocol]
     where = f"config.stream.protocol: {protocol}"
     if isinstance(chosen, Pinned):
-        return pinned.tasks(pinned.mmcl_real(), chosen.role, order, known)
+        real = pinned.mmcl_real()
+        names = real.tasks[chosen.role].orders[order]
+        return pinned.tasks(real, chosen.role, names, known)
+    if isinstance(chosen, Transfer):
+        names = *chosen.earlier, *chosen.later
+        real = pinned.mmcl_real()
+        return pinned.tasks(real, "benchmark", names, known, few=chosen.later)
     if isinstance(chosen, DataSets):
         paths = _find(where, chosen.names, known, "image")
         return [
@@ -154,12 +162,14 @@ def tasks(
 
 
 def check(
-    protocol: str, data_sets: Iterable[tuple[DataSet, Sequence[str]]], faults: Faults
+    protocol: str,
+    planned: Iterable[PlannedTask],
+    data_sets: Iterable[tuple[DataSet, Sequence[str]]],
+    faults: Faults,
 ) -> None:
     """Checks the samples of a protocol that pins them, see `pinned.check`."""
-    chosen = PROTOCOLS[protocol]
-    if isinstance(chosen, Pinned):
-        pinned.check(pinned.mmcl_real(), chosen.role, data_sets, faults)
+    if isinstance(PROTOCOLS[protocol], Pinned | Transfer):
+        pinned.check(pinned.mmcl_real(), planned, data_sets, faults)
 
 
 def _steps(

@@ -142,7 +142,7 @@ def build(
         planned = task_plans.tasks(pathlib.Path(plan), known)
     elif protocol:
         planned = protocols.tasks(protocol, known, classes_per_task, order)
-        protocols.check(protocol, chosen, faults)
+        protocols.check(protocol, planned, chosen, faults)
     elif marks:
         planned = arrangement.whole(known)
     elif scenario == "domains":

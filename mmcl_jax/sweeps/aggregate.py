@@ -313,7 +313,7 @@ def _table(variants: dict[str, Any], view: str, signed: bool) -> str:
         entries = [found[f"{view}/{name}"] for name in METRICS]
         cells = [_cell(entry, signed) for entry in entries]
         rows.append([f"`{variant}`", str(len(entries[0]["values"])), *cells])
-    return _markdown_table(["", "n", *METRICS.values()], rows)
+    return markdown_table(["", "n", *METRICS.values()], rows)
 
 
 def _cell(entry: dict[str, Any], signed: bool) -> str:
@@ -339,7 +339,7 @@ def _rank_table(streams: dict[str, Any]) -> str:
         + [_short(entry["mean"].get(variant)) for entry in streams.values()]
         for variant in variants
     ]
-    return _markdown_table(["", *titles], rows)
+    return markdown_table(["", *titles], rows)
 
 
 def _cost_table(costs: dict[str, dict[str, float]]) -> str:
@@ -347,7 +347,7 @@ def _cost_table(costs: dict[str, dict[str, float]]) -> str:
         [f"`{variant}`", *(_whole(found[name]) for name in COSTS)]
         for variant, found in costs.items()
     ]
-    return _markdown_table(["", *COSTS.values()], rows)
+    return markdown_table(["", *COSTS.values()], rows)
 
 
 def _whole(value: float | None) -> str:
@@ -355,7 +355,8 @@ def _whole(value: float | None) -> str:
     return "-" if value is None or value < 0 else f"{value:,.0f}"
 
 
-def _markdown_table(titles: list[str], rows: list[list[str]]) -> str:
+def markdown_table(titles: list[str], rows: list[list[str]]) -> str:
+    """Returns a table; all columns but the first are aligned to the right."""
     rule = ["---", *["---:"] * (len(titles) - 1)]
     lines = ["| " + " | ".join(cells) + " |" for cells in (titles, rule, *rows)]
     return "\n".join(lines) + "\n"

@@ -29,6 +29,8 @@ class SweepRun(NamedTuple):
         seed: Seed; runs are paired by stream and seed.
         config: Config of the run.
         values: Fields that define the variant, by path, for choosing among variants.
+        beside: Streams without the tasks of other modalities, or with other ones, by
+            name: what the run has gained over them is transfer across modalities.
     """
 
     variant: str
@@ -36,6 +38,7 @@ class SweepRun(NamedTuple):
     seed: int
     config: Config
     values: dict[str, Any] = {}
+    beside: dict[str, str] = {}
 
     @property
     def name(self) -> str:
