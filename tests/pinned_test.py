@@ -14,7 +14,7 @@ from mmcl_jax import config
 from mmcl_jax.config import resolve
 from mmcl_jax.errors import ConfigError, DataError, Faults
 from mmcl_jax.modalities.base import FileReference, TextReference
-from mmcl_jax.streams import folders, pinned, registry, tasks
+from mmcl_jax.streams import folders, pinned, registry, tasks, transfer
 from mmcl_jax.streams.base import ORDERS, Stream, canonical_ids, stream_hash
 from mmcl_jax.streams.data_sets import DataSet
 from mmcl_jax.streams.pinned import Benchmark
@@ -34,6 +34,15 @@ STREAMS = {
     "1,development": (
         "7a032ac53daabc90a432a312d553bc130a4bd6cd80a855793adcec7190ac7cbe"
     ),
+}
+# with 4 training samples of a class of the later modality
+TRANSFER = {
+    "sounds_alone": "b7a40c4280f8b96a",
+    "sounds_after_pictures": "108f9e538211ebe8",
+    "sounds_after_other_pictures": "baeb1434984124f8",
+    "pictures_alone": "3b91e8cac5745823",
+    "pictures_after_sounds": "b006da3dce5db399",
+    "pictures_after_other_sounds": "beab65a2b177e242",
 }
 # kinds of what CIFAR-10 has, and parts of another class
 LEFT_OUT = {
@@ -183,6 +192,29 @@ def test_streams_stay_as_they_are(argument: str, real: list[DataSet]) -> None:
     assert [task.name for task in stream.tasks] == REAL.tasks[role].orders[order]
     assert max(len(t.train) / len(t.classes) for t in stream.tasks) == 20
     assert stream_hash(stream) == STREAMS[argument]
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_streams_of_two_modalities_stay_as_they_are(
+    name: str, real: list[DataSet]
+) -> None:
+    stream = _build(real, name)
+    earlier, later = transfer.STREAMS[name]
+    assert tuple(task.name for task in stream.tasks) == (*earlier, *later)
+    counts = {t.name: len(t.train) / len(t.classes) for t in stream.tasks}
+    assert {counts[name] for name in later} == {4}
+    # 14 of instruments
+    assert {counts[name] for name in earlier} <= {14, 20}
+    assert stream_hash(stream)[:16] == TRANSFER[name]
+
+
+def test_few_samples_are_the_same_whatever_was_learnt_before(
+    real: list[DataSet],
+) -> None:
+    one, other = (
+        _build(real, name) for name in ("sounds_alone", "sounds_after_pictures")
+    )
+    assert [t.train for t in one.tasks] == [t.train for t in other.tasks[2:]]
 
 
 def test_development_is_scored_by_training_files_alone(real: list[DataSet]) -> None:

@@ -97,6 +97,13 @@ def test_every_metric_of_the_module_has_an_example() -> None:
         assert f"- `{name}`" in EXAMPLES, name
 
 
+def test_two_runs() -> None:
+    heading = "With and without another modality"
+    with_others, without = table(heading, 1, 2)
+    found = metrics.transfer_across_modalities(with_others, without)
+    assert said(heading) == {"transfer_across_modalities": pytest.approx(found)}
+
+
 def test_a_run_on_its_way() -> None:
     for name, value in said("What was not evaluated").items():
         found = getattr(metrics, name)(MATRIX[:2, :2])

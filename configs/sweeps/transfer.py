@@ -1,16 +1,16 @@
 """Transfer across modalities on mmcl-real v1, with few samples of a later modality.
 
-`python launch/sweep.py --sweep=configs/sweeps/transfer.py:root=DATA --out=runs/transfer`
-runs sounds after pictures and pictures after sounds, beside the same streams without
-the earlier modality, five seeds each, which draw samples and initial values. `comm`
-and `comm text`, which answers by the nearest class text under the adapter, have 1, 4
-and 16 training samples of a class of the later modality, all other rows 4. With 4, two
-controls are added: streams with other concepts of the earlier modality, for methods
-that train, and rows that end in `unshared`, in which `comm` shares no adapter between
-modalities. Arguments after a colon: `root=`, the folder of the data, and `smoke` for a
-short run.
+`python launch/sweep.py --sweep=configs/sweeps/transfer.py:root=DATA --out=OUT` runs
+sounds after pictures and pictures after sounds, each beside the same stream without the
+earlier modality, under five seeds, which draw samples and initial values. All rows have
+4 training samples of a class of the later modality, `comm` and `comm text` also 1 and
+16. `text` answers by the nearest class text under the adapter. There are two controls:
+`comm text` after other concepts of the earlier modality, and `unshared`, in which an
+adapter neither starts from nor is blended with that of another modality. Arguments
+after a colon: `root=`, the folder of the data, and `smoke` for a short run.
 """
 
+import itertools
 import pathlib
 from typing import Any
 
@@ -19,7 +19,7 @@ from mmcl_jax.config import check_name
 from mmcl_jax.sweeps.runs import Sweep, SweepRun, make_config
 
 REAL = pathlib.Path(__file__).parents[1] / "real.py"
-SEEDS, SHOTS = range(5), (4, 1, 16)
+SEEDS = range(5)
 # streams with the earlier modality, without it, and with other concepts of it
 STREAMS = (
     ("sounds_after_pictures", "sounds_alone", "sounds_after_other_pictures"),
@@ -31,16 +31,16 @@ UNSHARED = {"method.comm.blend": "none", "method.comm.warm_start": False}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "comm": ("comm", {}),
     "comm text": ("comm", TEXT),
-    "comm unshared": ("comm", UNSHARED),
     "comm text unshared": ("comm", TEXT | UNSHARED),
     # one adapter of all modalities
     "sequential shared": ("sequential", {"method.sharing": "shared"}),
     **{name: (name, {}) for name in ("comm_plus", "layup", "ridge", "ncm")},
     "zero_shot": ("zero_shot", {}),
 }
-# variants that have all shots, and those that have the stream of other concepts
-READ_OUTS = ("comm", "comm text")
-CONTROLLED = (*READ_OUTS, "sequential shared")
+# rows by training samples of a class of the later modality
+SHOTS = {1: ("comm", "comm text"), 4: tuple(VARIANTS), 16: ("comm", "comm text")}
+# what has the third stream as well
+CONTROLLED = ("comm text", 4)
 
 
 def get_sweep(argument: str = "") -> Sweep:
@@ -50,18 +50,15 @@ def get_sweep(argument: str = "") -> Sweep:
     for key in pairs:
         check_name("sweep argument", key, ["root"])
     values = {"stream.root": pairs.get("root", "DATA"), "report": "off"}
-    rows = ["comm", "ncm"] if smoke else [*VARIANTS]
+    shown = {4: ("comm text", "ncm")} if smoke else SHOTS
     runs = []
-    # what all rows have first: even a sweep that is cut short has complete pairs
-    for shots in SHOTS[:1] if smoke else SHOTS:
-        for seed in [0] if smoke else SEEDS:
-            for row in rows if shots == SHOTS[0] else READ_OUTS:
-                for streams in STREAMS[:1] if smoke else STREAMS:
-                    whole = shots == SHOTS[0] and row in CONTROLLED
-                    chosen = streams if whole else streams[:2]
-                    own = values | {"stream.max_train_per_class": shots}
-                    runs += _runs(row, chosen, shots, seed, variant, own)
-    return Sweep(tuple(runs))
+    for streams in STREAMS[:1] if smoke else STREAMS:
+        for shots, rows in shown.items():
+            for seed, row in itertools.product([0] if smoke else SEEDS, rows):
+                chosen = streams if (row, shots) == CONTROLLED else streams[:2]
+                fields = values | {"stream.max_train_per_class": shots}
+                runs += _runs(row, chosen, shots, seed, variant, fields)
+    return Sweep(tuple(runs), baseline="comm text")
 
 
 def _runs(

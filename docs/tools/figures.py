@@ -1,10 +1,13 @@
-"""Draws docs/figures/*.svg for docs/method.md: `python docs/tools/figures.py`.
+"""Draws docs/figures/*.svg: `python docs/tools/figures.py`.
 
-Where a figure shows numbers, the functions that a run uses have computed them. The
+They are those of docs/method.md, and `transfer` of docs/benchmark.md. Where a figure
+shows numbers, the functions that a run uses have computed them, or runs have measured
+them. The
 colours are those of docs/overview.svg; what is not coloured follows the reader's light
 or dark screen.
 """
 
+import json
 import pathlib
 from collections.abc import Sequence
 
@@ -15,7 +18,9 @@ from mmcl_jax.ops import gaussians, relevance
 from mmcl_jax.ops import transport as transports
 
 FOLDER = pathlib.Path(__file__).parents[1] / "figures"
+GAINS = FOLDER.parent / "results/transfer.json"
 IMAGE, VIDEO, AUDIO, DEPTH = "#d9822b", "#c4478f", "#2f9e6e", "#3b82c4"
+LOOKS = {"comm": DEPTH, "comm text": IMAGE}
 STYLE = """\
     text { font: 15px system-ui, sans-serif; fill: #24292f; }
     .small { font-size: 13px; }
@@ -340,12 +345,57 @@ def transport() -> str:
     return picture(870, 360, "Gaussians of old classes follow the drift", parts)
 
 
+def transfer() -> str:
+    """Returns what a modality has gained from another one, with intervals."""
+    report = json.loads(GAINS.read_text("utf-8"))
+    lowest, highest, bottom = -20, 30, 290
+    parts = []
+    for left, stream in ((60, "sounds_after_pictures"), (500, "pictures_after_sounds")):
+
+        def height(points: float) -> float:
+            return bottom - 230 * (points - lowest) / (highest - lowest)
+
+        def bar(x: float, gain: dict, look: str, hollow: bool = False) -> list[str]:
+            ends = [
+                (x, height(min(max(100 * gain[end], lowest), highest)))
+                for end in ("low", "high")
+            ]
+            at = x, height(100 * gain["mean"])
+            line = path(ends, kind="", stroke=look, stroke_width=2)
+            return [line, disc(at, 6, look, hollow)]
+
+        parts.append(text(left, 30, stream.replace("_", " "), "head"))
+        for points in range(lowest, highest + 1, 10):
+            y = height(points)
+            width = 400 if points else 401
+            kind = "thin" if points else "line"
+            parts.append(path([(left, y), (left + width, y)], kind, opacity=0.5))
+            parts.append(text(left - 6, y + 5, f"{points:+d}", "small end"))
+        for k, shots in enumerate((1, 4, 16)):
+            middle = left + 70 + 130 * k
+            gains = report["transfer"]["alone"][f"{stream} {shots}"]
+            for x, row in ((-14, "comm"), (0, "comm text")):
+                parts += bar(middle + x, gains[row]["within"], LOOKS[row])
+            if row := gains.get("comm text unshared"):
+                parts += bar(middle + 14, row["within"], LOOKS["comm text"], True)
+            words = f"{shots} sample" + "s" * (shots > 1)
+            parts.append(text(middle, bottom + 24, words, "small middle"))
+    for x, look, hollow, words in (
+        (60, LOOKS["comm"], False, "comm: Gaussians answer"),
+        (290, LOOKS["comm text"], False, "comm text: class texts answer"),
+        (570, LOOKS["comm text"], True, "the same, no adapter is shared"),
+    ):
+        parts += [disc((x, 345), 6, look, hollow), text(x + 14, 350, words)]
+    return picture(930, 365, "Points gained from another modality", parts)
+
+
 FIGURES = {
     "prompts": prompts,
     "aggregation": aggregation,
     "blend": blend,
     "realignment": realignment,
     "transport": transport,
+    "transfer": transfer,
 }
 
 

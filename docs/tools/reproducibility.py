@@ -1,19 +1,20 @@
 """Writes REPRODUCIBILITY.md, docs/results/*.md and the tables of docs/benchmark.md.
 
 `python docs/tools/reproducibility.py` makes them of docs/reproduced.toml, which says
-what was reproduced of each method, and of the `summary.json` of the sweeps that are
-stored in docs/results. In docs/benchmark.md, the table after `<!-- NAME.json -->` is
-replaced.
+what was reproduced of each method, and of the `summary.json` or `transfer.json` of the
+sweeps that are stored in docs/results. In docs/benchmark.md, the table after
+`<!-- NAME.json -->` is replaced.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import re
 import tomllib
 from typing import Any
 
-from mmcl_jax.sweeps import aggregate
+from mmcl_jax.sweeps import aggregate, transfer
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = "REPRODUCIBILITY.md"
@@ -74,6 +75,21 @@ Every value, intervals, differences to the baseline, ranks and cost:
 | --- | ---: | --- |
 """
 
+_TRANSFER = """\
+# Results of the sweep `{name}`
+
+Written by `python docs/tools/reproducibility.py` from [{name}.json]({name}.json).
+
+`--sweep={sweep}`, {runs} runs, on {where}.
+
+Accuracy at the end on the tasks of the later modality, in percent: mean ± sample
+deviation over seeds; and what it has gained over the stream without the earlier
+modality (`alone`), or with other concepts of it (`other`), under the same seed, in
+points, with 95 % t intervals; * where the paired t test has p < 0.05 after Holm's
+correction over the rows ([metrics](../metrics.md#transfer-across-modalities)).
+
+"""
+
 _SWEEP = """\
 # Results of the sweep `{name}`
 
@@ -122,7 +138,9 @@ def _with_tables(page: str, reports: dict[str, Any]) -> str:
     """Returns a page with the table after each marker made anew."""
 
     def table(found: re.Match[str]) -> str:
-        return found[1] + _compared(reports[found[2]])
+        report = reports[found[2]]
+        make = _transferred if "transfer" in report else _compared
+        return found[1] + make(report)
 
     return re.sub(r"(<!-- (\w+)\.json -->\n\n)(?:\|.*\n)*", table, page)
 
@@ -148,6 +166,31 @@ def _compared(report: dict[str, Any]) -> str:
         size = f"{cost[name]['bytes_remembered'] / 2**20:.1f} MiB"
         seconds = f"{cost[name]['seconds']:.0f}"
         rows.append([f"`{name}`", runs, cells[0], less, *cells[1:], size, seconds])
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
+
+
+def _transferred(report: dict[str, Any]) -> str:
+    """Returns a table of all variants by training samples and later modality."""
+    streams = ("sounds_after_pictures", "pictures_after_sounds")
+    head = ["", "samples"]
+    for stream in streams:
+        later, earlier = stream.split("_after_")
+        head += [f"{later} alone", f"after {earlier}", f"less after other {earlier}"]
+    alone, other = (report["transfer"][name] for name in ("alone", "other"))
+    shots = sorted({int(key.split()[1]) for key in report["accuracy"]})
+    rows = []
+    for variant, number in itertools.product(report["rows"], shots):
+        cells = [f"`{variant}`", str(number)]
+        for stream in streams:
+            key, base = f"{stream} {number}", stream.split("_after_")[0] + "_alone"
+            own = report["accuracy"][f"{base} {number}"].get(variant)
+            cells.append(_mean(own["within"]) if own else "")
+            for gains in (alone, other):
+                found = gains.get(key, {}).get(variant)
+                cells.append(transfer.gain(found["within"]) if found else "")
+        if any(cells[2:]):
+            rows.append(cells)
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
 
@@ -202,13 +245,15 @@ def _where(report: dict[str, Any]) -> str:
 
 
 def _sweep(name: str, report: dict[str, Any]) -> str:
-    head = _SWEEP.format(
+    is_transfer = "transfer" in report
+    head = (_TRANSFER if is_transfer else _SWEEP).format(
         name=name,
         sweep=report["sweep"],
         runs=len(report["runs"]),
         where=_where(report),
     )
-    return head + aggregate.to_markdown(report, level=2)
+    to_markdown = transfer.to_markdown if is_transfer else aggregate.to_markdown
+    return head + to_markdown(report, level=2)
 
 
 def main() -> None:

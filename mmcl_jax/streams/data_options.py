@@ -46,7 +46,9 @@ class Selection:
         reserve: Globs of classes that are never learnt, included or not, such as
             `audio` or `*/digits`: after every stage they are scored among themselves,
             by modality; empty: none.
-        max_train_per_class: Training samples kept of a class in a task; None: all.
+        max_train_per_class: Training samples kept of a class in a task; None: all. In
+            the protocols of two modalities, such as `mmcl_real_sounds_after_pictures`,
+            it is for the later one.
         test_fraction: Share of a class that is split off for testing if a data set has
             no test part.
         evaluate_on: Samples that score: those of the `test` part, or `validation`

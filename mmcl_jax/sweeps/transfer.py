@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,14 @@ def compare(ended: Ended, sweep: str = "") -> dict[str, Any]:
         sweep: Name of the sweep.
 
     Returns:
-        Lists and numbers for JSON; undefined values are null. `runs`: accuracy at the
-        end by view and task. `accuracy`: by stream, variant and view, the mean over the
-        tasks that the streams beside it have as well, summarized over seeds.
-        `transfer`: by name of what stands beside, stream, variant and view,
-        `metrics.transfer_across_modalities` over seeds, and by `view/task` for each
-        task alone; with the p-value of a paired t test, and that after Holm's
-        correction over the variants. Over all streams, a seed counts once, with its
-        mean, where it has all of them.
+        Lists and numbers for JSON; undefined values are null. `rows`: all variants.
+        `runs`: accuracy at the end by view and task. `accuracy`: by stream, variant and
+        view, the mean over the tasks that the streams beside it have as well,
+        summarized over seeds. `transfer`: by name of what stands beside, stream,
+        variant and view, `metrics.transfer_across_modalities` over seeds, and by
+        `view/task` for each task alone; with the p-value of a paired t test, and that
+        after Holm's correction over the variants. Over all streams, a seed counts once,
+        with its mean, where it has all of them.
     """
     last = {(r.variant, r.stream, r.seed): _last(found) for r, found in ended}
     accuracy: dict[str, dict[str, _Values]] = {}
@@ -60,6 +60,7 @@ def compare(ended: Ended, sweep: str = "") -> dict[str, Any]:
     return plain(
         {
             "sweep": sweep,
+            "rows": list(dict.fromkeys(run.variant for run, _ in ended)),
             "runs": [
                 {
                     "variant": run.variant,
@@ -180,31 +181,16 @@ def to_markdown(report: dict[str, Any], level: int = 1) -> str:
     parts, mark = [], "#" * level
     for view, title in _TITLES.items():
         parts.append(f"{mark} Accuracy, {title}\n")
-        parts.append(table(report["accuracy"], view, _mean))
-        for name in report["transfer"]:
+        parts.append(_table(report["accuracy"], view, _mean))
+        for name, found in report["transfer"].items():
+            # all streams first
+            streams = {ALL_STREAMS: found[ALL_STREAMS]} | found
             parts.append(f"{mark} Transfer, less the stream {name}, {title}\n")
-            parts.append(transfer_table(report, name, view))
+            parts.append(_table(streams, view, gain))
     return "\n".join(parts)
 
 
-def transfer_table(
-    report: dict[str, Any], name: str, view: str = "within", streams: Iterable[str] = ()
-) -> str:
-    """Returns variants by streams, all streams first.
-
-    Args:
-        report: What `compare` gives.
-        name: Name of what stands beside.
-        view: One of the views of the report.
-        streams: Streams that are shown; empty: all.
-    """
-    found = report["transfer"][name]
-    chosen = [*streams] or [stream for stream in found if stream != ALL_STREAMS]
-    shown = {stream: found[stream] for stream in (ALL_STREAMS, *chosen)}
-    return table(shown, view, _gain)
-
-
-def table(
+def _table(
     streams: dict[str, Any], key: str, cell: Callable[[dict[str, Any]], str]
 ) -> str:
     """Returns variants by streams as Markdown."""
@@ -229,7 +215,8 @@ def _deviation(entry: dict[str, Any]) -> str:
     return "" if found is None else f" ± {100 * found:.1f}"
 
 
-def _gain(entry: dict[str, Any]) -> str:
+def gain(entry: dict[str, Any]) -> str:
+    """Returns a gain in points with its interval, and a star where it is clear."""
     text = f"{100 * entry['mean']:+.1f}"
     if entry["low"] is not None:
         text += f" [{100 * entry['low']:+.1f}, {100 * entry['high']:+.1f}]"
