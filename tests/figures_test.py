@@ -1,4 +1,4 @@
-"""The figures of docs/method.md and docs/benchmark.md are those that their script draws, and can be read."""
+"""The figures of the pages are those that their script draws, and can be read."""
 
 import re
 import xml.etree.ElementTree as ET

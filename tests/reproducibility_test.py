@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from mmcl_jax.methods.registry import METHODS
-from mmcl_jax.sweeps import aggregate
+from mmcl_jax.sweeps import aggregate, transfer
 from tests import aggregate_test, helpers
 
 reproducibility = helpers.load_tool("reproducibility")
@@ -95,6 +95,22 @@ def test_tables_of_the_benchmark_are_made_after_their_markers(
     assert "| `ridge` | 2 | 60.0 ± 0.0 | +0.0 [-127.1, +127.1] |" in made
     page.write_text(made)
     assert reproducibility.pages(tmp_path)["docs/benchmark.md"] == made
+
+
+def test_gains_that_the_benchmark_names_were_measured() -> None:
+    page = (ROOT / "docs" / "benchmark.md").read_text("utf-8")
+    section = page.split("\n## Transfer across modalities\n", 1)[1].split("\n## ", 1)[0]
+    interval = r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]"
+    said = set(re.findall(interval, " ".join(section.split())))
+    report = json.loads((ROOT / "docs/results/transfer.json").read_text("utf-8"))
+    measured = {
+        transfer.gain(entry).removesuffix(" *")
+        for streams in report["transfer"].values()
+        for variants in streams.values()
+        for views in variants.values()
+        for entry in views.values()
+    }
+    assert said and said <= measured
 
 
 def test_sentences_of_the_benchmark_follow_from_its_intervals() -> None:

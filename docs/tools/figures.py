@@ -21,6 +21,8 @@ FOLDER = pathlib.Path(__file__).parents[1] / "figures"
 GAINS = FOLDER.parent / "results/transfer.json"
 IMAGE, VIDEO, AUDIO, DEPTH = "#d9822b", "#c4478f", "#2f9e6e", "#3b82c4"
 LOOKS = {"comm": DEPTH, "comm text": IMAGE}
+# where a gain is drawn, of which row of the table, and over what
+PLACES = ((-14, "comm", "alone"), (0, "comm text", "alone"), (14, "comm text", "other"))
 STYLE = """\
     text { font: 15px system-ui, sans-serif; fill: #24292f; }
     .small { font-size: 13px; }
@@ -372,20 +374,20 @@ def transfer() -> str:
             parts.append(path([(left, y), (left + width, y)], kind, opacity=0.5))
             parts.append(text(left - 6, y + 5, f"{points:+d}", "small end"))
         for k, shots in enumerate((1, 4, 16)):
-            middle = left + 70 + 130 * k
-            gains = report["transfer"]["alone"][f"{stream} {shots}"]
-            for x, row in ((-14, "comm"), (0, "comm text")):
-                parts += bar(middle + x, gains[row]["within"], LOOKS[row])
-            if row := gains.get("comm text unshared"):
-                parts += bar(middle + 14, row["within"], LOOKS["comm text"], True)
+            middle, name = left + 70 + 130 * k, f"{stream} {shots}"
+            for x, row, beside in PLACES:
+                gains = report["transfer"][beside].get(name, {})
+                if row in gains:
+                    hollow, gain = beside == "other", gains[row]["within"]
+                    parts += bar(middle + x, gain, LOOKS[row], hollow)
             words = f"{shots} sample" + "s" * (shots > 1)
             parts.append(text(middle, bottom + 24, words, "small middle"))
-    for x, look, hollow, words in (
-        (60, LOOKS["comm"], False, "comm: Gaussians answer"),
-        (290, LOOKS["comm text"], False, "comm text: class texts answer"),
-        (570, LOOKS["comm text"], True, "the same, no adapter is shared"),
+    for x, row, hollow, words in (
+        (60, "comm", False, "comm: Gaussians answer"),
+        (280, "comm text", False, "comm text: class texts answer"),
+        (560, "comm text", True, "the same, less after other concepts"),
     ):
-        parts += [disc((x, 345), 6, look, hollow), text(x + 14, 350, words)]
+        parts += [disc((x, 345), 6, LOOKS[row], hollow), text(x + 14, 350, words)]
     return picture(930, 365, "Points gained from another modality", parts)
 
 

@@ -86,7 +86,7 @@ Accuracy at the end on the tasks of the later modality, in percent: mean ± samp
 deviation over seeds; and what it has gained over the stream without the earlier
 modality (`alone`), or with other concepts of it (`other`), under the same seed, in
 points, with 95 % t intervals; * where the paired t test has p < 0.05 after Holm's
-correction over the rows ([metrics](../metrics.md#transfer-across-modalities)).
+correction over the table ([metrics](../metrics.md#transfer-across-modalities)).
 
 """
 

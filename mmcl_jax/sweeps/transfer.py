@@ -36,8 +36,8 @@ def compare(ended: Ended, sweep: str = "") -> dict[str, Any]:
         summarized over seeds. `transfer`: by name of what stands beside, stream,
         variant and view, `metrics.transfer_across_modalities` over seeds, and by
         `view/task` for each task alone; with the p-value of a paired t test, and that
-        after Holm's correction over the variants. Over all streams, a seed counts once,
-        with its mean, where it has all of them.
+        after Holm's correction over streams and variants. Over all streams, a seed
+        counts once, with its mean, where it has all of them.
     """
     last = {(r.variant, r.stream, r.seed): _last(found) for r, found in ended}
     accuracy: dict[str, dict[str, _Values]] = {}
@@ -72,10 +72,7 @@ def compare(ended: Ended, sweep: str = "") -> dict[str, Any]:
                 for run, results in ended
             ],
             "accuracy": {at: _summaries(found) for at, found in accuracy.items()},
-            "transfer": {
-                name: {at: _tested(found) for at, found in streams.items()}
-                for name, streams in transfer.items()
-            },
+            "transfer": {name: _tested(streams) for name, streams in transfer.items()},
         }
     )
 
@@ -154,10 +151,18 @@ def _summaries(found: dict[str, _Values]) -> dict[str, dict[str, Any]]:
     return summaries
 
 
-def _tested(found: dict[str, _Values]) -> dict[str, dict[str, Any]]:
-    summaries = _summaries(found)
-    for key in found:
-        entries = [of[key] for of in summaries.values() if key in of]
+def _tested(streams: dict[str, dict[str, _Values]]) -> dict[str, Any]:
+    """Returns summaries with p-values, corrected over all streams and variants.
+
+    Means over all streams are corrected among themselves.
+    """
+    summaries = {at: _summaries(found) for at, found in streams.items()}
+    families: dict[tuple[bool, str], list[dict[str, Any]]] = {}
+    for at, variants in summaries.items():
+        for entries in variants.values():
+            for key, entry in entries.items():
+                families.setdefault((at == ALL_STREAMS, key), []).append(entry)
+    for entries in families.values():
         p_values = [statistics.t_test(entry["values"]) for entry in entries]
         adjusted = statistics.holm(p_values)
         for entry, p, p_holm in zip(entries, p_values, adjusted, strict=True):
