@@ -350,28 +350,24 @@ def transport() -> str:
 def transfer() -> str:
     """Returns what a modality has gained from another one, with intervals."""
     report = json.loads(GAINS.read_text("utf-8"))
-    lowest, highest, bottom = -20, 30, 290
+    lowest, highest, bottom = -10, 15, 290
     parts = []
+
+    def height(points: float) -> float:
+        return bottom - 230 * (points - lowest) / (highest - lowest)
+
+    def bar(x: float, gain: dict, look: str, hollow: bool = False) -> list[str]:
+        ends = [(x, height(100 * gain[end])) for end in ("low", "high")]
+        at = x, height(100 * gain["mean"])
+        line = path(ends, kind="", stroke=look, stroke_width=2)
+        return [line, disc(at, 6, look, hollow)]
+
     for left, stream in ((60, "sounds_after_pictures"), (500, "pictures_after_sounds")):
-
-        def height(points: float) -> float:
-            return bottom - 230 * (points - lowest) / (highest - lowest)
-
-        def bar(x: float, gain: dict, look: str, hollow: bool = False) -> list[str]:
-            ends = [
-                (x, height(min(max(100 * gain[end], lowest), highest)))
-                for end in ("low", "high")
-            ]
-            at = x, height(100 * gain["mean"])
-            line = path(ends, kind="", stroke=look, stroke_width=2)
-            return [line, disc(at, 6, look, hollow)]
-
         parts.append(text(left, 30, stream.replace("_", " "), "head"))
-        for points in range(lowest, highest + 1, 10):
+        for points in range(lowest, highest + 1, 5):
             y = height(points)
-            width = 400 if points else 401
             kind = "thin" if points else "line"
-            parts.append(path([(left, y), (left + width, y)], kind, opacity=0.5))
+            parts.append(path([(left, y), (left + 400, y)], kind, opacity=0.5))
             parts.append(text(left - 6, y + 5, f"{points:+d}", "small end"))
         for k, shots in enumerate((1, 4, 16)):
             middle, name = left + 70 + 130 * k, f"{stream} {shots}"

@@ -129,9 +129,9 @@ def _over_streams(streams: list[dict[str, _Values]]) -> dict[str, _Values]:
     found: dict[str, _Values] = {}
     for view in _TITLES:
         for place in streams[0][view]:
-            values = [stream[view].get(place) for stream in streams]
-            if None not in values:
-                found.setdefault(view, {})[place] = float(np.mean(values))
+            if all(place in stream[view] for stream in streams):
+                mean = float(np.mean([stream[view][place] for stream in streams]))
+                found.setdefault(view, {})[place] = mean
     return found
 
 
