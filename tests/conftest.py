@@ -1,6 +1,7 @@
 """Devices, strictness and the tiny encoder that all tests share."""
 
 import functools
+import gc
 import os
 import pathlib
 import tempfile
@@ -46,8 +47,16 @@ jax.config.update(
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
+# tracing makes so many objects that a tenth of the time went into looking for cycles
+gc.set_threshold(100_000, 50, 100)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     full.add_options(parser)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # modules and tests live to the end; no collection visits them again
 
 
 def pytest_configure(config: pytest.Config) -> None:
