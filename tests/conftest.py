@@ -38,12 +38,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _KEPT = tempfile.TemporaryDirectory()
     os.environ["MMCL_JAX_FEATURES"] = f"{_KEPT.name}/features"
     os.environ["MMCL_JAX_TEST_PROGRAMS"] = f"{_KEPT.name}/programs"
-# each test makes functions of its own, but programs that others have compiled before;
-# a folder per worker, as JAX may read what another process has written by half
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-jax.config.update(
-    "jax_compilation_cache_dir", f"{os.environ['MMCL_JAX_TEST_PROGRAMS']}-{_WORKER}"
-)
+# each test makes functions of its own, but programs that others have compiled before; a
+# program that another worker is writing just now is compiled, see `filterwarnings`
+jax.config.update("jax_compilation_cache_dir", os.environ["MMCL_JAX_TEST_PROGRAMS"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
