@@ -1,6 +1,6 @@
 """Exports the classifier of a run for use without this package.
 
-Writes a StableHLO program with all weights, the learnt arrays, a description and a
+Writes StableHLO programs, all weights, the code that decodes files, a description and a
 model card.
 
 Examples:
@@ -26,7 +26,7 @@ _SNAPSHOT = flags.DEFINE_integer(
 _MODALITY = flags.DEFINE_string(
     "modality",
     None,
-    "Modality that the classifier reads; by default the first that the run has seen.",
+    "Modality that the export reads; by default all that the run has seen.",
 )
 
 
@@ -50,8 +50,9 @@ def main(argv: list[str]) -> None:
         classifier = from_workdir.load(_WORKDIR.value, _SNAPSHOT.value, _ENCODER.value)
         for note in classifier.notes:
             print(f"note: {printable(note)}", file=sys.stderr)
-        modality = _MODALITY.value or classifier.modalities[0]
-        standalone.write(classifier, folder, modality)
+        modalities = (_MODALITY.value,) if _MODALITY.value else ()
+        accuracy = from_workdir.accuracy(_WORKDIR.value, classifier.snapshot)
+        standalone.write(classifier, folder, modalities, accuracy)
     except (ValueError, OSError) as error:  # includes errors of config, data, workdir
         sys.exit(command_line.complain(error))
     for path in sorted(folder.iterdir()):

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 from rich.console import Console
@@ -106,7 +106,9 @@ def _label(workdir: str, samples: "Sequence[Sample]") -> int:
                     row = {"source": source, "error": str(said)}
                     print(json.dumps(row), file=target)
             else:
-                print(_json(said) if _JSON.value else _shown(said), file=target)
+                print(
+                    json.dumps(said.row()) if _JSON.value else _shown(said), file=target
+                )
             bar.advance(1)
     output.flush()
     return int(failed)
@@ -120,16 +122,6 @@ def _samples(names: Sequence[str]) -> "list[Sample]":
     for name in names:
         listed += sys.stdin.read().splitlines() if name == "-" else [name]
     return [*sentences, *(p for name in listed if name for p in files_below(name))]
-
-
-def _json(said: "Labelled") -> str:
-    row: dict[str, Any] = said._asdict()
-    row["labels"] = [label._asdict() for label in said.labels]
-    del row["novelty"]
-    if told := said.novelty:
-        row["unknown"] = told.unknown
-        row |= {"novelty": told.score, "percentile": told.percentile}
-    return json.dumps(row)
 
 
 def _shown(said: "Labelled") -> str:

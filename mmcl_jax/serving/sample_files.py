@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import Reference, TextReference
+from mmcl_jax.modalities.base import FileReference, Reference, TextReference
 from mmcl_jax.modalities.signatures import head_of, identify
 from mmcl_jax.serving.file_types import modality_of
 
@@ -67,6 +67,27 @@ def write(sample: Any, stem: pathlib.Path) -> tuple[pathlib.Path, str]:
         f"a sample of the type {type(sample).__name__}; expected a path, bytes, a "
         "picture, an array, a pair of an array and a sampling rate, or a TextReference"
     )
+
+
+def reference(sample: Any, folder: pathlib.Path, number: int) -> Reference:
+    """Returns a reference to a sample of the kinds that `write` takes.
+
+    One in memory is written into a folder, and called by its number among all samples.
+
+    Raises:
+        DataError: It is nothing of these.
+    """
+    if isinstance(sample, (str, os.PathLike)):
+        return FileReference(os.fspath(sample))
+    if hasattr(sample, "describe"):
+        return sample
+    stem = folder / str(number)
+    if isinstance(sample, bytes):  # what it is, decoding tells
+        stem.write_bytes(sample)
+        path = stem
+    else:
+        path, _ = write(sample, stem)
+    return FileReference(str(path), f"samples[{number}]")
 
 
 def _linked(source: pathlib.Path, stem: pathlib.Path) -> tuple[pathlib.Path, str]:
