@@ -5,7 +5,7 @@ model card.
 
 Examples:
   mmcl-export --workdir=runs/own --out=runs/exported
-  mmcl-export --workdir=runs/own --modality=audio --snapshot=2 --out=runs/exported
+  mmcl-export --workdir=runs/own --out=runs/exported --push=org/name
 """
 
 import pathlib
@@ -28,13 +28,19 @@ _MODALITY = flags.DEFINE_string(
     None,
     "Modality that the export reads; by default all that the run has seen.",
 )
+_PUSH = flags.DEFINE_string(
+    "push",
+    None,
+    "Repository of the Hugging Face Hub, org/name, that the export is sent to as well, "
+    "with the token in HF_TOKEN; a new one is private.",
+)
 
 
 def main(argv: list[str]) -> None:
     """Writes the files and prints their paths; errors end with exit code 2."""
     # imported late, since JAX takes seconds to load, and --help does without it
     from mmcl_jax.parallel import host_memory
-    from mmcl_jax.serving import from_workdir, standalone
+    from mmcl_jax.serving import from_workdir, remote, standalone
 
     host_memory.bound()
     if not flags.FLAGS["verbosity"].present:
@@ -46,6 +52,8 @@ def main(argv: list[str]) -> None:
                 "--workdir, --out: missing; give the folder of a run and an output "
                 "folder"
             )
+        if _PUSH.value is not None:
+            remote.check_push(_PUSH.value)
         folder = pathlib.Path(_OUT.value)
         classifier = from_workdir.load(_WORKDIR.value, _SNAPSHOT.value, _ENCODER.value)
         for note in classifier.notes:
@@ -53,10 +61,12 @@ def main(argv: list[str]) -> None:
         modalities = (_MODALITY.value,) if _MODALITY.value else ()
         accuracy = from_workdir.accuracy(_WORKDIR.value, classifier.snapshot)
         standalone.write(classifier, folder, modalities, accuracy)
+        for path in sorted(folder.iterdir()):
+            print(path)
+        if _PUSH.value is not None:
+            print(remote.push(folder, _PUSH.value))
     except (ValueError, OSError) as error:  # includes errors of config, data, workdir
         sys.exit(command_line.complain(error))
-    for path in sorted(folder.iterdir()):
-        print(path)
 
 
 def cli() -> None:
