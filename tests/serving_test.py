@@ -15,7 +15,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
 import mmcl_jax
 from mmcl_jax.errors import ConfigError, DataError
@@ -28,6 +31,41 @@ pytestmark = pytest.mark.xdist_group("export")
 EXAMPLE = helpers.REPOSITORY / "docs" / "examples" / "serve.py"
 PAGE = helpers.REPOSITORY / "docs" / "predict.md"
 COMMIT = "0123456789abcdef" * 2 + "01234567"
+
+
+def test_a_sample_may_be_a_file_or_in_memory(
+    export_of_all: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    paths = {name: helpers.write(tmp_path / name, name) for name in helpers.WRITERS}
+    with Image.open(paths["image"]) as picture, Image.open(paths["depth"]) as depth:
+        picture.load()
+        depth.load()
+    forms = {
+        "image": [picture, np.asarray(picture)],
+        "video": [],  # whose codec has lost something
+        "audio": [soundfile.read(paths["audio"], dtype="float32")],
+        "depth": [depth, np.asarray(depth), np.asarray(depth) / np.float32(1000)],
+        "text": [mmcl_jax.TextReference(pathlib.Path(paths["text"]).read_text())],
+    }
+    model = exported.load(export_of_all)
+    for modality, others in forms.items():
+        path = pathlib.Path(paths[modality])
+        first, *rest = model.predict([path, path.read_bytes(), *others])
+        assert len(rest) == 1 + len(others)
+        assert first.source == str(path)
+        for i, said in enumerate(rest[: 1 + len(others)], 1):
+            assert said.source == f"samples[{i}]" or modality == "text"
+            assert said.modality == first.modality == modality
+            probabilities = dict(said.labels)
+            assert probabilities == pytest.approx(dict(first.labels), abs=1e-4)
+    clip = np.zeros((5, 32, 48, 3), np.uint8)
+    assert model.predict([clip])[0].modality == "video"
+    # several windows, in order, and one that cannot be read
+    many = [paths["image"], b"\x7fEL\2\1\1", paths["text"]] * 12
+    each = [said for _, said in model.predict_each(many)]
+    assert [isinstance(said, DataError) for said in each] == [False, True, False] * 12
+    assert str(each[34]).startswith("samples[34]: begins with")
+    assert {said.modality for said in each[2::3]} == {"text"}
 
 
 # over HTTP
