@@ -19,7 +19,6 @@ from mmcl_jax.serving import card, exported, from_workdir, program, standalone
 from mmcl_jax.types import Context
 from tests import by_hand, helpers
 
-pytest.importorskip("flatbuffers", reason="JAX serializes programs with flatbuffers")
 pytestmark = pytest.mark.xdist_group("export")
 
 # the code of the export alone is there

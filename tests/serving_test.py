@@ -25,7 +25,6 @@ from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.serving import exported, remote
 from tests import helpers
 
-pytest.importorskip("flatbuffers", reason="JAX serializes programs with flatbuffers")
 pytestmark = pytest.mark.xdist_group("export")
 
 EXAMPLE = helpers.REPOSITORY / "docs" / "examples" / "serve.py"
