@@ -122,6 +122,40 @@ def whole_run(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def run_of_all(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory):
+    """A finished run of NCM over a task of each of the five modalities."""
+    from tests import shared
+
+    return shared.run(
+        tmp_path_factory,
+        "all",
+        "--config=configs/demo.py:smoke,method=ncm",
+        f"--config.encoder.path={encoder_folder}",
+        "--config.stream.train_per_class=4",
+        "--config.stream.test_per_class=2",
+        "--config.train.batch_size=4",
+        "--config.report=off",
+    )
+
+
+@pytest.fixture(scope="session")
+def export_of_all(run_of_all, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The export of `run_of_all`."""
+    from mmcl_jax.serving import from_workdir, standalone
+    from tests import shared
+
+    assert run_of_all.code == 0, run_of_all.errors
+    made = shared.folder(
+        tmp_path_factory,
+        "export",
+        lambda path: standalone.write(
+            from_workdir.load(run_of_all.workdir), path / "export"
+        ),
+    )
+    return made / "export"
+
+
+@pytest.fixture(scope="session")
 def benches(encoder):
     """Returns the bench of a case of the methods' contract, made once."""
     from tests import contract
