@@ -197,7 +197,7 @@ def comparison(groups: Groups) -> Section:
         "Mean ± sample standard deviation over runs, each with its own order and "
         "seeds, and the 95 % t interval of the mean. n is the number of runs."
     )
-    table = Table("comparison", title, head, tuple(body), 2)
+    table = Table("comparison", title, head, tuple(body), 3)
     return Section("comparison", "Methods", about, (table,))
 
 

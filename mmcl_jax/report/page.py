@@ -21,6 +21,7 @@ from mmcl_jax.report import (
     modality_cost,
     prompts,
     provenance,
+    ranking,
     tables,
     theme,
     timeline,
@@ -42,7 +43,12 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
     groups = group(list(runs))
     several = len(runs) > 1
     if several:
-        first = (accuracy.comparison(groups), differences.differences(groups))
+        first = (
+            accuracy.comparison(groups),
+            ranking.ranks(groups),
+            differences.differences(groups),
+            ranking.costs(groups),
+        )
         last = (accuracy.stream(groups),)
         inner = [
             Section(name, title, "", absent=_ONE_AT_A_TIME)
@@ -144,12 +150,15 @@ def to_html(
     )
 
 
-def write(runs: Sequence[RunData], out: pathlib.Path) -> list[pathlib.Path]:
+def write(
+    runs: Sequence[RunData], out: pathlib.Path, look: figures.Look = figures.DEFAULT
+) -> list[pathlib.Path]:
     """Writes a page, and next to it figures and tables if `out` is a folder.
 
     Args:
         runs: Runs, at least one.
         out: An HTML file, or else a folder, created if missing.
+        look: Width, font size and titles of the figures beside the page.
 
     Returns:
         The files written.
@@ -161,11 +170,11 @@ def write(runs: Sequence[RunData], out: pathlib.Path) -> list[pathlib.Path]:
         return [out]
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / REPORT, render(runs, parts))
-    written = [out / REPORT]
+    written, kinds = [out / REPORT], (*figures.FORMATS, "csv")
     for chart in _charts(parts):
-        figures.save(chart, out)
+        figures.save(chart, out, look)
         write_text(out / f"{chart.name}.csv", to_csv(chart.rows()))
-        written += [out / f"{chart.name}.{kind}" for kind in ("svg", "png", "csv")]
+        written += [out / f"{chart.name}.{kind}" for kind in kinds]
     for table in (b for s in parts for b in s.blocks if isinstance(b, Table)):
         write_text(out / f"{table.name}.csv", tables.csv_of(table))
         write_text(out / f"{table.name}.tex", tables.latex_of(table))
