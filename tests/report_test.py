@@ -47,6 +47,43 @@ def test_page_of_the_worked_example(example: pathlib.Path) -> None:
     assert ">73.3<" in text and ">77.8<" in text
 
 
+def test_the_title_names_stream_encoder_and_date(tmp_path: pathlib.Path) -> None:
+    folders = [make_run(tmp_path / str(i), EXAMPLE, seed=i) for i in range(2)]
+    (folders[0] / "log.txt").write_text("2026-01-31 10:00:00,000 begins\n")
+    (folders[1] / "log.txt").write_text("2026-02-01 10:00:00,000 begins\n")
+    runs = [run_loader.load(folder) for folder in folders]
+    text = page.render(runs[:1], page.sections(runs[:1]))
+    assert "<h1><bdi>comm on world</bdi>" in text
+    assert (
+        "3 tasks, 3 classes; image, audio; order: interleaved; encoder: built-in; "
+        "begun on 2026-01-31</p>" in text
+    )
+    text = page.render(runs, page.sections(runs))
+    assert (
+        "stream: world; order: interleaved; encoder: built-in; "
+        "begun on 2026-01-31 to 2026-02-01</p>" in text
+    )
+    (folders[0] / "log.txt").write_text("<b>2026")
+    assert run_loader.load(folders[0]).begun == ""
+
+
+def test_panels_that_look_alike_are_one(tmp_path: pathlib.Path) -> None:
+    """On the page alone: the files beside it have both."""
+    run = run_loader.load(make_run(tmp_path / "run", EXAMPLE))
+    text = page.render([run], page.sections([run]))
+    assert "Average accuracy, modality predicted; given looks the same" in text
+    assert "Average accuracy, modality given" not in text
+    given = np.array(run.results["accuracy"]["routed"]["given"], float)
+    for shift, alike in ((0.004, True), (0.006, False)):
+        run.results["accuracy"]["routed"]["given"] = (given + shift).tolist()
+        text = page.render([run], page.sections([run]))
+        assert ("Average accuracy, modality given" not in text) == alike
+        # the same for all tasks is no forgetting
+        assert "Forgetting, modality given" not in text
+    charts = {chart.name for chart in page._charts(page.sections([run]))}
+    assert {"average-given", "forgetting-given"} <= charts
+
+
 def test_files_beside_the_page(example: pathlib.Path) -> None:
     rows = list(csv.reader(lines(example / "accuracy-task-given.csv")))
     found = [[float(v) if v else np.nan for v in row[1:]] for row in rows[1:]]

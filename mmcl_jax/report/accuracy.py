@@ -34,6 +34,7 @@ _TITLES = {
 _OF_ALL_TASKS = ("transfer_zscl", "average_zscl")
 # largest number of task orders that are shown
 _FEW = 5
+_UNITS = "accuracies in percent, differences in points"
 
 
 def cards(run: RunData) -> Cards:
@@ -170,7 +171,8 @@ def _metrics_table(run: RunData) -> Table:
         cells = [tables.percent(numbers[name]) for name in titles]
         body.append((tables.word(space), tables.word(route), *cells))
     head = ("labels", "modality", *titles.values())
-    return Table("metrics", "Metrics of the stream, in percent", head, tuple(body), 2)
+    title = f"Metrics of the stream: {_UNITS}"
+    return Table("metrics", title, head, tuple(body), 2)
 
 
 def comparison(groups: Groups) -> Section:
@@ -192,7 +194,7 @@ def comparison(groups: Groups) -> Section:
                 )
             )
     head = ("method", "labels", "modality", "n", *METRICS.values())
-    title = "Metrics in percent, by label space and whether the modality is given"
+    title = f"By label space and whether the modality is given: {_UNITS}"
     about = (
         "Mean ± sample standard deviation over runs, each with its own order and "
         "seeds, and the 95 % t interval of the mean. n is the number of runs."

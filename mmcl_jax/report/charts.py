@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mmcl_jax.report.theme import Mark, level
 
@@ -62,7 +62,8 @@ class Lines(NamedTuple):
         series: The curves.
         limits: Limits of the vertical axis.
         x_label: Label of the horizontal axis.
-        shares: Whether values are shares, shown in percent.
+        unit: Unit of the values: shares in "%", their differences in "points", or
+            "" of other numbers.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Lines(NamedTuple):
     series: tuple[Series, ...]
     limits: tuple[float, float]
     x_label: str = "tasks learnt"
-    shares: bool = True
+    unit: Literal["%", "points", ""] = "%"
 
     def rows(self) -> list[list[Any]]:
         """Returns a header, and a row for each point of each curve."""

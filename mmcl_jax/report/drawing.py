@@ -167,8 +167,9 @@ def _lines(chart: Lines, legend: bool, width: float | None) -> Figure:
     axes.set_xlabel(chart.x_label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    if chart.shares:
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    if chart.unit:
+        form = _percent if chart.unit == "%" else _points_of
+        axes.yaxis.set_major_formatter(FuncFormatter(form))
     if legend:
         # a page shows them above the panel
         axes.set_ylabel(chart.y_label)

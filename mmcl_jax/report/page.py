@@ -17,6 +17,7 @@ from mmcl_jax.report import (
     embedding_plots,
     figures,
     learning,
+    merging,
     mistakes,
     modality_cost,
     prompts,
@@ -107,12 +108,33 @@ def render(runs: Sequence[RunData], parts: Sequence[Section]) -> str:
         names = list(group(list(runs)))
         title = f"{len(runs)} runs of {', '.join(names[:3])}"
         title += " and more" if len(names) > 3 else ""
-        state, subtitle = "", ""
+        state, subtitle = "", _about(runs)
     else:
-        title = first.method
+        title = f"{first.method} on {_stream(first)}"
         state = "finished" if first.finished else f"{learnt} of {stages} stages learnt"
-        subtitle = f"{accuracy.describe(first)}; encoder: {_encoder(first)}"
-    return to_html("report", title, _bounded(parts), cards, state, subtitle)
+        subtitle = f"{accuracy.describe(first)}; {_about(runs)}"
+    return to_html("report", title, _bounded(_merged(parts)), cards, state, subtitle)
+
+
+def _about(runs: Sequence[RunData]) -> str:
+    """Returns what is said below the title: streams, encoders and dates, each once."""
+    streams, encoders, orders = (
+        ", ".join(dict.fromkeys(shown(of(run), 40) for run in runs))
+        for of in (_stream, _encoder, lambda run: run.config["stream"]["order"])
+    )
+    parts = [f"order: {orders}", f"encoder: {encoders}"]
+    if len(runs) > 1:
+        parts.insert(0, f"stream: {streams}")
+    if days := sorted(run.begun for run in runs if run.begun):
+        parts.append("begun on " + " to ".join(dict.fromkeys((days[0], days[-1]))))
+    return "; ".join(parts)
+
+
+def _stream(run: RunData) -> str:
+    """Returns the kind of a stream, and the name of the folder that it reads."""
+    options = run.config["stream"]
+    place = options.get("root") or options.get("path") or options.get("data_dir") or ""
+    return f"{options['kind']} {pathlib.PurePath(str(place)).name}".strip()
 
 
 def _encoder(run: RunData) -> str:
@@ -192,6 +214,19 @@ def _charts(parts: Sequence[Section]) -> list[Chart]:
         elif isinstance(block, (Matrix, Timeline)):
             found.append(block)
     return found
+
+
+def _merged(parts: Sequence[Section]) -> list[Section]:
+    """Returns sections in which no two panels of one metric look alike."""
+    return [
+        part._replace(
+            blocks=tuple(
+                merging.merged(block) if isinstance(block, Panels) else block
+                for block in part.blocks
+            )
+        )
+        for part in parts
+    ]
 
 
 def _bounded(parts: Sequence[Section]) -> list[Section]:
