@@ -49,8 +49,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         File.generated(config, f"api/{name}.md", content=text)
         for name, text in reference().items()
     ]
-    # what the theme brings along stays
-    return Files([*(f for f in files if f.generated_by or not f.abs_src_path), *made])
+    folder = str(ROOT / "docs")
+    of_theme = [f for f in files if not (f.abs_src_path or "").startswith(folder)]
+    return Files([*of_theme, *made])
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
