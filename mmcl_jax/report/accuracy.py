@@ -42,6 +42,7 @@ _OF_RETURNS = {
 _OF_ALL_TASKS = ("transfer_zscl", "average_zscl")
 # largest number of task orders that are shown
 _FEW = 5
+_UNITS = "accuracies in percent, differences in points"
 
 
 def cards(run: RunData) -> Cards:
@@ -183,7 +184,8 @@ def _metrics_table(run: RunData) -> Table:
         cells = [tables.percent(_float(numbers[name])) for name in titles]
         body.append((tables.word(space), tables.word(route), *cells))
     head = ("labels", "modality", *titles.values())
-    return Table("metrics", "Metrics of the stream, in percent", head, tuple(body), 2)
+    title = f"Metrics of the stream: {_UNITS}"
+    return Table("metrics", title, head, tuple(body), 2)
 
 
 def comparison(groups: Groups) -> Section:
@@ -205,12 +207,12 @@ def comparison(groups: Groups) -> Section:
                 )
             )
     head = ("method", "labels", "modality", "n", *METRICS.values())
-    title = "Metrics in percent, by label space and whether the modality is given"
+    title = f"By label space and whether the modality is given: {_UNITS}"
     about = (
         "Mean ± sample standard deviation over runs, each with its own order and "
         "seeds, and the 95 % t interval of the mean. n is the number of runs."
     )
-    table = Table("comparison", title, head, tuple(body), 2)
+    table = Table("comparison", title, head, tuple(body), 3)
     return Section("comparison", "Methods", about, (table,))
 
 
