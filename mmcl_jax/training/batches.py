@@ -138,18 +138,21 @@ class Feed:
         return feature_cache.entry(self._producer, modality, version, rows, width)
 
     def views(self, rows: Sequence[Record]) -> np.ndarray:
-        """Returns cached views `[n d_k]`: queries and layer features."""
-        if not rows:
-            return np.zeros((0, self._run.encoder.spec.embedding), np.float32)
+        """Returns cached views `[n d_k]` of samples of one modality, at least one."""
         return np.stack([self._views[row.id] for row in rows])
 
     def queries(self, rows: Sequence[Record]) -> np.ndarray:
         """Returns cached unit features `[n d]`."""
-        return self.cut_views(self.views(rows))["query"]
+        width = self._run.encoder.spec.embedding
+        cut = [self._views[row.id][:width] for row in rows]
+        return np.reshape(cut, (len(rows), width))
 
     def layers(self, rows: Sequence[Record]) -> np.ndarray | None:
-        """Returns cached layer features `[n k]`; None: the method has none."""
-        return self.cut_views(self.views(rows)).get("layers")
+        """Returns cached layer features `[n k]` of samples of one modality.
+
+        None: there are no samples, or the method has no layer features.
+        """
+        return self.cut_views(self.views(rows)).get("layers") if rows else None
 
     def cut_views(self, views: np.ndarray) -> dict[str, np.ndarray]:
         """Returns views as fields of a batch: `query`, and `layers` if there are."""
@@ -188,8 +191,12 @@ class Feed:
             # exact resume: each modality continues where its own turns had come to
             skipped = turns[:start].count(modality)
             if decoded:
+                # those of another tower may have another width
+                views = {
+                    row.id: self._views[row.id] for row in rows if row.id in self._views
+                }
                 feed = self._epoch(
-                    modality, rows, seed=own, queries=self._views, start=skipped
+                    modality, rows, seed=own, queries=views, start=skipped
                 )
                 feeds[modality] = (sharding.put_batch(b, self._run.mesh) for b in feed)
             else:
