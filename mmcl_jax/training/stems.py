@@ -33,12 +33,17 @@ def decoded_shapes(
         modalities: Names of the modalities.
         preprocessed: Shapes of a preprocessed sample of each of them.
     """
+    found: dict[tuple, Shapes] = {}
 
     def decoded(modality: str, shapes: Shapes) -> Shapes:
         if not encoders.begins(spec, modality):
             return shapes
-        begin = functools.partial(_begin, spec, modality)
-        return jax.eval_shape(begin, frozen, shapes)
+        # tracing a stem takes longer than all else here; alike inputs share it
+        key = spec.tower_of(modality), tuple(shapes.items())
+        if key not in found:
+            begin = functools.partial(_begin, spec, modality)
+            found[key] = jax.eval_shape(begin, frozen, shapes)
+        return found[key]
 
     return tuple(map(decoded, modalities, preprocessed))
 
