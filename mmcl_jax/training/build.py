@@ -27,7 +27,14 @@ from mmcl_jax.streams import kept, loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, Task, joint
 from mmcl_jax.streams.retirement import retired_after, without_retired_tests
-from mmcl_jax.training import capacity, class_slots, known_tasks, learner, stems
+from mmcl_jax.training import (
+    capacity,
+    class_slots,
+    known_tasks,
+    learner,
+    stems,
+    verified_samples,
+)
 from mmcl_jax.training.known_tasks import KnownTasks
 from mmcl_jax.types import Capacity, Classes
 from mmcl_jax.workdir.progress import Bar
@@ -254,7 +261,7 @@ def assemble(
     failures, notes = {}, []
     if config.data.verify and sources.SOURCES[config.stream.kind].of_files:
         needed = known_tasks.needed(stream, known)
-        verified = _verify(decoder, needed, config.data, console)
+        verified = _verify(decoder, needed, config.data, encoder.inputs, console)
         failures = verified.failures
         stream = verification.without(stream, failures)
         needed = known_tasks.needed(stream, known)
@@ -336,17 +343,24 @@ def _verify(
     decoder: loader.Decoder,
     stream: Stream,
     options: configs.DataOptions,
+    inputs: InputSpec,
     console: Console,
 ) -> verification.Verified:
+    """Decodes every sample once, but those that an earlier run has decoded."""
+    known = verified_samples.known(stream, inputs) if options.feature_cache else {}
     with Bar(console, "reading every file once", None) as bar:
-        return verification.verify(
+        verified = verification.verify(
             decoder,
             stream,
             bar.reach,
             threads=options.threads,
             worker_processes=options.worker_processes,
             collect=options.on_error == "skip",
+            known=known,
         )
+    if options.feature_cache:
+        verified_samples.store(stream, inputs, verified)
+    return verified
 
 
 def classes_at(
