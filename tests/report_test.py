@@ -11,9 +11,18 @@ from PIL import Image
 
 from mmcl_jax.analysis import statistics
 from mmcl_jax.evaluation import metrics
-from mmcl_jax.report import curves, figures, page, run_data, run_loader, tables, theme
+from mmcl_jax.report import (
+    accuracy,
+    curves,
+    figures,
+    page,
+    run_data,
+    run_loader,
+    tables,
+    theme,
+)
 from mmcl_jax.report.charts import shown
-from tests.pages import EXAMPLE, check_page, heat, lines, make_run, reseal, values
+from tests.pages import EXAMPLE, check_page, heat, lines, make_run, reseal, seal, values
 
 HOSTILE = (
     '<script>alert("1")</script>',
@@ -216,6 +225,19 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     figures.save(matrix, tmp_path)
     with Image.open(tmp_path / f"{matrix.name}.png") as picture:
         assert max(picture.size) < 4000
+
+
+def test_what_returns_is_measured_where_classes_return(tmp_path: pathlib.Path) -> None:
+    folder = make_run(tmp_path / "run", EXAMPLE)
+    results = json.loads((folder / "results.json").read_text())
+    for routes in results["metrics"].values():
+        for found in routes.values():
+            found |= {"relearning_gain": 0.125, "forgetting_before_return": None}
+    seal(folder, {k: v for k, v in results.items() if k not in ("run", "checksum")})
+    run = run_loader.load(folder)
+    table = accuracy.matrices(run).blocks[-1]
+    assert table.head[-2:] == ("forgetting before a return", "gain of a return")
+    assert all([c.text for c in row[-2:]] == ["–", "12.5"] for row in table.body)
 
 
 def test_half_a_figure_is_no_file(tmp_path, monkeypatch) -> None:

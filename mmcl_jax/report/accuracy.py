@@ -30,6 +30,14 @@ _TITLES = {
     "transfer_zscl": "transfer (ZSCL)",
     "average_zscl": "average (ZSCL)",
 }
+# shown if classes return in later tasks
+_OF_RETURNS = {
+    "forgetting_since_last": "forgetting since the last time",
+    "forgetting_before_return": "forgetting before a return",
+    "backward_transfer_since_last": "backward transfer since the last time",
+    "relearning_gain": "gain of a return",
+    "anytime_area": "area under the curve",
+}
 # shown if all upcoming tasks were evaluated
 _OF_ALL_TASKS = ("transfer_zscl", "average_zscl")
 # largest number of task orders that are shown
@@ -159,16 +167,21 @@ def matrices(run: RunData) -> Section:
 
 def _metrics_table(run: RunData) -> Table:
     places = [(space, route) for space in SPACES for route in ROUTES]
-    found = {place: run.metrics(*place) for place in places}
+    # what is counted again here, and what follows from who returns when
+    found = {
+        (s, r): run.results["metrics"][s][r] | run.metrics(s, r) for s, r in places
+    }
     all_scored = flat(run.config).get("evaluation.upcoming") == "all"
     titles = {
         name: title
         for name, title in _TITLES.items()
         if all_scored or name not in _OF_ALL_TASKS
     }
+    stored = found[SPACE, ROUTE]
+    titles |= {name: title for name, title in _OF_RETURNS.items() if name in stored}
     body = []
     for (space, route), numbers in found.items():
-        cells = [tables.percent(numbers[name]) for name in titles]
+        cells = [tables.percent(_float(numbers[name])) for name in titles]
         body.append((tables.word(space), tables.word(route), *cells))
     head = ("labels", "modality", *titles.values())
     title = f"Metrics of the stream: {_UNITS}"
