@@ -323,5 +323,8 @@ def test_colours_can_be_read_and_told_apart() -> None:
     assert len(set(marks.values())) == len(names)
     # a modality has its colour whatever else there is
     assert theme.of_modalities(["text"])["text"] == marks["text"]
+    # methods that share a colour have other markers, and curves have both
+    many = theme.of_methods([str(i) for i in range(64)])
+    assert len(set(many.values())) == 64
     light = [pair[0] for pair in theme.COLOURS.values()]
     assert len(set(light)) == len(light)  # figures are recoloured by them
