@@ -78,7 +78,7 @@ _STYLE: dict[Any, Any] = {
 @contextmanager
 def styled(font_size: float = FONT_SIZE) -> Iterator[None]:
     """Sets the style of all charts while they are drawn and written."""
-    style = _STYLE | {"font.size": font_size}
+    style: dict[Any, Any] = _STYLE | {"font.size": font_size}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         # the browser has fonts for characters that this one lacks
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")

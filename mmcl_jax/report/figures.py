@@ -75,8 +75,8 @@ def _recoloured(chart: Panel, legend: bool) -> str:
         figure = draw(chart, legend)
         text = io.StringIO()
         FigureCanvasSVG(figure)
-        tight = {"bbox_inches": "tight"} if legend else {}
-        figure.savefig(text, format="svg", metadata=_NO_METADATA, **tight)
+        bounds = "tight" if legend else None
+        figure.savefig(text, format="svg", metadata=_NO_METADATA, bbox_inches=bounds)
     svg = text.getvalue()
     svg = _PLACES.sub(_rounded, svg[svg.index("<svg") :])
     # ids must be unique on a page of several figures

@@ -1,4 +1,4 @@
-"""Panels of a page that would look alike: one in place of two."""
+"""Panels of a page that show nearly the same: one in place of two."""
 
 import math
 from collections.abc import Sequence
@@ -7,43 +7,55 @@ from typing import Any
 from mmcl_jax.report.blocks import Panels
 from mmcl_jax.report.charts import Panel
 
-# half a point cannot be seen in a panel
-_UNSEEN = 0.005
+# of shares; often a single test sample of a task
+_POINT = 0.01 + 1e-9
 _FIRST, _SECOND = "-predicted", "-given"
-_TITLE = "modality predicted"
 
 
 def merged(block: Panels) -> Panels:
     """Returns panels without those of a given modality that show nothing else.
 
-    They are left out beside the panel of the predicted modality, whose title says so.
-    Files of figures have all of them.
+    A panel is left out if no number of it is more than a point away from that of the
+    predicted modality, whose title then says how far they are. Files of figures have
+    all panels.
     """
     by_name = {chart.name: chart for chart in block.charts}
     found, left_out = [], set()
     for chart in block.charts:
         other = by_name.get(chart.name.removesuffix(_FIRST) + _SECOND)
-        if chart.name.endswith(_FIRST) and other and look_alike(chart, other):
-            left_out.add(other.name)
-            title = chart.title.replace(_TITLE, f"{_TITLE}; given looks the same")
-            chart = chart._replace(title=title)
+        if chart.name.endswith(_FIRST) and other:
+            if (most := difference(chart, other)) <= _POINT:
+                left_out.add(other.name)
+                # rounded up, to a tenth of a point
+                tenths = math.ceil(1000 * most - 1e-6)
+                unit = "point" if tenths == 10 else "points"
+                near = f"within {tenths / 10:g} {unit}" if tenths else "the same"
+                chart = chart._replace(title=f"{chart.title}; given: {near}")
         found.append(chart)
     return block._replace(charts=tuple(c for c in found if c.name not in left_out))
 
 
-def look_alike(first: Panel, second: Panel) -> bool:
-    """Returns whether two charts of one kind cannot be told apart by eye.
+def difference(first: Panel, second: Panel) -> float:
+    """Returns how far numbers of two charts are apart at most, inf if more differs.
 
-    Their texts are equal, and so are their numbers but for half a point.
+    Numbers of samples and texts must be equal, and what is not defined in one chart
+    must not be in the other.
     """
     (_, *rows), (_, *others) = first.rows(), second.rows()
-    return len(rows) == len(others) and all(map(_alike, rows, others))
+    if len(rows) != len(others):
+        return math.inf
+    return max(map(_apart, rows, others), default=0.0)
 
 
-def _alike(row: Sequence[Any], other: Sequence[Any]) -> bool:
-    return len(row) == len(other) and all(
-        math.isnan(a) == math.isnan(b) and not abs(a - b) >= _UNSEEN
-        if isinstance(a, float) and isinstance(b, float)
-        else a == b
-        for a, b in zip(row, other, strict=True)
-    )
+def _apart(row: Sequence[Any], other: Sequence[Any]) -> float:
+    if len(row) != len(other):
+        return math.inf
+    found = 0.0
+    for a, b in zip(row, other, strict=True):
+        if isinstance(a, float) and isinstance(b, float):
+            if math.isnan(a) != math.isnan(b):
+                return math.inf
+            found = max(found, 0.0 if math.isnan(a) else abs(a - b))
+        elif a != b:
+            return math.inf
+    return found

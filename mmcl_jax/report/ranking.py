@@ -152,7 +152,10 @@ def pareto_chart(
 
 
 def undominated(places: Mapping[str, tuple[float, float]]) -> set[str]:
-    """Returns the names that no other one beats in cost or gain, without losing.
+    """Returns the names of the Pareto front.
+
+    On it are those for which no other name costs less and gains as much, or gains more
+    and costs as little.
 
     Args:
         places: Cost, of which less is better, and gain, of which more is, by name.
