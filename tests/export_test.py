@@ -144,6 +144,8 @@ def test_what_is_not_as_it_was_written_is_not_loaded(
     refused({"programs": other}, "image is preprocessed as image-0, by this version")
     refused({"programs": {"smell": image}}, "smell is a modality of its owner's own")
     refused({"programs": {"image": {}}}, "cannot be decoded")
+    refused({"programs": {"image": image | {"file": "../x"}}}, "'../x' is not among")
+    refused({"weights": ["../x"]}, "'../x' is not among its files")
     (folder / "model.safetensors").write_bytes(b"?")
     refused({}, "model.safetensors: its SHA-256 is")
     (folder / "model.safetensors").unlink()

@@ -21,7 +21,7 @@ from mmcl_jax.modalities.tokenization import tokenizer_files
 from mmcl_jax.serving import card, exported, program
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.serving.exported import DESCRIPTION, TOKENIZER
-from mmcl_jax.training.build import input_shapes
+from mmcl_jax.training.build import encoder_name, input_shapes
 
 LEARNT, ENCODER = "model.safetensors", "encoder.safetensors"
 CARD, REQUIREMENTS, CODE = "README.md", "requirements.txt", "mmcl_jax"
@@ -40,6 +40,7 @@ _NEEDED = (
     *("jax", "numpy", "flatbuffers", "safetensors"),
     *("Pillow", "av", "soundfile", "tokenizers", "ftfy"),
 )
+_TERMS = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 # Meanings of tensors; the longest matching prefix of a name applies.
 _MEANINGS = {
     "frozen": "weights of the frozen encoder",
@@ -105,6 +106,7 @@ def write(
                 shutil.copyfile(path, unfinished / TOKENIZER / path.name)
         read = _hashes(unfinished)
         _copy_code(unfinished)
+        _copy_terms(classifier, unfinished)
         copied = {k: v for k, v in _hashes(unfinished).items() if k not in read}
         described = describe(classifier, modalities, arrays | text)
         described |= {"accuracy": accuracy, "files": read, "code": copied}
@@ -122,7 +124,8 @@ def write(
 def _save(arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
     # The format has no strides: a transposed array would be stored in the wrong order.
     ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
-    safetensors.numpy.save_file(ordered, path)
+    # not `save_file`, whose file its owner alone may read
+    path.write_bytes(safetensors.numpy.save(ordered))
 
 
 def _program_file(modality: str) -> str:
@@ -147,12 +150,21 @@ def _copy_code(folder: pathlib.Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     (folder / CODE / "__init__.py").write_text(
-        f'"""The part of mmcl_jax {__version__} that labels files by an export."""\n\n'
+        f'"""The part of mmcl_jax {__version__} that labels files by an export.\n\n'
+        'Licensed under the Apache License 2.0, as all of mmcl_jax.\n"""\n\n'
         f'__version__ = "{__version__}"\n',
         encoding="utf-8",
     )
     lines = [f"{name}=={importlib.metadata.version(name)}\n" for name in _NEEDED]
     (folder / REQUIREMENTS).write_text("".join(lines), encoding="utf-8")
+
+
+def _copy_terms(classifier: Classifier, folder: pathlib.Path) -> None:
+    """Copies what must go with the weights of an encoder that is a folder."""
+    encoder = pathlib.Path(encoder_name(classifier.run.config.encoder))
+    for name in _TERMS:
+        if (encoder / name).is_file():
+            shutil.copyfile(encoder / name, folder / name)
 
 
 def describe(
