@@ -182,6 +182,7 @@ WRONG = {
         (["--workdirs=run,/no"], "/no: no run in it, config.json is not there"),
         (["--workdirs=run", "--out=file"], "file"),
         (["--workdirs=run", "--out=file/page.html"], "file"),
+        (["--workdirs=run", "--width=0.1"], "--width=0.1"),
     ],
 }
 

@@ -157,7 +157,7 @@ class Classifier:
         """
         rows = np.zeros((len(samples), self.run.encoder.spec.embedding), np.float32)
         for group in self._read_all(samples, modality):
-            rows[list(group.places)] = self._embed(group)
+            rows[list(group.places)] = self._views(group)["query"]
         return rows
 
     def allowed(self, modality: str) -> np.ndarray:
@@ -284,23 +284,23 @@ class Classifier:
         inputs, seen = decoder.examine(Record(reference, 0, 0), modality)
         return Read(modality, inputs, seen.oddities)
 
-    def _embed(self, group: Group) -> np.ndarray:
-        return self._feed.embed(group.inputs, len(group.places), group.modality)
+    def _views(self, group: Group) -> dict[str, np.ndarray]:
+        """Returns `query` and, where the method reads them, `layers` of the samples."""
+        total = len(group.places)
+        views = self._feed.embed(group.inputs, total, group.modality)
+        return self._feed.cut_views(views)
 
     def _forward(
         self, group: Group, modality: str | None, reject: float | None = None
     ) -> tuple[np.ndarray, list[str], list[Novelty | None]]:
         """Returns logits `[n C]`, and predicted modality and novelty of each sample."""
         total, slots = len(group.places), len(self.run.stream.classes)
-        columns = {"query": self._embed(group)}
-        logits, scores, features = [], [], []
+        columns, logits, scores = self._views(group), [], []
         watch = None if reject is None else unknowns.Watch(self.gauge, group.modality)
         for batch in self._feed.cut(group.inputs, columns, total, group.modality):
             said = self._said(batch)
             if watch is not None:
                 watch.add(said)
-                if self.gauge.view == "layers":
-                    features.append(self.run.learner.answer(*self._at, batch))
             # The routes are [given, predicted]; a method without hints has only one.
             logits.append(np.asarray(said.logits)[-1 if modality is None else 0])
             scores.append(np.asarray(said.modality)[-1])
@@ -309,7 +309,7 @@ class Classifier:
         names = [self.run.model.modalities[m] for m in best]
         told: list[Novelty | None] = [None] * total
         if watch is not None and reject is not None:
-            found = watch.scores(columns["query"], features)
+            found = watch.scores(columns["query"], columns.get("layers"))
             told = [
                 answers.judged(score, share, reject)
                 for score, share in zip(*(c.tolist() for c in found), strict=True)

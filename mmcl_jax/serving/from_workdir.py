@@ -60,7 +60,7 @@ def load(
     with contextlib.closing(store):
         # One device: a mesh of several would need a multiple of as many files.
         mesh = sharding.make_mesh(jax.local_devices()[:1])
-        loaded = build.load_encoder(config.encoder, mesh)
+        loaded = build.encoder_of(config, mesh)
         stored_as = storage.for_all(config.stream)
         inputs = dataclasses.replace(loaded.inputs, storage=stored_as)
         decoder = Decoder(inputs, 0, stems.make_stem(loaded.spec, loaded.frozen))

@@ -21,7 +21,7 @@ from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained
 from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.model import Model
-from mmcl_jax.models.specs import EncoderSpec, with_trunks
+from mmcl_jax.models.specs import ConseSpec, EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import kept, loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
@@ -109,6 +109,20 @@ def load_encoder(
     return encoder._replace(spec=_with_own_modalities(spec))
 
 
+def encoder_of(
+    config: configs.Config,
+    mesh: jax.sharding.Mesh | None = None,
+    layout: sharding.Layout = "replicated",
+) -> pretrained.Encoder:
+    """Reads the encoder of a config, whose adapters act in some of its blocks.
+
+    See `load_encoder`.
+    """
+    encoder = load_encoder(config.encoder, mesh, layout)
+    first = config.method.adapter.first_block
+    return encoder._replace(spec=with_trunks(encoder.spec, first_adapted=first))
+
+
 def _with_own_modalities(spec: EncoderSpec) -> EncoderSpec:
     """Lets the image and text towers read user-defined modalities."""
     read, like = dict(spec.readers), {"visual": "image", "text": "text"}
@@ -188,7 +202,10 @@ def build_model(encoder: pretrained.Encoder) -> Model:
         modalities=modalities,
         logit_scale=float(np.exp(log_scale)),
         input_shapes=stems.decoded_shapes(
-            encoder.spec, modalities, input_shapes(encoder.inputs, modalities)
+            encoder.spec,
+            encoder.frozen,
+            modalities,
+            input_shapes(encoder.inputs, modalities),
         ),
         embed=functools.partial(encoders.embed, encoder.spec),
         embed_layers=functools.partial(encoders.embed_layers, encoder.spec),
@@ -221,9 +238,14 @@ def assemble(
             f"{groups} {'devices' if config.mesh.model == 1 else 'groups of devices'}; "
             f"choose a multiple of {groups}"
         )
-    encoder = load_encoder(config.encoder, mesh, config.mesh.encoder)
+    encoder = encoder_of(config, mesh, config.mesh.encoder)
     _check_modalities(encoder, stream)
     method = method_of(config)(build_model(encoder))
+    if method.drives_tower and config.method.adapter.first_block:
+        raise ConfigError(
+            "config.method.adapter.first_block: the method runs the tower itself, and "
+            "gets inputs that have not passed its first blocks; leave it at 0"
+        )
     # what it cannot do with this encoder, it says before data are read
     jax.eval_shape(lambda: method.init(jax.random.key(0), Capacity(1, 1)))
     room = int(config.data.memory_gib * 2**30)
@@ -254,7 +276,10 @@ def assemble(
 def producer(encoder: pretrained.Encoder, task: Task) -> str:
     """Returns what decides the encoder's inputs and features of a task's samples."""
     version = MODALITIES[task.modality].version(encoder.inputs)
-    return f"{encoder.fingerprint} {version}"
+    reader = encoder.spec.reader(encoder.spec.tower_of(task.modality))
+    plain = 0 if isinstance(reader, ConseSpec) else reader.trunk.plain_layers
+    after = f" after block {plain}" if plain else ""
+    return f"{encoder.fingerprint} {version}{after}"
 
 
 def method_of(config: configs.Config) -> Callable[[Model], Method]:
