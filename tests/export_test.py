@@ -144,6 +144,8 @@ def test_what_is_not_as_it_was_written_is_not_loaded(
     refused({"programs": other}, "image is preprocessed as image-0, by this version")
     refused({"programs": {"smell": image}}, "smell is a modality of its owner's own")
     refused({"programs": {"image": {}}}, "cannot be decoded")
+    refused({"programs": {"image": image | {"file": "../x"}}}, "'../x' is not among")
+    refused({"weights": ["../x"]}, "'../x' is not among its files")
     (folder / "model.safetensors").write_bytes(b"?")
     refused({}, "model.safetensors: its SHA-256 is")
     (folder / "model.safetensors").unlink()
@@ -211,18 +213,31 @@ def test_names_do_nothing_in_a_card() -> None:
 
 
 @pytest.mark.slow
-def test_a_modality_that_was_not_met_has_no_program(
-    classifier: from_workdir.Classifier,
+def test_a_modality_that_was_not_met_is_not_exported(
+    classifier: from_workdir.Classifier, tmp_path: pathlib.Path
 ) -> None:
     with pytest.raises(ConfigError, match="audio has not been seen by snapshot 3"):
-        program.make(classifier, "audio")
+        standalone.write(classifier, tmp_path / "out", ["audio"])
     with pytest.raises(ConfigError, match="did you mean 'image'"):
-        program.make(classifier, "imag")
+        standalone.write(classifier, tmp_path / "out", ["imag"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_licence_of_an_encoder(tmp_path: pathlib.Path) -> None:
+    assert card.license_of("builtin") == "apache-2.0"
+    assert card.license_of(str(tmp_path)) is None
+    readme = tmp_path / "README.md"
+    readme.write_text("---\nlicense: mit\ntags:\n- clip\n---\n# CLIP\n")
+    assert card.license_of(str(tmp_path)) == "mit"
+    for other in ("# CLIP\nlicense: mit\n", "---\nlicense: [mit, gpl]\n---\n"):
+        readme.write_text(other)
+        assert card.license_of(str(tmp_path)) is None
 
 
 @pytest.mark.slow
 def test_any_number_of_samples_fits(classifier: from_workdir.Classifier) -> None:
-    made, weights = program.make(classifier, "image"), program.weights(classifier)
+    parts = standalone.parts(classifier)
+    made, weights = program.make(parts, "image"), program.weights(parts)
     *_, argument = made.in_avals
     assert str(argument.shape[0]) == "b"
     pixels = jax.random.normal(jax.random.key(0), (3, *argument.shape[1:]))

@@ -5,27 +5,26 @@ import re
 from typing import Any
 
 from mmcl_jax.files import MAX_JSON_BYTES
-from mmcl_jax.serving.classifier import Classifier
 
 _LICENSE = re.compile(r"^license:\s*([a-z0-9][a-z0-9.-]{0,40})\s*$", re.MULTILINE)
 # of the text in front of a card, between two lines of dashes
 _FRONT = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 
 
-def of(classifier: Classifier, described: dict[str, Any]) -> str:
+def of(described: dict[str, Any]) -> str:
     """Returns the card in Markdown, with what the Hugging Face Hub reads in front.
 
     Args:
-        classifier: What was exported.
         described: Contents of `model.json`.
     """
-    return f"""{_front(classifier, described)}
-# {escaped(described["method"])}: {len(classifier.classes)} classes
+    classes = {slot["class"] for slot in described["slots"] if slot["learnt"]}
+    return f"""{_front(described)}
+# {escaped(described["method"])}: {len(classes)} classes
 
 Learnt task after task by mmcl_jax {described["mmcl_jax"]} in a frozen encoder; this is
 the state after stage {described["snapshot"]} of {described["stages"]}.
 
-{_tasks(classifier)}
+{_tasks(described)}
 {_accuracy(described["accuracy"])}
 ## Use
 
@@ -63,37 +62,36 @@ results is the slot `c` of `model.json`.
 - It names one of the classes above for every sample, whatever its content, unless
   `reject` is given.
 {_calibration(described)}
-- {_terms(classifier)}
+- {_terms(described)}
 """
 
 
-def _front(classifier: Classifier, described: dict[str, Any]) -> str:
-    known = license_of(classifier)
+def _front(described: dict[str, Any]) -> str:
+    known = described["encoder"]["license"]
     tags = ["continual-learning", "multimodal", "jax", "stablehlo"]
     tags += [name for name in described["programs"] if name.isidentifier()]
     lines = ["library_name: mmcl_jax", *([f"license: {known}"] if known else [])]
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
 
-def encoder_name(path: str) -> str:
+def shown(encoder: str) -> str:
     """Returns the name of an encoder, without the folders that it lies in here.
 
-    >>> encoder_name("/home/me/clip + hf://org/name")
+    >>> shown("/home/me/clip + hf://org/name")
     'clip + hf://org/name'
     """
-    return re.sub(r"(?<!\S)[/~.]\S*/(?=[^/\s])", "", path)
+    return re.sub(r"(?<!\S)[/~.]\S*/(?=[^/\s])", "", encoder)
 
 
-def license_of(classifier: Classifier) -> str | None:
-    """Returns the licence of the encoder as the Hub writes it; None: it is not known.
+def license_of(encoder: str) -> str | None:
+    """Returns the licence of an encoder as the Hub writes it; None: it is not known.
 
     It is known of the built-in encoder, and of a folder whose README.md says it in the
     way of the Hub's cards.
     """
-    path = classifier.run.config.encoder.path
-    if path == "builtin":
+    if encoder == "builtin":
         return "apache-2.0"
-    readme = pathlib.Path(path) / "README.md"
+    readme = pathlib.Path(encoder) / "README.md"
     if not readme.is_file() or readme.stat().st_size > MAX_JSON_BYTES:
         return None
     front = _FRONT.match(readme.read_text(encoding="utf-8", errors="replace"))
@@ -101,14 +99,11 @@ def license_of(classifier: Classifier) -> str | None:
     return said[1] if said else None
 
 
-def _tasks(classifier: Classifier) -> str:
-    stream = classifier.run.stream
+def _tasks(described: dict[str, Any]) -> str:
     rows = [
-        f"| {escaped(stream.tasks[i].name)} | {stream.tasks[i].modality} | "
-        + ", ".join(escaped(stream.classes[c].name) for c in stream.tasks[i].classes)
-        + " |"
-        for stage in stream.stages[: classifier.snapshot]
-        for i in stage
+        f"| {escaped(task['name'])} | {task['modality']} | "
+        f"{', '.join(map(escaped, task['classes']))} |"
+        for task in described["tasks"]
     ]
     return "\n".join(["| task | modality | classes |", "|---|---|---|", *rows, ""])
 
@@ -150,15 +145,12 @@ def _calibration(described: dict[str, Any]) -> str:
     )
 
 
-def _terms(classifier: Classifier) -> str:
-    path, said = (
-        encoder_name(classifier.run.config.encoder.path),
-        license_of(classifier),
-    )
-    known = f" ({said})" if said else ""
+def _terms(described: dict[str, Any]) -> str:
+    encoder = described["encoder"]
+    known = f" ({encoder['license']})" if encoder["license"] else ""
     return (
-        f"Licence and terms are those of the encoder {escaped(path)}{known}, whose "
-        "weights are\n  contained, and of the data it was learnt from."
+        f"Licence and terms are those of the encoder {escaped(encoder['name'])}"
+        f"{known}, whose\n  weights are contained, and of the data it was learnt from."
     )
 
 

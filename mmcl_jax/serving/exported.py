@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from mmcl_jax.errors import ConfigError, DataError, reading
+from mmcl_jax.errors import ConfigError, DataError, check_bytes, reading
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import InputSpec, Reference, Storage, TokenizerSpec
 from mmcl_jax.serving import answers
@@ -35,6 +35,7 @@ FORMAT = 1
 # samples whose inputs are in memory at once
 _ROWS = 16
 _THREADS = 4
+_MAX_BYTES = 64 * 2**20  # of model.json
 _EXPECTED = "an export, as mmcl_jax.export writes it"
 # What a program may call besides itself: marks, and solvers of JAX's own. Anything
 # else, such as a Python function, would run whatever the program's author likes.
@@ -231,6 +232,7 @@ def load(folder: str | os.PathLike[str]) -> Exported:
     folder = pathlib.Path(folder)
     path = folder / DESCRIPTION
     with reading(str(path), _EXPECTED):
+        check_bytes(path, _MAX_BYTES)
         described = json.loads(path.read_text(encoding="utf-8"))
         if described.get("format") != FORMAT:
             raise DataError(
@@ -243,14 +245,14 @@ def load(folder: str | os.PathLike[str]) -> Exported:
         _check_preprocessing(described, spec, path)
         weights: dict[str, jax.Array] = {}
         for file in described["weights"]:
-            weights |= _tensors(folder / file, described["tensors"])
+            weights |= _tensors(_checked(folder, file, described), described["tensors"])
         return Exported(
             described,
             tuple(described["notes"]),
             spec,
             {name: weights[name] for name in described["taken"]},
             {
-                modality: _program(folder / about["file"])
+                modality: _program(_checked(folder, about["file"], described))
                 for modality, about in described["programs"].items()
             },
         )
@@ -270,6 +272,15 @@ def _check_file(folder: pathlib.Path, name: str, digest: str) -> None:
             )
 
 
+def _checked(
+    folder: pathlib.Path, name: str, described: dict[str, Any]
+) -> pathlib.Path:
+    """Returns the path of a file whose hash was compared."""
+    if name not in described["files"]:
+        raise DataError(f"{folder / DESCRIPTION}: {name!r} is not among its files")
+    return folder / name
+
+
 def _tensors(path: pathlib.Path, described: dict[str, Any]) -> dict[str, jax.Array]:
     """Reads a file of tensors; safetensors itself has no bfloat16 without PyTorch."""
     return {
@@ -283,7 +294,7 @@ def _tensors(path: pathlib.Path, described: dict[str, Any]) -> dict[str, jax.Arr
 
 
 def _input_spec(stored: dict[str, Any], folder: pathlib.Path) -> InputSpec:
-    plain = {
+    plain: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in stored.items()
     }

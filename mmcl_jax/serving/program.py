@@ -1,6 +1,7 @@
 """The classifier of one modality as a program that needs no other code."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,12 @@ from jax import export
 from jaxtyping import Array, Bool, Float
 from scipy.linalg import solve_triangular
 
-from mmcl_jax.evaluation import novelty
+from mmcl_jax.evaluation import calibration, novelty
 from mmcl_jax.methods.base import Features, forward
 from mmcl_jax.ops import losses
-from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.training import unknowns
-from mmcl_jax.training.build import input_shapes
-from mmcl_jax.types import Batch, Context, Prediction, PyTree
+from mmcl_jax.training.build import Run, input_shapes
+from mmcl_jax.types import Batch, Classes, Context, Prediction, PyTree
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 OUTPUTS = {
@@ -29,54 +29,62 @@ OUTPUTS = {
 }
 
 
-def weights(classifier: Classifier) -> dict[str, np.ndarray]:
-    """Returns all arrays that a program takes, by path.
+class Parts(NamedTuple):
+    """What a program is made of.
 
-    They are those of `frozen`, the encoder, and of `params` and `memory`, which the run
-    has learnt.
+    Attributes:
+        run: Config, encoder and method.
+        tree: `params`, `memory` and `frozen`: everything that a program takes as an
+            argument.
+        slots: Class slots, as far as the snapshot has met them.
+        snapshot: Number of the stage after which it was written, counted from 1.
+        allowed: Class slots `[C]` that can win, by modality in the order of the model;
+            of those that were met.
+        temperatures: Divisor of the logits for each of `calibration.ROUTES`.
+        gauge: What novelty is measured by.
     """
-    return {name: np.asarray(leaf) for name, leaf in _named(classifier).items()}
+
+    run: Run
+    tree: PyTree
+    slots: Classes
+    snapshot: int
+    allowed: dict[str, Bool[np.ndarray, " C"]]
+    temperatures: dict[str, float]
+    gauge: unknowns.Gauge
 
 
-def _tree(classifier: Classifier) -> PyTree:
-    learnt = {"params": classifier.state.params, "memory": classifier.state.memory}
-    return learnt | {"frozen": classifier.frozen}
+def weights(parts: Parts) -> dict[str, np.ndarray]:
+    """Returns all arrays that a program takes, by path."""
+    return {name: np.asarray(leaf) for name, leaf in _named(parts.tree).items()}
 
 
-def _named(classifier: Classifier) -> dict[str, Array]:
+def _named(tree: PyTree) -> dict[str, Array]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(_tree(classifier))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 
 
-def make(classifier: Classifier, modality: str) -> export.Exported:
-    """Returns the program.
+def make(parts: Parts, modality: str) -> export.Exported:
+    """Returns the program of a modality that the run has met.
 
     Its arguments are the dictionary `weights` and the result of `Modality.preprocess`
     in a row for each sample, for any number of them: `float32 [b f s s 3]`, for text
-    `int32 [b n]`. It returns a dictionary of `OUTPUTS`, which say what `Classifier`
-    says with the modality given and without it; routes are computed with the modality
-    hidden from the method, temperatures and masks included.
-
-    Raises:
-        ConfigError: The run has not seen the modality.
+    `int32 [b n]`. It returns a dictionary of `OUTPUTS`: what `Classifier` says with the
+    modality given, and what it says without.
     """
-    classifier.check_modality(modality)
-    run, model = classifier.run, classifier.run.model
+    run, model = parts.run, parts.run.model
     # what is preprocessed: a stem is a part of the program
     ((name, sample),) = input_shapes(run.encoder.inputs, [modality])[0].items()
-    named = _named(classifier)
-    gauge = classifier.gauge  # outside of the trace, since it needs numbers
-    treedef = jax.tree.structure(_tree(classifier))
+    named, treedef = _named(parts.tree), jax.tree.structure(parts.tree)
 
     def classify(flat: dict[str, Array], values: Array) -> dict[str, Array]:
         tree = jax.tree.unflatten(treedef, [flat[path] for path in named])
         context = Context(
             tree["frozen"],
             tree["memory"],
-            jnp.int32(classifier.snapshot - 1),
-            classifier.slots,
+            jnp.int32(parts.snapshot - 1),
+            parts.slots,
             phase="predict",
         )
         rows, inputs = values.shape[0], {name: values}
@@ -89,7 +97,7 @@ def make(classifier: Classifier, modality: str) -> export.Exported:
             hint=jnp.full(rows, model.modalities.index(modality), jnp.int32),
             modality=modality,
         )
-        return _said(classifier, gauge, tree["params"], context, batch)
+        return _said(parts, tree["params"], context, batch)
 
     (rows,) = export.symbolic_shape("b")
     shape = jax.ShapeDtypeStruct((rows, *sample.shape), sample.dtype)
@@ -101,13 +109,9 @@ def make(classifier: Classifier, modality: str) -> export.Exported:
 
 
 def _said(
-    classifier: Classifier,
-    gauge: unknowns.Gauge,
-    params: PyTree,
-    context: Context,
-    batch: Batch,
+    parts: Parts, params: PyTree, context: Context, batch: Batch
 ) -> dict[str, Array]:
-    run, modality = classifier.run, batch.modality
+    run, modality, gauge = parts.run, batch.modality, parts.gauge
 
     def route(batch: Batch) -> tuple[Prediction, Features]:
         features = forward(run.method, run.model, params, context, batch)
@@ -116,20 +120,19 @@ def _said(
     unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
     free, features = route(unhinted)
     given = route(batch)[0] if run.method.uses_hint else free
-    modalities = [run.model.modalities[m] for m in classifier.known]
-    masks = jnp.stack([jnp.asarray(classifier.allowed(name)) for name in modalities])
-    best = free.modality[:, classifier.known].argmax(-1).astype(jnp.int32)
+    known = np.array([run.model.modalities.index(name) for name in parts.allowed])
+    masks = jnp.stack([jnp.asarray(mask) for mask in parts.allowed.values()])
+    best = free.modality[:, known].argmax(-1).astype(jnp.int32)
     count = len(run.stream.classes)
     logits, routed = given.logits[:, :count], free.logits[:, :count]
-    allowed = jnp.asarray(classifier.allowed(modality))[None]
+    allowed = jnp.asarray(parts.allowed[modality])[None]
     score = _novelty(gauge, batch, given.logits, features)
+    at_given, at_predicted = (parts.temperatures[name] for name in calibration.ROUTES)
     return {
         "logits": logits,
-        "probabilities": _softmax(logits, allowed, classifier.temperature(modality)),
+        "probabilities": _softmax(logits, allowed, at_given),
         "routed_logits": routed,
-        "routed_probabilities": _softmax(
-            routed, masks[best], classifier.temperature(None)
-        ),
+        "routed_probabilities": _softmax(routed, masks[best], at_predicted),
         "routed_modality": best,
         "novelty": score,
         "percentile": _percentile(gauge.kept.get(modality, []), score),

@@ -15,13 +15,14 @@ import safetensors.numpy
 
 from mmcl_jax import __version__
 from mmcl_jax.errors import ConfigError
+from mmcl_jax.evaluation import calibration
 from mmcl_jax.files import keep
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.tokenization import tokenizer_files
 from mmcl_jax.serving import card, exported, program
 from mmcl_jax.serving.classifier import Classifier
 from mmcl_jax.serving.exported import DESCRIPTION, TOKENIZER
-from mmcl_jax.training.build import input_shapes
+from mmcl_jax.training.build import encoder_name, input_shapes
 
 LEARNT, ENCODER = "model.safetensors", "encoder.safetensors"
 CARD, REQUIREMENTS, CODE = "README.md", "requirements.txt", "mmcl_jax"
@@ -40,6 +41,7 @@ _NEEDED = (
     *("jax", "numpy", "flatbuffers", "safetensors"),
     *("Pillow", "av", "soundfile", "tokenizers", "ftfy"),
 )
+_TERMS = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 # Meanings of tensors; the longest matching prefix of a name applies.
 _MEANINGS = {
     "frozen": "weights of the frozen encoder",
@@ -83,7 +85,8 @@ def write(
     modalities = modalities or classifier.modalities
     for modality in modalities:
         classifier.check_modality(modality)
-    arrays = program.weights(classifier)
+    made_of = parts(classifier)
+    arrays = program.weights(made_of)
     named = len(classifier.run.stream.classes)
     text = {"text": np.asarray(classifier.slots.text)[:named]}
     frozen = {k: v for k, v in arrays.items() if k.startswith("frozen/")}
@@ -97,7 +100,7 @@ def write(
         _save(frozen, unfinished / ENCODER)
         _save(learnt, unfinished / LEARNT)
         for modality in modalities:
-            content = program.make(classifier, modality).serialize()
+            content = program.make(made_of, modality).serialize()
             (unfinished / _program_file(modality)).write_bytes(content)
         if "text" in modalities:
             (unfinished / TOKENIZER).mkdir()
@@ -105,24 +108,50 @@ def write(
                 shutil.copyfile(path, unfinished / TOKENIZER / path.name)
         read = _hashes(unfinished)
         _copy_code(unfinished)
+        _copy_terms(classifier, unfinished)
         copied = {k: v for k, v in _hashes(unfinished).items() if k not in read}
         described = describe(classifier, modalities, arrays | text)
         described |= {"accuracy": accuracy, "files": read, "code": copied}
         content = json.dumps(described, indent=1) + "\n"
         (unfinished / DESCRIPTION).write_text(content, encoding="utf-8")
-        content = card.of(classifier, described)
+        content = card.of(described)
         (unfinished / CARD).write_text(content, encoding="utf-8")
-        for path in unfinished.rglob("*"):
-            if path.is_file():
-                with path.open("rb+") as file:
-                    keep(file)
+        _keep_all(unfinished)
         unfinished.replace(folder)
+
+
+def _keep_all(folder: pathlib.Path) -> None:
+    """Waits until all files are on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                keep(file)
+
+
+def parts(classifier: Classifier) -> program.Parts:
+    """Returns what the programs of a classifier are made of."""
+    state, names = classifier.state, classifier.run.model.modalities
+    learnt = {"params": state.params, "memory": state.memory}
+    given, predicted = calibration.ROUTES
+    return program.Parts(
+        classifier.run,
+        learnt | {"frozen": classifier.frozen},
+        classifier.slots,
+        classifier.snapshot,
+        {names[m]: classifier.allowed(names[m]) for m in classifier.known},
+        {
+            given: classifier.temperature(classifier.modalities[0]),
+            predicted: classifier.temperature(None),
+        },
+        classifier.gauge,
+    )
 
 
 def _save(arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
     # The format has no strides: a transposed array would be stored in the wrong order.
     ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
-    safetensors.numpy.save_file(ordered, path)
+    # not `save_file`, whose file its owner alone may read
+    path.write_bytes(safetensors.numpy.save(ordered))
 
 
 def _program_file(modality: str) -> str:
@@ -147,7 +176,8 @@ def _copy_code(folder: pathlib.Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     (folder / CODE / "__init__.py").write_text(
-        f'"""The part of mmcl_jax {__version__} that labels files by an export."""\n\n'
+        f'"""The part of mmcl_jax {__version__} that labels files by an export.\n\n'
+        'Licensed under the Apache License 2.0, as all of mmcl_jax.\n"""\n\n'
         f'__version__ = "{__version__}"\n',
         encoding="utf-8",
     )
@@ -155,24 +185,42 @@ def _copy_code(folder: pathlib.Path) -> None:
     (folder / REQUIREMENTS).write_text("".join(lines), encoding="utf-8")
 
 
+def _copy_terms(classifier: Classifier, folder: pathlib.Path) -> None:
+    """Copies what must go with the weights of an encoder that is a folder."""
+    encoder = pathlib.Path(encoder_name(classifier.run.config.encoder))
+    for name in _TERMS:
+        if (encoder / name).is_file():
+            shutil.copyfile(encoder / name, folder / name)
+
+
 def describe(
     classifier: Classifier, modalities: Sequence[str], arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Returns the contents of `model.json`, but for the files."""
     run, seen = classifier.run, classifier.seen
-    inputs, taken = run.encoder.inputs, program.weights(classifier)
+    inputs, stream = run.encoder.inputs, run.stream
     tokenizer = pathlib.Path(inputs.tokenizer.path).name
     return {
         "format": exported.FORMAT,
         "mmcl_jax": __version__,
         "method": run.config.method.name,
         "snapshot": classifier.snapshot,
-        "stages": len(run.stream.stages),
+        "stages": len(stream.stages),
         "notes": list(classifier.notes),
         "encoder": {
-            "path": card.encoder_name(run.config.encoder.path),
+            "name": card.shown(run.config.encoder.path),
             "fingerprint": run.encoder.fingerprint,
+            "license": card.license_of(run.config.encoder.path),
         },
+        "tasks": [
+            {
+                "name": stream.tasks[i].name,
+                "modality": stream.tasks[i].modality,
+                "classes": [stream.classes[c].name for c in stream.tasks[i].classes],
+            }
+            for stage in stream.stages[: classifier.snapshot]
+            for i in stage
+        ],
         "slots": [
             {
                 "name": slot.name,
@@ -181,7 +229,7 @@ def describe(
                 "class": int(slot.canonical),
                 "learnt": bool(seen[c]),
             }
-            for c, slot in enumerate(run.stream.classes)
+            for c, slot in enumerate(stream.classes)
         ],
         "modalities": [run.model.modalities[m] for m in classifier.known],
         "temperatures": classifier.temperatures,
@@ -199,7 +247,7 @@ def describe(
             for modality in modalities
         },
         "weights": [ENCODER, LEARNT],
-        "taken": sorted(taken),
+        "taken": sorted(arrays.keys() - {"text"}),
         "tensors": {
             name: {
                 "shape": list(array.shape),
