@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmcl_jax.modalities.base import TextReference
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.adapters import ADAPTERS, AdapterOptions, make_adapter
 from mmcl_jax.models.sizes import SIZES
 from mmcl_jax.models.specs import EncoderSpec, TextSpec, with_trunks
 from mmcl_jax.planning import flops
+from mmcl_jax.streams import kept
+from mmcl_jax.streams.base import Record
 from mmcl_jax.training import build, stems
 from tests import helpers
 
@@ -141,6 +144,22 @@ def test_a_run_learns_behind_the_first_blocks(
         workdir=tmp_path / "run",
     )
     assert done.code == 0, done.errors
-    kept = next((tmp_path / "run").rglob("kept/*.npz"))
-    with np.load(kept) as columns:
+    file = next((tmp_path / "run").rglob("kept/*.npz"))
+    with np.load(file) as columns:
         assert {"inputs/entered", "inputs/means"} <= set(columns)
+
+
+def test_inputs_in_half_precision_are_kept_as_they_are(tmp_path: pathlib.Path) -> None:
+    entered = np.asarray(jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3) / 7)
+    inputs = [{"entered": row, "tokens": np.arange(4)} for row in entered]
+    rows = [Record(TextReference(name), 0, i) for i, name in enumerate("ab")]
+    kept.write(tmp_path / "0.npz", rows, np.zeros((2, 1)), inputs, "producer")
+    stored = kept.references(tmp_path / "0.npz", rows)
+    assert stored is not None
+    for row, wanted in zip(stored, inputs, strict=True):
+        assert isinstance(row.reference, kept.KeptReference)
+        found = row.reference.inputs()
+        assert found.keys() == wanted.keys()
+        for name, values in wanted.items():
+            assert found[name].dtype == values.dtype
+            np.testing.assert_array_equal(found[name], values)

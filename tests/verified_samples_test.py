@@ -1,4 +1,4 @@
-"""Files that an earlier run has decoded are not decoded again to see whether they can."""
+"""Files that an earlier run has decoded are not decoded again to verify them."""
 
 import dataclasses
 import pathlib
