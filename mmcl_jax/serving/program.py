@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from scipy.linalg import solve_triangular
 
 from mmcl_jax.evaluation import calibration, novelty
-from mmcl_jax.methods.base import Features, forward
+from mmcl_jax.methods.base import forward
 from mmcl_jax.ops import losses
 from mmcl_jax.training import unknowns
 from mmcl_jax.training.build import Run, input_shapes
@@ -88,9 +88,16 @@ def make(parts: Parts, modality: str) -> export.Exported:
             phase="predict",
         )
         rows, inputs = values.shape[0], {name: values}
+        seen = context.frozen, modality, inputs, None
+        layers = None
+        if blocks := run.method.layer_blocks:
+            query, layers = model.embed_layers(*seen, blocks)
+        else:
+            query = model.embed(*seen)
         batch = Batch(
             inputs=inputs,
-            query=model.embed(context.frozen, modality, inputs, None),
+            query=query,
+            layers=layers,
             label=jnp.zeros(rows, jnp.int32),
             weight=jnp.ones(rows),
             id=jnp.full(rows, -1, jnp.int32),
@@ -113,20 +120,20 @@ def _said(
 ) -> dict[str, Array]:
     run, modality, gauge = parts.run, batch.modality, parts.gauge
 
-    def route(batch: Batch) -> tuple[Prediction, Features]:
+    def route(batch: Batch) -> Prediction:
         features = forward(run.method, run.model, params, context, batch)
-        return run.method.predict(params, context, batch, features), features
+        return run.method.predict(params, context, batch, features)
 
     unhinted = dataclasses.replace(batch, hint=jnp.full_like(batch.hint, -1))
-    free, features = route(unhinted)
-    given = route(batch)[0] if run.method.uses_hint else free
+    free = route(unhinted)
+    given = route(batch) if run.method.uses_hint else free
     known = np.array([run.model.modalities.index(name) for name in parts.allowed])
     masks = jnp.stack([jnp.asarray(mask) for mask in parts.allowed.values()])
     best = free.modality[:, known].argmax(-1).astype(jnp.int32)
     count = len(run.stream.classes)
     logits, routed = given.logits[:, :count], free.logits[:, :count]
     allowed = jnp.asarray(parts.allowed[modality])[None]
-    score = _novelty(gauge, batch, given.logits, features)
+    score = _novelty(gauge, batch, given.logits)
     at_given, at_predicted = (parts.temperatures[name] for name in calibration.ROUTES)
     return {
         "logits": logits,
@@ -147,10 +154,7 @@ def _softmax(
 
 
 def _novelty(
-    gauge: unknowns.Gauge,
-    batch: Batch,
-    logits: Float[Array, "b C"],
-    features: Features,
+    gauge: unknowns.Gauge, batch: Batch, logits: Float[Array, "b C"]
 ) -> Float[Array, " b"]:
     """Returns the novelty, see `unknowns.Watch`; NaN where nothing tells it."""
     own = gauge.own[batch.modality]
@@ -161,7 +165,7 @@ def _novelty(
     spread = gauge.spreads.get(batch.modality)
     if spread is None:
         return jnp.full(len(batch.label), jnp.nan)
-    seen = batch.query if gauge.view == "queries" else features.layers
+    seen = batch.query if gauge.view == "queries" else batch.layers
     assert seen is not None
     # features of a narrower tower are padded with zeros
     seen = jnp.pad(seen, ((0, 0), (0, len(spread.centre) - seen.shape[1])))
