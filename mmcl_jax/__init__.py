@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmcl_jax.modalities.base import TextReference
     from mmcl_jax.serving.classifier import Classifier
+    from mmcl_jax.serving.exported import Exported
     from mmcl_jax.serving.learner import Learner
 
 __version__ = "0.1.0"
-__all__ = ["Learner", "TextReference", "__version__", "load"]
+__all__ = ["Learner", "TextReference", "__version__", "load", "load_model"]
 
 
 def load(
@@ -32,6 +33,22 @@ def load(
     from mmcl_jax.serving import from_workdir
 
     loaded = from_workdir.load(workdir, snapshot, encoder)
+    for note in loaded.notes:
+        warnings.warn(note, stacklevel=2)
+    return loaded
+
+
+def load_model(name: "str | os.PathLike[str]") -> "Exported":
+    """Returns what `mmcl_jax.export` has written, ready to label files.
+
+    Args:
+        name: Folder, or `hf://org/name[@revision]`, which is then downloaded.
+    """
+    import warnings
+
+    from mmcl_jax.serving import exported, remote
+
+    loaded = exported.load(remote.fetch(os.fspath(name)))
     for note in loaded.notes:
         warnings.warn(note, stacklevel=2)
     return loaded

@@ -132,7 +132,8 @@ def _runs_table(found: dict[str, Any]) -> Table:
     table = Table(
         title=f"{_name(second)} minus {_name(first)}: accuracy in percent among the "
         "classes seen of the predicted modality",
-        caption=f"[95 % interval] {found['intervals']}; p: McNemar, exact; alike: "
+        caption=f"differences in points, [95 % interval] {found['intervals']}; p: "
+        "McNemar, exact; alike: "
         "samples with the same predicted class; kappa: agreement beyond chance",
     )
     table.add_column("task")
@@ -162,7 +163,7 @@ def _pairs_table(found: dict[str, Any]) -> Table:
     pair = found["pairs"][0]
     table = Table(
         title=f"{pair['second']['method']} minus {pair['first']['method']}: mean "
-        "accuracy over tasks, in percent",
+        "accuracy over tasks, in points",
         caption=f"[95 % interval] {found['intervals']}; they differ in "
         f"{', '.join(found['over'])}",
     )

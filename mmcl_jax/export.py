@@ -1,11 +1,11 @@
 """Exports the classifier of a run for use without this package.
 
-Writes a StableHLO program with all weights, the learnt arrays, a description and a
+Writes StableHLO programs, all weights, the code that decodes files, a description and a
 model card.
 
 Examples:
   mmcl-export --workdir=runs/own --out=runs/exported
-  mmcl-export --workdir=runs/own --modality=audio --snapshot=2 --out=runs/exported
+  mmcl-export --workdir=runs/own --out=runs/exported --push=org/name
 """
 
 import pathlib
@@ -26,7 +26,13 @@ _SNAPSHOT = flags.DEFINE_integer(
 _MODALITY = flags.DEFINE_string(
     "modality",
     None,
-    "Modality that the classifier reads; by default the first that the run has seen.",
+    "Modality that the export reads; by default all that the run has seen.",
+)
+_PUSH = flags.DEFINE_string(
+    "push",
+    None,
+    "Repository of the Hugging Face Hub, org/name, that the export is sent to as well, "
+    "with the token in HF_TOKEN; a new one is private.",
 )
 
 
@@ -34,7 +40,7 @@ def main(argv: list[str]) -> None:
     """Writes the files and prints their paths; errors end with exit code 2."""
     # imported late, since JAX takes seconds to load, and --help does without it
     from mmcl_jax.parallel import host_memory
-    from mmcl_jax.serving import from_workdir, standalone
+    from mmcl_jax.serving import from_workdir, remote, standalone
 
     host_memory.bound()
     if not flags.FLAGS["verbosity"].present:
@@ -46,16 +52,21 @@ def main(argv: list[str]) -> None:
                 "--workdir, --out: missing; give the folder of a run and an output "
                 "folder"
             )
+        if _PUSH.value is not None:
+            remote.check_push(_PUSH.value)
         folder = pathlib.Path(_OUT.value)
         classifier = from_workdir.load(_WORKDIR.value, _SNAPSHOT.value, _ENCODER.value)
         for note in classifier.notes:
             print(f"note: {printable(note)}", file=sys.stderr)
-        modality = _MODALITY.value or classifier.modalities[0]
-        standalone.write(classifier, folder, modality)
+        modalities = (_MODALITY.value,) if _MODALITY.value else ()
+        accuracy = from_workdir.accuracy(_WORKDIR.value, classifier.snapshot)
+        standalone.write(classifier, folder, modalities, accuracy)
+        for path in sorted(folder.iterdir()):
+            print(path)
+        if _PUSH.value is not None:
+            print(remote.push(folder, _PUSH.value))
     except (ValueError, OSError) as error:  # includes errors of config, data, workdir
         sys.exit(command_line.complain(error))
-    for path in sorted(folder.iterdir()):
-        print(path)
 
 
 def cli() -> None:

@@ -101,7 +101,7 @@ def plan(
         )
     encoder = abstract_encoder(config, mesh)
     # The scale of logits is a weight whose value is read; no shape depends on it.
-    known = encoder._replace(frozen={"log_scale": 0.0})
+    known = encoder._replace(frozen=encoder.frozen | {"log_scale": 0.0})
     stream = build.build_stream(config)
     model, room = build.build_model(known), capacity.of_stream(stream)
     tokens = class_slots.class_tokens(config, encoder.inputs, stream)
@@ -126,7 +126,7 @@ def plan(
     adapter = config.method.adapter
     prompts = adapter.length if adapter.kind.endswith("prompts") else 0
     shape = model.input_shapes[model.modalities.index(modality)]
-    (sample,) = shape.values()
+    sample, *_ = shape.values()
     frames = 1 if "tokens" in shape else sample.shape[0]
     of_row = sum(
         count(model.spec, modality, frames, prompts)
@@ -159,7 +159,12 @@ def abstract_encoder(config: configs.Config, mesh: Mesh) -> pretrained.Encoder:
         return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=cut)
 
     frozen = jax.tree_util.tree_map_with_path(on_mesh, weights)
-    spec = with_trunks(spec, remat=options.remat, sharded=layout == "sharded")
+    spec = with_trunks(
+        spec,
+        remat=options.remat,
+        sharded=layout == "sharded",
+        first_adapted=config.method.adapter.first_block,
+    )
     return pretrained.Encoder(spec, inputs, frozen, "", ())
 
 

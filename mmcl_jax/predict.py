@@ -5,14 +5,14 @@ the likeliest classes are printed with their probabilities.
 
 Examples:
   mmcl-predict --workdir=runs/own picture.jpg sounds/
-  mmcl-predict --workdir=runs/own --text="what about my card?" --json
+  mmcl-predict --model=runs/exported --text="what about my card?" --json
 """
 
 import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 from rich.console import Console
@@ -24,9 +24,16 @@ from mmcl_jax.plain_text import printable
 
 if TYPE_CHECKING:
     from mmcl_jax.serving.answers import Labelled, Novelty
-    from mmcl_jax.serving.classifier import Sample
+    from mmcl_jax.serving.classifier import Classifier, Sample
+    from mmcl_jax.serving.exported import Exported
 
 _WORKDIR = command_line.define_path("workdir", None, "Folder of the run.")
+_MODEL = command_line.define_path(
+    "model",
+    None,
+    "In the place of --workdir: folder of an export, or hf://org/name[@revision] of"
+    " the Hugging Face Hub.",
+)
 _ENCODER = command_line.define_encoder()
 _SNAPSHOT = flags.DEFINE_integer(
     "snapshot", None, "Snapshot of the run, counted from 1; by default the newest.", 1
@@ -65,15 +72,22 @@ def main(argv: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
     try:
         samples = _samples(argv[1:])
-        if not _WORKDIR.value:
-            raise ConfigError("--workdir: missing; give the folder of a run")
+        if not _WORKDIR.value and not _MODEL.value:
+            raise ConfigError(
+                "--workdir: missing; give the folder of a run, or an export by --model"
+            )
+        if _MODEL.value and (_WORKDIR.value or _ENCODER.value or _SNAPSHOT.value):
+            raise ConfigError(
+                "--model: an export stands for itself; leave out --workdir, --encoder "
+                "and --snapshot"
+            )
         if not samples:
             raise ConfigError(
                 "no files: name some, or a folder, or - for a list on standard input; "
                 "or give --text=SENTENCE"
             )
         compilation_cache.keep_compiled_programs()
-        sys.exit(_label(_WORKDIR.value, samples))
+        sys.exit(_label(samples))
     except BrokenPipeError:
         # The reader has closed the pipe. Standard output is redirected, since Python
         # would fail again when it flushes the buffer at exit.
@@ -83,12 +97,22 @@ def main(argv: list[str]) -> None:
         sys.exit(command_line.complain(error))
 
 
-def _label(workdir: str, samples: "Sequence[Sample]") -> int:
-    """Prints the prediction of each sample; returns the exit code."""
+def _load() -> "Classifier | Exported":
+    if _MODEL.value:
+        from mmcl_jax.serving import exported, remote
+
+        return exported.load(remote.fetch(_MODEL.value))
     from mmcl_jax.serving import from_workdir
+
+    assert _WORKDIR.value
+    return from_workdir.load(_WORKDIR.value, _SNAPSHOT.value, _ENCODER.value)
+
+
+def _label(samples: "Sequence[Sample]") -> int:
+    """Prints the prediction of each sample; returns the exit code."""
     from mmcl_jax.workdir.progress import Bar
 
-    classifier = from_workdir.load(workdir, _SNAPSHOT.value, _ENCODER.value)
+    classifier = _load()
     for note in classifier.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     console = Console(stderr=True, quiet=len(samples) < _LONG)
@@ -106,7 +130,9 @@ def _label(workdir: str, samples: "Sequence[Sample]") -> int:
                     row = {"source": source, "error": str(said)}
                     print(json.dumps(row), file=target)
             else:
-                print(_json(said) if _JSON.value else _shown(said), file=target)
+                print(
+                    json.dumps(said.row()) if _JSON.value else _shown(said), file=target
+                )
             bar.advance(1)
     output.flush()
     return int(failed)
@@ -120,16 +146,6 @@ def _samples(names: Sequence[str]) -> "list[Sample]":
     for name in names:
         listed += sys.stdin.read().splitlines() if name == "-" else [name]
     return [*sentences, *(p for name in listed if name for p in files_below(name))]
-
-
-def _json(said: "Labelled") -> str:
-    row: dict[str, Any] = said._asdict()
-    row["labels"] = [label._asdict() for label in said.labels]
-    del row["novelty"]
-    if told := said.novelty:
-        row["unknown"] = told.unknown
-        row |= {"novelty": told.score, "percentile": told.percentile}
-    return json.dumps(row)
 
 
 def _shown(said: "Labelled") -> str:

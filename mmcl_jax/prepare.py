@@ -173,7 +173,7 @@ def render(stream: Stream, findings: Findings, inputs: InputSpec) -> str:
     )
     counts = Section("counts", "Counts", "Click a title to sort.", (table,))
     title = ", ".join(dict.fromkeys(slot.dataset for slot in stream.classes))
-    return page.to_html("data", title, (warnings, counts, samples), cards)
+    return page.to_html("data", title, (warnings, samples, counts), cards)
 
 
 def _samples(

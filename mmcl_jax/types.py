@@ -95,6 +95,8 @@ class Batch:
         hint: Modality index for routing; -1 = not given.
         modality: Name of the modality, static; it decides the input pipeline and the
             tower, nothing else.
+        layers: Cached layer features of the frozen tower, for methods that have
+            `Method.layer_blocks`; None: they are not cached.
     """
 
     inputs: PyTree
@@ -104,6 +106,7 @@ class Batch:
     id: Int[Array, " b"]
     hint: Int[Array, " b"]
     modality: str = flax.struct.field(pytree_node=False)
+    layers: Float[Array, "b k"] | None = None
 
 
 class Prediction(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mmcl_jax.analysis import embeddings, snapshot_comparison
+from mmcl_jax.analysis import embeddings, snapshot_comparison, statistics
 from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
 from mmcl_jax.errors import ComparisonError, DataError, WorkdirError
@@ -133,7 +133,8 @@ def test_pairs_are_over_seeds(trained):
     difference = found["differences"]["union"]["predicted"]
     assert difference["values"] == pytest.approx(values)
     assert difference["mean"] == pytest.approx(np.mean(values))
-    assert difference["low"] == pytest.approx(min(values))
+    ends = difference["low"], difference["high"]
+    assert ends == pytest.approx(statistics.t_interval(values))
     for k, task in enumerate(found["tasks"]["union"]["predicted"]):
         rows = [p["spaces"]["union"]["predicted"]["tasks"][k] for p in found["pairs"]]
         assert task["name"] == rows[0]["name"] == rows[1]["name"]

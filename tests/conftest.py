@@ -1,6 +1,7 @@
 """Devices, strictness and the tiny encoder that all tests share."""
 
 import functools
+import gc
 import os
 import pathlib
 import tempfile
@@ -37,17 +38,22 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _KEPT = tempfile.TemporaryDirectory()
     os.environ["MMCL_JAX_FEATURES"] = f"{_KEPT.name}/features"
     os.environ["MMCL_JAX_TEST_PROGRAMS"] = f"{_KEPT.name}/programs"
-# each test makes functions of its own, but programs that others have compiled before;
-# a folder per worker, as JAX may read what another process has written by half
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-jax.config.update(
-    "jax_compilation_cache_dir", f"{os.environ['MMCL_JAX_TEST_PROGRAMS']}-{_WORKER}"
-)
+# each test makes functions of its own, but programs that others have compiled before; a
+# program that another worker is writing just now is compiled, see `filterwarnings`
+jax.config.update("jax_compilation_cache_dir", os.environ["MMCL_JAX_TEST_PROGRAMS"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+# tracing makes so many objects that a tenth of the time went into looking for cycles
+gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     full.add_options(parser)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # modules and tests live to the end; no collection visits them again
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -113,6 +119,40 @@ def whole_run(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFac
         "--config.train.batch_size=4",
         "--config.train.log_every_steps=2",
     )
+
+
+@pytest.fixture(scope="session")
+def run_of_all(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory):
+    """A finished run of NCM over a task of each of the five modalities."""
+    from tests import shared
+
+    return shared.run(
+        tmp_path_factory,
+        "all",
+        "--config=configs/demo.py:smoke,method=ncm",
+        f"--config.encoder.path={encoder_folder}",
+        "--config.stream.train_per_class=4",
+        "--config.stream.test_per_class=2",
+        "--config.train.batch_size=4",
+        "--config.report=off",
+    )
+
+
+@pytest.fixture(scope="session")
+def export_of_all(run_of_all, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The export of `run_of_all`."""
+    from mmcl_jax.serving import from_workdir, standalone
+    from tests import shared
+
+    assert run_of_all.code == 0, run_of_all.errors
+    made = shared.folder(
+        tmp_path_factory,
+        "export",
+        lambda path: standalone.write(
+            from_workdir.load(run_of_all.workdir), path / "export"
+        ),
+    )
+    return made / "export"
 
 
 @pytest.fixture(scope="session")

@@ -239,7 +239,19 @@ class Bench:
             id=np.arange(number, dtype=np.int32),
             hint=np.full(number, self.modalities.index(modality), np.int32),
             modality=modality,
+            layers=self._layers(modality, inputs, seed),
         )
+
+    def _layers(self, modality: str, inputs: dict, seed: int) -> np.ndarray | None:
+        """Returns cached layer features, if the method has them."""
+        if not (blocks := self.method.layer_blocks):
+            return None
+        key = (self.encoder.fingerprint, modality, seed, blocks)
+        if key not in _QUERIES:
+            given = self.encoder.frozen, modality, inputs, None, blocks
+            _, layers = _embed_layers(self.encoder.spec)(*given)
+            _QUERIES[key] = np.asarray(layers)
+        return _QUERIES[key]
 
     def batches(self, stage: int) -> list[Batch]:
         rows = self.rows(stage)
@@ -347,6 +359,12 @@ def _inputs(encoder: Encoder, modality: str, label: np.ndarray, seed: int) -> di
 @functools.cache
 def _embed(spec: EncoderSpec):
     return jax.jit(functools.partial(encoders.embed, spec), static_argnums=1)
+
+
+@functools.cache
+def _embed_layers(spec: EncoderSpec):
+    layers = functools.partial(encoders.embed_layers, spec)
+    return jax.jit(layers, static_argnums=(1, 4))
 
 
 # of the samples of each seed; all cases of an encoder share them

@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -80,6 +81,51 @@ def test_files_hold_plain_arrays_of_unit_features(
     assert {(x.shape, x.dtype.name) for x in stored} == {((6, 16), "float32")}
     assert sorted(map(tuple, np.concatenate(stored))) == sorted(map(tuple, first))
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
+
+
+def test_layer_features_are_views_that_are_computed_once(
+    run: build.Run, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = dataclasses.replace(run.config.method, name="comm_plus")
+    changed = dataclasses.replace(run.config, method=method)
+    kept = run.encoder, run.stream, run.mesh, run.decoder
+    own, passed = build.compose(changed, *kept), []
+
+    def counted(frozen, batch):
+        passed.append(float(batch.weight.sum()))
+        return own.learner.query(frozen, batch)
+
+    learner = own.learner._replace(query=counted)
+    feed = Feed(own._replace(learner=learner), own.encoder.frozen)
+    feed.embed_queries(TASKS, "train")
+    rows = {i: list(run.stream.tasks[i].train) for i in TASKS}
+    assert sum(passed) == sum(map(len, rows.values()))
+    image = next(i for i in TASKS if run.stream.tasks[i].modality == "image")
+    inputs = [run.decoder(row, "image")["pixels"] for row in rows[image]]
+    query, layers = own.model.embed_layers(
+        jax.device_put(own.encoder.frozen),
+        "image",
+        {"pixels": jnp.asarray(np.stack(inputs))},
+        None,
+        own.method.layer_blocks,
+    )
+    np.testing.assert_allclose(feed.queries(rows[image]), query, atol=1e-5)
+    np.testing.assert_allclose(feed.layers(rows[image]), layers, atol=1e-5)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("something was decoded")
+
+    monkeypatch.setattr(loader.Decoder, "__call__", refuse)
+    assert not own.method.needs_inputs
+    for i in TASKS:
+        modality, number = run.stream.tasks[i].modality, len(rows[i])
+        (bare,) = feed.batches({modality: rows[i]}, decoded=False)
+        assert bare.inputs == {} and bare.layers is not None
+        np.testing.assert_array_equal(bare.layers[:number], feed.layers(rows[i]))
+        np.testing.assert_array_equal(bare.query[:number], feed.queries(rows[i]))
+    again = Feed(own, own.encoder.frozen)
+    again.embed_queries(TASKS, "train")
+    np.testing.assert_array_equal(again.views(rows[0]), feed.views(rows[0]))
 
 
 def test_without_the_cache_nothing_is_read_or_written(

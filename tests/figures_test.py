@@ -1,4 +1,4 @@
-"""The figures of the pages are those that their script draws, and can be read."""
+"""The figures of docs are those that their script draws, and can be read."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -13,12 +13,17 @@ FOLDER = DOCS / "figures"
 NUMBER = r"-?\d+\.\d+"
 DRAW = helpers.load_tool("figures")
 FIGURES = sorted(DRAW.FIGURES)
+# of the benchmark, where all others are of the method
+MEASURED = {"transfer"}
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_up_to_date(name: str) -> None:
+    is_up_to_date(name, DRAW.FIGURES[name]())
+
+
+def is_up_to_date(name: str, drawn: str) -> None:
     stored = (FOLDER / f"{name}.svg").read_text("utf-8")
-    drawn = DRAW.FIGURES[name]()
     advice = "run `python docs/tools/figures.py`"
     assert re.sub(NUMBER, "#", stored) == re.sub(NUMBER, "#", drawn), advice
     # another machine may round the last digit otherwise
@@ -53,14 +58,29 @@ def test_nothing_is_written_outside_of_a_figure(name: str) -> None:
         assert 12 < float(word.attrib["y"]) < height, word.text
 
 
-def test_all_are_shown_where_they_belong() -> None:
-    shown = {
-        page: set(re.findall(r"\(figures/(\w+)\.svg\)", (DOCS / page).read_text()))
-        for page in ("method.md", "benchmark.md")
-    }
-    measured = {"transfer"}
-    assert shown == {"method.md": set(FIGURES) - measured, "benchmark.md": measured}
-    assert {path.stem for path in FOLDER.glob("*.svg")} == set(FIGURES)
+def test_charts_of_the_benchmark_are_those_of_its_stored_runs() -> None:
+    charts = DRAW.charts()
+    for name, drawn in charts.items():
+        is_up_to_date(name, drawn)
+        assert len(drawn) < 36_000
+        ET.fromstring(drawn)
+        assert "prefers-color-scheme:dark" in drawn and "--ink:#e8ebef" in drawn
+        assert set(re.findall(r"https?://[^\"<]*", drawn)) == {
+            "http://www.w3.org/2000/svg",
+            "http://www.w3.org/1999/xlink",
+        }
+    assert shown("benchmark") == set(charts) | MEASURED
+
+
+def shown(page: str) -> set[str]:
+    text = (DOCS / f"{page}.md").read_text("utf-8")
+    return set(re.findall(r"\(figures/([\w-]+)\.svg\)", text))
+
+
+def test_all_are_shown_where_the_method_is_explained() -> None:
+    assert shown("method") == set(FIGURES) - MEASURED
+    stored = {path.stem for path in FOLDER.glob("*.svg")}
+    assert stored == set(FIGURES) | shown("benchmark")
 
 
 def test_each_part_of_the_window_is_of_the_class_that_wins_there() -> None:

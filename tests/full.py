@@ -85,10 +85,13 @@ PARTS = {
         "README.md",
         "configs",
         "docs/*.md",
+        "docs/tools/mkdocs.yml",
+        "docs/tools/site_hooks.py",
         "launch",
         "mmcl_jax/*.py",
         "mmcl_jax/cli",
         "mmcl_jax/report",
+        "tests/site_test.py",
     ),
     "slurm": (
         "launch",

@@ -57,6 +57,7 @@ def _name(module: str, imported: str) -> str | None:
     return None
 
 
+@functools.cache
 def _imports(name: str) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(SOURCES[name].read_text(encoding="utf-8"))):
@@ -69,9 +70,6 @@ def _imports(name: str) -> set[str]:
         constants = (n.value for n in ast.walk(table) if isinstance(n, ast.Constant))
         found |= {f"methods.{c}" for c in constants} & SOURCES.keys()
     return {other for other in found if other not in (None, name)}
-
-
-IMPORTS = {name: _imports(name) for name in SOURCES}
 
 
 def _room(name: str) -> str:
@@ -91,7 +89,7 @@ def test_no_import_runs_up(name: str):
     height = {room: i for i, floor in enumerate(FLOORS) for room in floor}
     up = {
         other
-        for other in IMPORTS[name]
+        for other in _imports(name)
         if _room(other) != _room(name) and height[_room(other)] >= height[_room(name)]
     }
     assert not up
@@ -101,7 +99,7 @@ def test_chains_of_imports_are_short_and_none_is_a_cycle():
     @functools.cache
     def chain(name: str, above: tuple[str, ...] = ()) -> tuple[str, ...]:
         assert name not in above, f"a cycle: {above}"
-        rest = (longest(other) for other in IMPORTS[name])
+        rest = (longest(other) for other in _imports(name))
         return (name, *max(rest, key=len, default=()))
 
     on_the_way: list[str] = []

@@ -23,7 +23,7 @@ from mmcl_jax.training.learner import LearnerState, make_learner
 from mmcl_jax.training.unknowns import Gauge
 from mmcl_jax.workdir.results import Results
 
-METHODS = ("sequential", "comm", "s_prompts", "comm_plus")
+METHODS = ("sequential", "comm", "s_prompts")
 
 
 def _run(
@@ -308,7 +308,7 @@ DECLARED = {
     "one": (_declared(_one), 1),
     "two": (_declared(_two, _sum), 2),
     "if moved": (_declared(_if_moved, _else_query), 1),
-    "with layers": (_with_layers, 2),
+    "with layers": (_with_layers, 1),  # those of the frozen tower are cached
     "with names": (_with_names, 1),
 }
 DRIVEN = {

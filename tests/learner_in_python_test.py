@@ -130,7 +130,9 @@ _GREY = np.full((8, 8), 900, np.uint16)
         (_GREY, "depth"),
         (_GREY / np.float32(1000), "depth"),
         (Image.fromarray(_GREY), "depth"),
+        (np.zeros((5, 8, 8, 3), np.uint8), "video"),
         ((np.zeros(4000, np.float32), 8000), "audio"),
+        ((np.zeros((4000, 2), np.int16), np.int64(8000)), "audio"),
         (mmcl_jax.TextReference("a sentence"), "text"),
     ],
 )
@@ -143,6 +145,28 @@ def test_every_kind_of_sample_becomes_a_file(
     MODALITIES[modality].preprocess(media, encoder.inputs)
     if modality == "depth":
         np.testing.assert_allclose(media, 0.9, atol=1e-6)
+
+
+def test_samples_in_memory_are_what_they_were(
+    encoder: Any, tmp_path: pathlib.Path
+) -> None:
+    def decoded(sample: Any) -> Any:
+        path, modality = sample_files.write(sample, tmp_path / "sample")
+        return MODALITIES[modality].decode(str(path), encoder.inputs)
+
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 256, (5, 7, 9, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(decoded(clip), clip[[0, 4]])
+    sound = rng.integers(-(2**15), 2**15, 4000).astype(np.int16)
+    heard, rate = decoded((sound, 8000))
+    assert rate == 8000
+    np.testing.assert_allclose(heard, sound / 2**15)
+    # a camera that was turned, and a picture for printers
+    upright = np.asarray(clip[0])
+    turned = Image.fromarray(np.rot90(upright).copy())
+    turned.getexif()[0x0112] = 6
+    np.testing.assert_array_equal(decoded(turned), upright)
+    assert decoded(Image.new("CMYK", (3, 2))).tolist() == [[[255] * 3] * 3] * 2
 
 
 def test_what_is_no_sample_is_named(

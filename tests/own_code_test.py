@@ -1,5 +1,6 @@
 """Code of the user's own runs where the user has named it, and nowhere else."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mmcl_jax import config, plugins
 from mmcl_jax.cli import command_line
@@ -16,6 +18,7 @@ from mmcl_jax.errors import ConfigError
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.sweeps import runs
+from mmcl_jax.training.build import assemble
 from tests import helpers
 
 METHOD = """
@@ -151,6 +154,19 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, code, words) -> None:
         _config(tmp_path / "own.py", name="a")
     with pytest.raises(ConfigError, match="cannot be read"):
         _config(tmp_path / "none.py")
+
+
+def test_who_runs_the_tower_needs_all_of_it(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from mmcl_jax.methods.sequential import sequential\n"
+        "METHODS = {'a': lambda model, options, common: "
+        "sequential(model, common)._replace(drives_tower=True)}\n"
+    )
+    made = _config(tmp_path / "own.py", name="a")
+    adapter = dataclasses.replace(made.method.adapter, first_block=1)
+    method = dataclasses.replace(made.method, adapter=adapter)
+    with pytest.raises(ConfigError, match="first_block: the method runs the tower"):
+        assemble(dataclasses.replace(made, method=method), Console(quiet=True))
 
 
 def test_a_stored_config_runs_nothing(method, tmp_path, monkeypatch) -> None:

@@ -60,6 +60,8 @@ def test_a_config_that_comes_with_the_package_is_known_by_name(
 def test_the_version_is_cited() -> None:
     cited = (helpers.REPOSITORY / "CITATION.cff").read_text()
     assert f"\nversion: {mmcl_jax.__version__}\n" in cited
+    answers = (helpers.REPOSITORY / "docs" / "faq.md").read_text()
+    assert f"  version = {{{mmcl_jax.__version__}}}\n" in answers
     assert f"\nlicense: {PROJECT['license']}\n" in cited
 
 

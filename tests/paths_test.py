@@ -26,6 +26,7 @@ PACKAGE = pathlib.Path(configs.__file__).parent
 _TEXTS = {
     "retire",
     *("coordinator", "modality", "text", "devices", "snapshots"),
+    "push",  # a repository
     "pods_out",  # expanded by the run inside the pod
     "name",  # of a flag of sbatch
     *("seeds", "methods"),  # a file of methods is expanded where it is run
@@ -38,7 +39,7 @@ _PATHS = {
     "main": {"config", "workdir"},
     "manifest": {"root", "out"},
     "plan": {"config"},
-    "predict": {"workdir", "encoder"},
+    "predict": {"workdir", "model", "encoder"},
     "prepare": {"config", "out"},
     "pretrain/__main__": {"config", "out"},
     "report/__main__": {"workdirs", "out"},

@@ -2,27 +2,49 @@
 
 import csv
 import itertools
+import json
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.figure import Figure
 
 from mmcl_jax.analysis import paired_tests, statistics
 from mmcl_jax.analysis.measures import SPACE
 from mmcl_jax.analysis.run_comparison import compare_pairs, compare_runs
 from mmcl_jax.analysis.snapshot_comparison import compare_snapshots
-from mmcl_jax.report import changes, differences, figures, page, run_data, run_loader
+from mmcl_jax.errors import DataError
+from mmcl_jax.report import (
+    changes,
+    differences,
+    drawing,
+    figures,
+    page,
+    ranking,
+    run_data,
+    run_loader,
+)
 from mmcl_jax.report.blocks import Cards, Section
-from mmcl_jax.report.charts import Bars, Forest, Interval, Label
+from mmcl_jax.report.charts import Bars, Chart, Forest, Interval, Label
 from mmcl_jax.report.history import History
-from mmcl_jax.report.theme import Mark
+from mmcl_jax.report.theme import Mark, of_methods
 from mmcl_jax.workdir.reading import read_run
-from tests.pages import EXAMPLE, check_page, lines, make_run, predict, values
+from mmcl_jax.workdir.schema import COSTS
+from tests.pages import (
+    EXAMPLE,
+    check_page,
+    lines,
+    make_run,
+    predict,
+    reseal,
+    values,
+)
 from tests.report_test import HOSTILE
 
 _EACH = 12
+MARKS = of_methods("ab")
 TASKS = len(EXAMPLE)
 
 
@@ -105,14 +127,14 @@ def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
     # what rows are sorted by is on the page
     on_page = values(text, "Against the first: accuracy in percent")
     assert [row[4] for row in on_page] == [float(row["difference"]) for row in table]
-    drawn = rows_of(tmp_path / "out" / "differences-tasks-1.csv")
-    assert [row["of"] for row in drawn] == [
+    plotted = rows_of(tmp_path / "out" / "differences-tasks-1.csv")
+    assert [row["of"] for row in plotted] == [
         "class 0",
         "class 1",
         "class 2",
         "all tasks",
     ]
-    for row, of_compare in zip(drawn, expected["predicted"]["tasks"], strict=False):
+    for row, of_compare in zip(plotted, expected["predicted"]["tasks"], strict=False):
         assert float(row["low"]) == of_compare["low"]
         assert float(row["high"]) == of_compare["high"]
 
@@ -144,9 +166,9 @@ def test_several_seeds_have_an_interval_over_pairs(folders, tmp_path) -> None:
             assert row["on"] == known["name"]
             assert float(row["difference"]) == pytest.approx(known["mean"])
             assert float(row["kappa"]) == pytest.approx(known["kappa"])
-    drawn = rows_of(tmp_path / "out" / "differences-predicted.csv")
+    plotted = rows_of(tmp_path / "out" / "differences-predicted.csv")
     found = expected["differences"][SPACE]["predicted"]
-    assert [float(drawn[0][end]) for end in ("low", "high")] == pytest.approx(
+    assert [float(plotted[0][end]) for end in ("low", "high")] == pytest.approx(
         [found["low"], found["high"]]
     )
     each = rows_of(tmp_path / "out" / "differences-pairs.csv")
@@ -260,8 +282,8 @@ def test_changes_are_counted_since_each_task_was_learnt(folders, tmp_path) -> No
     assert any(int(row["forgotten"]) for row in table)
     on_page = values(text, "Test samples since each task was learnt")
     assert [row[1] for row in on_page] == [int(row["forgotten"]) for row in table]
-    drawn = rows_of(tmp_path / "out" / "changes-predicted.csv")
-    assert [row["forgotten"] for row in drawn] == [
+    plotted = rows_of(tmp_path / "out" / "changes-predicted.csv")
+    assert [row["forgotten"] for row in plotted] == [
         row["forgotten"] for row in table if row["modality"] == "predicted"
     ]
 
@@ -322,6 +344,113 @@ def test_changes_of_a_real_run_are_those_of_compare(whole_run) -> None:
             assert found[route][task] == row
 
 
+# ranks and costs
+
+
+def drawn(chart: Chart) -> Figure:
+    with drawing.styled():
+        return drawing.draw(chart, legend=True)
+
+
+def costing(folder: pathlib.Path, shift: float, seed: int, **changes) -> pathlib.Path:
+    """Writes a run whose accuracies are those of the worked example, shifted."""
+    return make_run(folder, EXAMPLE + shift, seed=seed, **changes)
+
+
+def test_methods_are_ranked_over_seeds_and_grouped_by_tests(tmp_path) -> None:
+    # b is .1 below a under every seed; c is in between, far off under one seed
+    shifts = {
+        "comm": (0.05, 0.06, 0.04, 0.05),
+        "ncm": (-0.05, -0.04, -0.06, -0.05),
+        "ridge": (0.0, 0.01, 0.1, -0.01),
+    }
+    loaded = [
+        run_loader.load(costing(tmp_path / f"{m}{i}", s, i, method=m), inside=False)
+        for m, own in shifts.items()
+        for i, s in enumerate(own)
+    ]
+    found = ranking.ranks(run_data.group(loaded))
+    check_page(page.to_html("report", "title", [found], Cards(())))
+    (chart,) = found.blocks[0].charts
+    head, *rows = chart.rows()
+    assert head[:3] == ["method", "groups", "mean rank"] and head[-1] == "run 4"
+    assert rows == [
+        ["comm", "1", 1.25, 1, 1, 2, 1],
+        ["ridge", "1, 2", 1.75, 2, 2, 1, 2],
+        ["ncm", "2", 3.0, 3, 3, 3, 3],
+    ]
+    (axes,) = drawn(chart).axes
+    (line,) = [each for each in axes.lines if list(each.get_ydata()) == [0, 1]]
+    assert line.get_xdata()[0] > 1  # of the first group, beside the axes
+    # a run that is not finished has no rank; without it, one seed less counts
+    last = costing(tmp_path / "more", 0.0, 4, method="ncm", finished=False)
+    with pytest.raises(DataError, match="at least one learnt task"):
+        run_loader.load(last, inside=False)
+    chart = ranking.rank_chart({"a": {(0,): 1.0}, "b": {(0,): 2.0}}, MARKS)
+    assert [each.text for each in chart.methods] == ["b", "a"]
+    assert chart.groups == () and chart.groups_of(0) == ""
+
+
+def test_orders_of_a_seed_count_once(tmp_path) -> None:
+    loaded = []
+    for method, shifts in {"comm": (0.1, 0.0), "ncm": (0.0, 0.02)}.items():
+        for order, shift in enumerate(shifts):
+            folder = costing(tmp_path / f"{method}{order}", shift, 0, method=method)
+            stream = json.loads((folder / "stream.json").read_text())
+            stream["hash"] = f"order {order}"
+            (folder / "stream.json").write_text(json.dumps(stream))
+            reseal(folder)
+            loaded.append(run_loader.load(folder, inside=False))
+    found = ranking.ranks(run_data.group(loaded))
+    assert "Of a single seed, no test can tell methods apart" in found.about
+    table = found.blocks[1]
+    assert [(r[0].text, r[2].value, r[3].value) for r in table.body] == [
+        ("comm", 1, 1.0),
+        ("ncm", 1, 2.0),
+    ]
+    alone = ranking.ranks(run_data.group(loaded[:1]))
+    assert alone.absent == "it needs finished runs of two methods"
+    other = costing(tmp_path / "elsewhere", 0.0, 7, method="ridge")
+    loaded.append(run_loader.load(other, inside=False))
+    apart = ranking.ranks(run_data.group(loaded))
+    assert apart.absent == "no seed and order has a finished run of every method"
+
+
+def test_costs_are_those_of_the_runs_and_the_front_is_not_beaten(tmp_path) -> None:
+    paid = {"comm": (900, 30.0), "ncm": (100, 10.0), "ridge": (200, 40.0)}
+    shifts = {"comm": 0.1, "ncm": 0.0, "ridge": -0.1}
+    loaded = []
+    for method, (size, seconds) in paid.items():
+        costs = dict.fromkeys(COSTS, 7) | {
+            "bytes_remembered": size,
+            "seconds": {"train": seconds - 1, "text": 1.0, "report": 99.0},
+        }
+        for seed in range(2):
+            folder = tmp_path / f"{method}{seed}"
+            made = costing(folder, shifts[method], seed, method=method, cost=costs)
+            loaded.append(run_loader.load(made, inside=False))
+    found = ranking.costs(run_data.group(loaded))
+    check_page(page.to_html("report", "title", [found], Cards(())))
+    for k, chart in enumerate(found.blocks[0].charts):
+        assert {s.text: s.cost for s in chart.spots} == {
+            method: values[k] for method, values in paid.items()
+        }
+        for spot in chart.spots:
+            assert spot.gain == pytest.approx(2.2 / 3 + shifts[spot.text])
+        # ridge costs more than ncm and reaches less
+        assert {s.text for s in chart.spots if s.best} == {"comm", "ncm"}
+        assert drawn(chart).axes[0].get_xscale() == "log"
+    gains = {m: statistics.summary([0.5]) for m in ("a", "b")}
+    known = {"a": {"seconds": 1.0}, "b": {"seconds": float("nan")}}
+    chart = ranking.pareto_chart("seconds", gains, known, MARKS)
+    assert [spot.text for spot in chart.spots] == ["a"]
+
+
+def test_what_neither_costs_less_nor_reaches_more_is_not_on_the_front() -> None:
+    places = {"a": (1.0, 0.5), "b": (1.0, 0.5), "c": (0.0, 0.4), "d": (2.0, 0.5)}
+    assert ranking.undominated(places) == {"a", "b", "c"}
+
+
 # charts
 
 
@@ -338,10 +467,10 @@ def test_charts_are_drawn_with_what_is_not_there() -> None:
         ),
         (-0.8, 0.2),
     )
-    drawn = figures.inline(forest)
-    assert "&lt;b&gt;" in drawn and "<b>" not in drawn
-    assert "var(--ink)" in drawn and "nan" not in drawn.lower()
-    figure = figures._forest(forest, legend=False)
+    svg = figures.inline(forest)
+    assert "&lt;b&gt;" in svg and "<b>" not in svg
+    assert "var(--ink)" in svg and "nan" not in svg.lower()
+    figure = drawing.draw(forest, legend=False)
     (axes,) = figure.axes
     zero, interval, point, *_ = axes.lines
     assert list(zero.get_xdata()) == [0, 0]
@@ -359,7 +488,7 @@ def test_bars_are_shares_of_their_sum() -> None:
         (Label("full", "image"), Label("empty")),
         ((1, 3), (0, 0)),
     )
-    (axes,) = figures._bars(bars, legend=False).axes
+    (axes,) = drawing.draw(bars, legend=False).axes
     widths = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
     assert widths == [(0, 0.25), (0, 0), (0.25, 0.75), (0, 0)]
     assert bars.rows() == [["share", "a", "b"], ["full", 1, 3], ["empty", 0, 0]]

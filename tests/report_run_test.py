@@ -180,7 +180,7 @@ def test_page_in_a_browser(whole_run, tmp_path, width: int, dark: bool) -> None:
     seen = probed(text, tmp_path, width, dark)
     assert seen["errors"] == []
     assert seen["dark"] == dark
-    assert seen["figures"] >= 15
+    assert seen["figures"] >= 10
     assert seen["empty"] == []
     assert seen["illegible"] == []
     assert seen["sorted"] == seen["tables"] >= 3

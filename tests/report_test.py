@@ -11,9 +11,18 @@ from PIL import Image
 
 from mmcl_jax.analysis import statistics
 from mmcl_jax.evaluation import metrics
-from mmcl_jax.report import curves, figures, page, run_data, run_loader, tables, theme
+from mmcl_jax.report import (
+    accuracy,
+    curves,
+    figures,
+    page,
+    run_data,
+    run_loader,
+    tables,
+    theme,
+)
 from mmcl_jax.report.charts import shown
-from tests.pages import EXAMPLE, check_page, heat, lines, make_run, reseal, values
+from tests.pages import EXAMPLE, check_page, heat, lines, make_run, reseal, seal, values
 
 HOSTILE = (
     '<script>alert("1")</script>',
@@ -47,6 +56,44 @@ def test_page_of_the_worked_example(example: pathlib.Path) -> None:
     assert ">73.3<" in text and ">77.8<" in text
 
 
+def test_the_title_names_stream_encoder_and_date(tmp_path: pathlib.Path) -> None:
+    folders = [make_run(tmp_path / str(i), EXAMPLE, seed=i) for i in range(2)]
+    (folders[0] / "log.txt").write_text("2026-01-31 10:00:00,000 begins\n")
+    (folders[1] / "log.txt").write_text("2026-02-01 10:00:00,000 begins\n")
+    runs = [run_loader.load(folder) for folder in folders]
+    text = page.render(runs[:1], page.sections(runs[:1]))
+    assert "<h1><bdi>comm on world</bdi>" in text
+    assert (
+        "3 tasks, 3 classes; image, audio; order: interleaved; encoder: built-in; "
+        "begun on 2026-01-31</p>" in text
+    )
+    text = page.render(runs, page.sections(runs))
+    assert (
+        "stream: world; order: interleaved; encoder: built-in; "
+        "begun on 2026-01-31 to 2026-02-01</p>" in text
+    )
+    (folders[0] / "log.txt").write_text("<b>2026")
+    assert run_loader.load(folders[0]).begun == ""
+
+
+def test_panels_that_show_nearly_the_same_are_one(tmp_path: pathlib.Path) -> None:
+    """On the page alone: the files beside it have both."""
+    run = run_loader.load(make_run(tmp_path / "run", EXAMPLE))
+    text = page.render([run], page.sections([run]))
+    assert "Average accuracy, modality predicted; given: the same" in text
+    assert "Average accuracy, modality given" not in text
+    given = np.array(run.results["accuracy"]["routed"]["given"], float)
+    for shift, near in ((0.0042, "within 0.5 points"), (0.011, None)):
+        run.results["accuracy"]["routed"]["given"] = (given + shift).tolist()
+        text = page.render([run], page.sections([run]))
+        assert ("Average accuracy, modality given" not in text) == bool(near)
+        assert near is None or f"predicted; given: {near}" in text
+        # the same for all tasks is no forgetting
+        assert "Forgetting, modality given" not in text
+    charts = {chart.name for chart in page._charts(page.sections([run]))}
+    assert {"average-given", "forgetting-given"} <= charts
+
+
 def test_files_beside_the_page(example: pathlib.Path) -> None:
     rows = list(csv.reader(lines(example / "accuracy-task-given.csv")))
     found = [[float(v) if v else np.nan for v in row[1:]] for row in rows[1:]]
@@ -63,6 +110,7 @@ def test_files_beside_the_page(example: pathlib.Path) -> None:
         assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         drawn = picture.with_suffix(".svg").read_text()
         assert drawn.rstrip().endswith("</svg>")
+        assert picture.with_suffix(".pdf").read_bytes()[:5] == b"%PDF-"
         assert picture.with_suffix(".csv").is_file()
     names = {path.name for path in example.iterdir()}
     for name in (
@@ -96,7 +144,10 @@ def structure(text: str) -> None:
     columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)[1]
     lines = text.splitlines()
     rows = [line for line in lines if line.endswith(r" \\")]
-    assert len(rows) == len(lines) - 6
+    assert len(rows) == len(lines) - 11
+    assert lines[1] == r"\begin{table}" and lines[-1] == r"\end{table}"
+    assert re.fullmatch(r"\\caption\{\S.*\}", lines[3])
+    assert re.fullmatch(r"\\label\{tab:[a-z0-9-]+\}", lines[4])
     rules = [
         line for line in lines if line in (r"\toprule", r"\midrule", r"\bottomrule")
     ]
@@ -142,6 +193,25 @@ def test_names_from_data_are_escaped_everywhere(tmp_path: pathlib.Path) -> None:
     assert r"50 \% of\_\{x\} \& y\textbackslash{} \\" in tables.latex_of(table)
 
 
+def test_figures_are_as_wide_as_a_column_without_titles(tmp_path) -> None:
+    run = run_loader.load(make_run(tmp_path / "run", EXAMPLE))
+    charts = {c.name: c for c in page._charts(page.sections([run]))}
+    for name, size in (("average-predicted", 7), ("stream", 6), ("modalities", 6)):
+        figures.save(charts[name], tmp_path, figures.Look(4.0, 7.0, False))
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            # layout is in whole pixels, and outlines have a width
+            assert picture.width / 200 == pytest.approx(4.0, abs=0.06), name
+        svg = (tmp_path / f"{name}.svg").read_text()
+        assert charts[name].title not in svg and f"font-size: {size}px" in svg
+        pdf = (tmp_path / f"{name}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF") and b"CreationDate" not in pdf
+    figures.save(charts["average-predicted"], tmp_path)
+    assert (
+        "Average accuracy, modality predicted"
+        in (tmp_path / "average-predicted.svg").read_text()
+    )
+
+
 def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     tasks = 120
     matrix = np.tril(np.full((tasks, tasks), 0.5))
@@ -156,6 +226,19 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     figures.save(matrix, tmp_path)
     with Image.open(tmp_path / f"{matrix.name}.png") as picture:
         assert max(picture.size) < 4000
+
+
+def test_what_returns_is_measured_where_classes_return(tmp_path: pathlib.Path) -> None:
+    folder = make_run(tmp_path / "run", EXAMPLE)
+    results = json.loads((folder / "results.json").read_text())
+    for routes in results["metrics"].values():
+        for found in routes.values():
+            found |= {"relearning_gain": 0.125, "forgetting_before_return": None}
+    seal(folder, {k: v for k, v in results.items() if k not in ("run", "checksum")})
+    run = run_loader.load(folder)
+    table = accuracy.matrices(run).blocks[-1]
+    assert table.head[-2:] == ("forgetting before a return", "gain of a return")
+    assert all([c.text for c in row[-2:]] == ["–", "12.5"] for row in table.body)
 
 
 def test_half_a_figure_is_no_file(tmp_path, monkeypatch) -> None:
@@ -241,5 +324,8 @@ def test_colours_can_be_read_and_told_apart() -> None:
     assert len(set(marks.values())) == len(names)
     # a modality has its colour whatever else there is
     assert theme.of_modalities(["text"])["text"] == marks["text"]
+    # methods that share a colour have other markers, and curves have both
+    many = theme.of_methods([str(i) for i in range(64)])
+    assert len(set(many.values())) == 64
     light = [pair[0] for pair in theme.COLOURS.values()]
     assert len(set(light)) == len(light)  # figures are recoloured by them

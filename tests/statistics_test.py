@@ -1,9 +1,14 @@
 """Statistics over runs, against hand numbers, exact distributions and NumPy."""
 
+import itertools
+
 import numpy as np
 import pytest
+import scipy.stats
 
 from mmcl_jax.analysis.statistics import (
+    distinguished,
+    groups_of,
     holm,
     mean_ranks,
     paired_difference,
@@ -100,3 +105,54 @@ def test_mean_ranks_are_over_runs_that_all_have() -> None:
     found, count = mean_ranks({"a": {(0,): 1.0}, "b": {}})
     assert count == 0
     assert np.isnan(list(found.values())).all()
+
+
+def test_differences_that_are_equal_but_for_rounding_are_certain() -> None:
+    assert t_test([0.1, 0.1 + 1e-16, 0.1 - 1e-16]) == 0.0
+    assert t_test([0.0, 0.0]) == 1.0
+    assert t_test([0.1, 0.1 + 1e-6, 0.1 - 1e-6]) == pytest.approx(0, abs=1e-8)
+
+
+def test_pairs_are_told_apart_by_holm_over_all_of_them() -> None:
+    """As SciPy's paired t test of each pair, times three, two and one."""
+    runs = range(6)
+    noise = np.random.default_rng(0).normal(0, 0.01, (3, 6))
+    values = {
+        name: {(i,): float(mean + noise[k, i]) for i in runs}
+        for k, (name, mean) in enumerate({"a": 0.9, "b": 0.88, "c": 0.7}.items())
+    }
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    p = {
+        pair: scipy.stats.ttest_rel(*([*values[n].values()] for n in pair)).pvalue
+        for pair in pairs
+    }
+    ordered = sorted(pairs, key=lambda pair: p[pair])
+    adjusted = np.maximum.accumulate([(3 - i) * p[o] for i, o in enumerate(ordered)])
+    expected = {
+        frozenset(o) for o, q in zip(ordered, adjusted, strict=True) if q < 0.05
+    }
+    assert distinguished(values) == expected >= {frozenset("ac"), frozenset("bc")}
+    # a run that one of them lacks does not count
+    values["c"] |= {(9,): 0.0}
+    assert distinguished(values) == expected
+    assert distinguished({name: {(0,): 1.0} for name in "ab"}) == set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_hold_all_pairs_that_do_not_differ_and_no_other(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = "abcdefg"
+    pairs = [frozenset(p) for p in itertools.combinations(names, 2)]
+    different = {pair for pair in pairs if rng.random() < 0.5}
+    groups = [set(group) for group in groups_of(names, different)]
+    assert set.union(*groups) == set(names)
+    for pair in pairs:
+        assert (pair in different) != any(pair <= group for group in groups)
+    assert not any(a < b or a is not b and a == b for a in groups for b in groups)
+
+
+def test_groups_by_hand() -> None:
+    assert groups_of("abc", []) == [("a", "b", "c")]
+    every = [frozenset(p) for p in itertools.combinations("abc", 2)]
+    assert groups_of("abc", every) == [("a",), ("b",), ("c",)]
+    assert groups_of("abc", [frozenset("ab")]) == [("a", "c"), ("b", "c")]

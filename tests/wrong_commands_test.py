@@ -149,12 +149,17 @@ WRONG = {
         (["--workdir=run", "--snapshot=0", "x.png"], "--snapshot=0"),
         (["--workdir=run", "x.png"], "run has no snapshot yet"),
         (["--workdir=" + "long" * 2000, "x.png"], "name too long"),
+        (["--workdir=run", "--model=run", "x.png"], "--model: an export stands for"),
+        (["--model=run", "x.png"], "run/model.json: no such file; expected an export"),
+        (["--model=hf://name", "x.png"], "is written hf://org/name"),
     ],
     "mmcl_jax.export": [
         (["--nope"], "'nope'"),
         (["--workdir=run"], "--workdir, --out: missing"),
         (["--workdir=run", "--out=new", "x"], "unexpected argument 'x'"),
         (["--workdir=run", "--out=new", "--snapshot=0"], "--snapshot=0"),
+        (["--workdir=run", "--out=new", "--push=name"], "'name' is no repository"),
+        (["--workdir=run", "--out=new", "--push=org/name"], "HF_TOKEN"),
     ],
     "mmcl_jax.compare": [
         (["--nope"], "'nope'"),
@@ -177,6 +182,7 @@ WRONG = {
         (["--workdirs=run,/no"], "/no: no run in it, config.json is not there"),
         (["--workdirs=run", "--out=file"], "file"),
         (["--workdirs=run", "--out=file/page.html"], "file"),
+        (["--workdirs=run", "--width=0.1"], "--width=0.1"),
     ],
 }
 

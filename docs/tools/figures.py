@@ -1,10 +1,10 @@
-"""Draws docs/figures/*.svg: `python docs/tools/figures.py`.
+"""Draws docs/figures/*.svg of docs/method.md and docs/benchmark.md.
 
-They are those of docs/method.md, and `transfer` of docs/benchmark.md. Where a figure
-shows numbers, the functions that a run uses have computed them, or runs have measured
-them. The
-colours are those of docs/overview.svg; what is not coloured follows the reader's light
-or dark screen.
+`python docs/tools/figures.py` writes all. Where a figure of the method shows numbers,
+the functions that a run uses have computed them; its colours are those of
+docs/overview.svg, and what is not coloured follows the reader's light or dark screen.
+Charts of the benchmark are those of a report, and its figure `transfer`, of the runs
+stored in docs/results.
 """
 
 import json
@@ -14,11 +14,15 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from mmcl_jax.analysis import statistics
 from mmcl_jax.ops import gaussians, relevance
 from mmcl_jax.ops import transport as transports
+from mmcl_jax.report import figures, ranking, theme
 
 FOLDER = pathlib.Path(__file__).parents[1] / "figures"
 GAINS = FOLDER.parent / "results/transfer.json"
+SWEEP = FOLDER.parent / "results" / "real_development.json"
+MAIN = "routed/last_average_accuracy"
 IMAGE, VIDEO, AUDIO, DEPTH = "#d9822b", "#c4478f", "#2f9e6e", "#3b82c4"
 LOOKS = {"comm": DEPTH, "comm text": IMAGE}
 # where a gain is drawn, of which row of the table, and over what
@@ -397,10 +401,28 @@ FIGURES = {
 }
 
 
+def charts() -> dict[str, str]:
+    """Returns the charts of the benchmark, by the names of their files."""
+    report = json.loads(SWEEP.read_text("utf-8"))
+    values: statistics.Values = {}
+    for run in report["runs"]:
+        place = run["stream"], run["seed"]
+        values.setdefault(run["variant"], {})[place] = run["values"][MAIN]
+    marks = theme.of_methods(values)
+    gains = {name: statistics.summary([*of.values()]) for name, of in values.items()}
+    drawn = [
+        ranking.rank_chart(values, marks),
+        ranking.pareto_chart("bytes_remembered", gains, report["cost"], marks),
+        ranking.pareto_chart("seconds", gains, report["cost"], marks),
+    ]
+    return {chart.name: figures.standalone(chart) for chart in drawn}
+
+
 def main() -> None:
     """Writes all figures."""
-    for name, draw in FIGURES.items():
-        (FOLDER / f"{name}.svg").write_text(draw(), encoding="utf-8")
+    drawn = {name: draw() for name, draw in FIGURES.items()} | charts()
+    for name, svg in drawn.items():
+        (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ _HEAD = """\
 # Reproducibility
 
 Written by `python docs/tools/reproducibility.py` from
-[docs/reproduced.toml](docs/reproduced.toml) and the sweeps in
-[docs/results](docs/results); a test checks that it is up to date.
+[docs/reproduced.toml](docs/reproduced.toml) and the sweeps in docs/results; a test
+checks that it is up to date.
 
 A run is determined by its config, which every workdir holds: order, initial values and
 data have seeds of their own, nothing random is stored, and a run that was stopped

@@ -107,7 +107,7 @@ def compare_snapshots(
         similar = _similarity(embedded)
         model, stream = assembled.model, assembled.stream
     else:
-        loaded = build.load_encoder(config.encoder)
+        loaded = build.encoder_of(config)
         embeddings.check_same("encoder", loaded.fingerprint, run.encoder, run)
         model = build.build_model(loaded)
         stream, reason = _stream_with_samples(run, config)

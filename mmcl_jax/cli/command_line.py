@@ -1,6 +1,7 @@
 """Flags of all programs: an error in them is one message and exit code 2."""
 
 import ast
+import gc
 import pathlib
 import re
 import sys
@@ -148,6 +149,9 @@ def run(main: Callable[[list[str]], None], with_config: bool = False) -> None:
         with_config: Whether it has the flag `--config`.
     """
     module = sys.modules[main.__module__]
+    # modules and traces are many objects that stay: by default a seventh of the time
+    # that `mmcl-predict` takes goes into looking for cycles among them
+    gc.set_threshold(100_000, 50, 100)
 
     def parse(argv: list[str]) -> list[str]:
         if "--version" in argv[1:]:

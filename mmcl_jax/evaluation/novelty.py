@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # loads `scipy.stats`, which takes most of a second, where it is used
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
-from scipy.stats import rankdata
 
 from mmcl_jax.evaluation.control_sets import ControlPredictions
 from mmcl_jax.ops.gaussians import Gaussians
@@ -296,7 +296,7 @@ def auroc(known: Float[np.ndarray, " n"], unknown: Float[np.ndarray, " u"]) -> f
     >>> auroc(np.array([1.0, 2.0, 3.0]), np.array([3.0, 4.0]))
     0.9166666666666666
     """
-    ranks = rankdata(np.concatenate([known, unknown]))[len(known) :]
+    ranks = scipy.stats.rankdata(np.concatenate([known, unknown]))[len(known) :]
     least = len(unknown) * (len(unknown) + 1) / 2
     return float((ranks.sum() - least) / (len(known) * len(unknown)))
 

@@ -132,8 +132,8 @@ class Method(NamedTuple):
         uses_hint: Whether a prediction depends on the modality hint.
         hint_matters: Rows whose prediction the hint may change `[b]`; None: any. Where
             it changes none of a batch, one pass serves both routes.
-        needs_inputs: Whether anything but the cached queries is read; otherwise inputs
-            are not decoded again.
+        needs_inputs: Whether anything but the cached views of the frozen tower, queries
+            and layer features, is read; otherwise inputs are not decoded again.
         drives_tower: Whether `loss`, `observe` or `predict` call `model.embed` with
             `context.frozen` and `batch.inputs` themselves, which only a user-defined
             method needs to (prompts in pixels, a tower that is tuned). Its predictions
@@ -202,8 +202,8 @@ def forward(
         nothing = jnp.zeros((rows, model.spec.embedding)), jnp.zeros((rows, width))
         return jax.lax.cond(each.when, run, lambda: nothing)
 
-    layers = None
-    if of_frozen:
+    layers = batch.layers if of_frozen else None
+    if of_frozen and layers is None:
         _, layers = model.embed_layers(frozen, modality, inputs, None, of_frozen)
     passes = [embed(each) for each in method.inject(params, context, batch)]
     embeddings = tuple(embedding for embedding, _ in passes)

@@ -189,7 +189,7 @@ def _component(options: Options, query_width: int) -> Adapter:
 
     def init(key: Key, spec: TowerSpec) -> PyTree:
         keys = jax.random.split(key, 3)
-        shape = (min(options.layers, spec.layers), query_width)
+        shape = (min(options.layers, spec.adapted_layers), query_width)
         return plain.init(keys[0], spec) | {
             "attention": jax.random.normal(keys[1], shape),
             "component_keys": jax.random.normal(keys[2], shape),

@@ -124,6 +124,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         end_task=end_task,
         predict=predict,
         layer_blocks=options.blocks,
+        needs_inputs=False,
         trains=False,
         observes=True,
     )

@@ -152,13 +152,13 @@ def _adapters(options: Options) -> tuple[Adapter, Adapter]:
     """Returns the general prefix and the expert's, cut to the depth of a tower."""
 
     def depth(spec: TowerSpec) -> int:
-        return min(options.general_layers, spec.layers - 1)
+        return min(options.general_layers, spec.adapted_layers - 1)
 
     def init_general(key: Key, spec: TowerSpec) -> PyTree:
         return prefix(options.general_length, depth(spec)).init(key, spec)
 
     def init_expert(key: Key, spec: TowerSpec) -> PyTree:
-        layers = min(options.expert_layers, spec.layers - depth(spec))
+        layers = min(options.expert_layers, spec.adapted_layers - depth(spec))
         return prefix(options.expert_length, layers).init(key, spec)
 
     blend = prefix(options.general_length, options.general_layers).blend

@@ -243,7 +243,6 @@ def _passes(accumulate: Callable[..., Memory], layer_blocks: int) -> dict[str, A
             "observe": accumulate,
             "observes": True,
             "layer_blocks": layer_blocks,
-            "needs_inputs": True,
         }
     return {
         "prepare": lambda params, context, batch, key: accumulate(

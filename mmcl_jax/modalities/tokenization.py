@@ -115,7 +115,7 @@ def load_tokenizer(spec: TokenizerSpec) -> Tokenizer:
             tokens that `spec` names.
     """
     with reading(spec.path, EXPECTED):
-        for file in _files(spec.path):
+        for file in tokenizer_files(spec.path):
             check_bytes(file, _MAX_BYTES)
             require_content(str(file), EXPECTED)
         encode, vocabulary, special = _load(pathlib.Path(spec.path))
@@ -145,7 +145,7 @@ def tokenizer_hash(spec: TokenizerSpec) -> str:
     for value in (spec.start, spec.end, spec.pad, spec.cleaning):
         digest.update(repr(value).encode())
     with reading(spec.path, EXPECTED):
-        for file in _files(spec.path):
+        for file in tokenizer_files(spec.path):
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -174,7 +174,8 @@ def clean(sentence: str, spec: TokenizerSpec) -> str:
     return re.sub(r"\s+", " ", sentence).strip()
 
 
-def _files(path: str) -> list[pathlib.Path]:
+def tokenizer_files(path: str) -> list[pathlib.Path]:
+    """Returns the files that decide what a tokenizer does, itself the first."""
     file = pathlib.Path(path)
     beside = (file.with_name(name) for name in _BESIDE.get(file.name, ()))
     return [file, *(other for other in beside if other.exists())]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.fields import Count
+from mmcl_jax.fields import Count, NonNegativeInt
 from mmcl_jax.models.injection import Injection, LowRank, Prefix
 from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.types import Key, PyTree
@@ -26,14 +26,19 @@ class AdapterOptions:
 
     Attributes:
         kind: Kind of adapter; each reads some of the other keys.
+        first_block: Number of blocks, from the first, that no adapter acts in. They are
+            frozen, so what they compute of a sample is computed once, when it is
+            decoded. In a tower with no more blocks, adapters act in the last one.
         length: Number of prompt tokens of a layer, or of keys and values of a prefix.
-        layers: Number of layers with prompts or a prefix, from the first; None: all.
+        layers: Number of layers with prompts or a prefix, from the first that adapters
+            act in; None: all.
         rank: Rank of low-rank updates.
         context: Number of learnt vectors in front of class names, see
             `methods.class_context`; None: names stand in templates, embedded once.
     """
 
     kind: str = "deep_prompts"
+    first_block: NonNegativeInt = 0
     length: Count = 8
     layers: Count | None = None
     rank: Count = 4
@@ -53,7 +58,7 @@ class Adapter(NamedTuple):
 
 
 def deep_prompts(length: int, layers: int | None) -> Adapter:
-    """Returns prompts for the first `layers` blocks (None: for all).
+    """Returns prompts for the first `layers` adapted blocks (None: for all).
 
     The parameters of one modality are `[l, p, w]`, drawn from N(0, 0.02²); the blend is
     `P(x) = sum_m w_m(x) P_m`.
@@ -63,7 +68,7 @@ def deep_prompts(length: int, layers: int | None) -> Adapter:
     """
 
     def init(key: Key, spec: TowerSpec) -> PyTree:
-        depth = min(layers or spec.layers, spec.layers)
+        depth = min(layers or spec.adapted_layers, spec.adapted_layers)
         return {
             "prompts": 0.02 * jax.random.normal(key, (depth, length, spec.width)),
         }
@@ -95,7 +100,7 @@ def prefix(length: int, layers: int | None) -> Adapter:
     """
 
     def init(key: Key, spec: TowerSpec) -> PyTree:
-        depth = spec.layers if layers is None else min(layers, spec.layers)
+        depth = min(layers or spec.adapted_layers, spec.adapted_layers)
         shape = (2, depth, length, spec.width)
         keys, values = 0.02 * jax.random.normal(key, shape)
         return {"keys": keys, "values": values}
@@ -119,7 +124,7 @@ def residual_prefix(length: int, layers: int | None) -> Adapter:
     """
 
     def init(key: Key, spec: TowerSpec) -> PyTree:
-        depth = spec.layers if layers is None else min(layers, spec.layers)
+        depth = min(layers or spec.adapted_layers, spec.adapted_layers)
         shape = (depth, length, spec.width)
         return {
             "keys": jax.random.uniform(key, shape, minval=-1.0, maxval=1.0),
@@ -158,9 +163,9 @@ def low_rank(rank: int) -> Adapter:
             name: LowRank(
                 down=spec.width**-0.5
                 * jax.random.normal(
-                    jax.random.fold_in(key, i), (spec.layers, spec.width, rank)
+                    jax.random.fold_in(key, i), (spec.adapted_layers, spec.width, rank)
                 ),
-                up=jnp.zeros((spec.layers, rank, out)),
+                up=jnp.zeros((spec.adapted_layers, rank, out)),
             )
             for i, (name, out) in enumerate(outputs.items())
         }

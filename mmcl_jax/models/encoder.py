@@ -6,7 +6,14 @@ from jaxtyping import Array, Float, Int
 
 from mmcl_jax.models import conse, text, visual
 from mmcl_jax.models.injection import Injection
-from mmcl_jax.models.specs import ConseSpec, EncoderSpec, TextSpec, VisualSpec
+from mmcl_jax.models.specs import (
+    ConseSpec,
+    EncoderSpec,
+    TextSpec,
+    TowerSpec,
+    VisualSpec,
+)
+from mmcl_jax.models.tower import Entered
 from mmcl_jax.types import Key, PyTree
 
 # parts of names of weights that stay float32 in any encoder
@@ -26,17 +33,75 @@ def embed(
         spec: Shape of the encoder.
         frozen: Weights of the encoder.
         modality: Modality of the inputs.
-        inputs: `pixels` or a stem's `features`, `[b f h w c]`, or `tokens [b n]`.
+        inputs: `pixels [b f h w c]` or `tokens [b n]`, or what `begin` makes of them.
         injection: What an adapter adds, or None for the frozen encoder.
     """
     name = spec.tower_of(modality)
     reader = spec.reader(name)
-    if isinstance(reader, TextSpec):
-        return text.embed(reader, frozen[name], inputs["tokens"], injection)
-    pictures = visual.frames_of(reader, frozen[name], inputs)
     if isinstance(reader, ConseSpec):
+        pictures = visual.frames_of(reader, frozen[name], inputs)
         return conse.embed(reader, frozen[name], pictures)
-    return visual.embed(reader, frozen[name], pictures, injection)
+    return _embed_layers(reader, frozen[name], inputs, injection, blocks=0)[0]
+
+
+def begin(spec: EncoderSpec, frozen: PyTree, modality: str, inputs: PyTree) -> PyTree:
+    """Returns what is computed of inputs before the first adapter acts.
+
+    It is frozen, so it need be computed only once for each sample: a stem's `features
+    [b f h w c]`; or `entered` and `means`, see `tower.Entered`, and the `tokens` of a
+    sentence, which tell where it ends; or nothing, and the inputs stay as they are.
+
+    Args:
+        spec: Shape of the encoder.
+        frozen: Weights of the encoder.
+        modality: Modality of the inputs.
+        inputs: `pixels [b f h w c]` or `tokens [b n]`.
+    """
+    name = spec.tower_of(modality)
+    reader, weights = spec.reader(name), frozen[name]
+    if not begins(spec, modality):
+        return inputs
+    if isinstance(reader, ConseSpec) or not _is_cut(reader.trunk):
+        assert not isinstance(reader, TextSpec)
+        return {"features": visual.features(reader, weights, inputs["pixels"])}
+    entered = _enter(reader, weights, inputs)
+    ids = {"tokens": inputs["tokens"]} if isinstance(reader, TextSpec) else {}
+    return ids | {"entered": entered.tokens, "means": entered.means}
+
+
+def begins(spec: EncoderSpec, modality: str) -> bool:
+    """Returns whether `begin` computes anything."""
+    reader = spec.reader(spec.tower_of(modality))
+    if not isinstance(reader, ConseSpec) and _is_cut(reader.trunk):
+        return True
+    return not isinstance(reader, TextSpec) and reader.stem is not None
+
+
+def _is_cut(trunk: TowerSpec) -> bool:
+    # blocks that are gathered from several devices cost least in one pass through all
+    return trunk.plain_layers > 0 and not trunk.sharded
+
+
+def _enter(reader: VisualSpec | TextSpec, weights: PyTree, inputs: PyTree) -> Entered:
+    if "entered" in inputs:
+        return Entered(inputs["entered"], inputs["means"])
+    if isinstance(reader, TextSpec):
+        return text.enter(reader, weights, inputs["tokens"])
+    return visual.enter(reader, weights, visual.frames_of(reader, weights, inputs))
+
+
+def _embed_layers(
+    reader: VisualSpec | TextSpec,
+    weights: PyTree,
+    inputs: PyTree,
+    injection: Injection | None,
+    blocks: int,
+) -> tuple[Float[Array, "b d"], Float[Array, "b features"]]:
+    entered = _enter(reader, weights, inputs)
+    if isinstance(reader, TextSpec):
+        ids = inputs["tokens"]
+        return text.leave(reader, weights, ids, entered, injection, blocks)
+    return visual.leave(reader, weights, entered, injection, blocks)
 
 
 def embed_names(
@@ -89,12 +154,9 @@ def embed_layers(
     """
     name = spec.tower_of(modality)
     spec.tower(name)  # a tower without a transformer is refused by name
-    reader, weights = spec.reader(name), frozen[name]
-    if isinstance(reader, TextSpec):
-        return text.embed_layers(reader, weights, inputs["tokens"], injection, blocks)
-    assert isinstance(reader, VisualSpec)
-    pictures = visual.frames_of(reader, weights, inputs)
-    return visual.embed_layers(reader, weights, pictures, injection, blocks)
+    reader = spec.reader(name)
+    assert not isinstance(reader, ConseSpec)
+    return _embed_layers(reader, frozen[name], inputs, injection, blocks)
 
 
 def init(key: Key, spec: EncoderSpec) -> PyTree:

@@ -30,6 +30,8 @@ class TowerSpec:
         remat: What the backward pass recomputes, a key of `tower.REMAT`.
         sharded: Whether the weights of a block are gathered when it is computed, see
             `sharding.gathered`.
+        first_adapted: Number of blocks in which nothing is injected. A tower that has
+            no more of them lets adapters act in its last block.
     """
 
     width: int
@@ -43,6 +45,17 @@ class TowerSpec:
     learned_key: bool = False
     remat: str = "nothing"
     sharded: bool = False
+    first_adapted: int = 0
+
+    @property
+    def plain_layers(self) -> int:
+        """Number of blocks before the first one that an adapter acts in."""
+        return min(self.first_adapted, self.layers - 1)
+
+    @property
+    def adapted_layers(self) -> int:
+        """Number of blocks that adapters may act in: the last ones."""
+        return self.layers - self.plain_layers
 
 
 class StageSpec(NamedTuple):

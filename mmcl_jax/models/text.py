@@ -6,13 +6,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmcl_jax.models.initial_weights import init_blocks, init_norm
 from mmcl_jax.models.injection import Injection, prompt_length
+from mmcl_jax.models.layer_features import layer_features, token_means
 from mmcl_jax.models.layers import layer_norm
 from mmcl_jax.models.specs import TextSpec
 from mmcl_jax.models.tower import (
-    layer_features,
+    Entered,
+    adapted_blocks,
     no_summary,
-    token_means,
-    trunk,
+    plain_blocks,
 )
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
@@ -51,15 +52,39 @@ def embed_layers(
     These are the means of the tokens of a block, see `encoder.embed_layers`, without
     prompts, the start token and everything after the end.
     """
-    x, first = tokens(spec, weights, ids, context), spec.native_first
-    prompts = prompt_length(injection)
+    entered = enter(spec, weights, ids, context)
+    return leave(spec, weights, ids, entered, injection, blocks)
+
+
+def enter(
+    spec: TextSpec,
+    weights: PyTree,
+    ids: Int[Array, "b n"],
+    context: Float[Array, "b p w"] | None = None,
+) -> Entered:
+    """Returns what enters the first block that adapters act in; see `embed`."""
+    x = tokens(spec, weights, ids, context)
+    means_of, blocks = token_means(spec.trunk, words(spec, ids)), weights["blocks"]
+    return Entered(*plain_blocks(spec.trunk, blocks, x, mask(spec, ids), means_of))
+
+
+def leave(
+    spec: TextSpec,
+    weights: PyTree,
+    ids: Int[Array, "b n"],
+    entered: Entered,
+    injection: Injection | None,
+    blocks: int,
+) -> tuple[Float[Array, "b d"], Float[Array, "b features"]]:
+    """Returns `embed_layers` from what enters the first block with an adapter."""
+    first, prompts = spec.native_first, prompt_length(injection)
     counted = words(spec, ids)
     none = jnp.zeros((ids.shape[0], prompts), bool)
     counted = jnp.concatenate([counted[:, :first], none, counted[:, first:]], axis=1)
-    x, summaries = trunk(
+    x, means = adapted_blocks(
         spec.trunk,
         weights["blocks"],
-        x,
+        entered.tokens,
         injection,
         mask(spec, ids, prompts),
         first,
@@ -67,7 +92,7 @@ def embed_layers(
     )
     layers = jnp.zeros((ids.shape[0], 0))
     if blocks:
-        layers = layer_features(spec.trunk, summaries, blocks, frames=1)
+        layers = layer_features(spec.trunk, entered.means, means, blocks)
     end = _last_position(spec, ids)
     if spec.pool == "mean":
         native = jnp.concatenate([x[:, :first], x[:, first + prompts :]], axis=1)

@@ -4,8 +4,10 @@ All layers are stacked on a leading axis, so a trunk of any depth is one `lax.sc
 What is trained inside a frozen tower reaches it as an `Injection`.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.models.injection import Injection, LowRank, Prefix
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
-from mmcl_jax.models.specs import TowerSpec, layer_blocks
+from mmcl_jax.models.specs import TowerSpec
 from mmcl_jax.parallel import sharding
 from mmcl_jax.types import PyTree
 
@@ -221,40 +223,61 @@ def trunk(
     return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *summaries)
 
 
-def token_means(
-    spec: TowerSpec, counted: Bool[Array, "rows n"]
-) -> Callable[[Array], Float[Array, "rows w"]]:
-    """Returns the function that summarizes tokens by their mean, each normalised first.
+class Entered(NamedTuple):
+    """What enters the first block that adapters act in.
+
+    Attributes:
+        tokens: Tokens of each sample; the frames of a clip on an axis of their own.
+        means: Means of the tokens after each block before it, see `layer_features`.
+    """
+
+    tokens: Float[Array, "b *f n w"]
+    means: Float[Array, "b *f k w"]
+
+
+def plain_blocks(
+    spec: TowerSpec,
+    blocks: PyTree,
+    x: Float[Array, "rows n w"],
+    mask: Bool[Array, "*masks n"] | None,
+    summarize: Callable[[Array], Float[Array, "rows w"]],
+) -> tuple[Float[Array, "rows n w"], Float[Array, "rows k w"]]:
+    """Runs the blocks that no adapter acts in.
 
     Args:
         spec: Shape of the tower.
-        counted: Tokens that take part; a row without any has zeros.
+        blocks: Weights of all its blocks, stacked by layer.
+        x: Tokens that enter the first block.
+        mask: Tokens that each token sees; None: all.
+        summarize: Function of the tokens after each block, see `layer_features`.
+
+    Returns:
+        The tokens after them, and what `summarize` returned after each.
     """
-    share = counted / jnp.maximum(counted.sum(1, keepdims=True), 1)
-    plain = {"scale": jnp.ones(spec.width), "bias": jnp.zeros(spec.width)}
+    count = spec.plain_layers
+    if not count:
+        return x, jnp.zeros((x.shape[0], 0, x.shape[2]))
+    lower = dataclasses.replace(spec, layers=count)
+    blocks = jax.tree.map(lambda leaf: leaf[:count], blocks)
+    x, means = trunk(lower, blocks, x, mask=mask, summarize=summarize)
+    return x, jnp.moveaxis(means, 0, 1)
 
-    def summarize(x: Array) -> Array:
-        normal = layer_norm(x.astype(jnp.float32), plain, spec.norm_epsilon)
-        return jnp.einsum("bn,bnw->bw", share, normal)
 
-    return summarize
-
-
-def layer_features(
-    spec: TowerSpec, summaries: Float[Array, "l rows w"], blocks: int, frames: int
-) -> Float[Array, "b features"]:
-    """Returns the summaries of the last blocks before the final one, side by side.
-
-    Args:
-        spec: Shape of the tower.
-        summaries: Summaries of all blocks; the frames of a sample are adjacent rows.
-        blocks: Number of blocks, see `specs.layer_blocks`.
-        frames: Rows of a sample, whose mean is taken.
-    """
-    # without the final block, whose tokens the embedding already reads
-    kept = summaries[:-1][-layer_blocks(spec, blocks) :]
-    kept = kept.reshape(len(kept), -1, frames, spec.width).mean(2)
-    return jnp.moveaxis(kept, 0, 1).reshape(kept.shape[1], -1)
+def adapted_blocks(
+    spec: TowerSpec,
+    blocks: PyTree,
+    x: Float[Array, "rows n w"],
+    injection: Injection | None,
+    mask: Bool[Array, "*masks n_out"] | None,
+    prompts_at: int,
+    summarize: Callable[[Array], PyTree],
+) -> tuple[Float[Array, "rows n_out w"], PyTree]:
+    """Runs the other blocks; see `trunk`."""
+    count = spec.plain_layers
+    if count:
+        blocks = jax.tree.map(lambda leaf: leaf[count:], blocks)
+        spec = dataclasses.replace(spec, layers=spec.adapted_layers)
+    return trunk(spec, blocks, x, injection, mask, prompts_at, summarize)
 
 
 def _by_layer(prefixes: tuple[Prefix, ...]) -> tuple[list[PyTree], list[int]]:

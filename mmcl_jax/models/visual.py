@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.models import convolutional
 from mmcl_jax.models.initial_weights import (
@@ -12,15 +12,16 @@ from mmcl_jax.models.initial_weights import (
     init_norm,
 )
 from mmcl_jax.models.injection import Injection, prompt_length
+from mmcl_jax.models.layer_features import layer_features, token_means
 from mmcl_jax.models.layers import ACTIVATIONS, attend, layer_norm
 from mmcl_jax.models.specs import ConseSpec, TowerSpec, VisualSpec
 from mmcl_jax.models.tower import (
-    layer_features,
+    Entered,
+    adapted_blocks,
     linear,
     no_summary,
+    plain_blocks,
     split_heads,
-    token_means,
-    trunk,
 )
 from mmcl_jax.ops.losses import unit_norm
 from mmcl_jax.types import Key, PyTree
@@ -117,16 +118,42 @@ def embed_layers(
     These are the means of the tokens of a block, see `encoder.embed_layers`, without
     the class token and prompts.
     """
+    return leave(spec, weights, enter(spec, weights, pixels), injection, blocks)
+
+
+def enter(
+    spec: VisualSpec, weights: PyTree, pixels: Float[Array, "b *frames h w c"]
+) -> Entered:
+    """Returns what enters the first block that adapters act in.
+
+    A tower with a stem takes its features in place of pixels.
+    """
     x, frames = tokens(spec, weights, pixels)
-    prompts = 0
+    means_of = token_means(spec.trunk, _counted(spec, x, 0))
+    x, means = plain_blocks(spec.trunk, weights["blocks"], x, None, means_of)
+    by_frame = (pixels.shape[0], frames)
+    return Entered(
+        x.reshape(*by_frame, *x.shape[1:]), means.reshape(*by_frame, *means.shape[1:])
+    )
+
+
+def leave(
+    spec: VisualSpec,
+    weights: PyTree,
+    entered: Entered,
+    injection: Injection | None,
+    blocks: int,
+) -> tuple[Float[Array, "b d"], Float[Array, "b features"]]:
+    """Returns `embed_layers` from what enters the first block with an adapter."""
+    samples, frames, *_ = entered.tokens.shape
+    x = entered.tokens.reshape(-1, *entered.tokens.shape[2:])
+    prompts, at = 0, spec.native_first
     if injection is not None:
         # an injection is per sample, and each frame of a sample is a row
         injection = injection.repeat(frames)
         prompts = prompt_length(injection)
-    at = spec.native_first
-    place = jnp.arange(x.shape[1] + prompts) >= at + prompts
-    counted = jnp.broadcast_to(place, (x.shape[0], len(place)))
-    x, summaries = trunk(
+    counted = _counted(spec, x, prompts)
+    x, means = adapted_blocks(
         spec.trunk,
         weights["blocks"],
         x,
@@ -135,9 +162,9 @@ def embed_layers(
         at,
         token_means(spec.trunk, counted) if blocks else no_summary,
     )
-    layers = jnp.zeros((pixels.shape[0], 0))
+    layers = jnp.zeros((samples, 0))
     if blocks:
-        layers = layer_features(spec.trunk, summaries, blocks, frames)
+        layers = layer_features(spec.trunk, entered.means, means, blocks)
     if spec.pool == "class":
         x = layer_norm(x[:, 0], weights["post_norm"], spec.trunk.norm_epsilon)
         x = x.astype(jnp.float32) @ weights["projection"]
@@ -146,7 +173,15 @@ def embed_layers(
         x = _attention_pool(spec.trunk, weights, native)
     if spec.unit_frames:
         x = unit_norm(x)
-    return unit_norm(x.reshape(pixels.shape[0], frames, -1).mean(1)), layers
+    return unit_norm(x.reshape(samples, frames, -1).mean(1)), layers
+
+
+def _counted(
+    spec: VisualSpec, x: Float[Array, "rows n w"], prompts: int
+) -> Bool[Array, "rows n_out"]:
+    """Returns which tokens are those of patches, once there are prompts, too."""
+    place = jnp.arange(x.shape[1] + prompts) >= spec.native_first + prompts
+    return jnp.broadcast_to(place, (x.shape[0], len(place)))
 
 
 def _attention_pool(

@@ -8,7 +8,8 @@ where the first term counts linear maps, the second attention. Since nothing ins
 trained, the backward pass computes gradients of the activations alone: the linear maps
 cost as much again, attention twice as much. So a step costs a little more than twice
 its forward pass, not three times as training all weights would. Convolutions of a stem
-are not counted: they are a part of decoding, once per sample.
+and blocks before the first adapter are not counted: they are a part of decoding, once
+per sample.
 """
 
 import math
@@ -55,7 +56,10 @@ def _trunk(
         # each position of a frame attends over the frames of its clip
         linear += 8 * native * trunk.width**2
         attention += 4 * native * trunk.frames * trunk.width
-    return rows * trunk.layers * linear, rows * trunk.layers * attention
+    # what is computed before any adapter acts is a part of decoding, unless the weights
+    # lie on several devices, see `encoder.begin`
+    layers = trunk.layers if trunk.sharded else trunk.adapted_layers
+    return rows * layers * linear, rows * layers * attention
 
 
 def _layer(trunk: TowerSpec, tokens: int) -> tuple[float, float]:

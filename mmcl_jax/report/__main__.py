@@ -2,7 +2,7 @@
 
 Examples:
   mmcl-report --workdirs=runs/demo
-  mmcl-report --workdirs=runs/ncm,runs/ridge --out=runs/figures
+  mmcl-report --workdirs=runs/ncm,runs/ridge --out=runs/figures --width=3.3 --notitles
 """
 
 import pathlib
@@ -24,12 +24,19 @@ _OUT = command_line.define_path(
     "An .html file, or a folder that also gets figures and tables; by default "
     "report.html in the first workdir.",
 )
+_WIDTH = flags.DEFINE_float(
+    "width", None, "Width in inches of the figures in the folder.", 1.0
+)
+_FONT_SIZE = flags.DEFINE_float(
+    "font_size", 9.0, "Font size in points of the figures in the folder.", 4.0
+)
+_TITLES = flags.DEFINE_bool("titles", True, "Write titles above these figures.")
 
 
 def main(argv: list[str]) -> None:
     """Writes the report; bad input ends with exit code 2."""
     # imported late, since plotting takes seconds to load, and --help does without it
-    from mmcl_jax.report import page, run_loader
+    from mmcl_jax.report import figures, page, run_loader
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -44,7 +51,8 @@ def main(argv: list[str]) -> None:
         alone = len(workdirs) == 1
         runs = [run_loader.load(workdir, inside=alone) for workdir in workdirs]
         out = pathlib.Path(_OUT.value) if _OUT.value else workdirs[0] / REPORT
-        written = page.write(runs, out)
+        look = figures.Look(_WIDTH.value, _FONT_SIZE.value, _TITLES.value)
+        written = page.write(runs, out, look)
     except (ConfigError, DataError, WorkdirError, OSError) as error:
         sys.exit(command_line.complain(error))
     more = f" and {len(written) - 1} files beside it" if len(written) > 1 else ""

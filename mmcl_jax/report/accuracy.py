@@ -30,10 +30,19 @@ _TITLES = {
     "transfer_zscl": "transfer (ZSCL)",
     "average_zscl": "average (ZSCL)",
 }
+# shown if classes return in later tasks
+_OF_RETURNS = {
+    "forgetting_since_last": "forgetting since the last time",
+    "forgetting_before_return": "forgetting before a return",
+    "backward_transfer_since_last": "backward transfer since the last time",
+    "relearning_gain": "gain of a return",
+    "anytime_area": "area under the curve",
+}
 # shown if all upcoming tasks were evaluated
 _OF_ALL_TASKS = ("transfer_zscl", "average_zscl")
 # largest number of task orders that are shown
 _FEW = 5
+_UNITS = "accuracies in percent, differences in points"
 
 
 def cards(run: RunData) -> Cards:
@@ -158,19 +167,25 @@ def matrices(run: RunData) -> Section:
 
 def _metrics_table(run: RunData) -> Table:
     places = [(space, route) for space in SPACES for route in ROUTES]
-    found = {place: run.metrics(*place) for place in places}
+    # what is counted again here, and what follows from who returns when
+    found = {
+        (s, r): run.results["metrics"][s][r] | run.metrics(s, r) for s, r in places
+    }
     all_scored = flat(run.config).get("evaluation.upcoming") == "all"
     titles = {
         name: title
         for name, title in _TITLES.items()
         if all_scored or name not in _OF_ALL_TASKS
     }
+    stored = found[SPACE, ROUTE]
+    titles |= {name: title for name, title in _OF_RETURNS.items() if name in stored}
     body = []
     for (space, route), numbers in found.items():
-        cells = [tables.percent(numbers[name]) for name in titles]
+        cells = [tables.percent(_float(numbers[name])) for name in titles]
         body.append((tables.word(space), tables.word(route), *cells))
     head = ("labels", "modality", *titles.values())
-    return Table("metrics", "Metrics of the stream, in percent", head, tuple(body), 2)
+    title = f"Metrics of the stream: {_UNITS}"
+    return Table("metrics", title, head, tuple(body), 2)
 
 
 def comparison(groups: Groups) -> Section:
@@ -192,12 +207,12 @@ def comparison(groups: Groups) -> Section:
                 )
             )
     head = ("method", "labels", "modality", "n", *METRICS.values())
-    title = "Metrics in percent, by label space and whether the modality is given"
+    title = f"By label space and whether the modality is given: {_UNITS}"
     about = (
         "Mean ± sample standard deviation over runs, each with its own order and "
         "seeds, and the 95 % t interval of the mean. n is the number of runs."
     )
-    table = Table("comparison", title, head, tuple(body), 2)
+    table = Table("comparison", title, head, tuple(body), 3)
     return Section("comparison", "Methods", about, (table,))
 
 

@@ -39,7 +39,7 @@ def across(run: RunData) -> Section:
             )
         )
     head = ("task", "modality", "learnt in", "chance", "frozen encoder")
-    head += (*(f"modality {route}" for route in ROUTES), "transfer")
+    head += (*(f"modality {route}" for route in ROUTES), "transfer, in points")
     title = "Accuracy before learning, in percent"
     return Section(
         "across", TITLE, about, (Table("across", title, head, tuple(body), 3),)

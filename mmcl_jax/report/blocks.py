@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mmcl_jax.report.charts import Bars, Forest, Lines, Matrix, Points, Timeline
+from mmcl_jax.report.charts import Matrix, Panel, Timeline
 from mmcl_jax.report.tables import Cell, Table
 from mmcl_jax.report.theme import Mark
 
@@ -33,7 +33,7 @@ class Key(NamedTuple):
 class Panels(NamedTuple):
     """Small figures side by side under one legend."""
 
-    charts: tuple[Bars | Forest | Lines | Points, ...]
+    charts: tuple[Panel, ...]
     legend: tuple[Key, ...]
 
 

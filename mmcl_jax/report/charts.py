@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mmcl_jax.report.theme import Mark, level
 
@@ -62,7 +62,8 @@ class Lines(NamedTuple):
         series: The curves.
         limits: Limits of the vertical axis.
         x_label: Label of the horizontal axis.
-        shares: Whether values are shares, shown in percent.
+        unit: Unit of the values: shares in "%", their differences in "points", or
+            "" of other numbers.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Lines(NamedTuple):
     series: tuple[Series, ...]
     limits: tuple[float, float]
     x_label: str = "tasks learnt"
-    shares: bool = True
+    unit: Literal["%", "points", ""] = "%"
 
     def rows(self) -> list[list[Any]]:
         """Returns a header, and a row for each point of each curve."""
@@ -292,4 +293,101 @@ class Bars(NamedTuple):
         return [head, *([label.text, *values] for label, values in body)]
 
 
-Chart = Bars | Forest | Lines | Matrix | Points | Timeline
+class Ranked(NamedTuple):
+    """A method of a plot of ranks.
+
+    Attributes:
+        text: Its name.
+        mark: Colour and marker.
+        ranks: Its rank in each run; 1 is best.
+        mean: Their mean.
+    """
+
+    text: str
+    mark: Mark
+    ranks: tuple[float, ...]
+    mean: float
+
+
+class Ranks(NamedTuple):
+    """Ranks of methods, one below the other, and which of them tests do not tell apart.
+
+    Attributes:
+        name: Name of its files.
+        title: Short title.
+        methods: Methods from top to bottom.
+        groups: Rows of methods none of which differ from each other.
+    """
+
+    name: str
+    title: str
+    methods: tuple[Ranked, ...]
+    groups: tuple[tuple[int, ...], ...]
+
+    def groups_of(self, row: int) -> str:
+        """Returns the numbers of the groups that hold a method, counted from 1."""
+        held = [k + 1 for k, group in enumerate(self.groups) if row in group]
+        return ", ".join(map(str, held))
+
+    def rows(self) -> list[list[Any]]:
+        """Returns a header, and a row for each method."""
+        runs = len(self.methods[0].ranks) if self.methods else 0
+        head = ["method", "groups", "mean rank", *(f"run {i + 1}" for i in range(runs))]
+        return [
+            head,
+            *(
+                [method.text, self.groups_of(i), method.mean, *method.ranks]
+                for i, method in enumerate(self.methods)
+            ),
+        ]
+
+
+class Spot(NamedTuple):
+    """A method of a plot of what is gained against what it costs.
+
+    Attributes:
+        text: Its name.
+        mark: Colour and marker.
+        cost: Place on the horizontal axis.
+        gain: Share on the vertical axis.
+        low: Lower end of the interval of the gain; NaN without an interval.
+        high: Upper end.
+        best: Whether no other method costs as little and gains as much.
+    """
+
+    text: str
+    mark: Mark
+    cost: float
+    gain: float
+    low: float
+    high: float
+    best: bool
+
+
+class Pareto(NamedTuple):
+    """What methods gain against what they cost, and the front of the best ones.
+
+    Attributes:
+        name: Name of its files.
+        title: Short title.
+        x_label: What it costs.
+        y_label: What is gained.
+        spots: The methods.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str
+    spots: tuple[Spot, ...]
+
+    def rows(self) -> list[list[Any]]:
+        """Returns a header, and a row for each method."""
+        head = ["method", self.x_label, self.y_label, "low", "high", "front"]
+        body = [[s.text, s.cost, s.gain, s.low, s.high, s.best] for s in self.spots]
+        return [head, *body]
+
+
+# charts that a page shows side by side
+Panel = Bars | Forest | Lines | Pareto | Points | Ranks
+Chart = Panel | Matrix | Timeline

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -41,9 +42,10 @@ def curve(
     return found
 
 
-_CURVES: dict[str, tuple[str, Metric]] = {
-    "average": ("average accuracy", metrics.last_average_accuracy),
-    "forgetting": ("forgetting", metrics.forgetting_chaudhry),
+# title, metric, and unit of the axis
+_CURVES: dict[str, tuple[str, Metric, Literal["%", "points"]]] = {
+    "average": ("average accuracy", metrics.last_average_accuracy, "%"),
+    "forgetting": ("forgetting", metrics.forgetting_chaudhry, "points"),
 }
 
 
@@ -52,7 +54,7 @@ def curves(groups: Groups) -> Section:
     about = (
         "Over all tasks seen so far, among the classes seen of the modality that is "
         "given or predicted (routed). Forgetting is the mean drop from the best "
-        "earlier accuracy (Chaudhry et al.). "
+        "earlier accuracy (Chaudhry et al.), in points. "
     )
     if len(groups) == 1:
         (runs,) = groups.values()
@@ -70,14 +72,14 @@ def _curves_by_modality(runs: list[RunData]) -> tuple[Panels, ...]:
     modalities = list(dict.fromkeys(m for run in runs for m in run.modalities))
     marks = theme.of_modalities(modalities)
     charts = []
-    for name, (title, metric) in _CURVES.items():
+    for name, (title, metric, unit) in _CURVES.items():
         for route in reversed(ROUTES):
             series = [_series(m, marks[m], runs, metric, route, m) for m in modalities]
             series.append(_series("all", _OVERALL, runs, metric, route))
             frozen = _series("frozen encoder", _FROZEN, runs, metric, "zero_shot")
             series.append(frozen._replace(dashed=True, low=(), high=()))
             text = f"{title.capitalize()}, modality {route}"
-            charts.append(Lines(f"{name}-{route}", text, title, tuple(series), (0, 1)))
+            charts.append(_chart(f"{name}-{route}", text, title, series, unit))
     legend = [Key("all", _OVERALL), *(Key(m, marks[m]) for m in modalities)]
     legend.append(Key("frozen encoder", _FROZEN, dashed=True))
     return (Panels(_with_limits(charts), tuple(legend)),)
@@ -87,14 +89,14 @@ def _curves_by_method(groups: Groups) -> tuple[Panels, ...]:
     marks = theme.of_methods(groups)
     legend = tuple(Key(shown(name), mark) for name, mark in marks.items())
     overall = []
-    for name, (title, metric) in _CURVES.items():
+    for name, (title, metric, unit) in _CURVES.items():
         for route in reversed(ROUTES):
             series = [
                 _series(shown(group), marks[group], runs, metric, route)
                 for group, runs in groups.items()
             ]
             text = f"{title.capitalize()}, modality {route}"
-            overall.append(Lines(f"{name}-{route}", text, title, tuple(series), (0, 1)))
+            overall.append(_chart(f"{name}-{route}", text, title, series, unit))
     modalities = dict.fromkeys(
         m for runs in groups.values() for run in runs for m in run.modalities
     )
@@ -117,6 +119,17 @@ def _curves_by_method(groups: Groups) -> tuple[Panels, ...]:
             Lines(name, title, "average accuracy", tuple(series), (0, 1))
         )
     return tuple(Panels(_with_limits(c), legend) for c in (overall, by_modality))
+
+
+def _chart(
+    name: str,
+    text: str,
+    title: str,
+    series: list[Series],
+    unit: Literal["%", "points"],
+) -> Lines:
+    label = title if unit == "%" else f"{title}, in points"
+    return Lines(name, text, label, tuple(series), (0, 1), unit=unit)
 
 
 def _series(

@@ -99,5 +99,5 @@ def _chart(name: str, series: list[Series]) -> Lines:
         tuple(series),
         limits,
         "training steps",
-        shares=is_share,
+        unit="%" if is_share else "",
     )

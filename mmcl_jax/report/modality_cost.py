@@ -99,7 +99,7 @@ def _knowing_table(groups: Groups) -> Table:
                     tables.summarized(statistics.summary(costs), signed=True),
                 )
             )
-    head = ("labels", "modality given", "predicted", "cost of not knowing")
+    head = ("labels", "modality given", "predicted", "cost in points")
     head = ("method", *head) if several else head
     title = "Last average accuracy by label space and route, in percent"
     return Table("knowing", title, head, tuple(body), 1 + several)
@@ -119,7 +119,7 @@ def _gap_table(groups: Groups) -> Table:
         found = _over(runs)
         cells = [tables.summarized(found[part], signed=True) for part in parts]
         body.append((tables.word(shown(name)), *cells))
-    title = "Accuracy lost from everything known to nothing known, in percent"
+    title = "Accuracy lost from everything known to nothing known, in points"
     return Table("gap", title, ("method", *parts.values()), tuple(body))
 
 

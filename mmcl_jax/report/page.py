@@ -17,10 +17,12 @@ from mmcl_jax.report import (
     embedding_plots,
     figures,
     learning,
+    merging,
     mistakes,
     modality_cost,
     prompts,
     provenance,
+    ranking,
     tables,
     theme,
     timeline,
@@ -42,7 +44,12 @@ def sections(runs: Sequence[RunData]) -> tuple[Section, ...]:
     groups = group(list(runs))
     several = len(runs) > 1
     if several:
-        first = (accuracy.comparison(groups), differences.differences(groups))
+        first = (
+            accuracy.comparison(groups),
+            ranking.ranks(groups),
+            differences.differences(groups),
+            ranking.costs(groups),
+        )
         last = (accuracy.stream(groups),)
         inner = [
             Section(name, title, "", absent=_ONE_AT_A_TIME)
@@ -101,12 +108,33 @@ def render(runs: Sequence[RunData], parts: Sequence[Section]) -> str:
         names = list(group(list(runs)))
         title = f"{len(runs)} runs of {', '.join(names[:3])}"
         title += " and more" if len(names) > 3 else ""
-        state, subtitle = "", ""
+        state, subtitle = "", _about(runs)
     else:
-        title = first.method
+        title = f"{first.method} on {_stream(first)}"
         state = "finished" if first.finished else f"{learnt} of {stages} stages learnt"
-        subtitle = f"{accuracy.describe(first)}; encoder: {_encoder(first)}"
-    return to_html("report", title, _bounded(parts), cards, state, subtitle)
+        subtitle = f"{accuracy.describe(first)}; {_about(runs)}"
+    return to_html("report", title, _bounded(_merged(parts)), cards, state, subtitle)
+
+
+def _about(runs: Sequence[RunData]) -> str:
+    """Returns what is said below the title: streams, encoders and dates, each once."""
+    streams, encoders, orders = (
+        ", ".join(dict.fromkeys(shown(of(run), 40) for run in runs))
+        for of in (_stream, _encoder, lambda run: run.config["stream"]["order"])
+    )
+    parts = [f"order: {orders}", f"encoder: {encoders}"]
+    if len(runs) > 1:
+        parts.insert(0, f"stream: {streams}")
+    if days := sorted(run.begun for run in runs if run.begun):
+        parts.append("begun on " + " to ".join(dict.fromkeys((days[0], days[-1]))))
+    return "; ".join(parts)
+
+
+def _stream(run: RunData) -> str:
+    """Returns the kind of a stream, and the name of the folder that it reads."""
+    options = run.config["stream"]
+    place = options.get("root") or options.get("path") or options.get("data_dir") or ""
+    return f"{options['kind']} {pathlib.PurePath(str(place)).name}".strip()
 
 
 def _encoder(run: RunData) -> str:
@@ -144,12 +172,15 @@ def to_html(
     )
 
 
-def write(runs: Sequence[RunData], out: pathlib.Path) -> list[pathlib.Path]:
+def write(
+    runs: Sequence[RunData], out: pathlib.Path, look: figures.Look = figures.DEFAULT
+) -> list[pathlib.Path]:
     """Writes a page, and next to it figures and tables if `out` is a folder.
 
     Args:
         runs: Runs, at least one.
         out: An HTML file, or else a folder, created if missing.
+        look: Width, font size and titles of the figures beside the page.
 
     Returns:
         The files written.
@@ -161,11 +192,11 @@ def write(runs: Sequence[RunData], out: pathlib.Path) -> list[pathlib.Path]:
         return [out]
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / REPORT, render(runs, parts))
-    written = [out / REPORT]
+    written, kinds = [out / REPORT], (*figures.FORMATS, "csv")
     for chart in _charts(parts):
-        figures.save(chart, out)
+        figures.save(chart, out, look)
         write_text(out / f"{chart.name}.csv", to_csv(chart.rows()))
-        written += [out / f"{chart.name}.{kind}" for kind in ("svg", "png", "csv")]
+        written += [out / f"{chart.name}.{kind}" for kind in kinds]
     for table in (b for s in parts for b in s.blocks if isinstance(b, Table)):
         write_text(out / f"{table.name}.csv", tables.csv_of(table))
         write_text(out / f"{table.name}.tex", tables.latex_of(table))
@@ -183,6 +214,19 @@ def _charts(parts: Sequence[Section]) -> list[Chart]:
         elif isinstance(block, (Matrix, Timeline)):
             found.append(block)
     return found
+
+
+def _merged(parts: Sequence[Section]) -> list[Section]:
+    """Returns sections in which no two panels of one metric look alike."""
+    return [
+        part._replace(
+            blocks=tuple(
+                merging.merged(block) if isinstance(block, Panels) else block
+                for block in part.blocks
+            )
+        )
+        for part in parts
+    ]
 
 
 def _bounded(parts: Sequence[Section]) -> list[Section]:

@@ -45,6 +45,7 @@ class RunData:
         source: Source of the test samples, or why there is none.
         log: Warnings of `log.txt`, each once.
         steps: Logged training steps.
+        begun: Date on which it began, "" if its log does not say.
     """
 
     stored: StoredRun
@@ -55,6 +56,7 @@ class RunData:
     source: Source | str
     log: tuple[str, ...]
     steps: tuple[LoggedStep, ...] = ()
+    begun: str = ""
 
     @property
     def workdir(self) -> pathlib.Path:

@@ -15,6 +15,7 @@ from mmcl_jax.workdir import layout, schema, states
 from mmcl_jax.workdir.predictions import read_embeddings
 from mmcl_jax.workdir.reading import (
     StoredRun,
+    begun,
     check_snapshot,
     config_of,
     read_results,
@@ -87,6 +88,7 @@ def load(
         else "a page of several runs shows none",
         log=read_warnings(workdir),
         steps=read_steps(workdir, len(stored.stream.stages)),
+        begun=begun(workdir),
     )
 
 

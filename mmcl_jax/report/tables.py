@@ -101,10 +101,14 @@ def csv_of(table: Table) -> str:
 
 
 def latex_of(table: Table) -> str:
-    """Returns the table as a LaTeX `tabular` for the package booktabs."""
+    """Returns the table as a LaTeX `table`, whose lines are of the package booktabs."""
     columns = "l" * table.words + "r" * (len(table.head) - table.words)
     lines = [
-        f"% {_escaped(table.title)}; needs \\usepackage{{booktabs}}",
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{_escaped(table.title)}}}",
+        f"\\label{{tab:{table.name}}}",
         f"\\begin{{tabular}}{{{columns}}}",
         "\\toprule",
         _latex_row(table.head),
@@ -112,6 +116,7 @@ def latex_of(table: Table) -> str:
         *(_latex_row([_joined(cell) for cell in row]) for row in table.body),
         "\\bottomrule",
         "\\end{tabular}",
+        "\\end{table}",
     ]
     return "\n".join(lines) + "\n"
 

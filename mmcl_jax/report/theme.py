@@ -6,7 +6,7 @@ those of methods, are distinct with red-green colour blindness, and curves also 
 different markers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 # name: light, dark
@@ -70,9 +70,9 @@ def of_modalities(names: Iterable[str]) -> dict[str, Mark]:
 
 
 def of_methods(names: Iterable[str]) -> dict[str, Mark]:
-    """Returns the mark of each method; more than eight share colours."""
+    """Returns the mark of each method; up to 64 differ in colour or marker."""
     return {
-        name: Mark(f"method-{i % _METHODS}", MARKERS[i % len(MARKERS)])
+        name: Mark(f"method-{i % _METHODS}", MARKERS[(i + i // _METHODS) % _METHODS])
         for i, name in enumerate(names)
     }
 
@@ -124,17 +124,27 @@ def _channels(colour: str) -> tuple[int, int, int]:
 
 def css() -> str:
     """Returns the colours as CSS variables, and a class for each level of the ramp."""
-    light, dark = (_variables(which) for which in (False, True))
-    return (
-        f":root{{color-scheme:light dark;{light}}}"
-        f"@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
-        + "".join(
-            f".q{i}{{background:var(--q{i});color:var(--t{i})}}" for i in range(LEVELS)
-        )
+    light, dark = (
+        [f"--q{i}:{b};--t{i}:{t}" for i, (b, t) in enumerate(ramp(which))]
+        for which in (False, True)
+    )
+    return _by_scheme(COLOURS, light, dark) + "".join(
+        f".q{i}{{background:var(--q{i});color:var(--t{i})}}" for i in range(LEVELS)
     )
 
 
-def _variables(dark: bool) -> str:
-    named = [f"--{name}:{pair[dark]}" for name, pair in COLOURS.items()]
-    levels = [f"--q{i}:{b};--t{i}:{t}" for i, (b, t) in enumerate(ramp(dark))]
-    return ";".join(named + levels)
+def css_of(names: Collection[str]) -> str:
+    """Returns some of the colours as CSS variables."""
+    return _by_scheme(names, [], [])
+
+
+def _by_scheme(names: Collection[str], light: list[str], dark: list[str]) -> str:
+    """Returns variables for both schemes: colours, and others."""
+    light, dark = (
+        [*(f"--{name}:{COLOURS[name][i]}" for name in names), *others]
+        for i, others in enumerate((light, dark))
+    )
+    return (
+        f":root{{color-scheme:light dark;{';'.join(light)}}}"
+        f"@media(prefers-color-scheme:dark){{:root{{{';'.join(dark)}}}}}"
+    )

@@ -1,12 +1,8 @@
 """What a run has learnt, ready to label ordinary files."""
 
-import concurrent.futures
 import dataclasses
 import functools
-import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +10,13 @@ from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError, DataError
 from mmcl_jax.evaluation import calibration, novelty
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.modalities.base import FileReference, Inputs, Reference, TextReference
-from mmcl_jax.serving import file_types
+from mmcl_jax.modalities.base import Reference
+from mmcl_jax.serving import answers, reading
 from mmcl_jax.serving.answers import Label as Label
 from mmcl_jax.serving.answers import Labelled as Labelled
 from mmcl_jax.serving.answers import Novelty
+from mmcl_jax.serving.reading import Group, Read
+from mmcl_jax.serving.sample_files import Sample as Sample
 from mmcl_jax.streams.base import Record
 from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.training import unknowns
@@ -27,36 +25,9 @@ from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.types import Batch, Classes, Prediction, PyTree
 
-# A path or a sentence.
-Sample = str | os.PathLike[str] | Reference
-
 # Batches whose samples are in memory at once.
 _AHEAD = 2
 _GIVEN, _PREDICTED = calibration.ROUTES
-
-
-class _Group(NamedTuple):
-    """Samples of one modality.
-
-    Attributes:
-        modality: Name of the modality.
-        places: Place of each sample among all.
-        inputs: Their inputs.
-        oddities: Oddities of each sample.
-    """
-
-    modality: str
-    places: tuple[int, ...]
-    inputs: Inputs
-    oddities: tuple[tuple[str, ...], ...]
-
-
-class _Read(NamedTuple):
-    """A sample that was decoded."""
-
-    modality: str
-    inputs: Inputs
-    oddities: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,26 +59,27 @@ class Classifier:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes met so far, each once."""
-        return tuple(self._names[i] for i in np.flatnonzero(self._met).tolist())
+        return tuple(self.names[i] for i in np.flatnonzero(self._met).tolist())
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities met so far."""
         stream = self.run.stream
-        met = {self.run.model.modalities[m] for m in self._known}
+        met = {self.run.model.modalities[m] for m in self.known}
         return tuple(name for name in stream.modalities if name in met)
 
     def predict(
         self,
-        paths: Sequence[Sample],
+        samples: Iterable[Sample],
         modality: str | None = None,
         top: int = 5,
         reject: float | None = None,
     ) -> list[Labelled]:
-        """Labels files.
+        """Labels samples.
 
         Args:
-            paths: Files, or sentences as `TextReference`.
+            samples: Paths, sentences as `TextReference`, or samples in memory, of the
+                kinds that `sample_files.write` takes.
             modality: Modality of all samples, which the model receives, so that only
                 its classes can win; None: the modality of each file is recognized by
                 its content, and the model predicts it: the classes of the one that
@@ -123,7 +95,7 @@ class Classifier:
             DataError: A file cannot be read; the message names it.
         """
         found = []
-        for _, said in self.predict_each(paths, modality, top, reject):
+        for _, said in self.predict_each(samples, modality, top, reject):
             if isinstance(said, DataError):
                 raise said
             found.append(said)
@@ -143,9 +115,8 @@ class Classifier:
         """
         self.check_modality(modality)
         self._check_reject(reject)
-        rest, divisor = iter(samples), self.temperature(modality)
-        while window := list(itertools.islice(rest, _AHEAD * self._batch_size)):
-            references = [_reference(sample) for sample in window]
+        divisor = self.temperature(modality)
+        for references in reading.windows(samples, _AHEAD * self._batch_size):
             groups, failures = self._read(references, modality)
             said: dict[int, Labelled | DataError] = dict(failures)
             for group in groups:
@@ -166,25 +137,27 @@ class Classifier:
                 yield reference.describe(), said[place]
 
     def logits(
-        self, paths: Sequence[Sample], modality: str | None = None
+        self, samples: Sequence[Sample], modality: str | None = None
     ) -> np.ndarray:
         """Returns the logits `[n C]` of all class slots of the stream, met or not.
 
         Arguments and errors are those of `predict`; slots are those of `stream.json`.
         """
-        rows = np.zeros((len(paths), len(self.run.stream.classes)), np.float32)
-        for group in self._read_all(paths, modality):
+        rows = np.zeros((len(samples), len(self.run.stream.classes)), np.float32)
+        for group in self._read_all(samples, modality):
             rows[list(group.places)], *_ = self._forward(group, modality)
         return rows
 
-    def embed(self, paths: Sequence[Sample], modality: str | None = None) -> np.ndarray:
+    def embed(
+        self, samples: Sequence[Sample], modality: str | None = None
+    ) -> np.ndarray:
         """Returns unit embeddings `[n d]` of the frozen encoder, without prompts.
 
         Arguments and errors are those of `predict`.
         """
-        rows = np.zeros((len(paths), self.run.encoder.spec.embedding), np.float32)
-        for group in self._read_all(paths, modality):
-            rows[list(group.places)] = self._embed(group)
+        rows = np.zeros((len(samples), self.run.encoder.spec.embedding), np.float32)
+        for group in self._read_all(samples, modality):
+            rows[list(group.places)] = self._views(group)["query"]
         return rows
 
     def allowed(self, modality: str) -> np.ndarray:
@@ -208,7 +181,8 @@ class Classifier:
         return self.temperatures[route] if self.temperatures else 1.0
 
     @functools.cached_property
-    def _names(self) -> dict[int, str]:
+    def names(self) -> dict[int, str]:
+        """The name of each class."""
         # Reversed, so that the first of several slots of equal names gives the name.
         slots = reversed(self.run.stream.classes)
         return {slot.canonical: slot.name for slot in slots}
@@ -220,7 +194,8 @@ class Classifier:
         return met
 
     @functools.cached_property
-    def _known(self) -> np.ndarray:
+    def known(self) -> np.ndarray:
+        """Indices in the model of the modalities met so far."""
         seen, modality = np.asarray(self.slots.seen), np.asarray(self.slots.modality)
         return np.unique(modality[seen])
 
@@ -239,8 +214,7 @@ class Classifier:
     def _check_reject(self, rate: float | None) -> None:
         if rate is None:
             return
-        if not 0 < rate < 1:
-            raise ConfigError(f"reject: {rate} is no share between 0 and 1")
+        answers.check_reject(rate)
         if self.kept is None:
             raise ConfigError(
                 "reject: the run has no novelty quantiles (novelty.json) of every stage"
@@ -249,7 +223,8 @@ class Classifier:
             )
 
     @functools.cached_property
-    def _gauge(self) -> unknowns.Gauge:
+    def gauge(self) -> unknowns.Gauge:
+        """What novelty is measured by."""
         return unknowns.gauge(
             self.run.method,
             self.state.memory,
@@ -276,96 +251,67 @@ class Classifier:
         )
 
     def _read_all(
-        self, paths: Sequence[Sample], modality: str | None
-    ) -> Iterator[_Group]:
+        self, samples: Sequence[Sample], modality: str | None
+    ) -> Iterator[Group]:
         """Yields all samples in groups; raises the error of an unreadable file."""
         self.check_modality(modality)
-        size = _AHEAD * self._batch_size
-        for start in range(0, len(paths), size):
-            references = [_reference(path) for path in paths[start : start + size]]
+        start = 0
+        for references in reading.windows(samples, _AHEAD * self._batch_size):
             groups, failures = self._read(references, modality)
             if failures:
                 raise failures[min(failures)]
             for group in groups:
                 places = tuple(start + place for place in group.places)
                 yield group._replace(places=places)
+            start += len(references)
 
     def _read(
         self, references: Sequence[Reference], modality: str | None
-    ) -> tuple[list[_Group], dict[int, DataError]]:
+    ) -> tuple[list[Group], dict[int, DataError]]:
         """Decodes samples; returns them by modality, and the failures by place."""
+        return reading.in_groups(
+            references,
+            lambda reference: self._decode(reference, modality),
+            self.run.config.data.threads,
+        )
 
-        def read(reference: Reference) -> _Read | DataError:
-            try:
-                return self._decode(reference, modality)
-            except DataError as error:
-                return error
-
-        threads = self.run.config.data.threads
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(read, references))
-        failures = {i: f for i, f in enumerate(found) if isinstance(f, DataError)}
-        groups: dict[str, dict[int, _Read]] = {}
-        for place, item in enumerate(found):
-            if not isinstance(item, DataError):
-                groups.setdefault(item.modality, {})[place] = item
-        return [
-            _Group(
-                name,
-                tuple(rows),
-                _stack([row.inputs for row in rows.values()]),
-                tuple(row.oddities for row in rows.values()),
-            )
-            for name, rows in groups.items()
-        ], failures
-
-    def _decode(self, reference: Reference, modality: str | None) -> _Read:
-        source = reference.describe()
-        if isinstance(reference, TextReference):
-            if modality not in (None, "text"):
-                raise DataError(f"{source}: a sentence is not a sample of {modality}")
-            modality = "text"
-        elif modality is None and isinstance(reference, FileReference):
-            modality = file_types.modality_of(reference.path)
-        if modality is None:
-            raise DataError(f"{source}: its modality cannot be recognized; give it")
+    def _decode(self, reference: Reference, given: str | None) -> Read:
+        modality = reading.modality_of(reference, given)
         if unknown := self._unknown(modality):
-            raise DataError(f"{source}: {unknown}")
+            raise DataError(f"{reference.describe()}: {unknown}")
         # A decoder of its own: a file may change between two calls.
         decoder = Decoder(self.run.decoder.spec, 0, self.run.decoder.stem)
         inputs, seen = decoder.examine(Record(reference, 0, 0), modality)
-        return _Read(modality, inputs, seen.oddities)
+        return Read(modality, inputs, seen.oddities)
 
-    def _embed(self, group: _Group) -> np.ndarray:
-        return self._feed.embed(group.inputs, len(group.places), group.modality)
+    def _views(self, group: Group) -> dict[str, np.ndarray]:
+        """Returns `query` and, where the method reads them, `layers` of the samples."""
+        total = len(group.places)
+        views = self._feed.embed(group.inputs, total, group.modality)
+        return self._feed.cut_views(views)
 
     def _forward(
-        self, group: _Group, modality: str | None, reject: float | None = None
+        self, group: Group, modality: str | None, reject: float | None = None
     ) -> tuple[np.ndarray, list[str], list[Novelty | None]]:
         """Returns logits `[n C]`, and predicted modality and novelty of each sample."""
         total, slots = len(group.places), len(self.run.stream.classes)
-        columns = {"query": self._embed(group)}
-        logits, scores, answers = [], [], []
-        watch = None if reject is None else unknowns.Watch(self._gauge, group.modality)
+        columns, logits, scores = self._views(group), [], []
+        watch = None if reject is None else unknowns.Watch(self.gauge, group.modality)
         for batch in self._feed.cut(group.inputs, columns, total, group.modality):
             said = self._said(batch)
             if watch is not None:
                 watch.add(said)
-                if self._gauge.view == "layers":
-                    answers.append(self.run.learner.answer(*self._at, batch))
             # The routes are [given, predicted]; a method without hints has only one.
             logits.append(np.asarray(said.logits)[-1 if modality is None else 0])
             scores.append(np.asarray(said.modality)[-1])
-        known = self._known
+        known = self.known
         best = known[np.concatenate(scores)[:total, known].argmax(-1)]
         names = [self.run.model.modalities[m] for m in best]
         told: list[Novelty | None] = [None] * total
         if watch is not None and reject is not None:
-            found = watch.scores(columns["query"], answers)
+            found = watch.scores(columns["query"], columns.get("layers"))
             told = [
-                Novelty(share > 1 - reject, score, 100 * share)
-                if np.isfinite(share)
-                else None
+                answers.judged(score, share, reject)
                 for score, share in zip(*(c.tolist() for c in found), strict=True)
             ]
         return np.concatenate(logits)[:total, :slots], names, told
@@ -380,23 +326,8 @@ class Classifier:
     def _labels(
         self, logits: np.ndarray, modality: str, temperature: float, top: int
     ) -> tuple[Label, ...]:
-        """Returns the likeliest classes; slots of equal names are summed."""
         allowed = self.allowed(modality)[None]
         found = calibration.log_softmax(logits[None], allowed, temperature)
-        share = np.bincount(
-            self.canonical, np.exp(found[0]), len(self.run.stream.classes)
+        return answers.likeliest(
+            np.exp(found[0]), allowed[0], self.canonical, self.names, top
         )
-        possible = np.unique(self.canonical[allowed[0]])
-        order = possible[np.argsort(-share[possible], kind="stable")]
-        names = self._names
-        return tuple(Label(names[i], float(share[i])) for i in order[:top])
-
-
-def _reference(sample: Sample) -> Reference:
-    if isinstance(sample, (str, os.PathLike)):
-        return FileReference(os.fspath(sample))
-    return sample
-
-
-def _stack(samples: list[Inputs]) -> Inputs:
-    return {name: np.stack([s[name] for s in samples]) for name in samples[0]}

@@ -6,9 +6,10 @@ import os
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmcl_jax.errors import WorkdirError
-from mmcl_jax.evaluation import calibration
+from mmcl_jax.evaluation import calibration, label_spaces
 from mmcl_jax.evaluation.novelty import kept_at
 from mmcl_jax.parallel import sharding
 from mmcl_jax.serving.classifier import Classifier
@@ -19,7 +20,14 @@ from mmcl_jax.training.batches import Feed
 from mmcl_jax.training.build import Run
 from mmcl_jax.training.learner import LearnerState
 from mmcl_jax.workdir import layout, novelty, states, temperatures
-from mmcl_jax.workdir.reading import StoredRun, check_snapshot, config_of, read_run
+from mmcl_jax.workdir.reading import (
+    StoredRun,
+    check_snapshot,
+    config_of,
+    read_results,
+    read_run,
+    results_so_far,
+)
 from mmcl_jax.workdir.resuming import foreign
 from mmcl_jax.workdir.snapshots import Snapshots
 
@@ -52,7 +60,7 @@ def load(
     with contextlib.closing(store):
         # One device: a mesh of several would need a multiple of as many files.
         mesh = sharding.make_mesh(jax.local_devices()[:1])
-        loaded = build.load_encoder(config.encoder, mesh)
+        loaded = build.encoder_of(config, mesh)
         stored_as = storage.for_all(config.stream)
         inputs = dataclasses.replace(loaded.inputs, storage=stored_as)
         decoder = Decoder(inputs, 0, stems.make_stem(loaded.spec, loaded.frozen))
@@ -83,6 +91,29 @@ def load(
     return Classifier(
         run, state, slots, number + 1, known, kept, tuple(notes), frozen, feed
     )
+
+
+def accuracy(workdir: str | os.PathLike[str], snapshot: int) -> dict[str, float]:
+    """Returns the mean accuracy over the tasks learnt by a snapshot, by route.
+
+    It is that among the classes of the modality that is given or predicted; empty where
+    nothing is stored of the stage.
+
+    Raises:
+        DataError: The results cannot be read.
+    """
+    stored = read_run(workdir)
+    results = read_results(stored) or results_so_far(stored)
+    if results is None:
+        return {}
+    seen = [i for stage in stored.stream.stages[:snapshot] for i in stage]
+    found = {}
+    for route in label_spaces.ROUTES:
+        matrix = np.array(results["accuracy"]["routed"][route], np.float64)
+        row = matrix[seen[-1], seen]
+        if not np.isnan(row).all():
+            found[route] = float(np.nanmean(row))
+    return found
 
 
 def _check_same(stored: StoredRun, run: Run) -> None:

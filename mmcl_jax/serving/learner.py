@@ -6,16 +6,11 @@ import hashlib
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-from PIL import Image
-
 from mmcl_jax import config as configs
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
-from mmcl_jax.modalities.base import FileReference, Reference
 from mmcl_jax.serving import from_workdir, sample_files
 from mmcl_jax.serving.classifier import Classifier, Labelled
 from mmcl_jax.serving.sample_files import Sample
@@ -149,12 +144,7 @@ class Learner:
             DataError: A sample cannot be read.
             WorkdirError: Nothing has been learnt yet.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            references = [
-                _reference(sample, pathlib.Path(folder) / str(i))
-                for i, sample in enumerate(samples)
-            ]
-            return self._loaded().predict(references, modality, top, reject)
+        return self._loaded().predict(samples, modality, top, reject)
 
     def evaluate(self, data: Data) -> dict[str, Any]:
         """Returns the accuracy on labelled samples, with the modality predicted.
@@ -248,13 +238,3 @@ class Learner:
         else:
             unfinished.replace(folder)
         return str(folder / _TABLE)
-
-
-def _reference(sample: Any, stem: pathlib.Path) -> Reference:
-    if isinstance(sample, (str, os.PathLike)):
-        return FileReference(os.fspath(sample))
-    in_memory = (bytes, Image.Image, np.ndarray, tuple)
-    if not isinstance(sample, in_memory):
-        return sample
-    path, _ = sample_files.write(sample, stem)
-    return FileReference(str(path), stem.name)

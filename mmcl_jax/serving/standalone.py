@@ -1,36 +1,50 @@
-"""The export of a run: its arrays, a self-contained program, and a model card."""
+"""The export of a run: programs, arrays, preprocessing, a description, a model card."""
 
+import dataclasses
+import hashlib
+import importlib.metadata
 import json
 import pathlib
-import re
+import shutil
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from jax import export
-from jaxtyping import Array, Float
 
 from mmcl_jax import __version__
 from mmcl_jax.errors import ConfigError
+from mmcl_jax.evaluation import calibration
 from mmcl_jax.files import keep
-from mmcl_jax.methods.base import forward
 from mmcl_jax.modalities import MODALITIES
-from mmcl_jax.ops import losses
-from mmcl_jax.ops.trees import nbytes
+from mmcl_jax.modalities.tokenization import tokenizer_files
+from mmcl_jax.serving import card, exported, program
 from mmcl_jax.serving.classifier import Classifier
-from mmcl_jax.training.build import input_shapes
-from mmcl_jax.types import Batch, Context
+from mmcl_jax.serving.exported import DESCRIPTION, TOKENIZER
+from mmcl_jax.training.build import encoder_name, input_shapes
 
-TENSORS, DESCRIPTION = "model.safetensors", "model.json"
-PROGRAM, CARD = "classifier.stablehlo", "README.md"
-PLATFORMS = ("cpu", "cuda", "tpu")
-# A program is one Protocol Buffers message, which is limited to 2 GiB.
-_MAX_PROGRAM_BYTES = 3 * 2**29
+LEARNT, ENCODER = "model.safetensors", "encoder.safetensors"
+CARD, REQUIREMENTS, CODE = "README.md", "requirements.txt", "mmcl_jax"
+# What of the package reads an export: these files, and nothing that they do not import.
+_COPIED = (
+    "errors.py",
+    "modalities/*.py",
+    "serving/__init__.py",
+    "serving/answers.py",
+    "serving/exported.py",
+    "serving/file_types.py",
+    "serving/reading.py",
+    "serving/sample_files.py",
+)
+_NEEDED = (
+    *("jax", "numpy", "flatbuffers", "safetensors"),
+    *("Pillow", "av", "soundfile", "tokenizers", "ftfy"),
+)
+_TERMS = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 # Meanings of tensors; the longest matching prefix of a name applies.
 _MEANINGS = {
+    "frozen": "weights of the frozen encoder",
     "params": "trained in the run",
     "params/adapters": "adapters inside the frozen towers, a stack over modalities",
     "params/adapters/class_context": "added to the words before class names",
@@ -49,150 +63,191 @@ _MEANINGS = {
 }
 
 
-def tensors(classifier: Classifier) -> dict[str, np.ndarray]:
-    """Returns all arrays that the run has learnt, by path, and `text`."""
-    learnt = {"params": classifier.state.params, "memory": classifier.state.memory}
-    found = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(learnt)
-    }
-    named = len(classifier.run.stream.classes)
-    return found | {"text": np.asarray(classifier.slots.text)[:named]}
+def write(
+    classifier: Classifier,
+    folder: pathlib.Path,
+    modalities: Sequence[str] = (),
+    accuracy: dict[str, float] | None = None,
+) -> None:
+    """Writes an export into a folder, which is new or empty.
 
-
-def program(classifier: Classifier, modality: str) -> export.Exported:
-    """Returns the classifier of one modality as a program that needs no other code.
-
-    Its argument holds the result of `Modality.preprocess` in a row for each sample,
-    for any number of them: `float32 [b f s s 3]`, for text `int32 [b n]`. It returns
-    logits `[b C]` over class slots and probabilities `[b C]`, 0 for slots that cannot
-    win, as `Classifier.predict` with a given modality. It contains the weights.
+    Args:
+        classifier: What is exported.
+        folder: Where to.
+        modalities: Those that there is a program for; none: all that the run has seen.
+        accuracy: Accuracy with the modality `given` and `predicted`, for the card.
 
     Raises:
-        ConfigError: The run has not seen the modality.
-        ValueError: The encoder's weights are too large for a program.
-    """
-    classifier.check_modality(modality)
-    run, index = classifier.run, classifier.run.model.modalities.index(modality)
-    if (size := nbytes(run.encoder.frozen)) > _MAX_PROGRAM_BYTES:
-        raise ValueError(
-            f"{run.config.encoder.path}: {size} bytes of weights, more than the "
-            f"{_MAX_PROGRAM_BYTES} that a program can hold"
-        )
-    # what is preprocessed: a stem is a part of the program
-    ((name, sample),) = input_shapes(run.encoder.inputs, [modality])[0].items()
-    context = Context(
-        classifier.frozen,
-        classifier.state.memory,
-        jnp.int32(classifier.snapshot - 1),
-        classifier.slots,
-        phase="predict",
-    )
-    allowed = jnp.asarray(classifier.allowed(modality))
-    temperature = classifier.temperature(modality)
-
-    # Arrays of the closure become constants of the program.
-    def classify(values: Array) -> tuple[Float[Array, "b C"], Float[Array, "b C"]]:
-        rows, inputs = values.shape[0], {name: values}
-        batch = Batch(
-            inputs=inputs,
-            query=run.model.embed(context.frozen, modality, inputs, None),
-            label=jnp.zeros(rows, jnp.int32),
-            weight=jnp.ones(rows),
-            id=jnp.full(rows, -1, jnp.int32),
-            hint=jnp.full(rows, index, jnp.int32),
-            modality=modality,
-        )
-        params = classifier.state.params
-        features = forward(run.method, run.model, params, context, batch)
-        logits = run.method.predict(params, context, batch, features).logits
-        logits = logits[:, : len(run.stream.classes)]
-        masked = losses.mask_logits(logits / temperature, allowed)
-        return logits, jax.nn.softmax(masked) * allowed
-
-    (rows,) = export.symbolic_shape("b")
-    shape = jax.ShapeDtypeStruct((rows, *sample.shape), sample.dtype)
-    return export.export(jax.jit(classify), platforms=PLATFORMS)(shape)
-
-
-def write(classifier: Classifier, folder: pathlib.Path, modality: str) -> None:
-    """Writes all four files into a folder, which is new or empty.
-
-    Raises:
-        ConfigError: The folder is not empty, the run has not seen the modality, or
-            flatbuffers, with which JAX serializes, is not installed.
-        ValueError: The encoder is too large, see `program`.
+        ConfigError: The folder is not empty, or the run has not seen a modality.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--out: {folder} exists and is not an empty folder")
-    # Everything that can fail comes before the folder, so that no partial one remains.
-    try:
-        compiled = program(classifier, modality).serialize()
-    except ImportError as error:
-        raise ConfigError(f"{error}: pip install flatbuffers") from error
-    arrays = tensors(classifier)
-    described = describe(classifier, arrays, modality)
-    # The format has no strides: a transposed array would be stored in the wrong order.
-    ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
-    contents = {
-        TENSORS: safetensors.numpy.save(ordered),
-        PROGRAM: compiled,
-        DESCRIPTION: (json.dumps(described, indent=1) + "\n").encode(),
-        CARD: card(classifier, described).encode(),
-    }
+    modalities = modalities or classifier.modalities
+    for modality in modalities:
+        classifier.check_modality(modality)
+    made_of = parts(classifier)
+    arrays = program.weights(made_of)
+    named = len(classifier.run.stream.classes)
+    text = {"text": np.asarray(classifier.slots.text)[:named]}
+    frozen = {k: v for k, v in arrays.items() if k.startswith("frozen/")}
+    learnt = {k: v for k, v in arrays.items() if k not in frozen} | text
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     # beside it, and renamed at the end: a reader finds all of it or nothing
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as place:
         unfinished = pathlib.Path(place) / folder.name
         unfinished.mkdir()
-        for name, content in contents.items():
-            with (unfinished / name).open("wb") as file:
-                file.write(content)
-                keep(file)
+        _save(frozen, unfinished / ENCODER)
+        _save(learnt, unfinished / LEARNT)
+        for modality in modalities:
+            content = program.make(made_of, modality).serialize()
+            (unfinished / _program_file(modality)).write_bytes(content)
+        if "text" in modalities:
+            (unfinished / TOKENIZER).mkdir()
+            for path in tokenizer_files(classifier.run.encoder.inputs.tokenizer.path):
+                shutil.copyfile(path, unfinished / TOKENIZER / path.name)
+        read = _hashes(unfinished)
+        _copy_code(unfinished)
+        _copy_terms(classifier, unfinished)
+        copied = {k: v for k, v in _hashes(unfinished).items() if k not in read}
+        described = describe(classifier, modalities, arrays | text)
+        described |= {"accuracy": accuracy, "files": read, "code": copied}
+        content = json.dumps(described, indent=1) + "\n"
+        (unfinished / DESCRIPTION).write_text(content, encoding="utf-8")
+        content = card.of(described)
+        (unfinished / CARD).write_text(content, encoding="utf-8")
+        _keep_all(unfinished)
         unfinished.replace(folder)
 
 
+def _keep_all(folder: pathlib.Path) -> None:
+    """Waits until all files are on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                keep(file)
+
+
+def parts(classifier: Classifier) -> program.Parts:
+    """Returns what the programs of a classifier are made of."""
+    state, names = classifier.state, classifier.run.model.modalities
+    learnt = {"params": state.params, "memory": state.memory}
+    given, predicted = calibration.ROUTES
+    return program.Parts(
+        classifier.run,
+        learnt | {"frozen": classifier.frozen},
+        classifier.slots,
+        classifier.snapshot,
+        {names[m]: classifier.allowed(names[m]) for m in classifier.known},
+        {
+            given: classifier.temperature(classifier.modalities[0]),
+            predicted: classifier.temperature(None),
+        },
+        classifier.gauge,
+    )
+
+
+def _save(arrays: dict[str, np.ndarray], path: pathlib.Path) -> None:
+    # The format has no strides: a transposed array would be stored in the wrong order.
+    ordered = {name: np.array(array, order="C") for name, array in arrays.items()}
+    # not `save_file`, whose file its owner alone may read
+    path.write_bytes(safetensors.numpy.save(ordered))
+
+
+def _program_file(modality: str) -> str:
+    return f"{modality}.stablehlo"
+
+
+def _hashes(folder: pathlib.Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def _copy_code(folder: pathlib.Path) -> None:
+    """Writes the part of the package that labels files, and what it needs."""
+    package = pathlib.Path(__file__).parents[1]
+    for pattern in _COPIED:
+        for path in sorted(package.glob(pattern)):
+            target = folder / CODE / path.relative_to(package)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    (folder / CODE / "__init__.py").write_text(
+        f'"""The part of mmcl_jax {__version__} that labels files by an export.\n\n'
+        'Licensed under the Apache License 2.0, as all of mmcl_jax.\n"""\n\n'
+        f'__version__ = "{__version__}"\n',
+        encoding="utf-8",
+    )
+    lines = [f"{name}=={importlib.metadata.version(name)}\n" for name in _NEEDED]
+    (folder / REQUIREMENTS).write_text("".join(lines), encoding="utf-8")
+
+
+def _copy_terms(classifier: Classifier, folder: pathlib.Path) -> None:
+    """Copies what must go with the weights of an encoder that is a folder."""
+    encoder = pathlib.Path(encoder_name(classifier.run.config.encoder))
+    for name in _TERMS:
+        if (encoder / name).is_file():
+            shutil.copyfile(encoder / name, folder / name)
+
+
 def describe(
-    classifier: Classifier, arrays: dict[str, np.ndarray], modality: str
+    classifier: Classifier, modalities: Sequence[str], arrays: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Returns the contents of `model.json`."""
-    run, stream = classifier.run, classifier.run.stream
-    seen, allowed = classifier.seen, classifier.allowed(modality)
-    (inputs,) = input_shapes(run.encoder.inputs, [modality])
+    """Returns the contents of `model.json`, but for the files."""
+    run, seen = classifier.run, classifier.seen
+    inputs, stream = run.encoder.inputs, run.stream
+    tokenizer = pathlib.Path(inputs.tokenizer.path).name
     return {
+        "format": exported.FORMAT,
         "mmcl_jax": __version__,
         "method": run.config.method.name,
         "snapshot": classifier.snapshot,
+        "stages": len(stream.stages),
+        "notes": list(classifier.notes),
         "encoder": {
-            "path": run.config.encoder.path,
+            "name": card.shown(run.config.encoder.path),
             "fingerprint": run.encoder.fingerprint,
+            "license": card.license_of(run.config.encoder.path),
         },
+        "tasks": [
+            {
+                "name": stream.tasks[i].name,
+                "modality": stream.tasks[i].modality,
+                "classes": [stream.classes[c].name for c in stream.tasks[i].classes],
+            }
+            for stage in stream.stages[: classifier.snapshot]
+            for i in stage
+        ],
         "slots": [
             {
                 "name": slot.name,
                 "modality": slot.modality,
                 "dataset": slot.dataset,
+                "class": int(slot.canonical),
                 "learnt": bool(seen[c]),
-                "can_win": bool(allowed[c]),
             }
             for c, slot in enumerate(stream.classes)
         ],
-        "classifier": {
-            "modality": modality,
-            "preprocessing": MODALITIES[modality].version(run.encoder.inputs),
-            "input": {
-                name: {
-                    "shape": ["b", *shape.shape],
-                    "dtype": np.dtype(shape.dtype).name,
-                }
-                for name, shape in inputs.items()
-            },
-            "output": ["logits [b C]", "probabilities [b C]"],
-            "platforms": list(PLATFORMS),
-            "temperature": classifier.temperature(modality),
-            "calibrated": classifier.temperatures is not None,
+        "modalities": [run.model.modalities[m] for m in classifier.known],
+        "temperatures": classifier.temperatures,
+        "rejects": classifier.kept is not None,
+        "inputs": dataclasses.asdict(inputs)
+        | {"tokenizer": dataclasses.asdict(inputs.tokenizer) | {"path": tokenizer}},
+        "programs": {
+            modality: {
+                "file": _program_file(modality),
+                "preprocessing": MODALITIES[modality].version(inputs),
+                "input": _input_of(classifier, modality),
+                "outputs": program.OUTPUTS,
+                "platforms": list(program.PLATFORMS),
+            }
+            for modality in modalities
         },
+        "weights": [ENCODER, LEARNT],
+        "taken": sorted(arrays.keys() - {"text"}),
         "tensors": {
             name: {
                 "shape": list(array.shape),
@@ -204,79 +259,17 @@ def describe(
     }
 
 
+def _input_of(classifier: Classifier, modality: str) -> dict[str, Any]:
+    (inputs,) = input_shapes(classifier.run.encoder.inputs, [modality])
+    ((name, shape),) = inputs.items()
+    return {
+        "name": name,
+        "shape": ["b", *shape.shape],
+        "dtype": np.dtype(shape.dtype).name,
+    }
+
+
 def _meaning(name: str) -> str:
     parts = name.split("/")
     paths = ("/".join(parts[:end]) for end in range(len(parts), 0, -1))
     return next(_MEANINGS[path] for path in paths if path in _MEANINGS)
-
-
-def card(classifier: Classifier, described: dict[str, Any]) -> str:
-    """Returns the model card, in Markdown."""
-    run, stream = classifier.run, classifier.run.stream
-    about = described["classifier"]
-    (name, given), *_ = about["input"].items()
-    shape = ", ".join(map(str, given["shape"]))
-    learnt = [
-        f"| {escaped(stream.tasks[i].name)} | {stream.tasks[i].modality} | "
-        + ", ".join(escaped(stream.classes[c].name) for c in stream.tasks[i].classes)
-        + " |"
-        for stage in stream.stages[: classifier.snapshot]
-        for i in stage
-    ]
-    calibration = (
-        "A temperature was fitted to training samples of each stage at its end; on new "
-        "data of another kind the probabilities are still too confident."
-        if about["calibrated"]
-        else "**Not calibrated**: the run has stored no temperature."
-    )
-    return f"""# {escaped(run.config.method.name)}: {len(classifier.classes)} classes
-
-Learnt task after task by mmcl_jax {__version__} in a frozen encoder; this is the state
-after stage {classifier.snapshot} of {len(stream.stages)}.
-
-| task | modality | classes |
-|---|---|---|
-{chr(10).join(learnt)}
-
-## Files
-
-- `{PROGRAM}`: the classifier of the modality {about["modality"]} with all weights, as
-  StableHLO for {", ".join(PLATFORMS)}.
-- `{TENSORS}`: trained parameters, the memory of the method, and embeddings of the class
-  names; without the frozen encoder, whose fingerprint is
-  `{described["encoder"]["fingerprint"]}`.
-- `{DESCRIPTION}`: class slots, and names, shapes and meaning of all tensors.
-
-## Use
-
-```python
-import pathlib
-
-import jax.export
-
-classifier = jax.export.deserialize(
-    bytearray(pathlib.Path("{PROGRAM}").read_bytes())
-)
-# {name}: {given["dtype"]} [{shape}], as {about["preprocessing"]} of mmcl_jax makes it
-logits, probabilities = classifier.call({name})
-```
-
-Column `c` of both is the slot `c` of `{DESCRIPTION}`; slots that cannot win have
-probability 0. The classifier assumes that its samples are of this modality.
-
-## Limits
-
-- It names one of the classes above for every sample, whatever its content.
-- {calibration}
-- Licence and terms are those of the encoder and of the data it was learnt from.
-"""
-
-
-def escaped(text: str) -> str:
-    r"""Returns text that Markdown shows literally, on one line of a table.
-
-    >>> escaped("a|b <i>")
-    'a\\|b \\<i\\>'
-    """
-    flat = "".join(c if c.isprintable() else " " for c in text)
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", flat)

@@ -5,6 +5,7 @@ import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from mmcl_jax.errors import DataError, check_bytes, reading
@@ -16,6 +17,7 @@ _EXPECTED = "test samples that a run has kept"
 _MAX_BYTES = 8 * 2**30
 _FEATURES, _CONTENT, _INPUT = "features", "content", "inputs/"
 _PLACE, _PRODUCER = "place", "producer"
+_HALVED = " of "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +51,13 @@ class KeptReference:
 
     def inputs(self) -> Inputs:
         """Returns its inputs, as `Modality.preprocess` gave them."""
-        columns = _read(self.path)
-        return {
-            name.removeprefix(_INPUT): values[self.index]
-            for name, values in columns.items()
-            if name.startswith(_INPUT)
-        }
+        found = {}
+        for name, values in _read(self.path).items():
+            if name.startswith(_INPUT):
+                name, _, halved = name.removeprefix(_INPUT).partition(_HALVED)
+                one = values[self.index]
+                found[name] = one.view(jnp.bfloat16) if halved else one
+        return found
 
 
 def write(
@@ -82,7 +85,10 @@ def write(
         _PRODUCER: np.array(producer),
     }
     for name in inputs[0] if inputs else ():
-        columns[_INPUT + name] = np.stack([each[name] for each in inputs or ()])
+        values = np.stack([each[name] for each in inputs or ()])
+        if values.dtype == jnp.bfloat16:  # which files of NumPy do not know
+            name, values = f"{name}{_HALVED}bfloat16", values.view(np.uint16)
+        columns[_INPUT + name] = values
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     with temporary.open("wb") as file:

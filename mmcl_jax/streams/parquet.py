@@ -162,7 +162,7 @@ def build(
 
 
 def _place(path: str, follow_links: bool) -> _Place:
-    source = hub.resolve_data(path, splits.PATTERNS)
+    source = hub.resolve_files(path, splits.PATTERNS, "dataset")
     root = Root(source.folder, follow_links)
     if source.revision is None:
         name = visible(pathlib.Path(os.path.abspath(source.folder)).name)

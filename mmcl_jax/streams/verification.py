@@ -51,6 +51,7 @@ def verify(
     threads: int = 4,
     worker_processes: int = 0,
     collect: bool = False,
+    known: Mapping[int, Examined] | None = None,
 ) -> Verified:
     """Decodes every sample of a stream once and looks at what was decoded.
 
@@ -63,15 +64,18 @@ def verify(
         worker_processes: Number of processes that decode instead of threads, so that a
             sample that kills its process is identified; 0: threads.
         collect: Whether errors are returned instead of raised.
+        known: What was seen before of samples, by id, which are not decoded again.
 
     Raises:
         DataError: Samples cannot be decoded, unless `collect`; the message lists up to
             ten of them.
     """
+    known = known or {}
     jobs = [
         (record, task.modality)
         for task in (*stream.tasks, *stream.control_sets)
         for record in (*task.train, *task.test)
+        if record.id not in known
     ]
     attempt = functools.partial(_attempt, decoder)
     if worker_processes:
@@ -79,14 +83,13 @@ def verify(
     else:
         answers = _in_threads(attempt, jobs, threads)
     found = Verified({}, {}, {})
+    for number, seen in known.items():
+        _add(found, number, seen)
     for done, ((record, _), answer) in enumerate(zip(jobs, answers, strict=False), 1):
         if isinstance(answer, str):
             found.failures[record.id] = answer
         else:
-            if answer.oddities:
-                found.oddities[record.id] = answer.oddities
-            if answer.content:
-                found.contents[record.id] = answer.content
+            _add(found, record.id, answer)
         if progress:
             progress(done, len(jobs))
         if not collect and len(found.failures) == _LISTED:
@@ -99,6 +102,13 @@ def verify(
         )
         raise DataError("\n  ".join([head, *failures.values()]))
     return found
+
+
+def _add(found: Verified, number: int, seen: Examined) -> None:
+    if seen.oddities:
+        found.oddities[number] = seen.oddities
+    if seen.content:
+        found.contents[number] = seen.content
 
 
 def _attempt(decoder: Decoder, job: Job) -> Answer:

@@ -271,7 +271,7 @@ def csv_of(report: dict[str, Any]) -> str:
 
 
 def to_markdown(report: dict[str, Any], level: int = 1) -> str:
-    """Returns tables for people; accuracies in percent.
+    """Returns tables for people; accuracies in percent, differences in points.
 
     Args:
         report: What `aggregate` gives.
@@ -289,8 +289,8 @@ def to_markdown(report: dict[str, Any], level: int = 1) -> str:
             differences = report["differences"][stream]
             if differences:
                 parts.append(
-                    f"Minus `{report['baseline']}` under the same seed; * where the "
-                    "paired t test has p < 0.05 after Holm's correction:\n"
+                    f"Minus `{report['baseline']}` under the same seed, in points; * "
+                    "where the paired t test has p < 0.05 after Holm's correction:\n"
                 )
                 parts.append(_table(differences, view, signed=True))
     parts.append(

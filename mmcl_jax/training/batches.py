@@ -1,6 +1,7 @@
 """The batches of a run, on its devices, with cached features of the frozen tower."""
 
 import collections
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import numpy as np
 
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import Inputs
+from mmcl_jax.models.specs import layer_width
 from mmcl_jax.ops import rngs
 from mmcl_jax.parallel import distributed, sharding
 from mmcl_jax.streams import loader
@@ -37,13 +39,17 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 class Feed:
-    """Batches of one modality each, and a cache of the frozen tower's features."""
+    """Batches of one modality each, and a cache of the frozen tower's views.
+
+    The views of a sample are its query and, for a method with `layer_blocks`, its layer
+    features, side by side in one row.
+    """
 
     def __init__(self, run: Run, frozen: PyTree) -> None:
         """Starts with an empty cache; `frozen` are the weights on the devices."""
         self._run = run
         self._frozen = frozen
-        self._queries: dict[int, np.ndarray] = {}
+        self._views: dict[int, np.ndarray] = {}
         self._folder = feature_cache.default_folder()
         self._producer = feature_cache.producer(
             run.encoder, run.mesh, run.config.train.batch_size
@@ -80,20 +86,20 @@ class Feed:
         """
         for i in tasks:
             for modality, rows in self.records([i], part).items():
-                if rows[0].id not in self._queries:
+                if rows[0].id not in self._views:
                     embedded = self._embed_part(modality, rows, between)
                     ids = [row.id for row in rows]
-                    self._queries.update(zip(ids, embedded, strict=True))
+                    self._views.update(zip(ids, embedded, strict=True))
 
     def recall(self, rows: Sequence[Record], features: np.ndarray) -> None:
-        """Fills the cache with features of samples that were kept."""
-        self._queries.update(zip((row.id for row in rows), features, strict=True))
+        """Fills the cache with views of samples that were kept."""
+        self._views.update(zip((row.id for row in rows), features, strict=True))
 
     def forget(self, tasks: Sequence[int], part: str) -> None:
         """Drops the cached features of some tasks."""
         for rows in self.records(tasks, part).values():
             for row in rows:
-                self._queries.pop(row.id, None)
+                self._views.pop(row.id, None)
 
     def _embed_part(
         self, modality: str, rows: Sequence[Record], between: Callable[[], None]
@@ -125,14 +131,35 @@ class Feed:
     def _entry(self, modality: str, rows: Sequence[Record]) -> feature_cache.Entry:
         encoder = self._run.encoder
         version = MODALITIES[modality].version(encoder.inputs)
-        return feature_cache.entry(
-            self._producer, modality, version, rows, encoder.spec.embedding
-        )
+        tower = encoder.spec.tower_of(modality)
+        width, blocks = encoder.spec.embedding, self._run.method.layer_blocks
+        if blocks:
+            width += layer_width(encoder.spec.tower(tower), blocks)
+        return feature_cache.entry(self._producer, modality, version, rows, width)
+
+    def views(self, rows: Sequence[Record]) -> np.ndarray:
+        """Returns cached views `[n d_k]` of samples of one modality, at least one."""
+        return np.stack([self._views[row.id] for row in rows])
 
     def queries(self, rows: Sequence[Record]) -> np.ndarray:
         """Returns cached unit features `[n d]`."""
         width = self._run.encoder.spec.embedding
-        return np.reshape([self._queries[row.id] for row in rows], (len(rows), width))
+        cut = [self._views[row.id][:width] for row in rows]
+        return np.reshape(cut, (len(rows), width))
+
+    def layers(self, rows: Sequence[Record]) -> np.ndarray | None:
+        """Returns cached layer features `[n k]` of samples of one modality.
+
+        None: there are no samples, or the method has no layer features.
+        """
+        return self.cut_views(self.views(rows)).get("layers") if rows else None
+
+    def cut_views(self, views: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns views as fields of a batch: `query`, and `layers` if there are."""
+        width = self._run.encoder.spec.embedding
+        fields = {"query": views[:, :width]}
+        has_layers = self._run.method.layer_blocks > 0
+        return fields | {"layers": views[:, width:]} if has_layers else fields
 
     def batches(
         self,
@@ -164,8 +191,12 @@ class Feed:
             # exact resume: each modality continues where its own turns had come to
             skipped = turns[:start].count(modality)
             if decoded:
+                # those of another tower may have another width
+                views = {
+                    row.id: self._views[row.id] for row in rows if row.id in self._views
+                }
                 feed = self._epoch(
-                    modality, rows, seed=own, queries=self._queries, start=skipped
+                    modality, rows, seed=own, queries=views, start=skipped
                 )
                 feeds[modality] = (sharding.put_batch(b, self._run.mesh) for b in feed)
             else:
@@ -179,8 +210,7 @@ class Feed:
         if seed is not None:
             order = np.random.default_rng(seed).permutation(len(rows))
             rows = [rows[i] for i in order]
-        columns = {
-            "query": self.queries(rows),
+        columns = self.cut_views(self.views(rows)) | {
             "label": np.array([row.label for row in rows], np.int32),
             "id": np.array([row.id for row in rows], np.int32),
         }
@@ -203,13 +233,14 @@ class Feed:
         tokens = np.stack(
             [text.preprocess(s, run.encoder.inputs)["tokens"] for _, s in sentences]
         )
-        embedded = self.embed({"tokens": tokens}, len(tokens), "text")
+        views = self.embed({"tokens": tokens}, len(tokens), "text")
+        embedded = self.cut_views(views)["query"]
         sums = np.zeros((len(run.stream.classes), embedded.shape[1]), np.float32)
         np.add.at(sums, owner, embedded)
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
     def embed(self, inputs: Inputs, total: int, modality: str) -> np.ndarray:
-        """Returns the unit features `[n d]` of the frozen tower.
+        """Returns the views `[n d_k]` by the frozen tower, see `cut_views`.
 
         Args:
             inputs: Inputs `[n ...]` of all samples, by name; see `Batch.inputs`.
@@ -231,7 +262,8 @@ class Feed:
 
         Args:
             inputs: Inputs `[n ...]` by name; empty if the method does not read them.
-            columns: `query`, `label` and `id` `[n ...]`; absent ones are zero.
+            columns: `query`, `layers`, `label` and `id` `[n ...]`; others than `layers`
+                are zero where they are absent.
             total: Number of samples n, at least 1.
             modality: Modality of the samples. Its index in the model is the hint, -1
                 if the stream does not have it.
@@ -254,6 +286,7 @@ class Feed:
                 "weight": real.astype(np.float32),
                 "id": np.where(real, part.get("id", zeros), -1).astype(np.int32),
                 "hint": np.full(len(rows), self._hint(modality), np.int32),
+                "layers": part.get("layers"),
             }
             batch = Batch(**fields, modality=modality)
             yield sharding.put_batch(batch, self._run.mesh)
@@ -271,7 +304,7 @@ class Feed:
         start: int = 0,
     ) -> Iterator[Batch]:
         config = self._run.config
-        return loader.epoch(
+        batches = loader.epoch(
             rows,
             modality,
             self._run.decoder,
@@ -283,4 +316,10 @@ class Feed:
             worker_processes=config.data.worker_processes,
             shard=distributed.shard(),
             start_step=start,
+        )
+        if queries is None:
+            return batches
+        return (
+            dataclasses.replace(b, **self.cut_views(np.asarray(b.query)))
+            for b in batches
         )

@@ -21,13 +21,20 @@ from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained
 from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.model import Model
-from mmcl_jax.models.specs import EncoderSpec, with_trunks
+from mmcl_jax.models.specs import ConseSpec, EncoderSpec, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import kept, loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
 from mmcl_jax.streams.base import Stream, Task, joint
 from mmcl_jax.streams.retirement import retired_after, without_retired_tests
-from mmcl_jax.training import capacity, class_slots, known_tasks, learner, stems
+from mmcl_jax.training import (
+    capacity,
+    class_slots,
+    known_tasks,
+    learner,
+    stems,
+    verified_samples,
+)
 from mmcl_jax.training.known_tasks import KnownTasks
 from mmcl_jax.types import Capacity, Classes
 from mmcl_jax.workdir.progress import Bar
@@ -109,6 +116,20 @@ def load_encoder(
     return encoder._replace(spec=_with_own_modalities(spec))
 
 
+def encoder_of(
+    config: configs.Config,
+    mesh: jax.sharding.Mesh | None = None,
+    layout: sharding.Layout = "replicated",
+) -> pretrained.Encoder:
+    """Reads the encoder of a config, whose adapters act in some of its blocks.
+
+    See `load_encoder`.
+    """
+    encoder = load_encoder(config.encoder, mesh, layout)
+    first = config.method.adapter.first_block
+    return encoder._replace(spec=with_trunks(encoder.spec, first_adapted=first))
+
+
 def _with_own_modalities(spec: EncoderSpec) -> EncoderSpec:
     """Lets the image and text towers read user-defined modalities."""
     read, like = dict(spec.readers), {"visual": "image", "text": "text"}
@@ -188,7 +209,10 @@ def build_model(encoder: pretrained.Encoder) -> Model:
         modalities=modalities,
         logit_scale=float(np.exp(log_scale)),
         input_shapes=stems.decoded_shapes(
-            encoder.spec, modalities, input_shapes(encoder.inputs, modalities)
+            encoder.spec,
+            encoder.frozen,
+            modalities,
+            input_shapes(encoder.inputs, modalities),
         ),
         embed=functools.partial(encoders.embed, encoder.spec),
         embed_layers=functools.partial(encoders.embed_layers, encoder.spec),
@@ -221,9 +245,14 @@ def assemble(
             f"{groups} {'devices' if config.mesh.model == 1 else 'groups of devices'}; "
             f"choose a multiple of {groups}"
         )
-    encoder = load_encoder(config.encoder, mesh, config.mesh.encoder)
+    encoder = encoder_of(config, mesh, config.mesh.encoder)
     _check_modalities(encoder, stream)
     method = method_of(config)(build_model(encoder))
+    if method.drives_tower and config.method.adapter.first_block:
+        raise ConfigError(
+            "config.method.adapter.first_block: the method runs the tower itself, and "
+            "gets inputs that have not passed its first blocks; leave it at 0"
+        )
     # what it cannot do with this encoder, it says before data are read
     jax.eval_shape(lambda: method.init(jax.random.key(0), Capacity(1, 1)))
     room = int(config.data.memory_gib * 2**30)
@@ -232,7 +261,7 @@ def assemble(
     failures, notes = {}, []
     if config.data.verify and sources.SOURCES[config.stream.kind].of_files:
         needed = known_tasks.needed(stream, known)
-        verified = _verify(decoder, needed, config.data, console)
+        verified = _verify(decoder, needed, config.data, encoder.inputs, console)
         failures = verified.failures
         stream = verification.without(stream, failures)
         needed = known_tasks.needed(stream, known)
@@ -254,7 +283,10 @@ def assemble(
 def producer(encoder: pretrained.Encoder, task: Task) -> str:
     """Returns what decides the encoder's inputs and features of a task's samples."""
     version = MODALITIES[task.modality].version(encoder.inputs)
-    return f"{encoder.fingerprint} {version}"
+    reader = encoder.spec.reader(encoder.spec.tower_of(task.modality))
+    plain = 0 if isinstance(reader, ConseSpec) else reader.trunk.plain_layers
+    after = f" after block {plain}" if plain else ""
+    return f"{encoder.fingerprint} {version}{after}"
 
 
 def method_of(config: configs.Config) -> Callable[[Model], Method]:
@@ -311,17 +343,24 @@ def _verify(
     decoder: loader.Decoder,
     stream: Stream,
     options: configs.DataOptions,
+    inputs: InputSpec,
     console: Console,
 ) -> verification.Verified:
+    """Decodes every sample once, but those that an earlier run has decoded."""
+    known = verified_samples.known(stream, inputs) if options.feature_cache else {}
     with Bar(console, "reading every file once", None) as bar:
-        return verification.verify(
+        verified = verification.verify(
             decoder,
             stream,
             bar.reach,
             threads=options.threads,
             worker_processes=options.worker_processes,
             collect=options.on_error == "skip",
+            known=known,
         )
+    if options.feature_cache:
+        verified_samples.store(stream, inputs, verified)
+    return verified
 
 
 def classes_at(

@@ -52,8 +52,7 @@ def calibrate(
     logits, allowed, samples = [], [], {}
     for name, rows in feed.records(stream.stages[index], "train").items():
         rows = [rows[i] for i in order.permutation(len(rows))[: calibration.SAMPLES]]
-        known = []
-        predictions = list(predict({name: rows}, known))
+        predictions = list(predict({name: rows}, []))
         found = [np.asarray(prediction.logits) for prediction in predictions]
         found = np.concatenate(found, axis=1)[:, : len(rows)]
         logits.append(found[[0, -1]])  # a method without a hint has one route
@@ -62,7 +61,7 @@ def calibrate(
         given = np.full_like(picked, stream.modalities.index(name))
         allowed.append(seen & (of == np.stack([given, picked])[..., None]))
         label = np.array([row.label for row in rows])
-        samples[name] = label, feed.queries(rows), known, predictions
+        samples[name] = label, feed.queries(rows), feed.layers(rows), predictions
     logits, allowed = np.concatenate(logits, 1), np.concatenate(allowed, 1)
     label = np.concatenate([own for own, *_ in samples.values()])
     results.temperatures[index] = {}
@@ -76,11 +75,11 @@ def calibrate(
     model = run.model
     measure = gauge(run.method, state.memory, classes, model.modalities, given, {})
     results.novelty[index] = {}
-    for name, (own, queries, known, predictions) in samples.items():
+    for name, (own, queries, layers, predictions) in samples.items():
         watch = Watch(measure, name)
         for prediction in predictions:
             watch.add(prediction)
-        scores = watch.novelty(queries, [answers for answers, _ in known], own)
+        scores = watch.novelty(queries, layers, own)
         if (kept := novelty.quantiles(scores)) is not None:
             results.novelty[index][name] = kept._asdict()
     return measure._replace(kept=novelty.kept_at(results.novelty, index) or {})

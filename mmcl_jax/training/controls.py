@@ -163,15 +163,11 @@ class Controls:
         self, at: At, task: Task, gauge: Gauge, between: Callable[[], None]
     ) -> Scores:
         """Returns the novelty of the samples of a set."""
-        queries = self._feed.queries(task.test)
-        watch, answers = Watch(gauge, task.modality), []
-        if task.modality not in gauge.own or gauge.view == "queries":
-            return watch.scores(queries, answers)
-        for batch in self._batches(task, task.modality):
-            if gauge.view == "layers":
-                answers.append(jax.device_get(self._run.learner.answer(*at, batch)))
-            else:
+        watch = Watch(gauge, task.modality)
+        if task.modality in gauge.own and gauge.view is None:
+            for batch in self._batches(task, task.modality):
                 said: Prediction = self._run.learner.predict(*at, batch)
                 watch.add(jax.device_get(said))
-            between()
-        return watch.scores(queries, answers)
+                between()
+        views = self._feed.queries(task.test), self._feed.layers(task.test)
+        return watch.scores(*views)

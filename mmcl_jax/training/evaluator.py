@@ -79,7 +79,7 @@ class Scorer:
                 watch = Watch(gauge, stream.tasks[i].modality)
                 predictions = watch.watch(predictions)
                 found = label_spaces.predict_task(stream, i, seen, predictions)
-                told = watch.scores(self._feed.queries(test), [a for a, _ in known])
+                told = watch.scores(self._feed.queries(test), self._feed.layers(test))
                 by_task[i] = dataclasses.replace(found, **told._asdict())
                 scores = label_spaces.accuracy(stream, by_task[i])
                 results.accuracy[:, :, seen[-1], i] = scores

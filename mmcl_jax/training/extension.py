@@ -176,7 +176,7 @@ def retire(workdir: pathlib.Path, names: Sequence[str]) -> list[str]:
     settings = read_json(workdir / layout.CONFIG)
     write_json(workdir / layout.STREAM, identity.with_retired(settings, stored, more))
     config = configs.load(workdir / layout.CONFIG)
-    model = build.build_model(build.load_encoder(config.encoder))
+    model = build.build_model(build.encoder_of(config))
     room = capacity.at_stage(run.stream, run.stages - 1)
     return forgetting.shared_arrays(build.method_of(config)(model).init, room)
 

@@ -159,13 +159,24 @@ def write(
     """
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(features, np.float32), allow_pickle=False)
-    path = _path(folder, described.name)
+    content = described.sealed(buffer.getvalue())
+    store(_path(folder, described.name), content, "features")
+
+
+def store(path: pathlib.Path, content: bytes, what: str) -> None:
+    """Writes a file atomically, which other runs may write at the same time.
+
+    Args:
+        path: Path of the file.
+        content: Its content.
+        what: What a warning calls it, if it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # a rename within one folder is atomic: a reader finds a whole file or none
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
-                file.write(described.sealed(buffer.getvalue()))
+                file.write(content)
                 file.flush()
                 os.replace(file.name, path)
             except BaseException:
@@ -173,7 +184,7 @@ def write(
                     os.remove(file.name)
                 raise
     except OSError as error:
-        logging.warning("features are not stored for later runs: %s", error)
+        logging.warning("%s are not stored for later runs: %s", what, error)
 
 
 def _path(folder: pathlib.Path, name: str) -> pathlib.Path:

@@ -250,8 +250,12 @@ def _forget(
     return _started(own, *forgetting.without_classes(learnt, fresh, axes, slots))
 
 
-def _query(own: _Learning, frozen: PyTree, batch: Batch) -> Float[Array, "b d"]:
-    return own.model.embed(frozen, batch.modality, _clean(batch).inputs, None)
+def _query(own: _Learning, frozen: PyTree, batch: Batch) -> Float[Array, "b d_k"]:
+    given = frozen, batch.modality, _clean(batch).inputs, None
+    if not own.method.layer_blocks:
+        return own.model.embed(*given)
+    views = own.model.embed_layers(*given, own.method.layer_blocks)
+    return jnp.concatenate(views, axis=1)
 
 
 def _prepare(own: _Learning, state, frozen, classes, task, batch, index):
@@ -452,4 +456,5 @@ def _clean(batch: Batch) -> Batch:
         inputs=jax.tree.map(zero, batch.inputs),
         query=zero(batch.query),
         label=zero(batch.label),
+        layers=None if batch.layers is None else zero(batch.layers),
     )

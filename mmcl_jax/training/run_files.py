@@ -50,9 +50,8 @@ def keep(run: Run, feed: Feed, workdir: pathlib.Path, stage: int) -> None:
         task, inputs = run.stream.tasks[i], None
         if what == "inputs":
             inputs = [run.decoder(row, task.modality) for row in task.test]
-        queries = feed.queries(task.test)
-        path = layout.kept(workdir, i)
-        kept.write(path, task.test, queries, inputs, producer(run.encoder, task))
+        path, views = layout.kept(workdir, i), feed.views(task.test)
+        kept.write(path, task.test, views, inputs, producer(run.encoder, task))
 
 
 def recall(run: Run, feed: Feed) -> None:

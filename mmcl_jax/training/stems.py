@@ -1,7 +1,8 @@
-"""What frozen convolutional stems make of a sample, computed once per sample.
+"""What a tower computes before any adapter acts, computed once per sample.
 
-Nothing that is trained acts before a stem's features, so they are a part of decoding:
-they are computed in the loader's threads and kept with the decoded inputs.
+It is frozen: a convolutional stem, and with `adapter.first_block` the blocks before
+that one. So it is a part of decoding, done in the loader's threads and kept with the
+decoded inputs.
 """
 
 import functools
@@ -9,85 +10,76 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
 
 from mmcl_jax.modalities.base import Inputs, Stem
-from mmcl_jax.models import convolutional
-from mmcl_jax.models.specs import EncoderSpec, StemSpec, TextSpec
+from mmcl_jax.models import encoder as encoders
+from mmcl_jax.models.specs import EncoderSpec
 from mmcl_jax.types import PyTree
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
-def readers(spec: EncoderSpec) -> dict[str, StemSpec]:
-    """Returns the stems of towers that have one, by the modality that they read."""
-    towers = {modality: spec.reader(name) for modality, name in spec.readers}
-    return {
-        modality: tower.stem
-        for modality, tower in towers.items()
-        if not isinstance(tower, TextSpec) and tower.stem
-    }
-
-
 def decoded_shapes(
-    spec: EncoderSpec, modalities: Sequence[str], preprocessed: tuple[Shapes, ...]
+    spec: EncoderSpec,
+    frozen: PyTree,
+    modalities: Sequence[str],
+    preprocessed: tuple[Shapes, ...],
 ) -> tuple[Shapes, ...]:
-    """Returns the shapes of a decoded sample of each modality, after its stem if any.
+    """Returns the shapes of a decoded sample of each modality, see `encoder.begin`.
 
     Args:
         spec: Shape of the encoder.
+        frozen: Its weights, or their shapes.
         modalities: Names of the modalities.
         preprocessed: Shapes of a preprocessed sample of each of them.
     """
-    with_stem = readers(spec)
-    return tuple(
-        _stem_shape(with_stem[name], shapes) if name in with_stem else shapes
-        for name, shapes in zip(modalities, preprocessed, strict=True)
-    )
+    found: dict[tuple, Shapes] = {}
+
+    def decoded(modality: str, shapes: Shapes) -> Shapes:
+        if not encoders.begins(spec, modality):
+            return shapes
+        # tracing a stem takes longer than all else here; alike inputs share it
+        key = spec.tower_of(modality), tuple(shapes.items())
+        if key not in found:
+            begin = functools.partial(_begin, spec, modality)
+            found[key] = jax.eval_shape(begin, frozen, shapes)
+        return found[key]
+
+    return tuple(map(decoded, modalities, preprocessed))
 
 
-def _stem_shape(spec: StemSpec, shapes: Shapes) -> Shapes:
-    *frames, height, width, _ = shapes["pixels"].shape
-    size = (*frames, *spec.sides((height, width)), spec.channels)
-    return {"features": jax.ShapeDtypeStruct(size, np.dtype(np.float32))}
+def _begin(spec: EncoderSpec, modality: str, frozen: PyTree, inputs: PyTree) -> PyTree:
+    """Returns `encoder.begin` of one sample, which is without an axis of samples."""
+    one = {name: values[None] for name, values in inputs.items()}
+    begun = encoders.begin(spec, frozen, modality, one)
+    return {name: values[0] for name, values in begun.items()}
 
 
 def make_stem(spec: EncoderSpec, frozen: PyTree) -> Stem | None:
-    """Returns a function that replaces pixels by features; None: there is no stem.
+    """Returns a function from inputs to `encoder.begin`; None: it changes nothing.
 
-    It computes one sample at a time on one device of this process, so a sample's
-    features depend on nothing else.
+    It computes one sample at a time on one device of this process, so what it returns
+    for a sample depends on nothing else.
     """
-    with_stem = readers(spec)
-    if not with_stem:
+    begun = {name for name, _ in spec.readers if encoders.begins(spec, name)}
+    if not begun:
         return None
     device = jax.local_devices()[0]
     weights = {
-        name: jax.device_put(_on_host(frozen[name]["stem"]), device)
-        for name in {spec.tower_of(modality) for modality in with_stem}
+        name: jax.device_put(jax.tree.map(_local, frozen[name]), device)
+        for name in {spec.tower_of(modality) for modality in begun}
     }
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def compiled(
-        own: StemSpec, weights: PyTree, pixels: Float[Array, "f h w c"]
-    ) -> Float[Array, "f rows columns features"]:
-        return convolutional.stem(own, weights, pixels)
+    compiled = jax.jit(functools.partial(_begin, spec), static_argnums=0)
 
     def stem(modality: str, inputs: Inputs) -> Inputs:
-        if modality not in with_stem:
+        if modality not in begun:
             return inputs
-        own = weights[spec.tower_of(modality)]
-        features = compiled(with_stem[modality], own, inputs["pixels"])
-        return {"features": np.asarray(features)}
+        found = compiled(modality, weights, inputs)
+        return {name: np.asarray(values) for name, values in found.items()}
 
     return stem
 
 
-def _on_host(weights: PyTree) -> PyTree:
-    """Returns weights, which every device has a whole copy of, as NumPy arrays."""
-    return jax.tree.map(
-        lambda leaf: np.asarray(
-            leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-        ),
-        weights,
-    )
+def _local(leaf: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """Returns a weight, of which every device has a whole copy, as one of them."""
+    return leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf

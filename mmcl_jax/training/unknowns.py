@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from mmcl_jax.evaluation import label_spaces, novelty
 from mmcl_jax.evaluation.control_sets import ControlPredictions
-from mmcl_jax.methods.base import Features, Method
+from mmcl_jax.methods.base import Method
 from mmcl_jax.ops.discriminant import oas_shrinkage
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.streams.base import Stream
@@ -135,27 +135,27 @@ class Watch:
     def scores(
         self,
         queries: Float[np.ndarray, "n d"],
-        answers: Iterable[tuple[Features, ...]],
+        layers: Float[np.ndarray, "n k"] | None,
     ) -> novelty.Scores:
         """Returns novelty and percentiles of the samples, as they are stored.
 
         Arguments are those of `novelty`.
         """
-        found = self.novelty(queries, answers)
+        found = self.novelty(queries, layers)
         shares = novelty.percentile(self._gauge.kept.get(self._modality, []), found)
         return novelty.Scores(found.astype(np.float32), shares.astype(np.float32))
 
     def novelty(
         self,
         queries: Float[np.ndarray, "n d"],
-        answers: Iterable[tuple[Features, ...]],
+        layers: Float[np.ndarray, "n k"] | None,
         label: np.ndarray | None = None,
     ) -> Float[np.ndarray, " n"]:
         """Returns the novelty of the samples.
 
         Args:
             queries: Their frozen queries.
-            answers: What the tower gave for each batch of them, by route.
+            layers: Their frozen layer features; None: the method has none.
             label: Their class slots, if the Gaussians are of these samples too.
 
         Returns:
@@ -170,17 +170,10 @@ class Watch:
         spread = self._gauge.spreads.get(self._modality)
         if spread is None:
             return np.full(total, np.nan)
-        seen = queries if view == "queries" else _layers(answers, spread)[:total]
+        seen = queries if view == "queries" or layers is None else layers
+        # those of a narrower tower are padded with zeros
+        seen = np.pad(seen, ((0, 0), (0, len(spread.centre) - seen.shape[1])))
         return novelty.distance(spread, seen, label)
-
-
-def _layers(
-    answers: Iterable[tuple[Features, ...]], spread: novelty.Spread
-) -> Float[np.ndarray, "n d"]:
-    """Returns layer features; those of a narrower tower are padded with zeros."""
-    found: list[Any] = [routes[0].layers for routes in answers]
-    rows = np.concatenate([np.asarray(each) for each in found])
-    return np.pad(rows, ((0, 0), (0, len(spread.centre) - rows.shape[1])))
 
 
 def of_stage(

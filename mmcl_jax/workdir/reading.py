@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -221,6 +222,20 @@ def check_snapshot(run: StoredRun, number: int) -> None:
 def seen_tasks(stream: Stream, stages: int) -> list[int]:
     """Returns the tasks of the first `stages` stages, in order."""
     return [task for stage in stream.stages[:stages] for task in stage]
+
+
+def begun(workdir: pathlib.Path) -> str:
+    """Returns the date on which a run began, as its log has it; "" without one.
+
+    >>> begun(pathlib.Path("no such folder"))
+    ''
+    """
+    path = workdir / layout.LOG
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        head = file.read(len("2026-01-31")).decode("utf-8", "replace")
+    return head if re.fullmatch(r"\d{4}-\d\d-\d\d", head) else ""
 
 
 def read_warnings(workdir: pathlib.Path) -> tuple[str, ...]:

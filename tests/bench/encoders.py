@@ -1,5 +1,6 @@
 """The visual towers that benches are about."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ class Tower(NamedTuple):
 
     Attributes:
         spec: its shape.
-        weights: float32.
+        weights: float32, drawn at random.
         embedding: width of the joint space.
         pixels: `[b 1 h w c]`.
         prompts: of every layer `[l p w]`.
@@ -32,16 +33,22 @@ class Tower(NamedTuple):
 
 
 def tower(name: str, rows: int, prompts: int = 8) -> Tower:
-    """Returns the built-in encoder, or one of `SIZES` with random weights."""
+    """Returns one of `SIZES` or the built-in encoder's, with random weights.
+
+    The built-in encoder's blocks stand behind patches of pixels, as many as it has
+    without them: its stem is a part of decoding, and PyTorch's CLIP has none.
+    """
     if name == "builtin":
-        loaded = pretrained.load(str(build.BUILTIN_ENCODER))
-        spec, embedding = loaded.spec.reader("visual"), loaded.spec.embedding
-        weights = loaded.frozen["visual"]
-    else:
-        spec, embedding = SIZES[name].reader("visual"), SIZES[name].embedding
+        whole = pretrained.load(str(build.BUILTIN_ENCODER)).spec
+        spec = whole.reader("visual")
         assert isinstance(spec, VisualSpec)
-        weights = visual.init(jax.random.key(0), spec, embedding)
-    assert isinstance(spec, VisualSpec)
+        spec = dataclasses.replace(spec, stem=None, patch_size=spec.stride)
+    else:
+        whole = SIZES[name]
+        spec = whole.reader("visual")
+        assert isinstance(spec, VisualSpec)
+    embedding = whole.embedding
+    weights = visual.init(jax.random.key(0), spec, embedding)
     rng, trunk = np.random.default_rng(0), spec.trunk
     shapes = (
         (rows, 1, *spec.image_size, spec.channels),

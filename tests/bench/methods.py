@@ -1,10 +1,12 @@
 """Training steps of every method, and the published way of L2P and CODA-Prompt.
 
 `python -m tests.bench.methods`. The first table has an epoch of L2P and CODA-Prompt:
-here, where the queries of a task are computed once and cached, beside PyTorch, where
-each step sends its batch through the frozen tower for the queries and again with
-prompts, as the published codes do. The second compares the step of every method with
-all passes through towers in it, forward and back, which are compiled and timed alone.
+here, where the queries of a task are computed once and cached, and where what the first
+half of the blocks computes is, too; beside PyTorch, where each step sends its batch
+through the frozen tower for the queries and again with prompts, as the published codes
+do. The second compares the step of every method with all passes through towers in it,
+forward and back, which are compiled and timed alone. `--size=b16` compares epochs with
+ViT-B/16.
 """
 
 import dataclasses
@@ -30,27 +32,32 @@ _RATE = 1e-3
 PUBLISHED = ("l2p", "coda_prompt")
 # `joint` takes the steps of `sequential`, on a stream without stages of one modality
 ALL = tuple(name for name, entry in METHODS.items() if not entry.on_joined_stream)
-# rows of a batch, steps of an epoch, methods
+# rows of a batch, steps of an epoch, methods, encoder; PyTorch has no stem to compare
 SIZES = {
-    "full": (64, 8, ALL),
-    "published": (64, 8, PUBLISHED),
-    "tiny": (4, 1, PUBLISHED),
+    "full": (64, 8, ALL, "builtin"),
+    "b16": (8, 2, PUBLISHED, "random:b16"),
+    "tiny": (4, 1, PUBLISHED, "random:clip_tiny"),
 }
 
 
 def main() -> None:
     given = timing.arguments(__doc__, tuple(SIZES))
-    rows, steps, names = SIZES[given.size]
+    rows, steps, names, encoder = SIZES[given.size]
     epochs, passes = [], []
     for name in names:
-        run = run_of(name, rows)
+        run = run_of(name, rows, encoder)
         if not run.method.trains:
             continue
         step, calls = training(run, rows)
-        if name in PUBLISHED:
+        if encoder != "builtin":
             published = Published(run, rows)
+            half = run.model.spec.tower("visual").layers // 2
+            later, _ = training(run_of(name, rows, encoder, half), rows)
             contestants = {
                 "here": lambda step=step: [step() for _ in range(steps)][-1],
+                f"here, from block {half}": lambda step=later: [
+                    step() for _ in range(steps)
+                ][-1],
                 "PyTorch": lambda p=published: [p.step(i) for i in range(steps)][-1],
             }
             timings = timing.take_turns(contestants, given.rounds)
@@ -72,6 +79,7 @@ def main() -> None:
         f"An epoch of {steps} steps of {rows} pictures": epochs,
         "A step, and the passes through towers in it": passes,
     }
+    tables = {title: rows for title, rows in tables.items() if rows}
     timing.report(tables, given, torch=torch.__version__)
 
 
@@ -85,12 +93,18 @@ def _ratio(step: timing.Timing, alone: timing.Timing) -> dict[str, Any]:
     }
 
 
-def run_of(name: str, rows: int) -> build.Run:
-    """Returns a run of a method with the built-in encoder, at the start of a task."""
-    config = configs.Config(stream=configs.World(tasks=10, classes_per_task=5))
+def run_of(name: str, rows: int, encoder: str, first_block: int = 0) -> build.Run:
+    """Returns a run of a method at the start of a task."""
+    config = configs.Config(
+        stream=configs.World(
+            tasks=10, classes_per_task=5, modalities=(_MODALITY, "text")
+        ),
+        encoder=configs.EncoderOptions(encoder),
+    )
+    adapter = dataclasses.replace(config.method.adapter, first_block=first_block)
     config = dataclasses.replace(
         config,
-        method=dataclasses.replace(config.method, name=name),
+        method=dataclasses.replace(config.method, name=name, adapter=adapter),
         train=dataclasses.replace(config.train, batch_size=rows),
     )
     return build.assemble(config, Console(quiet=True))
@@ -261,7 +275,7 @@ class Published:
             self.injected = self._chosen_prompts
         else:
             layers = min(self.options.layers, trunk.layers)
-            count = self.options.components
+            count = self.options.components_per_stage
             shapes = {
                 "prefixes": (count, layers, 2, self.options.length, trunk.width),
                 "attention": (count, layers, width),

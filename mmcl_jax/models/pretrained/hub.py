@@ -10,12 +10,14 @@ import difflib
 import os
 import pathlib
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mmcl_jax.errors import DataError
 from mmcl_jax.files import read_json
 
-_SCHEME = "hf://"
+SCHEME = "hf://"
+# what a repository is one of
+Kind = Literal["model", "dataset"]
 _REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
 
@@ -67,12 +69,12 @@ def resolve(name: str, revision: str | None = None) -> Source:
         if revision is not None:
             raise DataError(
                 f"{name}: a local folder, which has no revision {revision!r}; leave it "
-                f"out, or write {_SCHEME}{name}"
+                f"out, or write {SCHEME}{name}"
             )
         return Source(folder, name, None)
-    repository, at, named = name.removeprefix(_SCHEME).partition("@")
-    is_repository = _REPOSITORY.fullmatch(repository) and not folder.is_file()
-    if not is_repository or (at and not name.startswith(_SCHEME)):
+    repository, at, named = name.removeprefix(SCHEME).partition("@")
+    known = is_repository(repository) and not folder.is_file()
+    if not known or (at and not name.startswith(SCHEME)):
         raise DataError(f"{name}: {_explain(name)}")
     if at and revision not in (None, named):
         raise DataError(
@@ -82,16 +84,22 @@ def resolve(name: str, revision: str | None = None) -> Source:
     if wanted is not None and (not _REVISION.fullmatch(wanted) or ".." in wanted):
         raise DataError(f"{name}: {wanted!r} is not the name of a revision")
     folder = _fetch(repository, wanted)
-    return Source(folder, f"{_SCHEME}{repository}", folder.name)
+    return Source(folder, f"{SCHEME}{repository}", folder.name)
 
 
-def resolve_data(name: str, patterns: tuple[str, ...]) -> Source:
-    """Returns the folder of a data set; downloads a repository of data sets.
+def is_repository(name: str) -> bool:
+    """Returns whether a name may be that of a repository, `org/name`."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
+def resolve_files(name: str, patterns: tuple[str, ...], kind: Kind) -> Source:
+    """Returns the folder of files other than an encoder's; downloads a repository.
 
     Args:
         name: A folder, which takes precedence; or a repository: `org/name`,
             `org/name@revision`, each perhaps after `hf://`.
         patterns: Globs of the files that are downloaded.
+        kind: What the repository is one of.
 
     Raises:
         DataError: There is neither such a folder nor such a repository, or the
@@ -100,15 +108,15 @@ def resolve_data(name: str, patterns: tuple[str, ...]) -> Source:
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
         return Source(folder, name, None)
-    repository, at, revision = name.removeprefix(_SCHEME).partition("@")
+    repository, at, revision = name.removeprefix(SCHEME).partition("@")
     # The name of a folder that is misspelt must not be sent to the Hub.
-    local = not name.startswith(_SCHEME) and (folder.parent.is_dir() or folder.exists())
-    if local or not _REPOSITORY.fullmatch(repository):
+    local = not name.startswith(SCHEME) and (folder.parent.is_dir() or folder.exists())
+    if local or not is_repository(repository):
         raise DataError(f"{name}: {_explain(name)}")
     if at and (not _REVISION.fullmatch(revision) or ".." in revision):
         raise DataError(f"{name}: {revision!r} is not the name of a revision")
-    folder = _download(repository, revision or None, repository, patterns, "dataset")
-    return Source(folder, f"{_SCHEME}{repository}", folder.name)
+    folder = _download(repository, revision or None, repository, patterns, kind)
+    return Source(folder, f"{SCHEME}{repository}", folder.name)
 
 
 def find_weights(folder: pathlib.Path) -> pathlib.Path:
@@ -156,7 +164,7 @@ def _fetch(repository: str, revision: str | None) -> pathlib.Path:
     folder = _download(repository, revision, named, _SMALL_FILES)
     if not any((folder / name).is_file() for name in _SMALL_FILES[:2]):
         raise DataError(
-            f"{_SCHEME}{named}: neither config.json nor open_clip_config.json; expected"
+            f"{SCHEME}{named}: neither config.json nor open_clip_config.json; expected"
             " an encoder of transformers or OpenCLIP"
         )
     formats = _formats(folder)
@@ -166,7 +174,7 @@ def _fetch(repository: str, revision: str | None) -> pathlib.Path:
         if any((folder / name).is_file() for name in names):
             return folder
     raise DataError(
-        f"{_SCHEME}{named}: no weights in {folder}; expected "
+        f"{SCHEME}{named}: no weights in {folder}; expected "
         f"{' or '.join(names[0] for names in formats)}; run once with a network and "
         "without HF_HUB_OFFLINE, or give a folder"
     )
@@ -177,7 +185,7 @@ def _download(
     revision: str | None,
     named: str,
     patterns: tuple[str, ...],
-    kind: str = "model",
+    kind: Kind = "model",
 ) -> pathlib.Path:
     # Imported late: it reads its environment variables then, and takes long.
     import huggingface_hub
@@ -194,7 +202,7 @@ def _download(
     except Exception as error:  # of the library, its HTTP client or the disk
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{_SCHEME}{named}: neither a local folder nor a repository that can be "
+            f"{SCHEME}{named}: neither a local folder nor a repository that can be "
             f"downloaded ({type(error).__name__}: {reason}); check the name, download "
             "it on a network and run with HF_HUB_OFFLINE=1, or give a folder"
         ) from error
@@ -206,10 +214,10 @@ def _explain(name: str) -> str:
     path = pathlib.Path(name)
     if path.is_file():
         return f"a file; give its folder, {str(path.parent)!r}"
-    if "://" in name and not name.startswith(_SCHEME):
-        return f"neither a folder nor a repository; write {_SCHEME}org/name"
-    if not name.startswith(_SCHEME) and path.parent.is_dir():
+    if "://" in name and not name.startswith(SCHEME):
+        return f"neither a folder nor a repository; write {SCHEME}org/name"
+    if not name.startswith(SCHEME) and path.parent.is_dir():
         folders = [each.name for each in path.parent.iterdir() if each.is_dir()]
         if near := difflib.get_close_matches(path.name, folders, 1):
             return f"no such folder; did you mean {str(path.parent / near[0])!r}?"
-    return f"no such folder; a repository of the Hub is written {_SCHEME}org/name"
+    return f"no such folder; a repository of the Hub is written {SCHEME}org/name"

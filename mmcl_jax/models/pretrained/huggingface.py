@@ -32,7 +32,6 @@ from mmcl_jax.models.pretrained.weight_layout import (
 from mmcl_jax.models.specs import (
     EncoderSpec,
     TextSpec,
-    TowerSpec,
     VisualSpec,
     siglip,
     two_towers,
@@ -109,7 +108,7 @@ def clip_visual(config: Section) -> VisualSpec:
     """Returns the visual tower of a `vision_config` that has all fields."""
     size, patch = sections.picture(config)
     channels = sections.integer(config, "num_channels")
-    sides, shape = (size, size), trunk(config)
+    sides, shape = (size, size), sections.trunk(config)
     if "stem" not in config:
         return VisualSpec(shape, sides, patch, patch, channels)
     stride = sections.integer(config, "patch_stride")
@@ -122,7 +121,7 @@ def clip_text(config: Section) -> TextSpec:
     vocabulary = sections.integer(config, "vocab_size")
     end = sections.token(config, "eos_token_id", vocabulary)
     return TextSpec(
-        trunk(config),
+        sections.trunk(config),
         vocabulary,
         sections.integer(config, "max_position_embeddings"),
         end,
@@ -139,7 +138,7 @@ def siglip_spec(config: Section) -> EncoderSpec:
     vision = SIGLIP_VISION | sections.section(config, "vision_config")
     text = SIGLIP_TEXT | sections.section(config, "text_config")
     size, patch = sections.picture(vision)
-    visual_trunk, text_trunk = trunk(vision), trunk(text)
+    visual_trunk, text_trunk = sections.trunk(vision), sections.trunk(text)
     embedding = visual_trunk.width
     projected = sections.integer(
         {"projection_size": text_trunk.width} | text, "projection_size"
@@ -156,18 +155,6 @@ def siglip_spec(config: Section) -> EncoderSpec:
         patch,
         sections.integer(text, "vocab_size"),
         sections.integer(text, "max_position_embeddings"),
-    )
-
-
-def trunk(config: Section) -> TowerSpec:
-    """Returns the transformer of a `vision_config` or `text_config`."""
-    return TowerSpec(
-        width=sections.width(config, "hidden_size", "num_attention_heads"),
-        layers=sections.integer(config, "num_hidden_layers"),
-        heads=sections.integer(config, "num_attention_heads"),
-        mlp_width=sections.integer(config, "intermediate_size"),
-        activation=sections.activation(config, "hidden_act"),
-        norm_epsilon=sections.number(config, "layer_norm_eps"),
     )
 
 

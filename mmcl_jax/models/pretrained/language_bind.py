@@ -67,7 +67,7 @@ def spec(config: Section, modality: str, tensors: Tensors) -> EncoderSpec:
     """
     vision = huggingface.clip_block(config, "vision_config", _DEFAULTS)
     text = huggingface.clip_block(config, "text_config", huggingface.CLIP_TEXT)
-    trunk, (size, patch) = huggingface.trunk(vision), sections.picture(vision)
+    trunk, (size, patch) = sections.trunk(vision), sections.picture(vision)
     sides = (size, size)
     if modality == "audio":
         sides = (

@@ -27,7 +27,7 @@ from mmcl_jax.models.pretrained import (
     summary,
 )
 from mmcl_jax.models.pretrained import tensors as tensor_files
-from mmcl_jax.models.pretrained import weight_layout as layouts
+from mmcl_jax.models.pretrained import weights_by_layout as layouts
 from mmcl_jax.models.pretrained.family import Checkpoint, Family
 from mmcl_jax.models.pretrained.weight_layout import Place
 from mmcl_jax.models.specs import EncoderSpec, ReaderSpec, TextSpec

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import safetensors.numpy
 
-from mmcl_jax.models.pretrained import huggingface, weight_layout
+from mmcl_jax.models.pretrained import huggingface, weights_by_layout
 from mmcl_jax.models.specs import EncoderSpec, TowerSpec, VisualSpec
 from mmcl_jax.types import PyTree
 
@@ -34,7 +34,7 @@ def save(
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     tensors = {
         name: tensor.astype(dtype)
-        for name, tensor in weight_layout.write(
+        for name, tensor in weights_by_layout.write(
             spec, huggingface.clip_layout(spec), frozen
         ).items()
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 from mmcl_jax.fields import Range
 from mmcl_jax.models.layers import ACTIVATIONS
-from mmcl_jax.models.specs import StageSpec, StemSpec
+from mmcl_jax.models.specs import StageSpec, StemSpec, TowerSpec
 
 Section = dict[str, Any]
 
@@ -179,3 +179,15 @@ def _checked(value: Any, kinds: tuple[type, ...], name: str) -> Any:
     if complaint := RANGES[name].complaint(value):
         raise ValueError(f"field {name!r}: {complaint}")
     return value
+
+
+def trunk(config: Section) -> TowerSpec:
+    """Returns the transformer of a section in the words of Hugging Face."""
+    return TowerSpec(
+        width=width(config, "hidden_size", "num_attention_heads"),
+        layers=integer(config, "num_hidden_layers"),
+        heads=integer(config, "num_attention_heads"),
+        mlp_width=integer(config, "intermediate_size"),
+        activation=activation(config, "hidden_act"),
+        norm_epsilon=number(config, "layer_norm_eps"),
+    )

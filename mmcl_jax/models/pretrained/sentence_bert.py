@@ -20,7 +20,7 @@ from mmcl_jax.errors import reading
 from mmcl_jax.files import read_json
 from mmcl_jax.modalities.base import TokenizerSpec
 from mmcl_jax.modalities.tokenization import find_tokenizer, load_tokenizer
-from mmcl_jax.models.pretrained import huggingface, inputs, sections
+from mmcl_jax.models.pretrained import inputs, sections
 from mmcl_jax.models.pretrained.family import CONFIG, EXPECTED, Checkpoint, Family
 from mmcl_jax.models.pretrained.mapped import MappedTensors
 from mmcl_jax.models.pretrained.sections import Section
@@ -75,7 +75,7 @@ def text_spec(config: Section, end_token: int) -> TextSpec:
                 f"field {name!r}: {config[name]!r}; expected {_DEFAULTS[name]!r}"
             )
     return TextSpec(
-        dataclasses.replace(huggingface.trunk(config), post_norm=True),
+        dataclasses.replace(sections.trunk(config), post_norm=True),
         sections.integer(config, "vocab_size"),
         min(_LONGEST, sections.integer(config, "max_position_embeddings")),
         end_token,

@@ -29,6 +29,20 @@ for (const box of document.querySelectorAll(".switch")) {
   choices.addEventListener("change", event => choose(event.target.value));
   choose(choices.querySelector("input:checked").value);
 }
+// what is wider than the page says so, and fades where there is more
+for (const box of document.querySelectorAll(".scroll")) {
+  const cue = document.createElement("p");
+  cue.className = "cue";
+  cue.textContent = "wider than the page: scroll sideways →";
+  box.after(cue);
+  const look = () => {
+    const wider = box.scrollWidth - box.clientWidth;
+    cue.hidden = wider < 4;
+    box.classList.toggle("more", wider - box.scrollLeft >= 4);
+  };
+  box.addEventListener("scroll", look, {passive: true});
+  new ResizeObserver(look).observe(box);
+}
 // row and column of a number, shown below the matrix and as its title
 for (const figure of document.querySelectorAll("figure.matrix")) {
   const readout = figure.querySelector(".readout");
