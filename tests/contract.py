@@ -18,6 +18,7 @@ from mmcl_jax import config, plugins
 from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.klda import Options as KldaOptions
 from mmcl_jax.methods.l2p import Options as L2POptions
+from mmcl_jax.methods.layup import Options as LayupOptions
 from mmcl_jax.methods.rail import Options as RailOptions
 from mmcl_jax.methods.ranpac import Options as RanpacOptions
 from mmcl_jax.methods.registry import METHODS
@@ -49,6 +50,7 @@ def _options(
     heads = {
         "ridge": RidgeOptions(regularization=0.1),
         "ranpac": RanpacOptions(width=32, regularization=0.1),
+        "layup": LayupOptions(regularization=0.1),
         "rail": RailOptions(width=32, regularization=0.03),
         "klda": KldaOptions(width=32, regularization=0.1),
         # as small as other adapters here: a prompt's gradient is of several samples

@@ -117,8 +117,9 @@ def chosen(
 ) -> Float[Array, ""]:
     """Returns the ridge whose fit has the least squared error on held-out samples.
 
-    Of equally good ones it is the first. A ridge too small for the precision, so that
-    the equations cannot be solved, is not chosen.
+    Of equally good ones it is the first. A ridge too small for the precision is not
+    chosen: below the rounding error of the Gram matrix, either the equations cannot be
+    solved, or the error is one of rounding, and another order of sums gives another.
 
     Args:
         fitted: Statistics of the samples that are fitted, with one-hot targets.
@@ -136,7 +137,9 @@ def chosen(
 
     # one after another, which bounds the memory of wide features
     errors = jax.lax.map(error, candidates)
-    return candidates[jnp.where(jnp.isfinite(errors), errors, jnp.inf).argmin()]
+    noise = jnp.finfo(fitted.gram.dtype).eps * jnp.trace(fitted.gram)
+    sound = jnp.isfinite(errors) & (candidates > noise)
+    return candidates[jnp.where(sound, errors, jnp.inf).argmin()]
 
 
 def recursive_init(
