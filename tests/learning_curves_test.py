@@ -35,8 +35,8 @@ def test_steps_of_the_stream_are_counted_on(tmp_path: pathlib.Path) -> None:
     (panels,) = _section(folder).blocks
     assert isinstance(panels, Panels)
     loss, accuracy = panels.charts
-    assert (loss.name, loss.shares) == ("learning-loss", False)
-    assert (accuracy.shares, accuracy.limits) == (True, (-0.02, 1.02))
+    assert (loss.name, loss.unit) == ("learning-loss", "")
+    assert (accuracy.unit, accuracy.limits) == ("%", (-0.02, 1.02))
     image, audio = loss.series  # the modalities of the first two stages
     assert image.x == audio.x == (2, 4, 6)
     assert image.y[:2] == (0.5, 0.25) and math.isnan(image.y[2])

@@ -100,7 +100,8 @@ def prefix(length: int, layers: int | None) -> Adapter:
     """
 
     def init(key: Key, spec: TowerSpec) -> PyTree:
-        depth = min(layers or spec.adapted_layers, spec.adapted_layers)
+        most = spec.adapted_layers
+        depth = most if layers is None else min(layers, most)
         shape = (2, depth, length, spec.width)
         keys, values = 0.02 * jax.random.normal(key, shape)
         return {"keys": keys, "values": values}
@@ -124,7 +125,8 @@ def residual_prefix(length: int, layers: int | None) -> Adapter:
     """
 
     def init(key: Key, spec: TowerSpec) -> PyTree:
-        depth = min(layers or spec.adapted_layers, spec.adapted_layers)
+        most = spec.adapted_layers
+        depth = most if layers is None else min(layers, most)
         shape = (depth, length, spec.width)
         return {
             "keys": jax.random.uniform(key, shape, minval=-1.0, maxval=1.0),

@@ -96,7 +96,8 @@ def verify(
             break
     if (failures := found.failures) and not collect:
         more = " or more" if len(failures) == _LISTED else ""
-        head = f"{len(failures)}{more} of {len(jobs)} samples cannot be decoded; "
+        total = len(known) + len(jobs)
+        head = f"{len(failures)}{more} of {total} samples cannot be decoded; "
         head += (
             "repair or remove them, or leave them out by --config.data.on_error=skip:"
         )
