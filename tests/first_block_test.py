@@ -44,9 +44,15 @@ def _drawn(name: str, modality: str):
     return weights, {"pixels": jnp.asarray(rng.normal(size=shape), jnp.float32)}
 
 
-@pytest.mark.parametrize("kind", ADAPTERS)
 @pytest.mark.parametrize(
-    ("name", "modality"), [(n, m) for n, all_ in FAMILIES.items() for m in all_]
+    ("name", "modality", "kind"),
+    [
+        # every kind in the tower that attends over frames, and one in every tower
+        (name, modality, kind)
+        for name, read in FAMILIES.items()
+        for modality in read
+        for kind in (ADAPTERS if modality == "video" else ("deep_prompts",))
+    ],
 )
 def test_what_was_begun_is_carried_on(name: str, modality: str, kind: str) -> None:
     weights, inputs = _drawn(name, modality)
