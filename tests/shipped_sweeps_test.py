@@ -8,12 +8,12 @@ import typing
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from mmcl_jax.config import Config, MethodOptions, to_json
+from mmcl_jax.config import Config, EncoderOptions, MethodOptions, to_json
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.methods.comm.method import Options as CommOptions
 from mmcl_jax.methods.registry import METHODS
+from mmcl_jax.models.model import Model
 from mmcl_jax.sweeps import runs
 from mmcl_jax.training import build
 from tests import helpers
@@ -101,8 +101,14 @@ def test_every_method_has_as_many_values(sweep: str) -> None:
 
 @functools.cache
 def _trains(name: str) -> bool:
-    options = runs.make_config(WORLD, f"smoke,method={name}")
-    return build.assemble(options, Console(quiet=True)).method.trains
+    made = runs.make_config(WORLD, f"smoke,method={name}")
+    return build.method_of(made)(_model()).trains
+
+
+@functools.cache
+def _model() -> Model:
+    encoder = build.load_encoder(EncoderOptions("random:clip_tiny"))
+    return build.build_model(encoder)
 
 
 def test_ablations_change_comm_alone_and_each_something_else() -> None:

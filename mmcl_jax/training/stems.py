@@ -13,7 +13,7 @@ import numpy as np
 
 from mmcl_jax.modalities.base import Inputs, Stem
 from mmcl_jax.models import encoder as encoders
-from mmcl_jax.models.specs import EncoderSpec
+from mmcl_jax.models.specs import ConseSpec, EncoderSpec, StemSpec, TextSpec
 from mmcl_jax.types import PyTree
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -33,19 +33,24 @@ def decoded_shapes(
         modalities: Names of the modalities.
         preprocessed: Shapes of a preprocessed sample of each of them.
     """
-    found: dict[tuple, Shapes] = {}
 
     def decoded(modality: str, shapes: Shapes) -> Shapes:
         if not encoders.begins(spec, modality):
             return shapes
-        # tracing a stem takes longer than all else here; alike inputs share it
-        key = spec.tower_of(modality), tuple(shapes.items())
-        if key not in found:
-            begin = functools.partial(_begin, spec, modality)
-            found[key] = jax.eval_shape(begin, frozen, shapes)
-        return found[key]
+        reader = spec.reader(spec.tower_of(modality))
+        # to trace a stem takes longer than all else that precedes the data
+        if isinstance(reader, ConseSpec) or not reader.trunk.plain_layers:
+            assert not isinstance(reader, TextSpec) and reader.stem
+            return _stem_shape(reader.stem, shapes)
+        return jax.eval_shape(functools.partial(_begin, spec, modality), frozen, shapes)
 
     return tuple(map(decoded, modalities, preprocessed))
+
+
+def _stem_shape(spec: StemSpec, shapes: Shapes) -> Shapes:
+    *frames, height, width, _ = shapes["pixels"].shape
+    size = (*frames, *spec.sides((height, width)), spec.channels)
+    return {"features": jax.ShapeDtypeStruct(size, np.dtype(np.float32))}
 
 
 def _begin(spec: EncoderSpec, modality: str, frozen: PyTree, inputs: PyTree) -> PyTree:
