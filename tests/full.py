@@ -34,6 +34,7 @@ PARTS = {
         "tests/families_test.py",
         "tests/parity",
         "tests/published_folders_test.py",
+        "tests/stem_test.py",
     ),
     "extension": (
         "mmcl_jax/methods",
@@ -75,7 +76,9 @@ PARTS = {
         "tests/class_context_test.py",
         "tests/conditioning_test.py",
         "tests/contract.py",
+        "tests/linear_methods_test.py",
         "tests/method_contract_test.py",
+        "tests/published_test.py",
         "tests/results_test.py",
     ),
     "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),

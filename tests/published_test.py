@@ -34,6 +34,8 @@ from mmcl_jax.ops import gaussians, kmeans, least_squares, losses, projection
 from mmcl_jax.types import Batch, Capacity, Classes, Context
 from tests import by_hand
 
+pytestmark = pytest.mark.full("methods")
+
 KEY = jax.random.key(0)
 TOWER = TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
 COMMON = Common(adapters.shallow_prompts(2), "shared", "task")

@@ -27,6 +27,8 @@ from mmcl_jax.streams.loader import Decoder, epoch
 from mmcl_jax.training import stems
 from tests import helpers
 
+pytestmark = pytest.mark.full("encoders")
+
 _STEM = StemSpec(4, (StageSpec(1, 3, 1, 1, 4), StageSpec(2, 5, 2, 3, 6)))
 _POOLED = dataclasses.replace(_STEM, last=7)
 _TRUNK = TowerSpec(16, 2, 2, 32, "quick_gelu", 1e-5)
