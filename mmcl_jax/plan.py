@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from mmcl_jax import config as configs
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.methods.base import Method
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained
 from mmcl_jax.models.model import Model
@@ -186,6 +187,7 @@ def _programs(
 ) -> tuple[Program | None, Program, int]:
     """Returns training step and prediction, and the forward passes of the former."""
     make_method = build.method_of(config)
+    method = make_method(model)
     run = learner.make_learner(
         make_method,
         model,
@@ -195,7 +197,7 @@ def _programs(
     )
     state = _on(mesh, P(), jax.eval_shape(lambda: run.init(room)))
     classes = _on(mesh, P(), _classes(model, room, tokens))
-    batch = _on(mesh, P("data"), _batch(model, modality, rows))
+    batch = _on(mesh, P("data"), _batch(model, method, modality, rows))
     # XLA drops unused arguments from a program, but the device holds them all the same.
     held = _held((state, frozen, classes, batch))
 
@@ -204,7 +206,7 @@ def _programs(
         return program_cost.compile_program(lowered)._replace(arguments=held)
 
     train_step = None
-    if make_method(model).trains:
+    if method.trains:
         train_step = compiled(run.train_step, np.int32(1))
     predict = compiled(run.predict)
     return train_step, predict, run.forwards.get("train_step", 0)
@@ -238,7 +240,7 @@ def _classes(model: Model, room: Capacity, tokens: np.ndarray | None) -> Classes
     return Classes(**columns)
 
 
-def _batch(model: Model, modality: str, rows: int) -> Batch:
+def _batch(model: Model, method: Method, modality: str, rows: int) -> Batch:
     shapes = model.input_shapes[model.modalities.index(modality)]
     fields: dict[str, Any] = {
         name: jax.ShapeDtypeStruct((rows,), np.int32)
@@ -247,6 +249,8 @@ def _batch(model: Model, modality: str, rows: int) -> Batch:
     fields["weight"] = jax.ShapeDtypeStruct((rows,), np.float32)
     width = model.spec.embedding
     fields["query"] = jax.ShapeDtypeStruct((rows, width), np.float32)
+    if layers := build.view_width(model.spec, method, modality) - width:
+        fields["layers"] = jax.ShapeDtypeStruct((rows, layers), np.float32)
     fields["inputs"] = {
         name: jax.ShapeDtypeStruct((rows, *shape.shape), shape.dtype)
         for name, shape in shapes.items()

@@ -25,7 +25,8 @@ _OLDER = {
 
 @pytest.mark.parametrize("case", _OLDER)
 def test_older_blocks_are_merged_as_in_transformers(case: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers  # takes seconds, and one test needs it
+
     config = {
         "text_config": {"num_hidden_layers": 5, "eos_token_id": 2, "hidden_size": 256},
         "vision_config": {"patch_size": 4, "hidden_act": "gelu", "image_size": 32},

@@ -230,6 +230,27 @@ def test_what_is_kept_can_be_scored(
     assert left == (right if scored else [None, *right[1:]])
 
 
+def test_kept_queries_do_not_suffice_where_layer_features_are_read(
+    folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    made = dataclasses.replace(
+        _config(folders[0], encoder_folder, "comm_plus"),
+        evaluation=config.EvaluationOptions(keep="features"),
+    )
+    experiment.run(made, tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "older")
+    (kept,) = (tmp_path / "older" / "kept").iterdir()
+    with np.load(kept) as stored:
+        columns = dict(stored)
+    # as versions kept them that computed layer features anew
+    np.savez(kept, **columns | {"features": columns["features"][:, :16]})
+    shutil.rmtree(folders[0])
+    for name, lost in (("run", []), ("older", ["image/made/0"])):
+        _extend(made, tmp_path / name, folders[1])
+        found = experiment.run(made, tmp_path / name)
+        assert found and found["unscored"] == lost
+
+
 def test_a_copy_is_extended_and_the_run_stays(
     folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -12,7 +12,7 @@ on them starts one of its programs afresh.
 """
 
 import ast
-import functools
+import atexit
 import gc
 import json
 import os
@@ -135,11 +135,26 @@ def run(
     return subprocess.CompletedProcess(process.args, process.wait(), output, errors)
 
 
+# lines to servers by the variables that they were started with, the oldest first
+_LINES: dict[tuple[tuple[str, str], ...], socket.socket] = {}
+_MOST_SERVERS = 2
+
+
 def _server_for(env: Mapping[str, str]) -> socket.socket:
-    return _server(tuple(sorted(v for v in env.items() if v[0].startswith(_ON_IMPORT))))
+    key = tuple(sorted(v for v in env.items() if v[0].startswith(_ON_IMPORT)))
+    if key not in _LINES:
+        while len(_LINES) >= _MOST_SERVERS:
+            _LINES.pop(next(iter(_LINES))).close()
+        _LINES[key] = _server(key)
+    return _LINES[key]
 
 
-@functools.lru_cache(maxsize=2)
+@atexit.register
+def _close_lines() -> None:
+    for line in _LINES.values():
+        line.close()
+
+
 def _server(variables: tuple[tuple[str, str], ...]) -> socket.socket:
     """Starts a server and returns the line to it; it ends when that is closed."""
     ours, theirs = socket.socketpair()

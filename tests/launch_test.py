@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -78,7 +80,7 @@ def _job(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validate(manifest: dict[str, Any]) -> None:
-    pytest.importorskip("jsonschema").validate(manifest, SCHEMA)
+    jsonschema.validate(manifest, SCHEMA)
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
@@ -88,7 +90,6 @@ def test_manifests_are_what_jobset_takes(path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_jobs_and_pods_are_what_kubernetes_takes(path: pathlib.Path) -> None:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
     job = _job(jobset.read(path))
     version = kubernetes_validate.latest_version()
     kubernetes_validate.validate(job, version, strict=True)

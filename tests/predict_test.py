@@ -13,7 +13,7 @@ from mmcl_jax import config
 from mmcl_jax.errors import ConfigError, DataError, WorkdirError
 from mmcl_jax.evaluation import calibration
 from mmcl_jax.modalities.base import TextReference
-from mmcl_jax.serving import file_types, from_workdir
+from mmcl_jax.serving import file_types, from_workdir, reading
 from mmcl_jax.streams.base import TaskDraft, build_stream
 from mmcl_jax.streams.description import describe_tasks, stored_stream
 from mmcl_jax.training import build
@@ -185,7 +185,9 @@ def test_the_run_and_the_classifier_agree(
         ]
         assert np.mean(agreed) == 1
         # a rendered sample does not say of itself what it is; the model is told nothing
-        (group,), _ = classifier._read(references, modality)
+        (group,), _ = reading.in_groups(
+            references, lambda each, m=modality: classifier._decode(each, m), 1
+        )
         logits, took, _ = classifier._forward(group, None)
         allowed = np.stack([classifier.allowed(name) for name in took])
         chosen = columns["chosen/routed/predicted"][own]

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from mmcl_jax import config
 from mmcl_jax.errors import DataError
+from mmcl_jax.modalities.base import FileReference
 from mmcl_jax.streams.loader import Decoder
 from mmcl_jax.training import build, feature_cache
 from tests import helpers
@@ -84,3 +85,22 @@ def test_what_cannot_be_decoded_is_never_taken_for_known(
         notes = _notes(dataclasses.replace(run, data=skipping))
         assert any(note.startswith("skipped: ") for note in notes)
         assert [name for name in decoded if "test/cat" in name]
+
+
+def test_a_file_that_cannot_be_read_is_skipped_as_any_other(
+    run: config.Config, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = FileReference.identity
+
+    def denied(self: FileReference) -> str:
+        if "test/cat/1" in self.path:
+            raise DataError(f"{self.path}: permission denied")
+        return identity(self)
+
+    monkeypatch.setattr(FileReference, "identity", denied)
+    with pytest.raises(DataError, match="1 of 8 samples cannot be decoded"):
+        _notes(run)
+    skipping = dataclasses.replace(run.data, on_error="skip")
+    for _ in range(2):
+        notes = _notes(dataclasses.replace(run, data=skipping))
+        assert sum(note.startswith("skipped: ") for note in notes) == 1

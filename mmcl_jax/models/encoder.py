@@ -77,6 +77,14 @@ def begins(spec: EncoderSpec, modality: str) -> bool:
     return not isinstance(reader, TextSpec) and reader.stem is not None
 
 
+def weights_to_begin(spec: EncoderSpec, frozen: PyTree, tower: str) -> PyTree:
+    """Returns the weights of a tower that `begin` reads, which a stem has few of."""
+    reader = spec.reader(tower)
+    if not isinstance(reader, ConseSpec) and _is_cut(reader.trunk):
+        return frozen[tower]
+    return {"stem": frozen[tower]["stem"]}
+
+
 def _is_cut(trunk: TowerSpec) -> bool:
     # blocks that are gathered from several devices cost least in one pass through all
     return trunk.plain_layers > 0 and not trunk.sharded

@@ -43,7 +43,7 @@ def layer_features(
         blocks: Number of blocks, see `specs.layer_blocks`.
     """
     rows, frames = below.shape[0], above.shape[1] // below.shape[0]
-    below = below.reshape(rows, frames, -1 if below.size else 0, spec.width)
+    below = below.reshape(rows, frames, below.shape[-2], spec.width)
     above = jnp.moveaxis(above, 0, 1).reshape(rows, frames, len(above), spec.width)
     means = jnp.concatenate([below, above], axis=2).mean(1)
     # without the final block, whose tokens the embedding already reads

@@ -41,7 +41,7 @@ def ranks(groups: Groups) -> Section:
     about += (
         "Two methods on one line of a group are not told apart by paired t tests of "
         "all pairs of methods, p < 0.05 after Holm's correction; any other two are. "
-        "With few seeds only large and steady differences are told apart."
+        "With few seeds, the tests find only large, consistent differences."
         if chart.groups
         else "Of a single seed, no test can tell methods apart."
     )

@@ -1,5 +1,6 @@
 """What a run has learnt, ready to label ordinary files."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
@@ -94,12 +95,7 @@ class Classifier:
                 can be rejected.
             DataError: A file cannot be read; the message names it.
         """
-        found = []
-        for _, said in self.predict_each(samples, modality, top, reject):
-            if isinstance(said, DataError):
-                raise said
-            found.append(said)
-        return found
+        return reading.all_of(self.predict_each(samples, modality, top, reject))
 
     def predict_each(
         self,
@@ -107,7 +103,7 @@ class Classifier:
         modality: str | None = None,
         top: int = 5,
         reject: float | None = None,
-    ) -> Iterator[tuple[str, Labelled | DataError]]:
+    ) -> reading.Said:
         """Yields the source of each sample and its prediction, in order.
 
         As `predict`, but a file that cannot be read yields its error and does not stop
@@ -116,25 +112,22 @@ class Classifier:
         self.check_modality(modality)
         self._check_reject(reject)
         divisor = self.temperature(modality)
-        for references in reading.windows(samples, _AHEAD * self._batch_size):
-            groups, failures = self._read(references, modality)
-            said: dict[int, Labelled | DataError] = dict(failures)
-            for group in groups:
-                logits, took, told = self._forward(group, modality, reject)
-                rows = zip(
-                    group.places, logits, took, group.oddities, told, strict=True
-                )
-                for place, row, took_it_for, odd, unlike in rows:
-                    said[place] = Labelled(
-                        references[place].describe(),
-                        group.modality,
-                        modality or took_it_for,
-                        self._labels(row, modality or took_it_for, divisor, top),
-                        odd,
-                        unlike,
-                    )
-            for place, reference in enumerate(references):
-                yield reference.describe(), said[place]
+
+        def label(group: Group, sources: list[str]) -> Iterator[Labelled]:
+            said = self._forward(group, modality, reject)
+            rows = zip(sources, *said, group.oddities, strict=True)
+            for source, row, predicted, unlike, odd in rows:
+                took = modality or predicted
+                labels = self._labels(row, took, divisor, top)
+                yield Labelled(source, group.modality, took, labels, odd, unlike)
+
+        yield from reading.labelled(
+            samples,
+            _AHEAD * self._batch_size,
+            lambda reference: self._decode(reference, modality),
+            self.run.config.data.threads,
+            label,
+        )
 
     def logits(
         self, samples: Sequence[Sample], modality: str | None = None
@@ -256,24 +249,18 @@ class Classifier:
         """Yields all samples in groups; raises the error of an unreadable file."""
         self.check_modality(modality)
         start = 0
-        for references in reading.windows(samples, _AHEAD * self._batch_size):
-            groups, failures = self._read(references, modality)
-            if failures:
-                raise failures[min(failures)]
-            for group in groups:
-                places = tuple(start + place for place in group.places)
-                yield group._replace(places=places)
-            start += len(references)
-
-    def _read(
-        self, references: Sequence[Reference], modality: str | None
-    ) -> tuple[list[Group], dict[int, DataError]]:
-        """Decodes samples; returns them by modality, and the failures by place."""
-        return reading.in_groups(
-            references,
-            lambda reference: self._decode(reference, modality),
-            self.run.config.data.threads,
-        )
+        size, threads = _AHEAD * self._batch_size, self.run.config.data.threads
+        with contextlib.closing(reading.windows(samples, size)) as parts:
+            for references in parts:
+                groups, failures = reading.in_groups(
+                    references, lambda each: self._decode(each, modality), threads
+                )
+                if failures:
+                    raise failures[min(failures)]
+                for group in groups:
+                    places = tuple(start + place for place in group.places)
+                    yield group._replace(places=places)
+                start += len(references)
 
     def _decode(self, reference: Reference, given: str | None) -> Read:
         modality = reading.modality_of(reference, given)

@@ -98,12 +98,8 @@ class Exported:
                 rejected.
             DataError: A sample cannot be read; the message names it.
         """
-        found = []
-        for _, said in self.predict_each(samples, modality, top, reject):
-            if isinstance(said, DataError):
-                raise said
-            found.append(said)
-        return found
+        said = self.predict_each(samples, modality, top, reject)
+        return samples_of.all_of(said)
 
     def predict_each(
         self,
@@ -111,24 +107,20 @@ class Exported:
         modality: str | None = None,
         top: int = 5,
         reject: float | None = None,
-    ) -> Iterator[tuple[str, Labelled | DataError]]:
+    ) -> samples_of.Said:
         """Yields the source of each sample and its prediction, in order.
 
         As `predict`, but a sample that cannot be read yields its error and does not
         stop the others.
         """
         self._check(modality, reject)
-        for references in samples_of.windows(samples, _ROWS):
-            groups, failures = samples_of.in_groups(
-                references, lambda each: self._decode(each, modality), _THREADS
-            )
-            said: dict[int, Labelled | DataError] = dict(failures)
-            for group in groups:
-                sources = [references[place].describe() for place in group.places]
-                labelled = self._label(group, sources, modality, top, reject)
-                said |= dict(zip(group.places, labelled, strict=True))
-            for place, reference in enumerate(references):
-                yield reference.describe(), said[place]
+        yield from samples_of.labelled(
+            samples,
+            _ROWS,
+            lambda reference: self._decode(reference, modality),
+            _THREADS,
+            lambda group, sources: self._label(group, sources, modality, top, reject),
+        )
 
     def _check(self, modality: str | None, reject: float | None) -> None:
         if modality is not None and (unknown := self._unknown(modality)):

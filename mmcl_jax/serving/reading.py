@@ -1,10 +1,11 @@
 """Samples on their way to a classifier: recognized, decoded, grouped by modality."""
 
 import concurrent.futures
+import contextlib
 import itertools
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from mmcl_jax.errors import DataError
 from mmcl_jax.modalities.base import FileReference, Inputs, Reference, TextReference
 from mmcl_jax.serving import file_types, sample_files
+from mmcl_jax.serving.answers import Labelled
 from mmcl_jax.serving.sample_files import Sample
 
 
@@ -45,11 +47,17 @@ class Group(NamedTuple):
     oddities: tuple[tuple[str, ...], ...]
 
 
-def windows(samples: Iterable[Sample], size: int) -> Iterator[list[Reference]]:
+# the source of each sample, and its prediction or error
+Said = Generator[tuple[str, Labelled | DataError], None, None]
+
+
+def windows(
+    samples: Iterable[Sample], size: int
+) -> Generator[list[Reference], None, None]:
     """Yields references to samples, so many at a time.
 
     A sample in memory is written to a file, which is there until the next window is
-    asked for.
+    asked for, or the generator is closed.
 
     Raises:
         DataError: A sample is of no kind that `sample_files.write` takes.
@@ -61,6 +69,44 @@ def windows(samples: Iterable[Sample], size: int) -> Iterator[list[Reference]]:
                 sample_files.reference(sample, pathlib.Path(folder), i)
                 for i, sample in window
             ]
+
+
+def labelled(
+    samples: Iterable[Sample],
+    size: int,
+    decode: Callable[[Reference], Read],
+    threads: int,
+    label: Callable[[Group, list[str]], Iterable[Labelled]],
+) -> Said:
+    """Yields the source of each sample and its prediction or error, in order.
+
+    Args:
+        samples: Samples of the kinds that `sample_files.write` takes.
+        size: Number of samples in memory at a time.
+        decode: Decodes a sample; raises `DataError`.
+        threads: Number of samples that are decoded at the same time.
+        label: Predictions of the samples of a group, given their sources.
+    """
+    with contextlib.closing(windows(samples, size)) as parts:
+        for references in parts:
+            groups, failures = in_groups(references, decode, threads)
+            said: dict[int, Labelled | DataError] = dict(failures)
+            for group in groups:
+                sources = [references[place].describe() for place in group.places]
+                said |= zip(group.places, label(group, sources), strict=True)
+            for place, reference in enumerate(references):
+                yield reference.describe(), said[place]
+
+
+def all_of(said: Said) -> list[Labelled]:
+    """Returns the predictions of all samples; raises the first error."""
+    found = []
+    with contextlib.closing(said):  # files of samples in memory go with it
+        for _, each in said:
+            if isinstance(each, DataError):
+                raise each
+            found.append(each)
+    return found
 
 
 def modality_of(reference: Reference, given: str | None) -> str:

@@ -11,13 +11,12 @@ import numpy as np
 
 from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.modalities.base import Inputs
-from mmcl_jax.models.specs import layer_width
 from mmcl_jax.ops import rngs
 from mmcl_jax.parallel import distributed, sharding
 from mmcl_jax.streams import loader
 from mmcl_jax.streams.base import Record
 from mmcl_jax.training import feature_cache
-from mmcl_jax.training.build import Run
+from mmcl_jax.training.build import Run, view_width
 from mmcl_jax.types import Batch, PyTree
 
 Records = dict[str, list[Record]]
@@ -131,10 +130,7 @@ class Feed:
     def _entry(self, modality: str, rows: Sequence[Record]) -> feature_cache.Entry:
         encoder = self._run.encoder
         version = MODALITIES[modality].version(encoder.inputs)
-        tower = encoder.spec.tower_of(modality)
-        width, blocks = encoder.spec.embedding, self._run.method.layer_blocks
-        if blocks:
-            width += layer_width(encoder.spec.tower(tower), blocks)
+        width = view_width(encoder.spec, self._run.method, modality)
         return feature_cache.entry(self._producer, modality, version, rows, width)
 
     def views(self, rows: Sequence[Record]) -> np.ndarray:

@@ -21,7 +21,7 @@ from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models import pretrained
 from mmcl_jax.models.adapters import make_adapter
 from mmcl_jax.models.model import Model
-from mmcl_jax.models.specs import ConseSpec, EncoderSpec, with_trunks
+from mmcl_jax.models.specs import ConseSpec, EncoderSpec, layer_width, with_trunks
 from mmcl_jax.parallel import sharding
 from mmcl_jax.streams import kept, loader, plausibility, verification
 from mmcl_jax.streams import registry as sources
@@ -275,9 +275,25 @@ def assemble(
     known = known._replace(stream=stream)
     for i, path in known.kept.items():
         kept.check(path, stream.tasks[i].test, producer(encoder, stream.tasks[i]))
-    if made.method.needs_inputs:
-        known = known._replace(unscored=known.unscored | known.featured, featured={})
+    # what was kept may have no layer features, if an older version did so
+    short = {
+        i: place
+        for i, place in known.featured.items()
+        if made.method.needs_inputs
+        or kept.features(known.kept[i], len(stream.tasks[i].test)).shape[1]
+        != view_width(encoder.spec, made.method, stream.tasks[i].modality)
+    }
+    featured = {i: p for i, p in known.featured.items() if i not in short}
+    known = known._replace(unscored=known.unscored | short, featured=featured)
     return made._replace(known=known, notes=made.notes + known_tasks.notes(known))
+
+
+def view_width(spec: EncoderSpec, method: Method, modality: str) -> int:
+    """Returns the width of the cached views of a sample: query and layer features."""
+    if not method.layer_blocks:
+        return spec.embedding
+    tower = spec.tower(spec.tower_of(modality))
+    return spec.embedding + layer_width(tower, method.layer_blocks)
 
 
 def producer(encoder: pretrained.Encoder, task: Task) -> str:

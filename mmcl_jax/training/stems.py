@@ -70,10 +70,11 @@ def make_stem(spec: EncoderSpec, frozen: PyTree) -> Stem | None:
     if not begun:
         return None
     device = jax.local_devices()[0]
-    weights = {
-        name: jax.device_put(jax.tree.map(_local, frozen[name]), device)
+    needed = {
+        name: encoders.weights_to_begin(spec, frozen, name)
         for name in {spec.tower_of(modality) for modality in begun}
     }
+    weights = jax.device_put(jax.tree.map(_local, needed), device)
     compiled = jax.jit(functools.partial(_begin, spec), static_argnums=0)
 
     def stem(modality: str, inputs: Inputs) -> Inputs:

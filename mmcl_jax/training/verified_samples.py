@@ -33,21 +33,17 @@ def known(stream: Stream, inputs: InputSpec) -> dict[int, Examined]:
     Args:
         stream: Stream whose samples are looked for.
         inputs: Input of the encoder.
-
-    Raises:
-        DataError: A file cannot be read.
     """
     found: dict[int, Examined] = {}
-    for modality, rows in _parts(stream):
-        seen = _read(_path(inputs, modality, rows), len(rows))
+    for path, rows in _files(stream, inputs):
+        seen = _read(path, len(rows))
         found |= zip((row.id for row in rows), seen, strict=True) if seen else ()
     return found
 
 
 def store(stream: Stream, inputs: InputSpec, verified: Verified) -> None:
     """Stores what was seen of the parts of tasks that could be decoded whole."""
-    for modality, rows in _parts(stream):
-        path = _path(inputs, modality, rows)
+    for path, rows in _files(stream, inputs):
         if path.exists() or any(row.id in verified.failures for row in rows):
             continue
         samples = [
@@ -61,12 +57,19 @@ def store(stream: Stream, inputs: InputSpec, verified: Verified) -> None:
         feature_cache.store(path, content, "names of samples that can be decoded")
 
 
-def _parts(stream: Stream) -> Iterator[tuple[str, Sequence[Record]]]:
+def _files(
+    stream: Stream, inputs: InputSpec
+) -> Iterator[tuple[pathlib.Path, Sequence[Record]]]:
+    """Yields each part of a task, after the file that says what was seen of it."""
     for task in (*stream.tasks, *stream.control_sets):
         # how a user-defined modality decodes may change without a new version
         for rows in (task.train, task.test) if task.modality in BUILT_IN else ():
+            try:
+                path = _path(inputs, task.modality, rows)
+            except DataError:  # of a file that cannot be read, which decoding reports
+                continue
             if rows:
-                yield task.modality, rows
+                yield path, rows
 
 
 def _read(path: pathlib.Path, rows: int) -> list[Examined] | None:

@@ -149,6 +149,11 @@ class Learnt:
     def _number(self, value: int) -> jax.Array:
         return sharding.put(np.int32(value), self.run.mesh)
 
+    def _layers(self, rng: np.random.Generator, modality: str) -> np.ndarray | None:
+        spec = self.run.encoder.spec
+        width = build.view_width(spec, self.run.method, modality) - spec.embedding
+        return rng.standard_normal((self._rows, width), np.float32) if width else None
+
     def _batch(self, index: int) -> Batch:
         task, rng = self.run.stream.tasks[index], np.random.default_rng(index)
         place, rows = self.run.model.modalities.index(task.modality), self._rows
@@ -164,6 +169,7 @@ class Learnt:
             id=np.arange(rows, dtype=np.int32),
             hint=np.full(rows, place, np.int32),
             modality=task.modality,
+            layers=self._layers(rng, task.modality),
         )
         return sharding.put_batch(batch, self.run.mesh)
 
