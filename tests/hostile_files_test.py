@@ -65,21 +65,29 @@ def test_sizes_of_tables(
 # names
 
 
-def test_names_are_not_taken_for_markup() -> None:
-    matrix = {"given": [[0.5]], "predicted": [[0.5]]}
+def test_names_are_no_markup_and_numbers_are_never_cut() -> None:
+    long = "名x" * 40
+    matrix = {route: np.full((2, 2), 1.0).tolist() for route in ("given", "predicted")}
     metrics = {route: dict.fromkeys(logs.SHORT_NAMES, None) for route in matrix}
-    task = {"name": "image/[/red]/0", "modality": "image", "classes": ["a", "b"]}
+    tasks = [
+        {"name": f"image/{name}", "modality": "image", "classes": ["a", "b"]}
+        for name in ("[/red]/0", long)
+    ]
     table = logs.results_table(
         {
             "method": "comm",
-            "tasks": [task],
+            "tasks": tasks,
             "accuracy": dict.fromkeys(("task", "union", "routed"), matrix),
             "metrics": dict.fromkeys(("task", "union", "routed"), metrics),
         }
     )
-    console = Console(file=io.StringIO(), width=120)
+    console = Console(file=io.StringIO(), width=80)
     console.print(table)
-    assert "image/[/red]/0" in console.file.getvalue()
+    said = console.file.getvalue()
+    assert "[/red]/0 " in said and "…" not in said
+    assert said.count("100.0") == 2 * 5
+    # all of a long name, on several lines
+    assert said.count("名") == 40
 
 
 # JSON

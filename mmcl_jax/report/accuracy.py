@@ -13,7 +13,7 @@ from mmcl_jax.report.blocks import (
     Switch,
     Text,
 )
-from mmcl_jax.report.charts import Label, Matrix, Stop, Timeline, shown
+from mmcl_jax.report.charts import Label, Matrix, Stop, Timeline, shown, shown_end
 from mmcl_jax.report.run_data import Groups, RunData, flat, summary
 from mmcl_jax.report.tables import Table
 
@@ -131,7 +131,7 @@ def _timeline(run: RunData, name: str) -> Timeline:
 def matrices(run: RunData) -> Section:
     """Returns the accuracy matrix of every label space and route."""
     marks = theme.of_modalities(run.modalities)
-    names = [shown(task["name"], 24) for task in run.tasks]
+    names = [shown_end(task["name"], 17) for task in run.tasks]
     colours = [marks[str(task["modality"])].colour for task in run.tasks]
     rows = tuple(Label(f"after {row + 1}", colours[row]) for row in run.rows)
     columns = tuple(map(Label, names, colours))

@@ -30,6 +30,18 @@ def shown(text: Any, limit: int = 60) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
+def shown_end(text: Any, limit: int) -> str:
+    """Returns a name as `shown` does, but the end of one that is too long.
+
+    The names of tasks of one data set differ in their ends.
+
+    >>> shown_end("audio/instruments/3", limit=8)
+    '…ments/3'
+    """
+    line = shown(text, 8 * limit)
+    return line if len(line) <= limit else "…" + line[1 - limit :].lstrip()
+
+
 class Series(NamedTuple):
     """One curve.
 

@@ -194,14 +194,15 @@ class Writer:
 SHORT_NAMES = {
     "last_average_accuracy": "mean",
     "forgetting_chaudhry": "forgotten",
-    "excess_forgetting": "beyond frozen",
+    "excess_forgetting": "excess",
 }
 _CAPTION = (
-    "own: among the classes of the task, right after it was learnt and at the end. "
-    "all: among all {classes} classes at the end, with the modality given and "
-    "predicted. forgotten: best accuracy of a task minus that at the end, on average; "
-    "beyond frozen: less what the frozen encoder loses as classes are added. chance: "
-    "of a guess."
+    "\nown: among the classes of the task, right after it was learnt and at the end. "
+    "given, predicted: at the end, among the classes of the modality that is given or "
+    "predicted. all: among all {classes} classes at the end, modality predicted; equal "
+    "names count once. forgotten: best accuracy of a task minus that at the end, on "
+    "average; excess: less what the frozen encoder loses as classes are added. "
+    "chance: of a guess."
 )
 
 
@@ -220,25 +221,27 @@ def results_table(results: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
+        show_edge=False,
     )
-    for title in ("task", "modality"):
-        table.add_column(title, no_wrap=True)
+    # where space is scarce, long names give way, and numbers do not
+    table.add_column("task", overflow="fold")
+    table.add_column("modality", no_wrap=True)
     columns = [
         ("own\nlearnt", "task", "given", "diagonal"),
         ("own\nend", "task", "given", "last"),
-        ("modality\ngiven", "routed", "given", "last"),
-        ("modality\npredicted", "routed", "predicted", "last"),
-        ("all\nclasses", "union", "predicted", "last"),
+        ("\ngiven", "routed", "given", "last"),
+        ("\npredicted", "routed", "predicted", "last"),
+        ("\nall", "union", "predicted", "last"),
     ]
-    for title in ("classes", "own\nchance", *(title for title, *_ in columns)):
+    for title in ("\nclasses", "own\nchance", *(title for title, *_ in columns)):
         table.add_column(title, justify="right", no_wrap=True)
     for j, task in enumerate(tasks):
         cells = []
         for _, space, route, which in columns:
             matrix = results["accuracy"][space][route]
             cells.append(_percent(matrix[j if which == "diagonal" else -1][j]))
-        # `Text`, since brackets in the name of a folder are not markup
-        name = Text(printable(task["name"]))
+        # the modality has a column of its own; `Text`, since brackets are not markup
+        name = Text(printable(task["name"].removeprefix(f"{task['modality']}/")))
         count = len(task["classes"])
         chance = _percent(1 / count)
         table.add_row(name, task["modality"], str(count), chance, *cells)
