@@ -78,7 +78,7 @@ PARTS = {
         "tests/contract.py",
         "tests/linear_methods_test.py",
         "tests/method_contract_test.py",
-        "tests/published_test.py",
+        "tests/published*.py",
         "tests/results_test.py",
     ),
     "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),
