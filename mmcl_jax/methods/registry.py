@@ -38,6 +38,7 @@ NAMES = (
     "cmcl",
     "linear_probe",
     "ncm",
+    "aper",
     "slda",
     "fecam",
     "klda",
