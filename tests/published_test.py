@@ -10,6 +10,7 @@ import pytest
 from mmcl_jax.methods import (
     coda_prompt,
     derpp,
+    ease,
     fecam,
     l2p,
     ncm,
@@ -203,6 +204,31 @@ def test_simplecil_is_the_cosine_with_class_means() -> None:
     told = answers(method, memory, 6, text, unit(inputs["inputs_test_features"]))
     expected = found["expected_simplecil_logits"]
     np.testing.assert_allclose(told / MODEL.logit_scale, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tasks", [2, 3])
+def test_ease_completes_class_means(tasks: int) -> None:
+    found = published("ease")
+    classes, width = 2 * tasks, 6
+    stage = jnp.repeat(jnp.arange(tasks), 2)
+    there = jnp.arange(tasks)[:, None] <= stage
+    means = np.zeros((tasks, classes, width), np.float32)
+    for task in range(tasks):
+        new = found[f"inputs_new_prototypes_task{task}"].reshape(2, task + 1, width)
+        means[: task + 1, 2 * task : 2 * task + 2] = new.swapaxes(0, 1)
+    full = ease.completed(jnp.asarray(means), there, stage)
+    expected = found[f"expected_head_reset_task{tasks - 1}"]
+    told = np.moveaxis(full, 0, 1).reshape(classes, -1)
+    np.testing.assert_allclose(told, expected, atol=1e-5)
+    if tasks < 3:
+        return
+    x = found["inputs_test_features"].reshape(6, tasks, width).swapaxes(0, 1)
+    cosines = np.einsum("tbd,tcd->tbc", unit(x), unit(full))
+    alpha, usable = float(found["constants_alpha"]), jnp.ones((6, tasks), bool)
+    told = ease.reweighted(jnp.asarray(cosines), stage, usable, alpha)
+    np.testing.assert_allclose(
+        told, found["expected_logits_reweighted_reset"], atol=1e-5
+    )
 
 
 def test_s_prompts_answers_within_the_nearest_session() -> None:

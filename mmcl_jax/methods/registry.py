@@ -39,6 +39,7 @@ NAMES = (
     "linear_probe",
     "ncm",
     "aper",
+    "ease",
     "slda",
     "fecam",
     "klda",
