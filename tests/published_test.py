@@ -363,6 +363,25 @@ def test_coda_prompt_composes_and_is_held_orthogonal() -> None:
     np.testing.assert_allclose(0.1 * penalty, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("task", range(3))
+@pytest.mark.parametrize("name", ["keys", "attention", "prompts"])
+def test_coda_prompt_starts_orthonormal(name: str, task: int) -> None:
+    found = published("coda_prompt")
+    # where old rows are orthonormal still; elsewhere the published sum is no projection
+    fresh = "fresh_" if task else ""
+
+    def rows_named(words: str) -> np.ndarray:
+        return found[words.format(f"{name}_task{task}")]
+
+    raw = rows_named(f"inputs_gram_schmidt_{fresh}raw_{{}}")
+    old = rows_named("inputs_gram_schmidt_fresh_old_{}") if task else raw[:0]
+    rows = jnp.asarray(np.concatenate([old, raw]))
+    new = jnp.arange(len(rows)) >= len(old)
+    told = coda_prompt.gram_schmidt(rows, ~new, new)[len(old) :]
+    expected = rows_named(f"expected_gram_schmidt_{fresh}new_{{}}")
+    np.testing.assert_allclose(told, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("norm", [True, False])
 def test_slca_aligns_by_the_published_loss(norm: bool) -> None:
     found = published("slca")

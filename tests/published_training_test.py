@@ -277,6 +277,20 @@ def test_zscl_averages_and_interpolates() -> None:
         np.testing.assert_allclose(mixed, found[f"expected_{name}_wise"], atol=1e-6)
 
 
+def test_lwf_distils_as_a_library_does() -> None:
+    found = published("ewc_avalanche")
+    old = jnp.arange(CLASSES) < 3
+    teacher = jnp.asarray(found["inputs_lwf_old_logits"])
+
+    def value(student):
+        # its code leaves out the factor T^2
+        return losses.distillation(teacher, student, 2.0, old, jnp.ones(6)) / 4
+
+    told, slope = jax.value_and_grad(value)(jnp.asarray(found["inputs_lwf_logits"]))
+    np.testing.assert_allclose(told, found["expected_lwf_distillation"], rtol=1e-5)
+    np.testing.assert_allclose(slope, found["expected_lwf_grad"], atol=1e-6)
+
+
 def test_lwf_adds_the_distillation_of_past_classes() -> None:
     found = published("lwf")
     past = jnp.arange(CLASSES) < int(found["constants_past_classes"])
