@@ -39,8 +39,8 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON instead of tables.")
 _EXPECT = flags.DEFINE_string(
     "expect",
     None,
-    "Name of a published figure that the accuracy is compared with: "
-    f"{', '.join(published.FIGURES)}.",
+    "Published figure that the accuracy is compared with, for instance "
+    "imagebind-esc50; the others stand in docs/encoders.md.",
 )
 _ADVICE = (
     "There its embeddings do not fit the names of the classes. Check the files with "
