@@ -6,7 +6,6 @@ is compared with a published figure; the exit code is 1 if it does not confirm t
 
 Examples:
   mmcl-zeroshot --config=demo
-  mmcl-zeroshot --config=folders --config.stream.root=DATA --json
   mmcl-zeroshot --config=folders --config.stream.root=ESC --expect=imagebind-esc50
 """
 
