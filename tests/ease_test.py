@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mmcl_jax.methods.ease import Options
 from mmcl_jax.methods.ease import make as ease
 from tests.tuned import ADAPTER, GIVEN, ROWS, STAGES, Stream, with_options
+
+pytestmark = pytest.mark.full("methods")
 
 IMAGE, DEPTH, AGAIN = 0, 1, 4
 OLD, NEW = [0, 1], [8, 9]  # classes of pictures

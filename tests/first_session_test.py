@@ -9,6 +9,8 @@ from mmcl_jax.methods.ranpac import Options as RanpacOptions
 from mmcl_jax.methods.ranpac import make as ranpac
 from tests.tuned import GIVEN, SHARED, Stream, common, tuned, with_options
 
+pytestmark = pytest.mark.full("methods")
+
 RANPAC = with_options(ranpac, RanpacOptions(width=24, regularization=0.1))
 # pictures, depth maps, sentences, and pictures again
 IMAGE, DEPTH, TEXT, AGAIN = 0, 1, 3, 4

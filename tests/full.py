@@ -76,6 +76,8 @@ PARTS = {
         "tests/class_context_test.py",
         "tests/conditioning_test.py",
         "tests/contract.py",
+        "tests/ease_test.py",
+        "tests/first_session_test.py",
         "tests/linear_methods_test.py",
         "tests/method_contract_test.py",
         "tests/published*.py",
