@@ -95,7 +95,9 @@ prepare() {
   if [ "$1" = test ]; then extras="test${extras:+,$extras}"; fi
   echo "installing dependencies into $VENV, once: about 2 minutes and" \
     "1.4 GB${extras:+, more with $extras}" >&2
-  "$VENV_PYTHON" -m pip install --disable-pip-version-check \
+  # of the modules that are installed a fraction is imported, and compiled then: compiling
+  # all of them would take as long as all else
+  "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-compile \
     --constraint "$ROOT/requirements.lock" --editable "$ROOT${extras:+[$extras]}" >&2
   # the dependencies of tests include those of runs
   if [ "$1" = test ]; then echo "$wanted" >"$VENV/installed-test"; fi

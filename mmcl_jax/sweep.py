@@ -164,8 +164,7 @@ def main(argv: list[str]) -> None:
         if any(run.beside for run, _ in ended):
             transfer.write(transfer.compare(ended, name), out)
             _tell(console, f"transfer across modalities: {out / 'transfer.md'}")
-        if _METHODS.value:
-            _tell(console, f"report: {_write_page(ended, out)}")
+        _tell(console, f"report: {_write_page(ended, out)}")
     if _CHOOSE.value and not failures and len(ended) == len(sweep.runs):
         aggregate.write_choice(aggregate.choose(ended), pathlib.Path(_CHOOSE.value))
     for run_name, failure in failures.items():

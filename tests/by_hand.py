@@ -1,11 +1,51 @@
-"""Functions of a method by hand, the tower run before them as the learner does."""
+"""Functions of a method by hand, the tower run before them as the learner does.
 
+Each is one compiled program: operation by operation, most of the time would go into
+compiling each of them.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from mmcl_jax.methods.base import Method, forward
 from mmcl_jax.models.model import Model
-from mmcl_jax.types import Batch, Context, Key, Memory, Params, Phase, Prediction
+from mmcl_jax.types import (
+    Batch,
+    Capacity,
+    Context,
+    Key,
+    Memory,
+    Params,
+    Phase,
+    Prediction,
+)
+
+
+@functools.lru_cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(params, context, ...)` as a program."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(phase: Phase, params: Params, context: Context, *rest: Any) -> Any:
+        return function(params, context._replace(phase=phase), *rest)
+
+    def call(params: Params, context: Context, *rest: Any) -> Any:
+        return run(context.phase, params, context._replace(phase=None), *rest)
+
+    return call
+
+
+def init(method: Method, key: Key, capacity: Capacity) -> tuple[Params, Memory]:
+    """Initial parameters and memory."""
+    return _of_capacity(method.init)(key, capacity)
+
+
+@functools.lru_cache
+def _of_capacity(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function, static_argnums=1)
 
 
 def loss(method: Method, model: Model) -> Callable[..., Any]:
@@ -16,7 +56,7 @@ def loss(method: Method, model: Model) -> Callable[..., Any]:
         features = forward(method, model, params, context, batch)
         return method.loss(params, context, batch, features, key)
 
-    return whole
+    return compiled(whole)
 
 
 def observe(method: Method, model: Model) -> Callable[..., Memory]:
@@ -27,7 +67,7 @@ def observe(method: Method, model: Model) -> Callable[..., Memory]:
         features = forward(method, model, params, context, batch)
         return method.observe(params, context, batch, features, key)
 
-    return whole
+    return compiled(whole)
 
 
 def predict(
@@ -40,4 +80,4 @@ def predict(
         features = forward(method, model, params, context, batch)
         return method.predict(params, context, batch, features)
 
-    return whole
+    return compiled(whole)

@@ -1,5 +1,6 @@
 """The figures of docs are those that their script draws, and can be read."""
 
+import functools
 import re
 import xml.etree.ElementTree as ET
 
@@ -17,9 +18,15 @@ FIGURES = sorted(DRAW.FIGURES)
 MEASURED = {"transfer"}
 
 
+@functools.cache
+def of_method(name: str) -> str:
+    """Returns a figure as SVG, drawn once."""
+    return DRAW.FIGURES[name]()
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_up_to_date(name: str) -> None:
-    is_up_to_date(name, DRAW.FIGURES[name]())
+    is_up_to_date(name, of_method(name))
 
 
 def is_up_to_date(name: str, drawn: str) -> None:
@@ -46,7 +53,7 @@ def test_a_figure_is_small_and_for_dark_screens_too(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_written_outside_of_a_figure(name: str) -> None:
-    root = ET.fromstring(DRAW.FIGURES[name]())
+    root = ET.fromstring(of_method(name))
     *_, width, height = map(float, root.attrib["viewBox"].split())
     for word in root.iter("{http://www.w3.org/2000/svg}text"):
         letters = 8.5 * len(word.text or "")

@@ -25,6 +25,9 @@ FAMILIES = {
     "siglip_tiny": ("image", "text"),
 }
 
+begin = jax.jit(encoders.begin, static_argnums=(0, 2))
+embed_layers = jax.jit(encoders.embed_layers, static_argnums=(0, 2, 5))
+
 
 def _spec(name: str, first: int) -> EncoderSpec:
     return with_trunks(SIZES[name], layers=3, first_adapted=first)
@@ -34,7 +37,7 @@ def _spec(name: str, first: int) -> EncoderSpec:
 def _drawn(name: str, modality: str):
     """Returns weights of three blocks, and inputs of two samples."""
     spec, rng = _spec(name, 0), np.random.default_rng(0)
-    weights = encoders.init(jax.random.key(0), spec)
+    weights = jax.jit(encoders.init, static_argnums=1)(jax.random.key(0), spec)
     reader = spec.reader(spec.tower_of(modality))
     if isinstance(reader, TextSpec):
         ids = np.full((2, reader.context_length), 5, np.int32)
@@ -59,19 +62,24 @@ def test_what_was_begun_is_carried_on(name: str, modality: str, kind: str) -> No
     spec = _spec(name, 2)
     tower = spec.tower(spec.tower_of(modality))
     adapter = make_adapter(AdapterOptions(kind, length=2, rank=2))
-    one = adapter.init(jax.random.key(1), tower)
-    one = jax.tree.map(lambda x: x + 0.1, one)  # updates that start at zero, too
-    injection = adapter.blend(jax.tree.map(lambda x: x[None], one), jnp.ones((2, 1)))
-    begun = encoders.begin(spec, weights, modality, inputs)
+
+    @jax.jit
+    def blended():
+        one = adapter.init(jax.random.key(1), tower)
+        one = jax.tree.map(lambda x: x + 0.1, one)  # updates that start at zero, too
+        return adapter.blend(jax.tree.map(lambda x: x[None], one), jnp.ones((2, 1)))
+
+    injection = blended()
+    begun = begin(spec, weights, modality, inputs)
     assert "pixels" not in begun and begun["means"].shape[-2] == 2
     whole, cut = (
-        encoders.embed_layers(spec, weights, modality, given, injection, 2)
+        embed_layers(spec, weights, modality, given, injection, 2)
         for given in (inputs, begun)
     )
     np.testing.assert_allclose(whole[0], cut[0], atol=1e-5)
     np.testing.assert_allclose(whole[1], cut[1], atol=1e-5)
-    frozen = encoders.embed_layers(spec, weights, modality, begun, None, 2)
-    at_once = encoders.embed_layers(_spec(name, 0), weights, modality, inputs, None, 2)
+    frozen = embed_layers(spec, weights, modality, begun, None, 2)
+    at_once = embed_layers(_spec(name, 0), weights, modality, inputs, None, 2)
     np.testing.assert_allclose(frozen[0], at_once[0], atol=1e-5)
     np.testing.assert_allclose(frozen[1], at_once[1], atol=1e-5)
     assert np.abs(whole[0] - frozen[0]).max() > 1e-3

@@ -90,13 +90,16 @@ def batch(stage: int, seed: int = 0, hint: int | None = None) -> Batch:
 
 
 def learn(method, stages=range(STAGES)):
-    params, memory = method.init(KEY, ROOM)
+    params, memory = by_hand.init(method, KEY, ROOM)
+    prepare, begin, end = map(
+        by_hand.compiled, (method.prepare, method.begin_task, method.end_task)
+    )
+    observe = by_hand.observe(method, MODEL)
     for stage in stages:
-        memory = method.prepare(params, context(memory, stage), batch(stage), KEY)
-        params, memory = method.begin_task(params, context(memory, stage), KEY)
-        observe = by_hand.observe(method, MODEL)
+        memory = prepare(params, context(memory, stage), batch(stage), KEY)
+        params, memory = begin(params, context(memory, stage), KEY)
         memory = observe(params, context(memory, stage), batch(stage), KEY)
-        params, memory = method.end_task(params, context(memory, stage), KEY)
+        params, memory = end(params, context(memory, stage), KEY)
     return params, memory
 
 
@@ -222,7 +225,7 @@ def test_layers_and_embedding_stand_side_by_side():
         )
     )
     method = layup(model, LayupOptions(blocks=3, regularization=0.1), common(SHARED))
-    _, memory = method.init(KEY, ROOM)
+    _, memory = by_hand.init(method, KEY, ROOM)
     observe = by_hand.observe(method, model)
     for stage in range(STAGES):
         memory = observe({}, context(memory, stage), batch(stage), KEY)
@@ -267,7 +270,7 @@ def test_klda_is_a_discriminant_of_fourier_features(sharing: str):
 
 def test_fourier_features_approach_the_kernel():
     method = klda(MODEL, KldaOptions(width=2000, bandwidth=0.7), common(SHARED))
-    memory, rows = method.init(KEY, ROOM)[1], batch(0)
+    memory, rows = by_hand.init(method, KEY, ROOM)[1], batch(0)
     x = np.asarray(rows.query)
     phi = np.asarray(fourier(memory, rows, Features()))
     kernel = np.exp(-0.7 * np.square(x[:, None] - x[None]).sum(-1))
@@ -312,7 +315,7 @@ def test_nearest_mean_by_numpy():
 
 def test_a_probe_of_all_classes_is_multinomial_regression():
     method = linear_probe(MODEL, None, common(SHARED, "all_seen"))
-    params, memory = method.init(KEY, ROOM)
+    params, memory = by_hand.init(method, KEY, ROOM)
     at, rows = context(memory, 0), batch(0)
     loss = by_hand.loss(method, MODEL)
     gradient = jax.grad(loss, has_aux=True)(params, at, rows, KEY)[0]
@@ -348,7 +351,7 @@ def _train(method, params, memory, stage: int, steps: int = 10):
 def test_old_pairs_see_nothing_of_projected_updates(project: str):
     options = CmclOptions(project=project, input_threshold=0.0)
     method = cmcl(MODEL, options, common(SHARED))
-    params, memory = method.init(KEY, ROOM)
+    params, memory = by_hand.init(method, KEY, ROOM)
     # few samples, so that there are directions left
     old = jax.tree.map(lambda x: x[:3], batch(0))
     memory = method.prepare(params, context(memory, 0), old, KEY)
@@ -388,7 +391,7 @@ def _slca(options: SlcaOptions, sharing: str = SHARED):
 
 def test_adapters_are_slow_and_the_head_is_fast():
     method = _slca(SlcaOptions(slow_rate=0.25))
-    params, memory = method.init(KEY, ROOM)
+    params, memory = by_hand.init(method, KEY, ROOM)
     ones = jax.tree.map(jnp.ones_like, params)
     updates = method.constrain(ones, params, context(memory, 0))
     assert all((leaf == 0.25).all() for leaf in jax.tree.leaves(updates["adapters"]))
@@ -422,7 +425,7 @@ def test_alignment_tells_apart_classes_that_no_loss_saw_together(
 
 def test_the_first_task_is_not_aligned():
     method = _slca(SlcaOptions())
-    start, _ = method.init(KEY, ROOM)
+    start, _ = by_hand.init(method, KEY, ROOM)
     params, _ = learn(method, [0])
     jax.tree.map(np.testing.assert_array_equal, params, start)
 

@@ -217,12 +217,13 @@ def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     matrix = np.tril(np.full((tasks, tasks), 0.5))
     names = tuple(f"{i} " + "名" * 1_000 for i in range(tasks))
     run = run_loader.load(make_run(tmp_path / "run", matrix, names=names))
-    text = page.render([run], page.sections([run]))
+    parts = page.sections([run])
+    text = page.render([run], parts)
     check_page(text)
     assert "Left out to keep the page small" in text
     assert heat(text, "accuracy-routed-predicted")[-1] == [50.0] * tasks
     # what is left out of the page has its files, of a size that can be opened
-    matrix = next(c for c in page._charts(page.sections([run])) if "task" in c.name)
+    matrix = next(c for c in page._charts(parts) if "task" in c.name)
     figures.save(matrix, tmp_path)
     with Image.open(tmp_path / f"{matrix.name}.png") as picture:
         assert max(picture.size) < 4000

@@ -75,7 +75,8 @@ class Stream:
         self.loss = by_hand.loss(self.method, self.model)
         self._slope = _jit(jax.value_and_grad(self.loss, has_aux=True))
         self._observe = _jit(by_hand.observe(self.method, self.model), "observe")
-        self.params, self.memory = self.method.init(KEY, Capacity(2 * STAGES, STAGES))
+        room = Capacity(2 * STAGES, STAGES)
+        self.params, self.memory = by_hand.init(self.method, KEY, room)
 
     def context(self, stage: int) -> Context:
         of = np.repeat(np.arange(STAGES), 2)

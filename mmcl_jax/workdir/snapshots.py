@@ -28,6 +28,12 @@ _ORBAX = str(pathlib.Path(ocp.__file__).parent)
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
+@jax.jit
+def _copied(state: PyTree) -> PyTree:
+    """Returns other buffers: one program, where each shape would have had its own."""
+    return jax.tree.map(jnp.copy, state)
+
+
 class Snapshots:
     """Numbered states of a run in one folder, each with the results so far.
 
@@ -92,7 +98,7 @@ class Snapshots:
             SaveError: This state, or the one before it, cannot be written.
         """
         if not wait:  # these buffers are donated to the next training step
-            state = jax.tree.map(jnp.copy, state)
+            state = _copied(state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), results=ocp.args.JsonSave(results)
         )
