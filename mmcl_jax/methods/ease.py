@@ -51,7 +51,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
     sub-space and in those of earlier stages; means in later ones are made of those of
     later classes, see `completed`. The logits are cosines with these means, see
     `reweighted`. A sample passes through the tower once for each sub-space, those of
-    the stages that had its group.
+    the stages that had its group; the cost of a run counts these passes as one.
 
     Deviation: adapters are tuned towards the class texts in place of a cosine head that
     is thrown away, by the optimizer of all methods. A class that was never learnt, or
