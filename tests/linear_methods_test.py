@@ -190,7 +190,7 @@ def test_recursion_ends_at_the_ridge_solution(sharing: str):
 
 
 def test_ranpac_is_ridge_on_random_features():
-    method = ranpac(MODEL, RanpacOptions(width=16, regularization=0.1), common(SHARED))
+    method = ranpac(MODEL, RanpacOptions(16, 0.1, first_session=False), common(SHARED))
     _, memory = learn(method)
     x, y = samples()
     x = np.maximum(x @ np.asarray(memory["projection"], np.float64), 0)
@@ -199,7 +199,7 @@ def test_ranpac_is_ridge_on_random_features():
 
 
 def test_a_ridge_is_chosen_on_every_fifth_sample_of_a_stage():
-    method = ranpac(MODEL, RanpacOptions(width=16), common(GIVEN))
+    method = ranpac(MODEL, RanpacOptions(16, first_session=False), common(GIVEN))
     _, memory = learn(method, [0, 1])
     rows = batch(1)
     x = np.maximum(np.asarray(rows.query) @ memory["projection"], 0).astype(float)

@@ -240,12 +240,15 @@ def test_masked_parameters_are_bitwise_unchanged(bench: Bench) -> None:
             *(jax.tree.leaves(tree) for tree in (begun.params, trained.params, mask)),
             strict=True,
         )
-        moved = []
+        moved, trained_now = [], []
         for before, after, free in pairs:
             free = np.broadcast_to(np.asarray(free) > 0, before.shape)
             np.testing.assert_array_equal(before[~free], after[~free])
             moved.append((before[free] != after[free]).any())
-        assert any(moved) == bench.method.trains
+            trained_now.append(bench.method.trains and free.any())
+        # later stages may train nothing any more
+        assert any(moved) == any(trained_now)
+        assert stage or any(trained_now) == bench.method.trains
 
 
 @cases

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmcl_jax.evaluation import metrics
+from tests.published import published
 
 NAN = np.nan
 WORKED = np.array([[0.80, 0.10, 0.20], [0.90, 0.70, 0.30], [0.85, 0.75, 0.60]])
@@ -78,6 +79,36 @@ def test_published_zero_shot_row():
     assert metrics.backward_transfer(constant) == 0
     expected = metrics.forgetting_chaudhry(FINE_TUNING)
     assert metrics.excess_forgetting(FINE_TUNING, constant) == expected
+
+
+def test_formulas_of_published_code():
+    found = published("metrics")
+    matrix = found["inputs_accuracy"].astype(float)
+    np.testing.assert_allclose(
+        metrics.backward_transfer(matrix), found["expected_mammoth_backward_transfer"]
+    )
+    np.testing.assert_allclose(
+        metrics.forward_transfer(matrix, found["inputs_random"]),
+        found["expected_mammoth_forward_transfer"],
+    )
+    # theirs counts the last row among those with the best accuracy: a gain is 0
+    drops = [
+        metrics.forgetting_chaudhry(metrics.columns(matrix, np.arange(4) == task))
+        for task in range(3)
+    ]
+    np.testing.assert_allclose(
+        np.mean(np.maximum(drops, 0)), found["expected_mammoth_forgetting_seen_only"]
+    )
+    of_mtil = (
+        metrics.transfer_zscl,
+        metrics.average_zscl,
+        metrics.last_average_accuracy,
+    )
+    means = [round(100 * metric(matrix), 1) for metric in of_mtil]
+    # theirs are means of rounded numbers
+    np.testing.assert_allclose(
+        means, found["expected_mtil_means_transfer_average_last"], atol=0.11
+    )
 
 
 def test_one_task_has_no_forgetting_and_no_transfer():

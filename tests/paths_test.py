@@ -29,6 +29,7 @@ _TEXTS = {
     "push",  # a repository
     "pods_out",  # expanded by the run inside the pod
     "name",  # of a flag of sbatch
+    "expect",  # a published figure
     *("seeds", "methods"),  # a file of methods is expanded where it is run
 }
 _PATHS = {

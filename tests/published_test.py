@@ -1,13 +1,6 @@
-"""Methods against answers that the authors' own functions gave for the same inputs.
-
-`fixtures/published` has inputs of each method (`inputs_*`), parameters before the call
-(`weights_*`), constants and answers (`expected_*`), all of them random numbers or what
-became of them. Heads are stored by rows, `y = x W^T`.
-"""
+"""Methods against answers that the authors' own functions gave for the same inputs."""
 
 import dataclasses
-import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +10,10 @@ import pytest
 from mmcl_jax.methods import (
     coda_prompt,
     derpp,
+    ease,
     fecam,
     l2p,
+    ncm,
     pool,
     rail,
     s_prompts,
@@ -26,84 +21,22 @@ from mmcl_jax.methods import (
     slda,
     zero_shot,
 )
-from mmcl_jax.methods.base import Common, Features, Method
-from mmcl_jax.models import adapters
-from mmcl_jax.models.model import Model
-from mmcl_jax.models.specs import TowerSpec, clip
 from mmcl_jax.ops import gaussians, kmeans, least_squares, losses, projection
-from mmcl_jax.types import Batch, Capacity, Classes, Context
+from mmcl_jax.types import Capacity
 from tests import by_hand
-
-pytestmark = pytest.mark.full("methods")
-
-KEY = jax.random.key(0)
-TOWER = TowerSpec(16, 2, 2, 32, "gelu", 1e-5)
-COMMON = Common(adapters.shallow_prompts(2), "shared", "task")
-MODEL = Model(
-    spec=clip(TOWER, TOWER, 16, 16, 8, 99, 9, 98),
-    modalities=("image",),
-    logit_scale=100.0,
-    input_shapes=({},),
-    embed=lambda frozen, modality, inputs, injection: inputs["features"],
-    embed_layers=lambda frozen, modality, inputs, *rest: (None, inputs["features"]),
+from tests.published import (
+    COMMON,
+    KEY,
+    MODEL,
+    answers,
+    context,
+    published,
+    rows_of,
+    taught,
+    unit,
 )
 
-
-def published(name: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of a method."""
-    path = pathlib.Path(__file__).parent / "fixtures" / "published" / f"{name}.npz"
-    with np.load(path) as arrays:
-        return dict(arrays)
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def rows_of(query, label=None) -> Batch:
-    number = len(query)
-    label = np.zeros(number) if label is None else label
-    return Batch(
-        inputs={},
-        query=jnp.asarray(query, jnp.float32),
-        label=jnp.asarray(label, jnp.int32),
-        weight=jnp.ones(number),
-        id=jnp.arange(number),
-        hint=jnp.zeros(number, jnp.int32),
-        modality="image",
-    )
-
-
-def context(memory, seen: int, text, phase: str = "prepare") -> Context:
-    slots = jnp.arange(len(text))
-    classes = Classes(
-        jnp.asarray(text, jnp.float32), slots < seen, slots < seen, 0 * slots
-    )
-    return Context(None, memory, jnp.asarray(0), classes, phase)
-
-
-def taught(method: Method, memory, seen: int, text, query, label, size: int):
-    """Returns the memory after a task of batches of some size, in order."""
-
-    @jax.jit
-    def prepare(memory, rows: Batch):
-        return method.prepare({}, context(memory, seen, text), rows, KEY)
-
-    for start in range(0, len(query), size):
-        part = slice(start, start + size)
-        memory = prepare(memory, rows_of(query[part], label[part]))
-    at = functools.partial(context, seen=seen, text=text, phase="end")
-    return jax.jit(lambda memory: method.end_task({}, at(memory), KEY)[1])(memory)
-
-
-def answers(method: Method, memory, seen: int, text, query) -> np.ndarray:
-    at = functools.partial(context, seen=seen, text=text, phase="predict")
-
-    @jax.jit
-    def logits(memory, rows: Batch):
-        return method.predict({}, at(memory), rows, Features()).logits
-
-    return np.asarray(logits(memory, rows_of(query)))
+pytestmark = pytest.mark.full("methods")
 
 
 def test_rail_in_its_primal_form() -> None:
@@ -257,6 +190,47 @@ def test_class_means_of_the_simplest_head() -> None:
     np.testing.assert_allclose(stats.mean, found["expected_head_ncm"], atol=1e-5)
 
 
+def test_simplecil_is_the_cosine_with_class_means() -> None:
+    found, inputs = published("simplecil"), published("fecam")
+    method = ncm.make(MODEL, None, COMMON)
+    _, memory = method.init(KEY, Capacity(6, 1))
+    query = np.concatenate([inputs[f"inputs_features_class{c}"] for c in range(6)])
+    label, text = np.repeat(np.arange(6), 30), np.eye(6, 16)
+    # means of the features as they are, which here have no unit norm
+    memory = taught(method, memory, 6, text, query, label, 50)
+    np.testing.assert_allclose(
+        memory["sums"] / 30, found["expected_simplecil_head"], atol=1e-5
+    )
+    told = answers(method, memory, 6, text, unit(inputs["inputs_test_features"]))
+    expected = found["expected_simplecil_logits"]
+    np.testing.assert_allclose(told / MODEL.logit_scale, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tasks", [2, 3])
+def test_ease_completes_class_means(tasks: int) -> None:
+    found = published("ease")
+    classes, width = 2 * tasks, 6
+    stage = jnp.repeat(jnp.arange(tasks), 2)
+    there = jnp.arange(tasks)[:, None] <= stage
+    means = np.zeros((tasks, classes, width), np.float32)
+    for task in range(tasks):
+        new = found[f"inputs_new_prototypes_task{task}"].reshape(2, task + 1, width)
+        means[: task + 1, 2 * task : 2 * task + 2] = new.swapaxes(0, 1)
+    full = ease.completed(jnp.asarray(means), there, stage)
+    expected = found[f"expected_head_reset_task{tasks - 1}"]
+    told = np.moveaxis(full, 0, 1).reshape(classes, -1)
+    np.testing.assert_allclose(told, expected, atol=1e-5)
+    if tasks < 3:
+        return
+    x = found["inputs_test_features"].reshape(6, tasks, width).swapaxes(0, 1)
+    cosines = np.einsum("tbd,tcd->tbc", unit(x), unit(full))
+    alpha, usable = float(found["constants_alpha"]), jnp.ones((6, tasks), bool)
+    told = ease.reweighted(jnp.asarray(cosines), stage, usable, alpha)
+    np.testing.assert_allclose(
+        told, found["expected_logits_reweighted_reset"], atol=1e-5
+    )
+
+
 def test_s_prompts_answers_within_the_nearest_session() -> None:
     found = published("s_prompts")
     moved = jnp.asarray(found["weights_prompt_map"])
@@ -387,6 +361,25 @@ def test_coda_prompt_composes_and_is_held_orthogonal() -> None:
     )
     expected = found["expected_penalty_weighted_task2"]
     np.testing.assert_allclose(0.1 * penalty, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", range(3))
+@pytest.mark.parametrize("name", ["keys", "attention", "prompts"])
+def test_coda_prompt_starts_orthonormal(name: str, task: int) -> None:
+    found = published("coda_prompt")
+    # where old rows are orthonormal still; elsewhere the published sum is no projection
+    fresh = "fresh_" if task else ""
+
+    def rows_named(words: str) -> np.ndarray:
+        return found[words.format(f"{name}_task{task}")]
+
+    raw = rows_named(f"inputs_gram_schmidt_{fresh}raw_{{}}")
+    old = rows_named("inputs_gram_schmidt_fresh_old_{}") if task else raw[:0]
+    rows = jnp.asarray(np.concatenate([old, raw]))
+    new = jnp.arange(len(rows)) >= len(old)
+    told = coda_prompt.gram_schmidt(rows, ~new, new)[len(old) :]
+    expected = rows_named(f"expected_gram_schmidt_{fresh}new_{{}}")
+    np.testing.assert_allclose(told, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", [True, False])

@@ -97,6 +97,15 @@ WRONG = {
         ([DEMO, "--json=maybe"], "--json=maybe"),
         ([DEMO, "--config.encoder.path=/no"], "/no: no such folder"),
         ([FOLDERS, "--config.stream.root=empty"], "empty: no data set in it"),
+        (
+            [DEMO, "--expect=clip_b16-mnsit"],
+            "--expect: 'clip_b16-mnsit' is not one of ",
+            "did you mean 'clip_b16-mnist'?",
+        ),
+        (
+            [DEMO, "--expect=clip_b16-mnist", "--config.encoder.templates=a {}"],
+            "config.encoder.templates: the figure of --expect has sentences of its own",
+        ),
     ],
     "mmcl_jax.verify": [
         (["--nope"], "'nope'"),

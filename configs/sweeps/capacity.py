@@ -24,7 +24,7 @@ ADAPTERS = {
 }
 WITH_ADAPTER = (
     *("comm", "sequential", "joint", "s_prompts", "lwf", "zscl", "ewc", "er"),
-    *("derpp", "slca", "wise_ft"),
+    *("derpp", "slca", "wise_ft", "aper", "ease"),
 )
 SIZES = {
     "l2p": ("length", (10, 5, 2)),

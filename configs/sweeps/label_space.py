@@ -23,6 +23,7 @@ LABEL_SPACES = ("task", "all_seen")
 METHODS = (
     *("comm", "s_prompts", "lwf", "zscl", "wise_ft", "ewc", "er", "derpp", "slca"),
     *("l2p", "dualprompt", "coda_prompt", "diki", "cmcl", "linear_probe"),
+    *("aper", "ease", "ranpac"),
 )
 
 DATA = {"stream.concepts": "development", "stream.evaluate_on": "validation"}

@@ -24,8 +24,7 @@ CLOSED_FORMS = {
     "slda": ("method.slda.shrinkage", (1e-4, 1e-5, 1e-3, 1e-2)),
     "fecam": ("method.fecam.diagonal", (1.0, 0.1, 10.0, 100.0)),
     "klda": ("method.klda.bandwidth", (1.0, 0.1, 0.3, 3.0)),
-    # their ridge is chosen anew in every task
-    "ranpac": ("method.ranpac.width", (2000, 500, 1000, 4000)),
+    # its ridge is chosen anew in every task
     "layup": ("method.layup.blocks", (5, 1, 2, 3)),
     "rail": ("method.rail.regularization", (1e-1, 1e-2, 1.0, 10.0)),
 }

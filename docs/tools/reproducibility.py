@@ -48,7 +48,9 @@ sums differently, so numbers are close but not bitwise equal.
 ## Methods
 
 Every method passes `tests/method_contract_test.py`. The tests named below compare its
-mathematics with hand-computed numbers or with an independent computation.
+mathematics with hand-computed numbers or with an independent computation. *Code* stands
+for what the authors' code, or that named, answers for given numbers, to which a test
+holds this one; the published accuracies are of other encoders and data sets.
 
 | method | paper | published numbers reproduced | checked by | deviations and reasons |
 | --- | --- | --- | --- | --- |

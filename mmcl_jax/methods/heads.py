@@ -107,6 +107,7 @@ def closed_form(
     regularization: float | None,
     init_features: Callable[[Key], Memory] = lambda key: {},
     layer_blocks: int = 0,
+    adapted: bool = False,
 ) -> Method:
     """Returns one-hot ridge regression on fixed features of the frozen encoder.
 
@@ -124,7 +125,9 @@ def closed_form(
             others; one for all heads that the stage has samples of.
         init_features: Function that returns the part of the memory `features` reads.
         layer_blocks: Number of last blocks whose features `features` reads; 0: it reads
-            the queries alone.
+            none.
+        adapted: Whether `features` reads the embedding of a pass through the tower, for
+            which the caller provides, see `first_session`.
 
     References:
         M. D. McDonnell et al., "RanPAC: Random Projections and Pre-trained Models for
@@ -207,7 +210,7 @@ def closed_form(
             features(context.memory, batch, given) @ context.memory["head"]
         ),
         end_task=end_task,
-        **_passes(accumulate, layer_blocks),
+        **_passes(accumulate, layer_blocks, adapted),
     )
 
 
@@ -236,9 +239,11 @@ def _chosen(memory: Memory) -> Memory:
     return jax.tree.map(jnp.zeros_like, parts) | {"ridge": ridge}
 
 
-def _passes(accumulate: Callable[..., Memory], layer_blocks: int) -> dict[str, Any]:
+def _passes(
+    accumulate: Callable[..., Memory], layer_blocks: int = 0, adapted: bool = False
+) -> dict[str, Any]:
     """Returns the fields of a method that accumulates in one pass over a task."""
-    if layer_blocks:
+    if layer_blocks or adapted:
         return {
             "observe": accumulate,
             "observes": True,
@@ -254,7 +259,10 @@ def _passes(accumulate: Callable[..., Memory], layer_blocks: int) -> dict[str, A
 def random_features(
     model: Model, width: int, draw: Callable[[Key, tuple[int, int]], Array]
 ) -> tuple[Callable[[Key], Memory], HeadFeatures]:
-    """Returns the draw of a fixed matrix W, and the features `relu(q W)`."""
+    """Returns the draw of a fixed matrix W, and the features `relu(z W)`.
+
+    `z` is the embedding of a pass through the tower if there is one, else the query.
+    """
 
     def init(key: Key) -> Memory:
         return {"projection": draw(key, (model.spec.embedding, width))}
@@ -262,8 +270,8 @@ def random_features(
     def features(
         memory: Memory, batch: Batch, given: Features
     ) -> Float[Array, "b width"]:
-        del given
-        return jax.nn.relu(batch.query @ memory["projection"])
+        z = given.embeddings[0] if given.embeddings else batch.query
+        return jax.nn.relu(z @ memory["projection"])
 
     return init, features
 
@@ -359,5 +367,5 @@ def discriminant(
             + context.memory["bias"]
         ),
         end_task=end_task,
-        **_passes(accumulate, 0),
+        **_passes(accumulate),
     )

@@ -28,10 +28,8 @@ def make(model: Model, options: None, common: Common) -> Method:
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
-        sums = context.memory["sums"]
-        member = jax.nn.one_hot(batch.label, len(sums)) * batch.weight[:, None]
-        added = jnp.matmul(member.T, batch.query, precision="highest")
-        return context.memory | {"sums": sums + added}
+        sums = with_class_sums(context.memory["sums"], batch.query, batch)
+        return context.memory | {"sums": sums}
 
     def logits(
         params: Params, context: Context, batch: Batch, features: Features
@@ -41,3 +39,11 @@ def make(model: Model, options: None, common: Common) -> Method:
         return model.logit_scale * batch.query @ means.T
 
     return head_method(model, common.sharing, init, logits, prepare=prepare)
+
+
+def with_class_sums(
+    sums: Float[Array, "C d"], features: Float[Array, "b d"], batch: Batch
+) -> Float[Array, "C d"]:
+    """Returns the sum of the features of each class after one more batch."""
+    member = jax.nn.one_hot(batch.label, len(sums)) * batch.weight[:, None]
+    return sums + jnp.matmul(member.T, features, precision="highest")

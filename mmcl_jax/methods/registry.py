@@ -38,6 +38,8 @@ NAMES = (
     "cmcl",
     "linear_probe",
     "ncm",
+    "aper",
+    "ease",
     "slda",
     "fecam",
     "klda",

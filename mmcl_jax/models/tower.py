@@ -42,7 +42,7 @@ def linear(
     return y
 
 
-def _attend_with(
+def attend_with(
     q: Float[Array, "b n h k"],
     k: Float[Array, "b m h k"],
     v: Float[Array, "b m h k"],
@@ -124,7 +124,7 @@ def _block(
     if prefix is None:
         mixed = attend(q, k, v, mask)
     else:
-        mixed = _attend_with(q, k, v, mask, prefix)
+        mixed = attend_with(q, k, v, mask, prefix)
     x = x + linear(mixed.reshape(x.shape), block["out"])
     x = norm(x, "norm1", is_output=True)
     h = norm(x, "norm2", is_output=False)
