@@ -348,7 +348,7 @@ def test_the_readmes_layout_is_the_one_that_is_tried(tmp_path):
 
 def test_methods_are_listed_with_a_reference():
     assert names("README.md", "## Methods") == list(METHODS)
-    cited = column("README.md", "## Methods", 3)
+    cited = column("README.md", "## Methods", 2)
     for name, source in zip(METHODS, cited, strict=True):
         assert source or name == "joint"
 
