@@ -18,6 +18,7 @@ from mmcl_jax.analysis.measures import EMBEDDED, ROUTE, SPACE
 from mmcl_jax.cli import command_line
 from mmcl_jax.errors import ComparisonError
 from mmcl_jax.plain_text import printable
+from mmcl_jax.workdir.console_tables import console_table, name_cell
 
 _WORKDIRS = command_line.define_paths(
     "workdirs",
@@ -129,19 +130,18 @@ def show(found: dict[str, Any], console: Console) -> None:
 
 def _runs_table(found: dict[str, Any]) -> Table:
     first, second = found["first"], found["second"]
-    table = Table(
-        title=f"{_name(second)} minus {_name(first)}: accuracy in percent among the "
+    table = console_table(
+        f"{_name(second)} minus {_name(first)}: accuracy in percent among the "
         "classes seen of the predicted modality",
-        caption=f"differences in points, [95 % interval] {found['intervals']}; p: "
-        "McNemar, exact; alike: "
-        "samples with the same predicted class; kappa: agreement beyond chance",
+        ("task",),
+        ("n", "first", "second", "difference", "p", "alike", "kappa"),
+        f"differences in points, [95 % interval] {found['intervals']}; p: McNemar, "
+        "exact; alike: samples with the same predicted class; kappa: agreement beyond "
+        "chance",
     )
-    table.add_column("task")
-    for title in ("n", "first", "second", "difference", "p", "alike", "kappa"):
-        table.add_column(title, justify="right", no_wrap=True)
     cells = found["spaces"][SPACE][ROUTE]
     for row in cells["tasks"]:
-        table.add_row(Text(printable(row["name"])), *_runs_cells(row))
+        table.add_row(name_cell(row["name"]), *_runs_cells(row))
     table.add_section()
     table.add_row("all", *_runs_cells(cells["all"]))
     return table
@@ -161,15 +161,14 @@ def _runs_cells(row: dict[str, Any]) -> list[Any]:
 
 def _pairs_table(found: dict[str, Any]) -> Table:
     pair = found["pairs"][0]
-    table = Table(
-        title=f"{pair['second']['method']} minus {pair['first']['method']}: mean "
+    table = console_table(
+        f"{pair['second']['method']} minus {pair['first']['method']}: mean "
         "accuracy over tasks, in points",
-        caption=f"[95 % interval] {found['intervals']}; they differ in "
+        ("label space", "modality"),
+        ("difference",),
+        f"[95 % interval] {found['intervals']}; they differ in "
         f"{', '.join(found['over'])}",
     )
-    for title in ("label space", "modality"):
-        table.add_column(title)
-    table.add_column("difference", justify="right")
     for space, routes in found["differences"].items():
         for route, row in routes.items():
             table.add_row(space, route, _interval(row, row["mean"]))
@@ -184,21 +183,21 @@ def _show_snapshots(found: dict[str, Any], console: Console) -> None:
             parts = ("modality", "layer", "stage") if kind == "params" else ()
             console.print(_drift_table(found[kind], f"{title}, {kind}", parts))
     if found["embeddings"] is not None:
-        table = Table(title=f"{title}, embeddings of test samples seen by {i}")
-        table.add_column("modality")
-        for name in ("n", "CKA", "cosine"):
-            table.add_column(name, justify="right")
+        table = console_table(
+            f"{title}, embeddings of test samples seen by {i}",
+            ("modality",),
+            ("n", "CKA", "cosine"),
+        )
         for modality, row in found["embeddings"].items():
             cells = (_short(row["cka"]), _short(row["cosine"]))
             table.add_row(modality, str(row["samples"]), *cells)
         console.print(table)
     kinds = ("forgotten", "recovered", "right", "wrong")
-    table = Table(title=f"{title}, samples among classes of the predicted modality")
-    table.add_column("task")
-    for kind in kinds:
-        table.add_column(kind, justify="right")
+    table = console_table(
+        f"{title}, samples among classes of the predicted modality", ("task",), kinds
+    )
     for row in found["counts"][SPACE][ROUTE]:
-        table.add_row(Text(printable(row["name"])), *(str(row[kind]) for kind in kinds))
+        table.add_row(name_cell(row["name"]), *(str(row[kind]) for kind in kinds))
     console.print(table)
     for kind in ("forgotten", "recovered"):
         for row in found[kind][:_SHOWN]:
@@ -217,17 +216,14 @@ def _show_snapshots(found: dict[str, Any], console: Console) -> None:
 
 
 def _drift_table(arrays: dict[str, Any], title: str, kinds: tuple[str, ...]) -> Table:
-    table = Table(title=title)
-    table.add_column("array")
-    table.add_column("part" if kinds else "")
-    for name in ("norm", "change", "relative", "cosine"):
-        table.add_column(name, justify="right")
+    numbers = ("norm", "change", "relative", "cosine")
+    table = console_table(title, ("array", "part" if kinds else ""), numbers)
     for path, entry in arrays.items():
-        table.add_row(Text(printable(path)), "", *_drift_cells(entry))
+        table.add_row(name_cell(path), "", *_drift_cells(entry))
         for kind in kinds:
             parts = entry.get(kind, {})
-            for name, part in parts.items() if len(parts) > 1 else ():
-                table.add_row("", f"{kind} {name}", *_drift_cells(part))
+            for of, part in parts.items() if len(parts) > 1 else ():
+                table.add_row("", name_cell(f"{kind} {of}"), *_drift_cells(part))
     return table
 
 

@@ -299,6 +299,8 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
         raise ConfigError(
             f"config: {tree!r} is no ConfigDict, which get_config must return"
         )
+    if stored:
+        tree = _without_unread_sections(tree)
     if not isinstance(tree.get("stream"), dict):
         raise ConfigError("config.stream: missing; it defines the tasks to learn")
     kind = tree["stream"].get("kind")
@@ -316,6 +318,29 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
             config, train=dataclasses.replace(config.train, epochs=1)
         )
     return config
+
+
+def unread_sections(method: str) -> dict[str, Any]:
+    """Returns the defaults of the sections of methods that a method does not read."""
+    return {
+        name: dataclasses.asdict(options())
+        for name, options in _SECTIONS.items()
+        if name != method
+    }
+
+
+def _without_unread_sections(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns a stored config with defaults for what the run's method never reads.
+
+    So methods and their options may come and go without runs of others being lost.
+    """
+    method = tree.get("method")
+    if not isinstance(method, dict):
+        return tree
+    name = str(method.get("name"))
+    read = {name, *(field.name for field in dataclasses.fields(MethodChoice))}
+    own = {key: value for key, value in method.items() if key in read}
+    return tree | {"method": unread_sections(name) | own}
 
 
 def load(path: pathlib.Path) -> Config:

@@ -28,6 +28,7 @@ from mmcl_jax.parallel import compilation_cache
 from mmcl_jax.plain_text import printable
 from mmcl_jax.training import build
 from mmcl_jax.training.frozen_accuracy import frozen_accuracy
+from mmcl_jax.workdir.console_tables import console_table, name_cell
 from mmcl_jax.workdir.results import plain
 
 _CONFIG = command_line.define_config(
@@ -51,20 +52,17 @@ _ADVICE = (
 
 
 def _data_sets(found: dict[str, Any]) -> Table:
-    table = Table(
-        title="frozen encoder: accuracy in percent, among a data set's classes"
+    table = console_table(
+        "frozen encoder: accuracy in percent, among a data set's classes",
+        ("data set",),
+        ("classes", "samples", "accuracy (95 % interval)", "chance", "than guessing"),
     )
-    table.add_column("data set")
-    for title in ("classes", "samples", "accuracy (95 % interval)", "chance"):
-        table.add_column(title, justify="right")
-    table.add_column("than guessing")
     for row in found["data_sets"]:
         accuracy, low, high, chance = (
             f"{100 * row[name]:.1f}" for name in ("accuracy", "low", "high", "chance")
         )
         table.add_row(
-            # The name of a folder must not be read as markup.
-            Text(printable(row["name"])),
+            name_cell(row["name"]),
             str(row["classes"]),
             str(row["samples"]),
             f"{accuracy} ({low} to {high})",
@@ -83,14 +81,14 @@ def _advice(found: dict[str, Any]) -> str | None:
 
 
 def _tasks(found: dict[str, Any]) -> Table:
-    table = Table(title="the same by task, among the classes of")
-    for title in ("task", "modality"):
-        table.add_column(title)
-    for title in ("classes", "samples", "the task", "its modality", "all"):
-        table.add_column(title, justify="right")
+    table = console_table(
+        "the same by task, among the classes of",
+        ("task", "modality"),
+        ("classes", "samples", "the task", "its modality", "all"),
+    )
     for row in found["tasks"]:
         table.add_row(
-            Text(printable(row["name"])),
+            name_cell(row["name"]),
             row["modality"],
             str(row["classes"]),
             str(row["samples"]),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import pathlib
 import signal
 import subprocess
@@ -84,6 +85,25 @@ def test_only_how_a_run_goes_on_may_differ(tmp_path):
         resuming.check(tmp_path, other)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match=r"config.json: "):
+        resuming.check(tmp_path, made)
+
+
+def test_sections_of_other_methods_are_not_compared(tmp_path):
+    made = config.Config(method=config.MethodOptions("ridge"))
+    stored = json.loads(config.to_json(made))
+    # made before a method was added, and before options of others were
+    del stored["method"]["ranpac"], stored["method"]["er"]["modality_bytes"]
+    stored["method"]["comm"] = {"removed": 1}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(stored))
+    resuming.check(tmp_path, made)
+    assert resuming.has_config(tmp_path, made)
+    assert config.load(path) == made
+    del stored["method"]["ridge"]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"config\.method\.ridge: missing"):
+        config.load(path)
+    with pytest.raises(ConfigError, match=r"config\.method\.ridge"):
         resuming.check(tmp_path, made)
 
 

@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TextIO
 
 import jax
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from mmcl_jax.config import Config
 from mmcl_jax.files import write_text
 from mmcl_jax.plain_text import printable
 from mmcl_jax.workdir import layout
+from mmcl_jax.workdir.console_tables import console_table, name_cell
 from mmcl_jax.workdir.progress import Bar
 from mmcl_jax.workdir.tensorboard import TensorBoard
 from mmcl_jax.workdir.weights_and_biases import WeightsAndBiases
@@ -197,7 +196,7 @@ SHORT_NAMES = {
     "excess_forgetting": "excess",
 }
 _CAPTION = (
-    "\nown: among the classes of the task, right after it was learnt and at the end. "
+    "own: among the classes of the task, right after it was learnt and at the end. "
     "given, predicted: at the end, among the classes of the modality that is given or "
     "predicted. all: among all {classes} classes at the end, modality predicted; equal "
     "names count once. forgotten: best accuracy of a task minus that at the end, on "
@@ -214,18 +213,6 @@ def results_table(results: dict[str, Any]) -> Table:
     """
     tasks = results["tasks"]
     every = {name for task in tasks for name in task["classes"]}
-    table = Table(
-        title=f"{results['method']}: accuracy in percent",
-        caption=_CAPTION.format(classes=len(every)),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        show_edge=False,
-    )
-    # where space is scarce, long names give way, and numbers do not
-    table.add_column("task", overflow="fold")
-    table.add_column("modality", no_wrap=True)
     columns = [
         ("own\nlearnt", "task", "given", "diagonal"),
         ("own\nend", "task", "given", "last"),
@@ -233,26 +220,29 @@ def results_table(results: dict[str, Any]) -> Table:
         ("\npredicted", "routed", "predicted", "last"),
         ("\nall", "union", "predicted", "last"),
     ]
-    for title in ("\nclasses", "own\nchance", *(title for title, *_ in columns)):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = console_table(
+        f"{results['method']}: accuracy in percent",
+        ("task", "modality"),
+        ("\nclasses", "own\nchance", *(title for title, *_ in columns)),
+        _CAPTION.format(classes=len(every)),
+    )
     for j, task in enumerate(tasks):
         cells = []
         for _, space, route, which in columns:
             matrix = results["accuracy"][space][route]
             cells.append(_percent(matrix[j if which == "diagonal" else -1][j]))
-        # the modality has a column of its own; `Text`, since brackets are not markup
-        name = Text(printable(task["name"].removeprefix(f"{task['modality']}/")))
-        count = len(task["classes"])
-        chance = _percent(1 / count)
-        table.add_row(name, task["modality"], str(count), chance, *cells)
+        modality, count = task["modality"], len(task["classes"])
+        # the modality has a column of its own
+        short = name_cell(task["name"].removeprefix(f"{modality}/"))
+        table.add_row(short, modality, str(count), _percent(1 / count), *cells)
     table.add_section()
-    for name in SHORT_NAMES:
+    for metric, short in SHORT_NAMES.items():
         cells = [
-            _percent(results["metrics"][space][route][name])
+            _percent(results["metrics"][space][route][metric])
             for _, space, route, which in columns
             if which == "last"
         ]
-        table.add_row(SHORT_NAMES[name], "", "", "", "", *cells)
+        table.add_row(short, "", "", "", "", *cells)
     own, among = sum(1 / len(t["classes"]) for t in tasks) / len(tasks), 1 / len(every)
     chances = map(_percent, (own, among, among))
     table.add_row("chance", "", "", "", "", *chances)

@@ -86,11 +86,14 @@ class _Change(NamedTuple):
 
 
 def _changes(workdir: pathlib.Path, config: configs.Config) -> list[_Change]:
-    """Returns what a config changes in that of a workdir."""
+    """Returns what a config changes in that of a workdir, and its method reads."""
     stored = read_json(
         workdir / CONFIG, "the config of a run; restore it, or start in another folder"
     )
-    return [*_differences(stored, json.loads(configs.to_json(config)), "config")]
+    found = _differences(stored, json.loads(configs.to_json(config)), "config")
+    sections = configs.unread_sections(config.method.name)
+    unread = tuple(f"config.method.{name}." for name in sections)
+    return [change for change in found if not f"{change.path}.".startswith(unread)]
 
 
 def _differences(there: Any, here: Any, path: str) -> Iterator[_Change]:
