@@ -25,7 +25,7 @@ def test_results_are_derived_again_in_numpy(
 ) -> None:
     encoder = config.EncoderOptions(str(encoder_folder))
     reported = {}
-    for method in ("ncm", "ridge", "comm_plus"):
+    for method in ("ncm", "ridge", "slda", "comm_plus"):
         chosen = config.Config(
             stream=STREAM,
             encoder=encoder,
