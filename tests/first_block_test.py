@@ -155,6 +155,7 @@ def test_a_run_learns_behind_the_first_blocks(
         "--config.stream.tasks=2",
         "--config.method.adapter.first_block=1",
         "--config.evaluation.keep=inputs",
+        "--config.report=off",
         workdir=tmp_path / "run",
     )
     assert done.code == 0, done.errors

@@ -221,6 +221,7 @@ def get_sweep(argument):
         "stream.tasks": 3,
         "stream.modalities": ("image", "text"),
         "stream.train_per_class": 4,
+        "report": "off",
     }}
     runs = grid({world!r}, variants, ["random"], [0, 1], "smoke", values)
     return Sweep(runs, baseline="zero_shot")

@@ -178,6 +178,7 @@ def _flags(encoder: pathlib.Path, *more: str, method: str = "sequential"):
         "--config.stream.modalities=image,depth",
         "--config.stream.tasks=3",
         "--config.train.batch_size=4",
+        "--config.report=off",
         *more,
     )
 

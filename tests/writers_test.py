@@ -432,6 +432,7 @@ def test_a_run_that_was_stopped_shows_each_step_once(encoder_folder, tmp_path):
         "--config.method.adapter.length=2",
         "--config.train.log_every_steps=1",
         "--config.train.batch_size=8",
+        "--config.report=off",
     )
     whole = helpers.run(*flags, workdir=tmp_path / "whole")
     assert whole.code == 0, whole.errors
