@@ -1,12 +1,14 @@
 """mmcl-world v2: its streams are pinned, concepts recur, and samples are cluttered."""
 
 import collections
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from mmcl_jax.config import World, resolve
+from mmcl_jax.config import Config, MethodOptions, World, resolve
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.streams import registry, transfer
 from mmcl_jax.streams.base import ORDERS, Stream, stream_hash
@@ -21,6 +23,7 @@ from mmcl_jax.streams.world.concepts import (
 )
 from mmcl_jax.streams.world.render import CLUTTER_VERSION, render, render_cluttered
 from mmcl_jax.streams.world.sentences import _ADJECTIVES, _CLAUSES, _NOUNS
+from mmcl_jax.training import build, frozen_views
 from tests import helpers
 
 FILE = helpers.REPOSITORY / "configs" / "world.py"
@@ -261,3 +264,32 @@ def test_golden_clutter() -> None:
 def test_samples_with_clutter_are_described_as_such() -> None:
     name = _stream().tasks[0].train[0].reference.describe()
     assert name.startswith(f"world-1.{CLUTTER_VERSION}:")
+
+
+@pytest.mark.parametrize(
+    "modality",
+    [
+        "text",
+        *(
+            pytest.param(name, marks=pytest.mark.full("world"))
+            for name in WORLD_MODALITIES
+            if name != "text"
+        ),
+    ],
+)
+def test_every_modality_is_about_equally_hard(modality: str) -> None:
+    options = dataclasses.replace(
+        _options("development"), tasks=4, modalities=(modality,)
+    )
+    unused = MethodOptions("zero_shot")
+    run = build.assemble(Config(options, method=unused), Console(quiet=True))
+    views = frozen_views.frozen_views(run, 1)
+    ones = np.ones((len(views.label), 1))
+    x, y = np.append(views.query, ones, 1), views.label[:, None] == np.arange(20)
+    train = x[~views.is_test]
+    gram = train.T @ train
+    gram += 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    head = np.linalg.solve(gram, train.T @ y[~views.is_test])
+    found = (x @ head).argmax(1)[views.is_test]
+    # three of four, and no head is near the ceiling
+    assert 0.6 < np.mean(found == views.label[views.is_test]) < 0.9
