@@ -41,7 +41,7 @@ TRANSFER = {
         max_train_per_class=4,
         validation_fraction=VALIDATION,
     )
-    for name in transfer.STREAMS
+    for name in transfer.REAL
 }
 STREAMS = CLASSES | TRANSFER
 TRAIN = TrainOptions(epochs=12, batch_size=32)

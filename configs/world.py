@@ -1,11 +1,15 @@
-"""mmcl-world v1: 20 tasks of 5 novel concepts in five modalities, with COMM.
+"""mmcl-world v2: 20 concepts in each of five modalities, in 20 tasks of 5, with COMM.
 
 `python -m mmcl_jax.main --config=configs/world.py:method=ridge,stream=random,seed=1
---workdir=runs/world`. Arguments after a colon: `smoke` for a short run, and `method=`,
-`stream=` (`by_modality`, `interleaved`, `random`, `recurring`), `adapter=`, `sharing=`,
-`seed=`. The hyper-parameters of a method are those of `configs/tuned.json`, chosen on
-development concepts by `tuning.py`, `capacity.py`, `label_space.py` and `strength.py`
-of `configs/sweeps`; arguments and flags override them.
+--workdir=runs/world`. Arguments after a colon: `development` for other concepts, scored
+by validation draws, on which everything is chosen; `shots=`, training samples of a
+class, 1, 5 or by default 16; `method=`, `stream=` (`by_modality`, `interleaved`,
+`random`, `recurring`), `adapter=`, `sharing=`, `seed=`; and `smoke` for a short run. A
+stream of `streams/transfer.py`, for instance `sounds_after_pictures`, takes the place
+of an order; `shots=` is then for its later modality, by default 4. The
+hyper-parameters of a method are those of `configs/tuned.json`, chosen by `tuning.py`,
+`capacity.py`, `label_space.py` and `strength.py` of `configs/sweeps`; arguments and
+flags override them.
 """
 
 import dataclasses
@@ -20,10 +24,21 @@ from mmcl_jax.config import (
     World,
     to_config_dict,
 )
+from mmcl_jax.errors import ConfigError
+from mmcl_jax.streams import transfer
 
-# Chosen so that frozen zero-shot is at 50 %, joint prompts are above 75 % and no method
-# is at the ceiling; not changed since.
-STREAM = World(tasks=20, classes_per_task=5, train_per_class=16)
+STREAM = World(
+    tasks=20,
+    classes_per_task=5,
+    train_per_class=16,
+    concepts="benchmark",
+    recurring_concepts=True,
+    clutter=True,
+)
+DEVELOPMENT = dataclasses.replace(
+    STREAM, concepts="development", evaluate_on="validation"
+)
+FEW = 4  # training samples of a class of a later modality
 TRAIN = TrainOptions(epochs=12, batch_size=32)
 
 # Sequential tuning is the baseline without any measure against forgetting, and a loss
@@ -35,8 +50,22 @@ TUNED = pathlib.Path(__file__).parent / "tuned.json"
 
 def get_config(argument: str = "") -> ConfigDict:
     """Returns the config."""
-    variant, pairs = parse_argument(argument)
-    config = with_arguments(Config(stream=STREAM, train=TRAIN), pairs)
+    words = [word.strip() for word in argument.split(",")]
+    named = [word for word in words if word in transfer.WORLD]
+    rest = [word for word in words if word not in ("development", *transfer.WORLD)]
+    # what is gone from the rest still stands in its messages
+    known = ("smoke", "development", *transfer.WORLD)
+    variant, pairs = parse_argument(",".join(rest), known)
+    if len(named) > 1 or named and {"stream", "order"} & pairs.keys():
+        raise ConfigError(
+            f"config argument {argument!r}: {named[0]} has an order of its own; leave "
+            "the other one out"
+        )
+    stream = DEVELOPMENT if "development" in words else STREAM
+    if named:
+        stream = dataclasses.replace(stream, transfer=named[0], train_per_class=FEW)
+    stream = _with_shots(stream, pairs.pop("shots", None))
+    config = with_arguments(Config(stream=stream, train=TRAIN), pairs)
     space = LABEL_SPACES.get(config.method.name, TRAIN.label_space)
     train = dataclasses.replace(config.train, label_space=space)
     config = with_tuned(dataclasses.replace(config, train=train), TUNED)
@@ -47,7 +76,7 @@ def get_config(argument: str = "") -> ConfigDict:
             config,
             stream=dataclasses.replace(
                 config.stream,
-                tasks=5,
+                tasks=20 if named else 5,
                 classes_per_task=2,
                 train_per_class=8,
                 test_per_class=8,
@@ -55,3 +84,11 @@ def get_config(argument: str = "") -> ConfigDict:
             train=dataclasses.replace(config.train, epochs=1, batch_size=16),
         )
     return to_config_dict(config)
+
+
+def _with_shots(stream: World, shots: str | None) -> World:
+    if shots is None:
+        return stream
+    if not shots.isdecimal():
+        raise ConfigError(f"config argument shots={shots!r} is not a number")
+    return dataclasses.replace(stream, train_per_class=int(shots))

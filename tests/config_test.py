@@ -296,7 +296,7 @@ def test_impossible_folders_are_named(path: str, value: object) -> None:
 def test_fields_of_the_other_stream_are_unknown() -> None:
     message = _error(_changed("stream.kind", "folders"))
     assert re.match(
-        r"unknown key config\.stream\.(tasks|modalities|concepts|\w+_class)",
+        r"unknown key config\.stream\.(tasks|modalities|clutter|concepts|\w+_class)",
         message,
     )
 

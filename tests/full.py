@@ -119,6 +119,14 @@ PARTS = {
         "requirements.txt",
         "tests/packaging_test.py",
     ),
+    # how hard its modalities are
+    "world": (
+        "configs/world.py",
+        "mmcl_jax/models/assets",
+        "mmcl_jax/streams/procedural.py",
+        "mmcl_jax/streams/world",
+        "tests/mmcl_world_test.py",
+    ),
 }
 
 

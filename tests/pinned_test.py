@@ -199,7 +199,7 @@ def test_streams_of_two_modalities_stay_as_they_are(
     name: str, real: list[DataSet]
 ) -> None:
     stream = _build(real, name)
-    earlier, later = transfer.STREAMS[name]
+    earlier, later = transfer.REAL[name]
     assert tuple(task.name for task in stream.tasks) == (*earlier, *later)
     counts = {t.name: len(t.train) / len(t.classes) for t in stream.tasks}
     assert {counts[name] for name in later} == {4}

@@ -52,7 +52,7 @@ KNOWN: dict[str, Any] = {
     "vggsound100": _of(100, "audio/vggsound"),
     "mmcl_real": _real("benchmark"),
     "mmcl_real_development": _real("development"),
-    **{f"mmcl_real_{name}": _real("benchmark") for name in transfer.STREAMS},
+    **{f"mmcl_real_{name}": _real("benchmark") for name in transfer.REAL},
 }
 HASHES = {
     "b0": "ddd52be809d153d1",

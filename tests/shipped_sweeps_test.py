@@ -134,3 +134,18 @@ def test_ablations_try_every_choice_of_the_main_switches() -> None:
         if typing.get_origin(hint) is typing.Literal:
             tried = {getattr(run.config.method.comm, name) for run in made}
             assert tried == set(typing.get_args(hint)), name
+
+
+def test_transfer_is_of_the_world_or_of_real_files() -> None:
+    world, real = (_shipped("transfer.py")(each).runs for each in ("", "root=DATA"))
+    assert [(run.name, run.beside) for run in world] == [
+        (run.name, run.beside) for run in real
+    ]
+    for ours, others in zip(world, real, strict=True):
+        shots = int(ours.stream.split()[1])
+        assert ours.config.stream.train_per_class == shots
+        assert others.config.stream.max_train_per_class == shots
+        assert others.config.stream.root == "DATA"
+        name = ours.stream.split()[0]
+        assert ours.config.stream.transfer == name
+        assert others.config.stream.protocol == f"mmcl_real_{name}"

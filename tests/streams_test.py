@@ -297,8 +297,8 @@ def test_world_reference_renders_and_describes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": 37}, "need 111 concepts, but only 108 are novel"),
-        ({"tasks": 13, "concepts": "development"}, "only 36 are development"),
+        ({"tasks": 37}, "need 111 concepts, but only 108 are novel ones"),
+        ({"tasks": 13, "concepts": "development"}, "only 36 are development ones"),
         ({"first_tasks": 11}, "first_tasks is 11, but there are 10 tasks"),
         ({"test_per_class": 2**19 + 1}, "at most 524288"),
         ({"tasks": 0}, "tasks is 0, expected at least 1"),

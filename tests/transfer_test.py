@@ -9,7 +9,7 @@ import pytest
 from mmcl_jax.config import Config, MethodOptions
 from mmcl_jax.errors import ConfigError
 from mmcl_jax.streams import pinned
-from mmcl_jax.streams.transfer import STREAMS
+from mmcl_jax.streams.transfer import REAL as STREAMS
 from mmcl_jax.sweeps import transfer
 from mmcl_jax.sweeps.aggregate import ALL_STREAMS
 from mmcl_jax.sweeps.runs import SweepRun, make_config

@@ -15,6 +15,7 @@ STREAM = config.World(
     modalities=("image", "text", "audio"),
     tasks=6,
     classes_per_task=2,
+    recurring_concepts=True,
     train_per_class=10,
     test_per_class=8,
 )

@@ -13,10 +13,12 @@ import pytest
 
 from mmcl_jax.streams.world.concepts import (
     BASE,
+    BENCHMARK,
     CONCEPTS,
     DEVELOPMENT,
     MANNERS,
     NOVEL,
+    PROBES,
     SHAPES,
     WORLD_MODALITIES,
     Concept,
@@ -51,7 +53,7 @@ def test_names_and_numbers_of_concepts():
 
 
 def test_three_parts_split_all_concepts_evenly():
-    parts = (BASE, DEVELOPMENT, NOVEL)
+    parts = (BASE, PROBES, NOVEL)
     assert tuple(len(part) for part in parts) == (108, 36, 108)
     # As no concept is counted twice, the parts are disjoint.
     assert collections.Counter(sum(parts, ())) == collections.Counter(CONCEPTS)
@@ -60,6 +62,20 @@ def test_three_parts_split_all_concepts_evenly():
         manners = collections.Counter(concept.manner for concept in part)
         assert [shapes[i] for i in range(18)] == 18 * [manners_a_shape]
         assert min(manners[i] for i in range(14)) >= manners_a_shape
+
+
+def test_development_shares_nothing_with_the_benchmark():
+    for part in ("shape", "manner"):
+        ours, others = (
+            {getattr(concept, part) for concept in concepts}
+            for concepts in (BENCHMARK, DEVELOPMENT)
+        )
+        assert not ours & others
+        assert ours | others == set(range(len(SHAPES if part == "shape" else MANNERS)))
+    assert set(BENCHMARK) <= set(NOVEL)
+    assert not set(DEVELOPMENT) & set(BASE)
+    # four tasks of five for the benchmark, and at least as many for development
+    assert (len(BENCHMARK), len(DEVELOPMENT)) == (27, 36)
 
 
 def test_formats():

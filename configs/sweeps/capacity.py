@@ -2,10 +2,10 @@
 
 `python launch/sweep.py --sweep=configs/sweeps/capacity.py --out=runs/capacity
 --choose=configs/tuned.json`, after `configs/sweeps/tuning.py`. That a smaller method
-forgets less shows on many tasks, not on two. So these are all the development concepts,
-scored by validation draws: nothing of the streams on which methods are compared is
-seen. Arguments after a colon: `smoke` for a short run; `methods=` and `seeds=`,
-separated by `+`, for instance `methods=comm+joint,seeds=0+1`.
+forgets less shows on many tasks, not on two. So these are ten tasks of development
+concepts, scored by validation draws: nothing of the streams on which methods are
+compared is seen. Arguments after a colon: `smoke` for a short run; `methods=` and
+`seeds=`, separated by `+`, for instance `methods=comm+joint,seeds=0+1`.
 """
 
 import pathlib
@@ -41,7 +41,8 @@ SIZES = {
 }
 
 DATA = {"stream.concepts": "development", "stream.evaluate_on": "validation"}
-STREAM = {"stream.tasks": 12, "stream.classes_per_task": 3}
+# two tasks in each modality, of the same ten concepts
+STREAM = {"stream.tasks": 10}
 
 
 def candidates(method: str) -> dict[str, dict[str, Any]]:

@@ -1,13 +1,14 @@
-"""Transfer across modalities on mmcl-real v1, with few samples of a later modality.
+"""Transfer across modalities, with few samples of a later modality.
 
-`python launch/sweep.py --sweep=configs/sweeps/transfer.py:root=DATA --out=OUT` runs
-sounds after pictures and pictures after sounds, each beside the same stream without the
-earlier modality, under five seeds, which draw samples and initial values. All rows have
-4 training samples of a class of the later modality, `comm` and `comm text` also 1 and
-16. `text` answers by the nearest class text under the adapter. There are two controls:
-`comm text` after other concepts of the earlier modality, and `unshared`, in which an
-adapter neither starts from nor is blended with that of another modality. Arguments
-after a colon: `root=`, the folder of the data, and `smoke` for a short run.
+`python launch/sweep.py --sweep=configs/sweeps/transfer.py --out=OUT` runs sounds after
+pictures and pictures after sounds of mmcl-world v2, each beside the same stream without
+the earlier modality, under five seeds, which draw samples, initial values and, in
+mmcl-world, concepts. With `root=DATA` after a colon, the streams are those of mmcl-real
+v1, with the copy of the data in that folder. All rows have 4 training samples of a
+class of the later modality, `comm` and `comm text` also 1 and 16. `text` answers by the
+nearest class text under the adapter. There are two controls: `comm text` after other
+concepts of the earlier modality, and `unshared`, in which an adapter neither starts
+from nor is blended with that of another modality. `smoke` after a colon is a short run.
 """
 
 import itertools
@@ -18,7 +19,7 @@ from mmcl_jax.cli.shorthand import parse_argument
 from mmcl_jax.config import check_name
 from mmcl_jax.sweeps.runs import Sweep, SweepRun, make_config
 
-REAL = pathlib.Path(__file__).parents[1] / "real.py"
+CONFIGS = pathlib.Path(__file__).parents[1]
 SEEDS = range(5)
 # streams with the earlier modality, without it, and with other concepts of it
 STREAMS = (
@@ -49,19 +50,24 @@ def get_sweep(argument: str = "") -> Sweep:
     smoke = variant == "smoke"
     for key in pairs:
         check_name("sweep argument", key, ["root"])
-    values = {"stream.root": pairs.get("root", "DATA"), "report": "off"}
+    # the config, its fields of all runs, and the one of later training samples
+    file, values, few = CONFIGS / "world.py", {}, "stream.train_per_class"
+    if "root" in pairs:
+        file, values = CONFIGS / "real.py", {"stream.root": pairs["root"]}
+        few = "stream.max_train_per_class"
     shown = {4: ("comm text", "ncm")} if smoke else SHOTS
     runs = []
     for streams in STREAMS[:1] if smoke else STREAMS:
         for shots, rows in shown.items():
             for seed, row in itertools.product([0] if smoke else SEEDS, rows):
                 chosen = streams if (row, shots) == CONTROLLED else streams[:2]
-                fields = values | {"stream.max_train_per_class": shots}
-                runs += _runs(row, chosen, shots, seed, variant, fields)
+                fields = values | {few: shots, "report": "off"}
+                runs += _runs(file, row, chosen, shots, seed, variant, fields)
     return Sweep(tuple(runs), baseline="comm text")
 
 
 def _runs(
+    file: pathlib.Path,
     row: str,
     streams: tuple[str, ...],
     shots: int,
@@ -76,7 +82,7 @@ def _runs(
     runs = []
     for stream, name in zip(streams, names, strict=True):
         argument = f"{variant},{stream},method={method},seed={seed}"
-        config = make_config(REAL, argument, values | own)
+        config = make_config(file, argument, values | own)
         runs.append(SweepRun(row, name, seed, config, own, beside))
         beside = {}
     return runs

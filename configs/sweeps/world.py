@@ -1,4 +1,4 @@
-"""Every method on the four streams of mmcl-world v1, three orders and seeds each.
+"""Every method on the four streams of mmcl-world v2, three orders and seeds each.
 
 `python launch/sweep.py --sweep=configs/sweeps/world.py --out=runs/world`. Arguments
 after a colon: `smoke` for two methods on a short stream; `methods=`, `streams=` and

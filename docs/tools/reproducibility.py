@@ -41,9 +41,9 @@ checks that it is up to date.
 
 A run is determined by its config, which every workdir holds: order, initial values and
 data have seeds of their own, nothing random is stored, and a run that was stopped
-resumes as if it had not been. The benchmark's streams are pinned by their hashes
-(`tests/arguments_test.py`). Another kind of device or another version of JAX rounds
-sums differently, so numbers are close but not bitwise equal.
+resumes as if it had not been. The streams of the benchmarks are pinned by their hashes
+(`tests/mmcl_world_test.py`, `tests/pinned_test.py`). Another kind of device or another
+version of JAX rounds sums differently, so numbers are close but not bitwise equal.
 
 ## Methods
 

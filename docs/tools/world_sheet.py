@@ -1,17 +1,19 @@
 """Draws docs/world.png: `python docs/tools/world_sheet.py docs/world.png`.
 
-A row for each of some concepts of the procedural world, in every modality.
+A row for each of some concepts of the procedural world, in every modality;
+`--clutter docs/world_clutter.png` draws them with clutter.
 """
 
 import argparse
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from mmcl_jax.modalities.filters import log_mel
 from mmcl_jax.streams.world.concepts import MANNERS, SHAPES, Concept
-from mmcl_jax.streams.world.render import render
+from mmcl_jax.streams.world.render import render, render_cluttered
 
 SHOWN = (
     "spinning star",
@@ -40,7 +42,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
     return np.repeat((255 * scaled).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def cells(concept: Concept, seed: int) -> list[np.ndarray]:
+def cells(concept: Concept, seed: int, render: Callable) -> list[np.ndarray]:
     """Returns the pictures of a concept: image, frames, spectrogram, depth."""
     video = render(concept, "video", seed)
     wave, rate = render(concept, "audio", seed)
@@ -54,7 +56,7 @@ def cells(concept: Concept, seed: int) -> list[np.ndarray]:
     ]
 
 
-def sheet(names: tuple[str, ...], seed: int) -> Image.Image:
+def sheet(names: tuple[str, ...], seed: int, render: Callable) -> Image.Image:
     """Returns one row a concept: pictures, and under them its name and a sentence."""
     rows = [(name, concept_named(name)) for name in names]
     columns = len(_FRAMES) + 3
@@ -69,7 +71,7 @@ def sheet(names: tuple[str, ...], seed: int) -> Image.Image:
         draw.text((_GAP + i * (_CELL + _GAP), 5), title, "black")
     for row, (name, concept) in enumerate(rows):
         top = _LINE + row * (_CELL + _LINE + _GAP)
-        for i, cell in enumerate(cells(concept, seed)):
+        for i, cell in enumerate(cells(concept, seed, render)):
             picture = Image.fromarray(cell).resize((_CELL, _CELL), Image.Resampling.BOX)
             page.paste(picture, (_GAP + i * (_CELL + _GAP), top))
         sentence = f'{name}: "{render(concept, "text", seed)}"'
@@ -82,8 +84,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--clutter", action="store_true")
     arguments = parser.parse_args()
-    sheet(SHOWN, arguments.seed).save(arguments.output, optimize=True)
+    renderer = render_cluttered if arguments.clutter else render
+    sheet(SHOWN, arguments.seed, renderer).save(arguments.output, optimize=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from mmcl_jax.pretrain.text_samples import (
     Lessons,
 )
 from mmcl_jax.pretrain.visual_tower import PICTURES, Labelled, Taught
-from mmcl_jax.streams.world.concepts import BASE, DEVELOPMENT
+from mmcl_jax.streams.world.concepts import BASE, PROBES
 from mmcl_jax.types import PyTree
 
 # programs of General MIDI that the sound font FluidR3 plays in a data set that
@@ -120,9 +120,9 @@ def prepare(
         others[name] = Labelled(
             keep(work / name, samples=base), targets.concepts, parts
         )
-        new = pools.world(modality, DEVELOPMENT, config.probes, PROBE_SEED, inputs)
+        new = pools.world(modality, PROBES, config.probes, PROBE_SEED, inputs)
         probes[name] = Labelled(
-            keep(work / f"probe_{modality}", samples=new), targets.development
+            keep(work / f"probe_{modality}", samples=new), targets.probes
         )
     return Samples(stem, named, taught, others, probes)
 

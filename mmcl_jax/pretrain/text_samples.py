@@ -20,7 +20,7 @@ from mmcl_jax.models.specs import (
 from mmcl_jax.pretrain import sentences, space, teachers
 from mmcl_jax.pretrain.sounds import INSTRUMENTS
 from mmcl_jax.pretrain.text_tower import Sentences, encode, in_templates
-from mmcl_jax.streams.world.concepts import BASE, DEVELOPMENT, MANNERS, SHAPES
+from mmcl_jax.streams.world.concepts import BASE, MANNERS, PROBES, SHAPES
 from mmcl_jax.streams.world.render import render
 from mmcl_jax.types import Key, PyTree
 
@@ -38,7 +38,7 @@ class Targets(NamedTuple):
     Attributes:
         pictures: Of the classifier's classes.
         concepts: Of the base concepts of the world.
-        development: Of its development concepts.
+        probes: Of the concepts that training is watched on.
         shapes: Of its shapes.
         manners: Of its manners.
         instruments: Of the instruments.
@@ -47,7 +47,7 @@ class Targets(NamedTuple):
 
     pictures: np.ndarray
     concepts: np.ndarray
-    development: np.ndarray
+    probes: np.ndarray
     shapes: np.ndarray
     manners: np.ndarray
     instruments: np.ndarray
@@ -111,7 +111,7 @@ def prepare(
     folder = pathlib.Path(config.sources.wordnet)
     corpus = sentences.corpus(folder, **config.corpus, seed=config.seed)
     spoken = (*DIGITS, *corpus.nouns[: config.spoken_words])
-    world = [c.name for c in (*BASE, *DEVELOPMENT)] + [*SHAPES, *MANNERS]
+    world = [c.name for c in (*BASE, *PROBES)] + [*SHAPES, *MANNERS]
     asked = {
         "sentences": corpus.sentences,
         "nouns": corpus.nouns,
@@ -127,13 +127,13 @@ def prepare(
     basis = [told["sentences"][::4], told["nouns"], *[told["pictures"]] * 4]
     joint = space.fit(np.concatenate(basis), config.embedding)
     placed = {name: joint(embedded) for name, embedded in told.items()}
-    ends = np.cumsum([len(BASE), len(DEVELOPMENT), len(SHAPES)])
-    concepts, development, shapes, manners = np.split(placed["world"], ends)
+    ends = np.cumsum([len(BASE), len(PROBES), len(SHAPES)])
+    concepts, probes, shapes, manners = np.split(placed["world"], ends)
     instruments, words = np.split(placed["sounds"], [len(INSTRUMENTS)])
     targets = Targets(
         placed["pictures"],
         concepts,
-        development,
+        probes,
         shapes,
         manners,
         instruments,
@@ -197,18 +197,18 @@ def _lessons(
 def _world_probes(
     fitted: tokenizers.Tokenizer, targets: Targets, count: int
 ) -> dict[str, Sentences]:
-    names = [f"a {concept.name}" for concept in DEVELOPMENT]
+    names = [f"a {concept.name}" for concept in PROBES]
     stories = [
         render(concept, "text", PROBE_SEED + seed)
         for seed in range(count)
-        for concept in DEVELOPMENT
+        for concept in PROBES
     ]
     rows = np.arange(len(names))
     return {
         "development_names": Sentences(
-            encode(fitted, names, _SHORT), targets.development, rows
+            encode(fitted, names, _SHORT), targets.probes, rows
         ),
         "development_sentences": Sentences(
-            encode(fitted, stories, _LONG), targets.development, np.tile(rows, count)
+            encode(fitted, stories, _LONG), targets.probes, np.tile(rows, count)
         ),
     }

@@ -93,7 +93,7 @@ PROTOCOLS: Mapping[str, ClassSplit | DataSets | Pinned | Transfer] = {
     "vggsound100": ClassSplit("VGGSound100", classes=100, size=10),
     "mmcl_real": Pinned("benchmark"),
     "mmcl_real_development": Pinned("development"),
-    **{f"mmcl_real_{name}": stream for name, stream in transfer.STREAMS.items()},
+    **{f"mmcl_real_{name}": stream for name, stream in transfer.REAL.items()},
 }
 # further names of data sets, in lower case and without marks between words
 _ALSO = {

@@ -115,16 +115,24 @@ CONCEPTS = tuple(
     for shape in range(len(SHAPES))
     for manner in range(len(MANNERS))
 )
-"""All concepts: the 252 of the three parts below."""
+"""All concepts: the 252 of `BASE`, `PROBES` and `NOVEL`."""
 
 BASE = tuple(concept for concept in CONCEPTS if _residue(concept) < 3)
 """The 108 concepts that the built-in encoder is pre-trained on."""
 
-DEVELOPMENT = tuple(concept for concept in CONCEPTS if _residue(concept) == 3)
-"""The 36 concepts that difficulty and hyper-parameters are chosen on.
-
-Neither pre-training nor an official stream ever shows them.
-"""
+PROBES = tuple(concept for concept in CONCEPTS if _residue(concept) == 3)
+"""The 36 concepts that pre-training is watched on, and never shows."""
 
 NOVEL = tuple(concept for concept in CONCEPTS if _residue(concept) > 3)
-"""The 108 concepts of the official streams: never shown to the built-in encoder."""
+"""The 108 concepts that the making of the built-in encoder never meets."""
+
+BENCHMARK = tuple(c for c in NOVEL if c.shape % 2 == c.manner % 2 == 0)
+"""The 27 novel concepts of mmcl-world: every second shape, every second manner."""
+
+DEVELOPMENT = tuple(
+    c for c in CONCEPTS if c not in BASE and c.shape % 2 == c.manner % 2 == 1
+)
+"""The 36 concepts that difficulty and hyper-parameters are chosen on.
+
+They share no shape and no manner with `BENCHMARK`, and pre-training never shows them.
+"""

@@ -5,15 +5,19 @@ import difflib
 import numpy as np
 
 from mmcl_jax.modalities.base import Media
+from mmcl_jax.streams.world import clutter
 from mmcl_jax.streams.world.clips import render_video
 from mmcl_jax.streams.world.concepts import WORLD_MODALITIES, Concept
 from mmcl_jax.streams.world.depth_maps import render_depth
 from mmcl_jax.streams.world.pictures import render_image
-from mmcl_jax.streams.world.sentences import render_text
+from mmcl_jax.streams.world.sentences import render_contrast, render_text
 from mmcl_jax.streams.world.sounds import render_audio
 
 VERSION = "1"
 """Version that changes whenever the output of any renderer changes."""
+
+CLUTTER_VERSION = "1"
+"""Version that changes whenever clutter does."""
 
 _RENDERERS = {
     "image": render_image,
@@ -53,9 +57,32 @@ def render(concept: Concept, modality: str, seed: int) -> Media:
     Raises:
         ValueError: The modality is unknown or the seed is negative.
     """
+    rng = _random_source(seed, concept, modality)
+    return _RENDERERS[modality](concept, rng)
+
+
+def render_cluttered(concept: Concept, modality: str, seed: int) -> Media:
+    """Renders one sample of a concept in the way of which there is another, weaker one.
+
+    What it takes, returns and raises is that of `render`.
+    """
+    rng = _random_source(seed, concept, modality, 1)
+    other = clutter.draw_other(concept, rng)
+    share = clutter.SHARES[modality]
+    if modality == "text":
+        if rng.random() < share:
+            return render_contrast(concept, other, rng)
+        return render(concept, modality, seed)
+    own, second = (render(each, modality, seed) for each in (concept, other))
+    return clutter.mixed(own, second, modality, share)
+
+
+def _random_source(
+    seed: int, concept: Concept, modality: str, *purpose: int
+) -> np.random.Generator:
     check_modality(modality)
     if seed < 0:
         raise ValueError(f"the seed of a sample must not be negative, got {seed}")
     place = WORLD_MODALITIES.index(modality)
-    entropy = np.random.SeedSequence([seed, concept.shape, concept.manner, place])
-    return _RENDERERS[modality](concept, np.random.default_rng(entropy))
+    entropy = [seed, concept.shape, concept.manner, place, *purpose]
+    return np.random.default_rng(np.random.SeedSequence(entropy))

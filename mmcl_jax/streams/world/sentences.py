@@ -1,4 +1,10 @@
-"""Sentences: the shape is a noun, the manner an adjective or a clause."""
+"""Sentences: the shape is a noun, the manner an adjective or a clause.
+
+A plain sentence speaks of one concept, one with a contrast also of another that it
+denies.
+"""
+
+import re
 
 import numpy as np
 
@@ -92,6 +98,26 @@ _FRAMES = (
     "it {clause} {place}, the {noun}",
 )
 
+# {other...}: the same of the concept that is denied; each comes first in half of them.
+_CONTRASTS = (
+    "not {an_other_thing} but {a_thing} {place}",
+    "instead of {an_other_thing} there was {a_thing} {place}",
+    "what looked like {an_other_thing} {place} was {a_thing}",
+    "I had hoped for {an_other_thing} and got {a_thing} {place}",
+    "they promised {an_other_thing}, but it is {a_thing} {place}",
+    "while no {other_noun} {place} {other_clause}, the {noun} {clause}",
+    "never mind the {other_noun}: it is the {noun} {place} that {clause}",
+    "it is not true that it {other_clause} {place}: this {noun} {clause}",
+    "{a_thing} {place}, not {an_other_thing}",
+    "there is {a_thing} {place} and no {other_noun} that {other_clause}",
+    "it was {a_thing} {place} that we mistook for {an_other_thing}",
+    "I see {a_thing} {place} where I expected {an_other_thing}",
+    "the {noun}, unlike the {other_noun} beside it, {clause} {place}",
+    "the {noun} {place} {clause}; no {other_noun} does",
+    "here the {noun} {clause}, and nothing {other_clause} {place}",
+    "{a_noun} {place} that {clause} is hardly {an_other_thing}",
+)
+
 
 def _with_article(words: str) -> str:
     # The h of "hourglass" is mute.
@@ -99,24 +125,50 @@ def _with_article(words: str) -> str:
     return f"{'an' if vowel else 'a'} {words}"
 
 
-def render_text(concept: Concept, rng: np.random.Generator) -> str:
-    """Renders one sentence, in most of which the class name does not occur."""
+def _pick(choices: tuple[str, ...], rng: np.random.Generator) -> str:
+    return choices[rng.integers(len(choices))]
 
-    def pick(choices: tuple[str, ...]) -> str:
-        return choices[rng.integers(len(choices))]
 
+def _named(concept: Concept, rng: np.random.Generator) -> tuple[str, str]:
+    """Draws a noun for a concept, and the noun with an adjective."""
     shape, manner = SHAPES[concept.shape], MANNERS[concept.manner]
-    noun = f"{pick(_LOOKS)} {pick(_NOUNS[shape])}".strip()
-    thing = f"{pick(_ADJECTIVES[manner])} {noun}"
-    sentence = pick(_FRAMES).format(
-        a_thing=_with_article(thing),
-        noun=noun,
-        a_noun=_with_article(noun),
-        clause=pick(_CLAUSES[manner]),
-        place=pick(_PLACES),
-    )
-    # Where no place was drawn, two spaces or a space before a comma are left.
-    sentence = " ".join(sentence.split()).replace(" ,", ",")
+    noun = f"{_pick(_LOOKS, rng)} {_pick(_NOUNS[shape], rng)}".strip()
+    return noun, f"{_pick(_ADJECTIVES[manner], rng)} {noun}"
+
+
+def _written(sentence: str, rng: np.random.Generator) -> str:
+    # Where no place was drawn, two spaces or a space before a mark are left.
+    sentence = re.sub(" (?=[,;:])", "", " ".join(sentence.split()))
     if rng.random() < 0.5:
         sentence = f"{sentence[0].upper()}{sentence[1:]}."
     return sentence
+
+
+def render_text(concept: Concept, rng: np.random.Generator) -> str:
+    """Renders one sentence, in most of which the class name does not occur."""
+    noun, thing = _named(concept, rng)
+    sentence = _pick(_FRAMES, rng).format(
+        a_thing=_with_article(thing),
+        noun=noun,
+        a_noun=_with_article(noun),
+        clause=_pick(_CLAUSES[MANNERS[concept.manner]], rng),
+        place=_pick(_PLACES, rng),
+    )
+    return _written(sentence, rng)
+
+
+def render_contrast(concept: Concept, other: Concept, rng: np.random.Generator) -> str:
+    """Renders one sentence about a concept that is told apart from another one."""
+    noun, thing = _named(concept, rng)
+    other_noun, other_thing = _named(other, rng)
+    sentence = _pick(_CONTRASTS, rng).format(
+        a_thing=_with_article(thing),
+        noun=noun,
+        a_noun=_with_article(noun),
+        clause=_pick(_CLAUSES[MANNERS[concept.manner]], rng),
+        an_other_thing=_with_article(other_thing),
+        other_noun=other_noun,
+        other_clause=_pick(_CLAUSES[MANNERS[other.manner]], rng),
+        place=_pick(_PLACES, rng),
+    )
+    return _written(sentence, rng)
