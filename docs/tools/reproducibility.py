@@ -246,7 +246,10 @@ def _where(report: dict[str, Any]) -> str:
     """Returns the environments of the runs of a sweep, each once."""
     places = {json.dumps(run["environment"]): run for run in report["runs"]}
     return "; ".join(
-        ", ".join(f"{name} {value}" for name, value in run["environment"].items())
+        # a commit is told apart by its first letters
+        ", ".join(
+            f"{name} {str(value)[:12]}" for name, value in run["environment"].items()
+        )
         for run in places.values()
     )
 
