@@ -243,15 +243,13 @@ def _mean(entry: dict[str, Any]) -> str:
 
 
 def _where(report: dict[str, Any]) -> str:
-    """Returns the environments of the runs of a sweep, each once."""
-    places = {json.dumps(run["environment"]): run for run in report["runs"]}
-    return "; ".join(
-        # a commit is told apart by its first letters
-        ", ".join(
-            f"{name} {str(value)[:12]}" for name, value in run["environment"].items()
-        )
-        for run in places.values()
-    )
+    """Returns the environments of the runs of a sweep, what they share once."""
+    found: dict[str, dict[str, None]] = {}
+    for run in report["runs"]:
+        for name, value in run["environment"].items():
+            # a commit is told apart by its first letters
+            found.setdefault(name, {})[str(value)[:12]] = None
+    return ", ".join(f"{name} {' and '.join(values)}" for name, values in found.items())
 
 
 def _sweep(name: str, report: dict[str, Any]) -> str:
