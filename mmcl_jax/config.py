@@ -16,7 +16,15 @@ from ml_collections import config_dict
 
 from mmcl_jax import plugins
 from mmcl_jax.errors import CodeError, ConfigError, DataError
-from mmcl_jax.fields import Count, NonNegative, Seed, Sharing, build, check_name
+from mmcl_jax.fields import (
+    Count,
+    NonNegative,
+    Seed,
+    Sharing,
+    build,
+    check_name,
+    with_defaults,
+)
 from mmcl_jax.files import expanded, read_json
 from mmcl_jax.methods.base import LabelSpace
 from mmcl_jax.methods.registry import METHODS, available
@@ -300,7 +308,7 @@ def resolve(tree: ml_collections.ConfigDict | dict, stored: bool = False) -> Con
             f"config: {tree!r} is no ConfigDict, which get_config must return"
         )
     if stored:
-        tree = _without_unread_sections(tree)
+        tree = of_this_version(tree)
     if not isinstance(tree.get("stream"), dict):
         raise ConfigError("config.stream: missing; it defines the tasks to learn")
     kind = tree["stream"].get("kind")
@@ -329,18 +337,25 @@ def unread_sections(method: str) -> dict[str, Any]:
     }
 
 
-def _without_unread_sections(tree: dict[str, Any]) -> dict[str, Any]:
-    """Returns a stored config with defaults for what the run's method never reads.
+def of_this_version(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns a stored config with the fields that came after its run.
 
-    So methods and their options may come and go without runs of others being lost.
+    A new field's default is what runs did before it, except in a method's own section,
+    where a published form may replace another default: what is missing there is named.
+    Sections of other methods, which the run never read, may come and go.
     """
-    method = tree.get("method")
-    if not isinstance(method, dict):
+    method, stream = tree.get("method"), tree.get("stream")
+    if not isinstance(method, dict) or not isinstance(stream, dict):
         return tree
     name = str(method.get("name"))
     read = {name, *(field.name for field in dataclasses.fields(MethodChoice))}
     own = {key: value for key, value in method.items() if key in read}
-    return tree | {"method": unread_sections(name) | own}
+    chosen = {"config.method": MethodChoice}
+    if source := registry.SOURCES.get(stream.get("kind", "")):
+        chosen["config.stream"] = source.options
+    tree = tree | {"method": own}
+    filled = with_defaults(Config, tree, "config", chosen)
+    return filled | {"method": unread_sections(name) | filled["method"]}
 
 
 def load(path: pathlib.Path) -> Config:

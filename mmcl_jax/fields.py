@@ -108,6 +108,28 @@ def build(
     return kind(**values)
 
 
+def with_defaults(kind: type, tree: Any, path: str, chosen: Mapping[str, Any]) -> Any:
+    """Returns nested dicts with the default of each field that is missing.
+
+    Args:
+        kind: Dataclass that the tree is of.
+        tree: Nested dicts.
+        path: Path of the tree.
+        chosen: Types of the fields that may have one of several, by path.
+    """
+    if not isinstance(tree, dict):
+        return tree
+    hints, filled = typing.get_type_hints(kind, include_extras=True), dict(tree)
+    for field in dataclasses.fields(kind):
+        at, name = f"{path}.{field.name}", field.name
+        hint = chosen.get(at, hints[name])
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            filled[name] = with_defaults(hint, tree.get(name, {}), at, chosen)
+        elif field.default is not dataclasses.MISSING:
+            filled.setdefault(name, field.default)
+    return filled
+
+
 def checked(value: Any, hint: Any, path: str) -> Any:
     """Returns a value converted to its type: lists to tuples, whole numbers to floats.
 

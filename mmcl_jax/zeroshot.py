@@ -126,8 +126,7 @@ def _of_figure(name: str, found: dict[str, Any]) -> str:
         f"Names of the classes: {figure.names}.",
     ]
     lines += [f"Note: {figure.note}."] if figure.note else []
-    row = found["expected"]["row"]
-    lines.append(f"For docs/encoders.md, with your name and the date:\n{row}")
+    lines.append(f"For docs/encoders.md, with your name and the date:\n{told['row']}")
     return "\n".join(lines)
 
 

@@ -25,15 +25,17 @@ from mmcl_jax.types import (
 
 
 @functools.lru_cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(params, context, ...)` as a program."""
+def compiled(
+    function: Callable[..., Any], phase: Phase | None = None
+) -> Callable[..., Any]:
+    """`function(params, context, ...)` as a program, in a phase or the context's."""
 
     @functools.partial(jax.jit, static_argnums=0)
     def run(phase: Phase, params: Params, context: Context, *rest: Any) -> Any:
         return function(params, context._replace(phase=phase), *rest)
 
     def call(params: Params, context: Context, *rest: Any) -> Any:
-        return run(context.phase, params, context._replace(phase=None), *rest)
+        return run(phase or context.phase, params, context._replace(phase=None), *rest)
 
     return call
 

@@ -35,19 +35,6 @@ KEY = jax.random.key(0)
 GIVEN, SHARED = "per_modality_given", "shared"
 
 
-@functools.lru_cache
-def _jit(function, phase: Phase = "train"):
-    """Compiles a function of a method, once; what it is called for is static."""
-    compiled = jax.jit(
-        lambda params, context, *rest: function(
-            params, context._replace(phase=phase), *rest
-        )
-    )
-    return lambda params, context, *rest: compiled(
-        params, context._replace(phase=None), *rest
-    )
-
-
 @functools.cache
 def _embed(spec: EncoderSpec):
     """Compiles the frozen encoder, once."""
@@ -73,8 +60,10 @@ class Stream:
         self.frozen = jax.tree.map(jnp.asarray, encoder.frozen)
         self.method: Method = build(self.model, sharing)
         self.loss = by_hand.loss(self.method, self.model)
-        self._slope = _jit(jax.value_and_grad(self.loss, has_aux=True))
-        self._observe = _jit(by_hand.observe(self.method, self.model), "observe")
+        self._slope = by_hand.compiled(
+            jax.value_and_grad(self.loss, has_aux=True), "train"
+        )
+        self._observe = by_hand.observe(self.method, self.model)
         room = Capacity(2 * STAGES, STAGES)
         self.params, self.memory = by_hand.init(self.method, KEY, room)
 
@@ -113,10 +102,10 @@ class Stream:
 
     def begin(self, stage: int) -> None:
         batch = self.batch(stage)
-        self.memory = _jit(self.method.prepare, "prepare")(
+        self.memory = by_hand.compiled(self.method.prepare, "prepare")(
             self.params, self.context(stage), batch, KEY
         )
-        self.params, self.memory = _jit(self.method.begin_task, "begin")(
+        self.params, self.memory = by_hand.compiled(self.method.begin_task, "begin")(
             self.params, self.context(stage), KEY
         )
 
@@ -148,7 +137,7 @@ class Stream:
     def end(self, stage: int) -> None:
         at, batch = self.context(stage), self.batch(stage)
         self.memory = self._observe(self.params, at, batch, KEY)
-        self.params, self.memory = _jit(self.method.end_task, "end")(
+        self.params, self.memory = by_hand.compiled(self.method.end_task, "end")(
             self.params, self.context(stage), KEY
         )
 

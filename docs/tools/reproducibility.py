@@ -247,7 +247,7 @@ def _where(report: dict[str, Any]) -> str:
     found: dict[str, dict[str, None]] = {}
     for run in report["runs"]:
         for name, value in run["environment"].items():
-            # a commit is told apart by its first letters
+            # the first letters of a commit identify it
             found.setdefault(name, {})[str(value)[:12]] = None
     return ", ".join(f"{name} {' and '.join(values)}" for name, values in found.items())
 

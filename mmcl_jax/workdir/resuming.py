@@ -90,6 +90,7 @@ def _changes(workdir: pathlib.Path, config: configs.Config) -> list[_Change]:
     stored = read_json(
         workdir / CONFIG, "the config of a run; restore it, or start in another folder"
     )
+    stored = json.loads(json.dumps(configs.of_this_version(stored)))
     found = _differences(stored, json.loads(configs.to_json(config)), "config")
     sections = configs.unread_sections(config.method.name)
     unread = tuple(f"config.method.{name}." for name in sections)

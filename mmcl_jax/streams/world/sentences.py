@@ -158,7 +158,7 @@ def render_text(concept: Concept, rng: np.random.Generator) -> str:
 
 
 def render_contrast(concept: Concept, other: Concept, rng: np.random.Generator) -> str:
-    """Renders one sentence about a concept that is told apart from another one."""
+    """Renders one sentence about a concept, which denies another one."""
     noun, thing = _named(concept, rng)
     other_noun, other_thing = _named(other, rng)
     sentence = _pick(_CONTRASTS, rng).format(
