@@ -22,13 +22,13 @@ def get_config(variant: str = "") -> ConfigDict:
                 "pictures": "",
                 "wordnet": "/usr/share/wordnet",
             },
-            "visual": {"width": 192, "layers": 4, "heads": 6},
-            "text": {"width": 160, "layers": 3, "heads": 5},
+            "visual": {"width": 192, "layers": 4, "heads": 6, "mlp_width": 384},
+            "text": {"width": 160, "layers": 3, "heads": 5, "mlp_width": 640},
             "embedding": 192,
             "image_size": 112,
-            # of the stem's features, which have a stride of 16 pixels, 3 x 3 are a
-            # patch, and the next patch begins 2 further on
-            "patch_size": 48,
+            # of the stem's features, which have a stride of 32 pixels, 2 x 2 are a
+            # patch, and the next patch begins 1 further on
+            "patch_size": 64,
             "patch_stride": 32,
             "vocabulary": 6144,
             "context_length": 48,
@@ -43,9 +43,9 @@ def get_config(variant: str = "") -> ConfigDict:
                 "max_depth": 10.0,
             },
             "corpus": {
-                "definitions": 45000,
-                "examples": 30000,
-                "requested": 45000,
+                "definitions": 55000,
+                "examples": 40000,
+                "requested": 80000,
                 "rare_nouns": 24000,
                 "common": 4000,
             },
@@ -56,11 +56,14 @@ def get_config(variant: str = "") -> ConfigDict:
             # of each instrument by each player, of each word and of each digit
             "sounds": {"timidity": 36, "fluidsynth": 24, "word": 6, "digit": 60},
             "spoken_words": 120,
+            # of each picture of samples.zip, of which there is one a class
+            "views": 12,
             # side of the pictures that the classifier sees
             "classifier_side": 160,
             "foretold_features": 256,
             "text_batch": {
-                "sentences": 96,
+                "short": 96,
+                "long": 32,
                 "nouns": 80,
                 "pictures": 40,
                 "world": 24,
@@ -76,13 +79,13 @@ def get_config(variant: str = "") -> ConfigDict:
                 "world_depth": 10,
             },
             "text_training": {
-                "steps": 1400,
+                "steps": 3000,
                 "learning_rate": 2e-3,
                 "warmup_steps": 200,
                 "weight_decay": 0.02,
             },
             "visual_training": {
-                "steps": 3800,
+                "steps": 5000,
                 "learning_rate": 1.2e-3,
                 "warmup_steps": 200,
                 "weight_decay": 0.05,
@@ -102,9 +105,11 @@ _SMOKE = {
     "visual.width": 32,
     "visual.layers": 2,
     "visual.heads": 2,
+    "visual.mlp_width": 64,
     "text.width": 32,
     "text.layers": 2,
     "text.heads": 2,
+    "text.mlp_width": 128,
     "embedding": 16,
     "vocabulary": 400,
     "corpus.definitions": 3,
@@ -119,8 +124,10 @@ _SMOKE = {
     "world.depth": 1,
     "world.text": 1,
     "probes": 1,
+    "views": 2,
     "foretold_features": 8,
-    "text_batch.sentences": 4,
+    "text_batch.short": 4,
+    "text_batch.long": 2,
     "text_batch.nouns": 2,
     "text_batch.pictures": 2,
     "text_batch.world": 2,

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import pathlib
 import zipfile
 
@@ -14,10 +15,18 @@ from PIL import Image
 from mmcl_jax.config import EncoderOptions
 from mmcl_jax.configs.pretrain import get_config
 from mmcl_jax.errors import DataError
-from mmcl_jax.models import convolutional, pretrained
+from mmcl_jax.models import convolutional, pretrained, text
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained.efficientnet import TRUNK
-from mmcl_jax.pretrain import pictures, sentences, space, teachers, text_tower
+from mmcl_jax.models.specs import TextSpec, TowerSpec
+from mmcl_jax.pretrain import (
+    pictures,
+    sentences,
+    space,
+    teachers,
+    text_tower,
+    training,
+)
 from mmcl_jax.pretrain.towers import train
 from mmcl_jax.training import build
 
@@ -140,8 +149,8 @@ def test_sources_of_sentences_are_read(tmp_path: pathlib.Path) -> None:
     assert sentences.nouns(folder) == ["entity", "physical thing"]
     words = sentences.common_words(folder, 1)
     assert words == {"noun": ["entity"], "verb": ["breathe"], "adjective": ["able"]}
-    asked = sentences.requests(words, 50, seed=0)
-    assert len(set(asked)) > 20
+    asked = sentences.requests(words, 500, seed=0)
+    assert len(set(asked)) > 40
     assert "please breathe my entity" in asked
     assert not any("{" in request for request in asked)
 
@@ -152,6 +161,83 @@ def test_templates_stand_around_half_of_the_names() -> None:
     bare = sum(text in ("dog", "a dog", "violin", "a violin") for text in filled)
     assert 0.4 < bare / 800 < 0.6
     assert "a photo of a dog." in filled
+
+
+def _sentences(vocabulary: int) -> tuple[text_tower.Sentences, np.ndarray]:
+    """Sentences between tokens 1 and 2 whose targets are the sums of their words."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(vocabulary, 8))
+    vectors[:3] = 0
+    ids = np.zeros((4000, 9), np.int32)
+    for row in ids:
+        length = rng.integers(1, 7)
+        row[: length + 2] = [1, *rng.integers(3, vocabulary, length), 2]
+    targets = vectors[ids].sum(1)
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    return text_tower.Sentences(ids, targets, np.arange(len(ids))), targets
+
+
+def test_a_text_tower_begins_as_a_bag_of_words() -> None:
+    known, targets = _sentences(20)
+    words, projection = text_tower.bag_of_words({"all": known}, 20, 8)
+    shares = (known.ids[:, :, None] == np.arange(1, 20)).sum(1)
+    told = shares @ (words @ projection)[1:]
+    cosines = (told * targets).sum(1) / np.linalg.norm(told, axis=1)
+    assert cosines.mean() > 0.97
+    # fewer components, those that foretell most
+    narrow = text_tower.bag_of_words({"all": known}, 20, 5)
+    assert [part.shape for part in narrow] == [(20, 5), (5, 8)]
+    np.testing.assert_allclose(narrow[1] @ narrow[1].T, np.eye(5), atol=1e-6)
+
+    trunk = TowerSpec(64, 2, 2, 128, "quick_gelu", 1e-5)
+    spec = TextSpec(trunk, 20, 9, end_token=2)
+
+    def cosine(weights) -> float:
+        found = text.embed(spec, weights, jnp.asarray(known.ids[:500]))
+        return float((found * targets[:500]).sum(1).mean())
+
+    weights = text_tower.init(jax.random.key(0), spec, 8, {"all": known})
+    del weights["log_scale"]
+    # norms and the random parts keep it from being exact
+    assert cosine(weights) > 0.6
+    assert abs(cosine(text.init(jax.random.key(0), spec, 8))) < 0.2
+
+
+def test_pictures_are_seen_whole_and_then_in_cuts(tmp_path: pathlib.Path) -> None:
+    folder = _write_pictures(tmp_path / "pictures")
+    classes = pictures.read_classes(folder / "samples.csv")
+    (path,) = pictures.archives(folder, "samples.zip")
+    whole = list(pictures.read([pictures.Archives([path])], classes))
+    seen = list(pictures.read([pictures.Archives([path], 5)], classes, seed=3))
+    assert [label for _, label in seen] == [0] * 5 + [1] * 5
+    for place, (picture, _) in enumerate(whole):
+        first, *cuts = (shown for shown, _ in seen[5 * place : 5 * place + 5])
+        np.testing.assert_array_equal(first, picture)
+        pixels = {tuple(pixel) for row in picture for pixel in row}
+        for cut in cuts:
+            assert 18 <= cut.shape[0] == cut.shape[1] <= 30
+            assert {tuple(pixel) for row in cut for pixel in row} <= pixels
+    again = list(pictures.read([pictures.Archives([path], 5)], classes, seed=3))
+    assert all((a == b).all() for (a, _), (b, _) in zip(seen, again, strict=True))
+
+
+def test_a_finished_training_is_not_trained_further(tmp_path: pathlib.Path) -> None:
+    def loss(weights, batch):
+        return (weights - batch) ** 2, {"distance": jnp.abs(weights - batch)}
+
+    def batches(start):
+        return itertools.repeat(jnp.ones(()))
+
+    def fit():
+        optimizer = training.optimizer(6, 0.1, 1, 0.0)
+        at = tmp_path / "checkpoint.npz"
+        arguments = (batches, 6, lambda weights: {}, 4, at)
+        return training.fit(loss, jnp.zeros(()), optimizer, *arguments)
+
+    first, curve = fit()
+    again, same = fit()
+    assert first == again and curve == same
+    assert [row["step"] for row in curve] == [4, 6]
 
 
 def test_the_space_keeps_the_first_components() -> None:

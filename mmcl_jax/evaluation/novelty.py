@@ -15,10 +15,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy  # loads `scipy.stats`, which takes most of a second, where it is used
+import scipy  # loads its parts, which take most of a second, where they are used
 from jaxtyping import Bool, Float, Int
-from scipy.linalg import solve_triangular
-from scipy.special import logsumexp
 
 from mmcl_jax.evaluation.control_sets import ControlPredictions
 from mmcl_jax.ops.gaussians import Gaussians
@@ -83,11 +81,11 @@ def spread(
     isotropic = np.trace(covariance) / width * np.eye(width)
     covariance = (1 - shrinkage) * covariance + shrinkage * isotropic
     factor, centre = np.linalg.cholesky(covariance), mean.mean(0)
-    whitened = solve_triangular(factor, (mean - centre).T, lower=True).T
+    whitened = scipy.linalg.solve_triangular(factor, (mean - centre).T, lower=True).T
     typical = 1.0
     if freedom:
-        half = solve_triangular(factor, scatter, lower=True)
-        total = np.trace(solve_triangular(factor, half.T, lower=True))
+        half = scipy.linalg.solve_triangular(factor, scatter, lower=True)
+        total = np.trace(scipy.linalg.solve_triangular(factor, half.T, lower=True))
         mean_offset, ratio = total / count.sum(), count.sum() / freedom
         offset, counts = np.array([mean_offset]), np.array([ratio])
         found, _ = _held_out(offset, counts, freedom, shrinkage)
@@ -157,7 +155,7 @@ def distance(
         Samples and Adversarial Attacks", NeurIPS 2018, equation (2).
     """
     offset = np.asarray(features, np.float64) - known.centre
-    x = solve_triangular(known.factor, offset.T, lower=True).T
+    x = scipy.linalg.solve_triangular(known.factor, offset.T, lower=True).T
     products = x @ known.mean.T
     size = np.square(known.mean).sum(1)
     squared = np.square(x).sum(1, keepdims=True) - 2 * products + size
@@ -214,7 +212,9 @@ def energy(
         equation (4).
     """
     among = np.asarray(logits, np.float64)[:, allowed]
-    return -temperature * np.asarray(logsumexp(among / temperature, axis=1))
+    return -temperature * np.asarray(
+        scipy.special.logsumexp(among / temperature, axis=1)
+    )
 
 
 class Quantiles(NamedTuple):

@@ -170,10 +170,15 @@ class VisualSpec:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches in a column and in a row of a picture; excess pixels are dropped."""
-        rows, columns = (
-            (s - self.patch_size) // self.stride + 1 for s in self.image_size
-        )
+        """Patches in a column and in a row of a picture; what is in excess is dropped.
+
+        A stem's features may reach beyond the picture, whose last side they round up.
+        """
+        unit, sides = 1, self.image_size
+        if self.stem is not None:
+            unit, sides = self.stem.stride, self.stem.sides(self.image_size)
+        patch, stride = self.patch_size // unit, self.stride // unit
+        rows, columns = ((side - patch) // stride + 1 for side in sides)
         return rows, columns
 
     @property

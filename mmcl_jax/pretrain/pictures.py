@@ -45,10 +45,48 @@ def archives(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
     return found
 
 
+class Archives(NamedTuple):
+    """Archives of pictures.
+
+    Attributes:
+        paths: The archives.
+        views: Number of times that each picture is seen: whole, then cuts of it.
+    """
+
+    paths: Sequence[pathlib.Path]
+    views: int = 1
+
+
 def read(
+    archives: Sequence[Archives], classes: ClassTable, seed: int = 0
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields pictures uint8 `[h, w, 3]` and their labels, archive by archive.
+
+    Args:
+        archives: What is read.
+        classes: The classes.
+        seed: Seed of the cuts.
+    """
+    rng = np.random.default_rng(seed)
+    for paths, views in archives:
+        for picture, label in _whole(paths, classes):
+            yield picture, label
+            for _ in range(views - 1):
+                yield _cut(picture, rng), label
+
+
+def _cut(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns a square of 60 to 100 % of the shorter side; half of them mirrored."""
+    height, width, _ = picture.shape
+    side = round(min(height, width) * rng.uniform(0.6, 1))
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    square = picture[top : top + side, left : left + side]
+    return square[:, ::-1] if rng.random() < 0.5 else square
+
+
+def _whole(
     paths: Sequence[pathlib.Path], classes: ClassTable
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields pictures uint8 `[h, w, 3]` and their labels, archive by archive."""
     for path in paths:
         with zipfile.ZipFile(path) as archive:
             for name in sorted(archive.namelist()):

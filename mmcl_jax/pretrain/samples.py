@@ -69,14 +69,26 @@ def prepare(
     stem, targets = taught_by.stem, lessons.targets
     keep = functools.partial(pools.kept, spec=spec, weights=stem)
 
-    folder, archives = pathlib.Path(config.sources.pictures), {}
-    archives["train"] = pictures.archives(folder, "train-*.zip")
-    archives["train"] += pictures.archives(folder, "samples.zip")
-    archives["val"] = pictures.archives(folder, "val.zip")
+    folder = pathlib.Path(config.sources.pictures)
+    found = {
+        name: pictures.archives(folder, pattern)
+        for name, pattern in (
+            ("many", "train-*.zip"),
+            ("one_of_each", "samples.zip"),
+            ("val", "val.zip"),
+        )
+    }
+    # the few pictures of the many classes are seen in more views
+    train = (
+        pictures.Archives(found["many"]),
+        pictures.Archives(found["one_of_each"], config.views),
+    )
+    archives = {"train": train, "val": (pictures.Archives(found["val"]),)}
+    read = functools.partial(pictures.read, classes=taught_by.classes, seed=config.seed)
 
     def seen(part: str) -> pools.Samples:
         normalize = MODALITIES["image"].preprocess
-        for picture, label in pictures.read(archives[part], taught_by.classes):
+        for picture, label in read(archives[part]):
             square = pictures.square(picture, inputs.image_size)
             yield normalize(square, inputs)["pixels"][0], label
 
@@ -84,7 +96,7 @@ def prepare(
     judged = teachers.judgements(
         work / "train",
         taught_by.classify,
-        pictures.read(archives["train"], taught_by.classes),
+        read(archives["train"]),
         config.classifier_side,
     )
     taught = teachers.taught(*judged, config.foretold_features)

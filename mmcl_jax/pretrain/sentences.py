@@ -44,6 +44,36 @@ REQUESTS = (
     "what are the best {noun} to {verb}",
     "do not {verb} the {noun}",
     "my {noun} is {adjective}, what do i do",
+    "who made the first {noun}",
+    "cancel the {noun} that i made for my {noun}",
+    "how far is the next {noun} from here",
+    "how many {noun} are there in a {noun}",
+    "tell me a joke about a {noun}",
+    "which {noun} is {adjective} and which is {adjective}",
+    "turn the {noun} down a little",
+    "send this {noun} to my {noun}",
+    "what does {adjective} mean",
+    "how do you spell {noun}",
+    "what happened to the {adjective} {noun}",
+    "i want to pay for the {noun} with my {noun}",
+    "has my {noun} arrived yet",
+    "is it {adjective} to {verb} a {noun}",
+    "start a {noun} and {verb} it in ten minutes",
+    "do i need a {noun} to {verb} in the {noun}",
+    "what time does the {noun} open",
+    "thank you, the {noun} was {adjective}",
+    "yes, {verb} it",
+    "no, that is not the {adjective} {noun}",
+    "repeat what you said about the {noun}",
+    "how old are you and do you {verb}",
+    "read me the {noun} of the {noun}",
+    "find {noun} with good reviews near my {noun}",
+    "i forgot the {noun} of my {noun}",
+    "put {noun} and {noun} on the list",
+    "what is the difference between a {noun} and a {noun}",
+    "should i {verb} or {verb} the {noun}",
+    "how much does a {adjective} {noun} cost",
+    "let me know when the {noun} starts to {verb}",
 )
 _KINDS = {"noun": "noun", "verb": "verb", "adjective": "adj"}
 _QUOTED = re.compile(r'"([^"]+)"')
@@ -144,4 +174,4 @@ def corpus(
     words = common_words(folder, common)
     names = dict.fromkeys([*words["noun"], *some(nouns(folder), rare_nouns)])
     drawn += requests(words, requested, seed)
-    return Corpus(tuple(drawn), tuple(names))
+    return Corpus(tuple(some(drawn, len(drawn))), tuple(names))

@@ -27,6 +27,8 @@ Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Embed = Callable[[Sequence[str]], np.ndarray]
 
 _CHUNK = 64
+# tokens are cut to a multiple of it, so that few programs are compiled
+_LENGTHS = 8
 
 
 class Teachers(NamedTuple):
@@ -110,12 +112,15 @@ def _sentence_encoder(
 
     def embed(sentences: Sequence[str]) -> np.ndarray:
         tokens = np.stack([TEXT.preprocess(s, inputs)["tokens"] for s in sentences])
-        # zeros pad the vectors to the width of the teacher's joint space
-        parts = [
-            np.asarray(compiled(frozen, tokens[i : i + _CHUNK]))[:, :width]
-            for i in range(0, len(tokens), _CHUNK)
-        ]
-        return np.concatenate(parts)
+        # sentences of about one length go together, without the padding behind them
+        lengths = (tokens != 0).sum(1)
+        order, embedded = np.argsort(lengths), np.zeros((len(tokens), width))
+        for i in range(0, len(order), _CHUNK):
+            rows = order[i : i + _CHUNK]
+            needed = -(-lengths[rows].max() // _LENGTHS) * _LENGTHS
+            # zeros pad the vectors to the width of the teacher's joint space
+            embedded[rows] = compiled(frozen, tokens[rows, :needed])[:, :width]
+        return embedded.astype(np.float32)
 
     return embed
 

@@ -3,12 +3,11 @@
 import pathlib
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import tokenizers
 
 from mmcl_jax.modalities.base import InputSpec, TokenizerSpec
-from mmcl_jax.models import text, tokenizer
+from mmcl_jax.models import tokenizer
 from mmcl_jax.models.pretrained.efficientnet import TRUNK
 from mmcl_jax.models.specs import (
     EncoderSpec,
@@ -22,13 +21,13 @@ from mmcl_jax.pretrain.sounds import INSTRUMENTS
 from mmcl_jax.pretrain.text_tower import Sentences, encode, in_templates
 from mmcl_jax.streams.world.concepts import BASE, MANNERS, PROBES, SHAPES
 from mmcl_jax.streams.world.render import render
-from mmcl_jax.types import Key, PyTree
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
 DIGITS += ("nine",)
 # of rendered samples, disjoint from those of streams
 TRAIN_SEED, PROBE_SEED = 2_000_000_000, 2_100_000_000
-_LONG, _SHORT = 40, 16  # tokens of a sentence, and of a name in a template
+# tokens of a long sentence, of a short one, and of a name in a template
+_LONG, _SHORT, _NAME = 40, 20, 16
 _PER_NAME = {"nouns": 4, "pictures": 24, "world_names": 24}
 
 
@@ -79,7 +78,7 @@ def make_spec(config) -> EncoderSpec:
 
     def tower(of) -> TowerSpec:
         return TowerSpec(
-            of.width, of.layers, of.heads, 4 * of.width, "quick_gelu", 1e-5
+            of.width, of.layers, of.heads, of.mlp_width, "quick_gelu", 1e-5
         )
 
     sides = (config.image_size, config.image_size)
@@ -89,12 +88,6 @@ def make_spec(config) -> EncoderSpec:
     end = tokenizer.SPECIAL_TOKENS.index("<end>")
     words = TextSpec(tower(config.text), config.vocabulary, config.context_length, end)
     return two_towers(visual, words, config.embedding)
-
-
-def init(key: Key, config, spec: TextSpec) -> PyTree:
-    """Returns random weights of the text tower, and of the scale of its contrast."""
-    weights = text.init(key, spec, config.embedding)
-    return weights | {"log_scale": jnp.log(20.0)}
 
 
 def prepare(
@@ -174,12 +167,17 @@ def _lessons(
         ),
     }
     kinds = {
-        kind: Sentences(encode(fitted, texts, _SHORT), at[kind], owner)
+        kind: Sentences(encode(fitted, texts, _NAME), at[kind], owner)
         for kind, (texts, owner) in drawn.items()
     }
     ids, cut = encode(fitted, corpus.sentences, _LONG), -config.held_out_sentences
     rows = np.arange(len(ids))
-    kinds["sentences"] = Sentences(ids[:cut], placed["sentences"], rows[:cut])
+    is_short = (ids[:cut, _SHORT:] == 0).all(1)
+    for kind, some, length in (
+        ("short", rows[:cut][is_short], _SHORT),
+        ("long", rows[:cut][~is_short], _LONG),
+    ):
+        kinds[kind] = Sentences(ids[some, :length], placed["sentences"], some)
     owner = np.tile(np.arange(len(BASE)), len(told))
     kinds["world"] = Sentences(encode(fitted, stories, _LONG), targets.concepts, owner)
     held = Sentences(ids[cut:], placed["sentences"][cut:], rows[:-cut])
@@ -206,7 +204,7 @@ def _world_probes(
     rows = np.arange(len(names))
     return {
         "development_names": Sentences(
-            encode(fitted, names, _SHORT), targets.probes, rows
+            encode(fitted, names, _NAME), targets.probes, rows
         ),
         "development_sentences": Sentences(
             encode(fitted, stories, _LONG), targets.probes, np.tile(rows, count)

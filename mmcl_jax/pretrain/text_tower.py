@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 import tokenizers
 from jaxtyping import Array, Float, Int
 
@@ -13,12 +14,16 @@ from mmcl_jax.modalities import MODALITIES
 from mmcl_jax.models import text
 from mmcl_jax.models.specs import TextSpec
 from mmcl_jax.ops import rngs
-from mmcl_jax.types import PyTree
+from mmcl_jax.types import Key, PyTree
 
 # a cosine above it means the same sentence
 _SAME = 0.999
 _MAX_SCALE = 40.0
 _WITHOUT_TEMPLATE = ("{}", "a {}")
+# of the regression on words, as a share of the mean of its diagonal
+_RIDGE = 0.03
+# of an embedding of a token, root of the mean square
+_INITIAL_SIZE = 0.1
 
 
 class Sentences(NamedTuple):
@@ -61,6 +66,64 @@ def encode(
         row[: len(encoded.ids)] = encoded.ids
     tokenizer.no_truncation()
     return ids
+
+
+def bag_of_words(
+    kinds: dict[str, Sentences], vocabulary: int, width: int
+) -> tuple[Float[np.ndarray, "v w"], Float[np.ndarray, "w d"]]:
+    """Returns embeddings of tokens, and a projection of their mean to the targets.
+
+    Ridge regression of the targets on the shares of tokens in a sentence, reduced to
+    the principal components of what it foretells.
+
+    Args:
+        kinds: Sentences of each kind.
+        vocabulary: Number of tokens.
+        width: Width of an embedding.
+    """
+    shares, targets = [], []
+    for kind in kinds.values():
+        rows, places = np.nonzero(kind.ids)
+        shape = len(kind.ids), vocabulary
+        counts = (np.ones(len(rows)), (rows, kind.ids[rows, places]))
+        found = scipy.sparse.csr_array(counts, shape=shape)
+        shares.append(found.multiply(1 / found.sum(1)[:, None]).tocsr())
+        targets.append(kind.targets[kind.owner])
+    x, y = scipy.sparse.vstack(shares), np.concatenate(targets)
+    gram = (x.T @ x).toarray()
+    gram += _RIDGE * np.trace(gram) / vocabulary * np.eye(vocabulary)
+    weights = np.linalg.solve(gram, x.T @ y)
+    variance = weights.T @ (gram @ weights)
+    components = np.linalg.eigh(variance)[1][:, ::-1][:, :width]
+    return weights @ components, components.T
+
+
+def init(
+    key: Key, spec: TextSpec, embedding: int, kinds: dict[str, Sentences]
+) -> PyTree:
+    """Returns a text tower that begins as a bag of words, and a scale of its contrast.
+
+    Its first block lets the end of a sentence attend to all tokens alike, and passes
+    the embeddings of `bag_of_words` on; all else is random and small.
+
+    Args:
+        key: Random key.
+        spec: Shape of the tower.
+        embedding: Width of the joint space.
+        kinds: Sentences of each kind.
+    """
+    weights, width = text.init(key, spec, embedding), spec.trunk.width
+    words, projection = bag_of_words(kinds, spec.vocabulary, width)
+    words *= _INITIAL_SIZE / np.sqrt(np.square(words).mean())
+    # a tower wider than the joint space keeps its random columns beside them
+    used = slice(len(projection))
+    weights["tokens"] = weights["tokens"].at[:, used].set(words)
+    weights["projection"] = weights["projection"].at[used].set(projection)
+    same, blocks = jnp.eye(width), weights["blocks"]
+    values = blocks["qkv"]["kernel"].at[0, :, 2 * width :].set(same)
+    blocks["qkv"]["kernel"] = values
+    blocks["out"]["kernel"] = blocks["out"]["kernel"].at[0].set(same)
+    return weights | {"log_scale": jnp.log(20.0)}
 
 
 def batches(

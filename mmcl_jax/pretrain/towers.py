@@ -58,7 +58,8 @@ def train(config, taught_by: teachers.Teachers, output: pathlib.Path) -> None:
 
 def _train_text(config, lessons: text_samples.Lessons, work: pathlib.Path) -> tuple:
     spec = lessons.spec.text
-    weights = text_samples.init(rngs.key(config.seed, "text"), config, spec)
+    key = rngs.key(config.seed, "text")
+    weights = text_tower.init(key, spec, config.embedding, lessons.kinds)
     embed = text_tower.make_embed(spec)
     return training.fit(
         text_tower.make_loss(spec),

@@ -66,7 +66,8 @@ def fit(
     if checkpoint.exists():
         weights, state, done, curve = _restored(checkpoint, (weights, state))
     sums, started = None, time.monotonic()
-    for i, batch in enumerate(batches(done), start=done + 1):
+    # the steps come first: a finished training must not ask for another batch
+    for i, batch in zip(range(done + 1, steps + 1), batches(done), strict=False):
         weights, state, metrics = step(weights, state, batch)
         sums = metrics if sums is None else jax.tree.map(jnp.add, sums, metrics)
         if i % every == 0 or i == steps:
@@ -76,8 +77,6 @@ def fit(
             curve.append({"step": i, "seconds": seconds} | means | evaluate(weights))
             logging.info("%s", json.dumps(curve[-1]))
             _save(checkpoint, (weights, state), i, curve)
-        if i == steps:
-            break
     return weights, curve
 
 

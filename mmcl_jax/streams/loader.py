@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from absl import flags
 
@@ -301,8 +300,7 @@ def epoch(
     batches = _Batches(records, decode, batch_size, seed, shard)
     if start_step >= len(batches):
         return
-    dataset = grain.MapDataset.source(batches)[start_step:]
-    iterator = iter(_read(dataset, threads, worker_processes))
+    iterator = _read(batches, start_step, threads, worker_processes)
     step = start_step
     try:
         for arrays in watchdog.answered(iterator) if worker_processes else iterator:
@@ -340,17 +338,21 @@ def _by_row(stem: Callable[[Inputs], Inputs], inputs: Inputs) -> Inputs:
     return {name: np.stack([each[name] for each in made]) for name in made[0]}
 
 
-def _read(
-    batches: grain.MapDataset, threads: int, worker_processes: int
-) -> grain.IterDataset:
+def _read(batches: _Batches, first: int, threads: int, worker_processes: int) -> Any:
+    """Returns Grain's iterator over the batches from the first one on."""
+    # it takes most of a second to load, and labelling a few files does without it
+    import grain
+
+    left = grain.MapDataset.source(batches)[first:]
     if not worker_processes:
-        return batches.to_iter_dataset(grain.ReadOptions(threads, threads))
+        return iter(left.to_iter_dataset(grain.ReadOptions(threads, threads)))
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers insist on parsed absl flags
-    return batches.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
-        grain.MultiprocessingOptions(min(worker_processes, len(batches))),
+    read = left.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
+        grain.MultiprocessingOptions(min(worker_processes, len(left))),
         worker_init_fn=_start_worker,
     )
+    return iter(read)
 
 
 def _start_worker(index: int, count: int) -> None:
