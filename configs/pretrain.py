@@ -1,6 +1,6 @@
 """The built-in encoder: `python -m mmcl_jax.pretrain --config=configs/pretrain.py`.
 
-It takes about three hours on 2 CPU cores. `:smoke` takes a few steps of everything.
+It takes about two hours on 2 CPU cores. `:smoke` takes a few steps of everything.
 """
 
 from ml_collections import ConfigDict
@@ -85,7 +85,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "weight_decay": 0.02,
             },
             "visual_training": {
-                "steps": 5000,
+                "steps": 4400,
                 "learning_rate": 1.2e-3,
                 "warmup_steps": 200,
                 "weight_decay": 0.05,

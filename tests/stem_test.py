@@ -98,6 +98,26 @@ def test_a_stem_is_a_chain_of_convolutions(spec: StemSpec, side: int) -> None:
     )
 
 
+@pytest.mark.parametrize("side", [16, 17, 22])
+def test_earlier_stages_stand_beside_the_last_one(side: int) -> None:
+    both = dataclasses.replace(_STEM, outputs=2)
+    first = StemSpec(_STEM.first, _STEM.stages[:1])
+    weights = convolutional.init(jax.random.key(0), both)
+    pixels = jax.random.normal(jax.random.key(1), (2, side, side, 3))
+    found = np.asarray(convolutional.stem(both, weights, pixels))
+    assert found.shape == (2, *both.sides((side, side)), both.channels)
+    np.testing.assert_array_equal(
+        found[..., 4:], convolutional.stem(_STEM, weights, pixels)
+    )
+    begun = weights | {"residuals": weights["residuals"][:1]}
+    before = np.asarray(convolutional.stem(first, begun, pixels))
+    for i, j in np.ndindex(found.shape[1:3]):
+        square = before[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        np.testing.assert_allclose(
+            found[:, i, j, :4], square.mean((1, 2)), rtol=1e-5, atol=1e-6
+        )
+
+
 @pytest.mark.parametrize("spec", [_STEM, _POOLED], ids=["map", "pooled"])
 def test_batch_norms_are_folded_as_torch_computes_them(spec: StemSpec) -> None:
     pytest.importorskip("torch")
@@ -195,6 +215,7 @@ def test_an_encoder_with_a_stem_is_written_and_read(
         ({"first": 2**40}, "'first'"),
         ({"stages": [StageSpec(1, 3, 4, 1, 4)._asdict()]}, "stride 8 does not divide"),
         ({"stages": [{"repeats": 1}]}, "'kernel' is missing"),
+        ({"outputs": 9}, "9 is above the number of stages, 2"),
     ],
 )
 def test_a_stem_that_cannot_be_is_refused(

@@ -71,10 +71,23 @@ def _block(
     return x + h if x.shape == h.shape else h
 
 
+def _averaged(x: Float[Array, "b h w c"], factor: int) -> Array:
+    """Returns means over squares of places; those at the end may be smaller."""
+    pads = [(0, -side % factor) for side in x.shape[1:3]]
+    pads = ((0, 0), *pads, (0, 0))
+    window = (1, factor, factor, 1)
+
+    def total(values: Array) -> Array:
+        zero = jnp.zeros((), values.dtype)
+        return jax.lax.reduce_window(values, zero, jax.lax.add, window, window, pads)
+
+    return total(x) / total(jnp.ones_like(x[:1, :, :, :1]))
+
+
 def stem(
     spec: StemSpec, weights: PyTree, pixels: Float[Array, "b h w 3"]
 ) -> Float[Array, "b h_out w_out c"]:
-    """Returns the map of features after the last stage, or after the last convolution.
+    """Returns the features after the last stages, or after the last convolution.
 
     Args:
         spec: Stages of the stem.
@@ -88,11 +101,17 @@ def stem(
     # a full convolution is a matrix product of all that its kernel covers
     covered = jnp.concatenate(list(_shifted(pixels, 3, 2)), axis=-1)
     x = _relu6(_pointwise(covered.astype(first["kernel"].dtype), first))
-    shapes = spec.blocks()
-    for block, shape in zip(weights["residuals"], shapes, strict=True):
-        x = _block(x, block, shape.kernel, shape.stride)
+    blocks, maps = iter(weights["residuals"]), []
+    for stage in spec.stages:
+        for i in range(stage.repeats):
+            x = _block(x, next(blocks), stage.kernel, stage.stride if i == 0 else 1)
+        maps.append(x)
     if spec.last is None:
-        return x
+        shown, factor = [x], 1
+        for i in range(1, spec.outputs):
+            factor *= spec.stages[-i].stride
+            shown.append(_averaged(maps[-i - 1], factor))
+        return jnp.concatenate(shown[::-1], axis=-1)
     return _relu6(_pointwise(x, weights["last"])).mean((1, 2), keepdims=True)
 
 

@@ -95,11 +95,14 @@ class StemSpec:
         stages: The blocks after it.
         last: Channels of a last pointwise convolution, of whose features the mean over
             all places is taken, as classifiers do; None: there is neither.
+        outputs: Number of last stages whose features are put out side by side, those
+            of earlier ones averaged over the places that the last one covers.
     """
 
     first: int
     stages: tuple[StageSpec, ...]
     last: int | None = None
+    outputs: int = 1
 
     def blocks(self) -> list[BlockSpec]:
         """Returns the shapes of all blocks."""
@@ -127,7 +130,8 @@ class StemSpec:
     @property
     def channels(self) -> int:
         """Number of features."""
-        return self.last or self.stages[-1].channels
+        shown = self.stages[-self.outputs :]
+        return self.last or sum(stage.channels for stage in shown)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +189,13 @@ class VisualSpec:
     def patches(self) -> int:
         """Number of patches of one picture."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def patch_inputs(self) -> int:
+        """Number of values of a patch: of its pixels, or of features of the stem."""
+        if self.stem is None:
+            return self.channels * self.tube * self.patch_size**2
+        return self.stem.channels * (self.patch_size // self.stem.stride) ** 2
 
     @property
     def native_first(self) -> int:

@@ -233,11 +233,7 @@ def init(key: Key, spec: VisualSpec, embedding: int) -> PyTree:
     keys = jax.random.split(key, 5)
     trunk, normal = spec.trunk, jax.random.normal
     width, std = trunk.width, trunk.width**-0.5
-    if spec.stem is None:
-        inputs = spec.channels * spec.tube * spec.patch_size**2
-    else:
-        inputs = spec.stem.channels * (spec.patch_size // spec.stem.stride) ** 2
-    count = spec.native_first + spec.patches
+    count, inputs = spec.native_first + spec.patches, spec.patch_inputs
     weights = {
         "patch": inputs**-0.5 * normal(keys[0], (inputs, width)),
         "positions": std * normal(keys[2], (count, width)),

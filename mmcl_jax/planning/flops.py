@@ -76,9 +76,8 @@ def _ends(spec: EncoderSpec, modality: str, frames: int) -> float:
     width = reader.trunk.width
     if isinstance(reader, TextSpec):
         return 2.0 * width * spec.embedding
-    inputs = reader.channels * reader.tube * reader.patch_size**2
-    rows = _rows(reader, frames)
-    return rows * 2.0 * width * (reader.patches * inputs + spec.embedding)
+    of_patches = reader.patches * reader.patch_inputs
+    return _rows(reader, frames) * 2.0 * width * (of_patches + spec.embedding)
 
 
 def _tokens(reader: VisualSpec) -> int:

@@ -7,7 +7,8 @@ import numpy as np
 from mmcl_jax.models.specs import StageSpec, StemSpec
 from mmcl_jax.types import PyTree
 
-# until the features have a stride of 32 pixels and 192 channels
+# until the features have a stride of 32 pixels: 192 of the last stage, which know what
+# is seen, beside 112 of the stage before, which know better where and how it looks
 TRUNK = StemSpec(
     32,
     (
@@ -18,6 +19,7 @@ TRUNK = StemSpec(
         StageSpec(3, 5, 1, 6, 112),
         StageSpec(4, 5, 2, 6, 192),
     ),
+    outputs=2,
 )
 # the whole classifier, up to the features under its 1,000 classes
 LITE0 = StemSpec(

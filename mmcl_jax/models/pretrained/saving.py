@@ -64,7 +64,7 @@ def _stem(spec: VisualSpec) -> dict:
     if spec.stem is None:
         return {}
     stages = [stage._asdict() for stage in spec.stem.stages]
-    stem = {"first": spec.stem.first, "stages": stages}
+    stem = {"first": spec.stem.first, "stages": stages, "outputs": spec.stem.outputs}
     return {"stem": stem, "patch_stride": spec.stride}
 
 

@@ -64,6 +64,7 @@ RANGES = {
     "stride": Range(1, 8),
     "expansion": Range(1, 16),
     "channels": _WIDTH,
+    "outputs": Range(1, _MOST_STAGES),
     "image_std": _SCALE,
 }
 # By the names in published configs.
@@ -128,11 +129,18 @@ def picture(config: Section) -> tuple[int, int]:
 
 def stem(config: Section, lengths: tuple[int, ...]) -> StemSpec:
     """Returns the stem in the field `stem`, whose stride must divide `lengths`."""
-    block = section(config, "stem")
+    # files of earlier versions put out the last stage alone
+    block = {"outputs": 1} | section(config, "stem")
     stages = _take(block, "stages")
     if not isinstance(stages, list) or not 0 < len(stages) <= _MOST_STAGES:
         raise ValueError(f"field 'stages': {stages!r} is not a list of stages")
-    shape = StemSpec(integer(block, "first"), tuple(_stage(each) for each in stages))
+    outputs = integer(block, "outputs")
+    if outputs > len(stages):
+        raise ValueError(
+            f"field 'outputs': {outputs} is above the number of stages, {len(stages)}"
+        )
+    shapes = tuple(_stage(each) for each in stages)
+    shape = StemSpec(integer(block, "first"), shapes, outputs=outputs)
     if any(length % shape.stride for length in lengths):
         raise ValueError(
             f"field 'stem': its stride {shape.stride} does not divide patch_size and "
