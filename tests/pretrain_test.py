@@ -200,7 +200,7 @@ def test_a_text_tower_begins_as_a_bag_of_words() -> None:
     del weights["log_scale"]
     # norms and the random parts keep it from being exact
     assert cosine(weights) > 0.6
-    assert abs(cosine(text.init(jax.random.key(0), spec, 8))) < 0.2
+    assert abs(cosine(text.init(jax.random.key(0), spec, 8))) < 0.3
 
 
 def test_pictures_are_seen_whole_and_then_in_cuts(tmp_path: pathlib.Path) -> None:
