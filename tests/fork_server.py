@@ -14,6 +14,7 @@ on them starts one of its programs afresh.
 import ast
 import atexit
 import gc
+import importlib
 import json
 import os
 import pathlib
@@ -242,8 +243,14 @@ def _run(words: Sequence[str]) -> None:
         runpy.run_path(kind, run_name="__main__")
 
 
+# what the package imports where it uses it, since not every program does
+_LATE = ("grain", "scipy.linalg", "scipy.special")
+
+
 def _import_dependencies() -> None:
     """Imports what the programs import, but none of them: they define flags."""
+    for name in _LATE:
+        importlib.import_module(name)
     for path in sorted((ROOT / "mmcl_jax").rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         if 'if __name__ == "__main__":' in source:

@@ -98,7 +98,7 @@ def test_keys_of_a_config_have_values_and_meanings() -> None:
 
 def test_keys_of_the_config_of_pretraining_are_listed() -> None:
     tree = helpers.get_config(helpers.REPOSITORY / "configs/pretrain.py", "")
-    assert "config.visual_training.steps=3800" in reference.of_config(tree)
+    assert "config.visual_training.steps=4400" in reference.of_config(tree)
 
 
 @pytest.mark.parametrize(
