@@ -1,6 +1,6 @@
 """The built-in encoder: `python -m mmcl_jax.pretrain --config=configs/pretrain.py`.
 
-It takes about two hours on 2 CPU cores. `:smoke` takes a few steps of everything.
+It takes one to two hours on 2 CPU cores. `:smoke` takes a few steps of everything.
 """
 
 from ml_collections import ConfigDict

@@ -69,7 +69,7 @@ def test_charts_of_the_benchmark_are_those_of_its_stored_runs() -> None:
     charts = DRAW.charts()
     for name, drawn in charts.items():
         is_up_to_date(name, drawn)
-        assert len(drawn) < 40_000
+        assert len(drawn) < 36_000
         ET.fromstring(drawn)
         assert "prefers-color-scheme:dark" in drawn and "--ink:#e8ebef" in drawn
         assert set(re.findall(r"https?://[^\"<]*", drawn)) == {

@@ -149,8 +149,8 @@ def test_sources_of_sentences_are_read(tmp_path: pathlib.Path) -> None:
     assert sentences.nouns(folder) == ["entity", "physical thing"]
     words = sentences.common_words(folder, 1)
     assert words == {"noun": ["entity"], "verb": ["breathe"], "adjective": ["able"]}
+    assert len(set(sentences.requests(words, 50, seed=0))) > 20
     asked = sentences.requests(words, 500, seed=0)
-    assert len(set(asked)) > 40
     assert "please breathe my entity" in asked
     assert not any("{" in request for request in asked)
 

@@ -101,16 +101,16 @@ def stem(
     # a full convolution is a matrix product of all that its kernel covers
     covered = jnp.concatenate(list(_shifted(pixels, 3, 2)), axis=-1)
     x = _relu6(_pointwise(covered.astype(first["kernel"].dtype), first))
-    blocks, maps = iter(weights["residuals"]), []
-    for stage in spec.stages:
-        for i in range(stage.repeats):
-            x = _block(x, next(blocks), stage.kernel, stage.stride if i == 0 else 1)
-        maps.append(x)
+    ends, factor = [], 1
+    for block, shape in zip(weights["residuals"], spec.blocks(), strict=True):
+        x = _block(x, block, shape.kernel, shape.stride)
+        ends.append(x)
     if spec.last is None:
-        shown, factor = [x], 1
-        for i in range(1, spec.outputs):
-            factor *= spec.stages[-i].stride
-            shown.append(_averaged(maps[-i - 1], factor))
+        shown = [x]
+        for stage in spec.stages[: -spec.outputs : -1]:
+            factor *= stage.stride
+            del ends[-stage.repeats :]
+            shown.append(_averaged(ends[-1], factor))
         return jnp.concatenate(shown[::-1], axis=-1)
     return _relu6(_pointwise(x, weights["last"])).mean((1, 2), keepdims=True)
 

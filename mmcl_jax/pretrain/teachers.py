@@ -21,14 +21,13 @@ from mmcl_jax.models.specs import ConseSpec, EncoderSpec
 from mmcl_jax.models.tower import linear
 from mmcl_jax.pretrain import pictures
 from mmcl_jax.pretrain.visual_tower import Taught
+from mmcl_jax.training import class_slots
 from mmcl_jax.types import PyTree
 
 Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Embed = Callable[[Sequence[str]], np.ndarray]
 
 _CHUNK = 64
-# tokens are cut to a multiple of it, so that few programs are compiled
-_LENGTHS = 8
 
 
 class Teachers(NamedTuple):
@@ -112,14 +111,14 @@ def _sentence_encoder(
 
     def embed(sentences: Sequence[str]) -> np.ndarray:
         tokens = np.stack([TEXT.preprocess(s, inputs)["tokens"] for s in sentences])
+        embedded = np.zeros((len(tokens), width))
         # sentences of about one length go together, without the padding behind them
-        lengths = (tokens != 0).sum(1)
-        order, embedded = np.argsort(lengths), np.zeros((len(tokens), width))
+        order = np.argsort([len(sentence) for sentence in sentences])
         for i in range(0, len(order), _CHUNK):
             rows = order[i : i + _CHUNK]
-            needed = -(-lengths[rows].max() // _LENGTHS) * _LENGTHS
+            read = class_slots.cut(tokens[rows], spec.text, inputs)
             # zeros pad the vectors to the width of the teacher's joint space
-            embedded[rows] = compiled(frozen, tokens[rows, :needed])[:, :width]
+            embedded[rows] = compiled(frozen, read)[:, :width]
         return embedded.astype(np.float32)
 
     return embed

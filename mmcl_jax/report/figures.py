@@ -79,6 +79,7 @@ def _recoloured(chart: Panel, legend: bool) -> str:
         figure.savefig(text, format="svg", metadata=_NO_METADATA, bbox_inches=bounds)
     svg = text.getvalue()
     svg = _PLACES.sub(_rounded, svg[svg.index("<svg") :])
+    svg = re.sub(r"\n +<", "\n<", svg)  # a tenth of it is indentation
     # ids must be unique on a page of several figures
     svg = re.sub(r'\bid="', f'id="{chart.name}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{chart.name}-", svg)
