@@ -38,6 +38,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _KEPT = tempfile.TemporaryDirectory()
     os.environ["MMCL_JAX_FEATURES"] = f"{_KEPT.name}/features"
     os.environ["MMCL_JAX_TEST_PROGRAMS"] = f"{_KEPT.name}/programs"
+    # the bytecode of what they import as well, of which an installation has none, and
+    # which a system that keeps none would compile in every interpreter, for seconds
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = f"{_KEPT.name}/bytecode"
 # each test makes functions of its own, but programs that others have compiled before; a
 # program that another worker is writing just now is compiled, see `filterwarnings`
 jax.config.update("jax_compilation_cache_dir", os.environ["MMCL_JAX_TEST_PROGRAMS"])

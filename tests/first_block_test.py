@@ -47,11 +47,18 @@ def _drawn(name: str, modality: str):
     return weights, {"pixels": jnp.asarray(rng.normal(size=shape), jnp.float32)}
 
 
+ALWAYS = ("deep_prompts", "prefix")
+
+
 @pytest.mark.parametrize(
     ("name", "modality", "kind"),
     [
-        # every kind in the tower that attends over frames, and one in every tower
-        (name, modality, kind)
+        # every kind in the tower that attends over frames, and one in every tower; of
+        # the kinds, those that put tokens and keys into the attention in every suite
+        pytest.param(
+            *(name, modality, kind),
+            marks=[pytest.mark.full("methods")] * (kind not in ALWAYS),
+        )
         for name, read in FAMILIES.items()
         for modality in read
         for kind in (ADAPTERS if modality == "video" else ("deep_prompts",))

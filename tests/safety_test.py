@@ -66,6 +66,7 @@ def guarded(encoder_folder, tmp_path_factory) -> tuple[pathlib.Path, str, str]:
         "JAX_PLATFORMS": "cpu",
     }
     kept = ("PATH", "JAX_DISABLE_MOST_OPTIMIZATIONS", "LANG", "XLA_FLAGS")
+    kept += ("PYTHONPYCACHEPREFIX",)  # read, and not written
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     before = _listed(helpers.REPOSITORY / "mmcl_jax")
     done = subprocess.run(

@@ -32,6 +32,8 @@ SIZES = {
     "coda_prompt": ("length", (4, 2, 8)),
     # Shrinkage of its covariances: the smaller, the fewer test samples match a stage.
     "diki": ("shrinkage", (0.01, 0.1, 0.5)),
+    "sd_lora": ("rank", (10, 4, 16)),
+    "rapf": ("shrinkage", (0.0, 0.1, 0.5)),
     "cmcl": ("input_threshold", (0.1, 0.03, 0.3)),
     "klda": ("width", (2000, 1000, 4000)),
     "ranpac": ("width", (2000, 1000, 4000)),

@@ -34,7 +34,7 @@ COLUMNS = {
 }
 _MAIN = COLUMNS["modality predicted"]
 # on the page of all methods, which is short
-_SHOWN = ("modality predicted", "among all classes", "learning accuracy", "forgetting")
+_SHOWN = ("modality predicted", "learning accuracy", "forgetting")
 
 _HEAD = """\
 # Reproducibility
