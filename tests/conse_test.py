@@ -20,7 +20,8 @@ from mmcl_jax.models import conse, pretrained, visual
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder, efficientnet, lite0_minilm, packages
 from mmcl_jax.models.pretrained.packages import Package
-from mmcl_jax.models.specs import ConseSpec, StageSpec, StemSpec, with_trunks
+from mmcl_jax.models.specs import ConseSpec, with_trunks
+from mmcl_jax.models.stem_specs import StageSpec, StemSpec
 from mmcl_jax.training import experiment
 from tests.stem_test import torch_tensors
 from tests.towers import KINDS

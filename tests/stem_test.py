@@ -14,14 +14,8 @@ from mmcl_jax.modalities.base import FileReference
 from mmcl_jax.models import convolutional, pretrained
 from mmcl_jax.models import encoder as encoders
 from mmcl_jax.models.pretrained import Encoder, efficientnet
-from mmcl_jax.models.specs import (
-    StageSpec,
-    StemSpec,
-    TextSpec,
-    TowerSpec,
-    VisualSpec,
-    two_towers,
-)
+from mmcl_jax.models.specs import TextSpec, TowerSpec, VisualSpec, two_towers
+from mmcl_jax.models.stem_specs import StageSpec, StemSpec
 from mmcl_jax.streams.base import Record
 from mmcl_jax.streams.loader import Decoder, epoch
 from mmcl_jax.training import stems

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.models.specs import StemSpec
+from mmcl_jax.models.stem_specs import StemSpec
 from mmcl_jax.types import Key, PyTree
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from mmcl_jax.modalities.base import Inputs, Stem
 from mmcl_jax.models import encoder as encoders
-from mmcl_jax.models.specs import ConseSpec, EncoderSpec, StemSpec, TextSpec
+from mmcl_jax.models.specs import ConseSpec, EncoderSpec, TextSpec
+from mmcl_jax.models.stem_specs import StemSpec
 from mmcl_jax.types import PyTree
 
 Shapes = dict[str, jax.ShapeDtypeStruct]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmcl_jax.models.specs import StageSpec, StemSpec
+from mmcl_jax.models.stem_specs import StageSpec, StemSpec
 from mmcl_jax.types import PyTree
 
 # until the features have a stride of 32 pixels: 192 of the last stage, which know what

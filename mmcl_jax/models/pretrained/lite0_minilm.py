@@ -28,7 +28,8 @@ from mmcl_jax.models.pretrained.weight_layout import (
     Tensors,
     stem,
 )
-from mmcl_jax.models.specs import ConseSpec, StemSpec, two_towers
+from mmcl_jax.models.specs import ConseSpec, two_towers
+from mmcl_jax.models.stem_specs import StemSpec
 
 # The embedding of each line of `imagenet_classes.txt`, by MiniLM.
 NAMES = pathlib.Path(__file__).parents[1] / "imagenet_classes.npz"

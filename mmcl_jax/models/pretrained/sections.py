@@ -4,7 +4,8 @@ from typing import Any
 
 from mmcl_jax.fields import Range
 from mmcl_jax.models.layers import ACTIVATIONS
-from mmcl_jax.models.specs import StageSpec, StemSpec, TowerSpec
+from mmcl_jax.models.specs import TowerSpec
+from mmcl_jax.models.stem_specs import StageSpec, StemSpec
 
 Section = dict[str, Any]
 

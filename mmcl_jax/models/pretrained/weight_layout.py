@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmcl_jax.models.specs import StemSpec, VisualSpec
+from mmcl_jax.models.specs import VisualSpec
+from mmcl_jax.models.stem_specs import StemSpec
 
 Tensors = Mapping[str, np.ndarray]
 Shape = tuple[int, ...]
