@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 
 from mmcl_jax.evaluation import cross_modal
-from mmcl_jax.report import page, run_loader
+from mmcl_jax.report import run_loader
 from mmcl_jax.streams.base import Stream, TaskDraft, build_stream, joint
-from tests.pages import EXAMPLE, lines, make_run, reseal
+from tests.pages import EXAMPLE, lines, make_run, reseal, write_tables
 
 TASKS = (
     ("seen", "image", ("bell", "drum")),
@@ -82,7 +82,7 @@ def test_a_page_has_it(tmp_path: pathlib.Path) -> None:
     stream["classes"][1]["canonical"] = 0
     path.write_text(json.dumps(stream))
     reseal(folder)
-    page.write([run_loader.load(folder)], tmp_path / "out")
+    write_tables([run_loader.load(folder)], tmp_path / "out")
     head, row = csv.reader(lines(tmp_path / "out" / "across.csv"))
     assert head[:3] == ["task", "modality", "learnt in"]
     assert row[:3] == ["Bell", "audio", "image"]

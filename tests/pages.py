@@ -4,13 +4,17 @@ import html.parser
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mmcl_jax import config
 from mmcl_jax.evaluation import metrics
 from mmcl_jax.evaluation.label_spaces import ROUTES, SPACES
+from mmcl_jax.report import figures, page
+from mmcl_jax.report.run_data import RunData
 from mmcl_jax.workdir import identity
 from mmcl_jax.workdir.results import Results, plain
 from mmcl_jax.workdir.schema import COSTS
@@ -188,6 +192,13 @@ def values(text: str, title: str) -> list[list[float]]:
     inner = text.split(f"<figcaption>{title}")[1].split("</tbody>")[0]
     rows = inner.split("<tbody>")[1].split("</tr>")[:-1]
     return [[float(v) for v in re.findall(r'data-value="(.*?)"', row)] for row in rows]
+
+
+def write_tables(runs: Sequence[RunData], out: pathlib.Path) -> None:
+    """Writes a page and the tables beside it, without figures, which take long."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(figures, "save", lambda *_: None)
+        page.write(runs, out)
 
 
 def lines(path: pathlib.Path) -> list[str]:

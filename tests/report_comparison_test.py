@@ -40,6 +40,7 @@ from tests.pages import (
     predict,
     reseal,
     values,
+    write_tables,
 )
 from tests.report_test import HOSTILE
 
@@ -89,7 +90,7 @@ def rows_of(path: pathlib.Path) -> list[dict[str, str]]:
 def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
     pair = folders["comm-0"], folders["ridge-0"]
     loaded = [run_loader.load(folder, inside=False) for folder in pair]
-    page.write(loaded, tmp_path / "out")
+    write_tables(loaded, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     check_page(text)
     table = rows_of(tmp_path / "out" / "differences.csv")
@@ -141,7 +142,7 @@ def test_two_runs_are_compared_sample_by_sample(folders, tmp_path) -> None:
 
 def test_several_seeds_have_an_interval_over_pairs(folders, tmp_path) -> None:
     loaded = [run_loader.load(folder, inside=False) for folder in folders.values()]
-    page.write(loaded[::-1], tmp_path / "out")
+    write_tables(loaded[::-1], tmp_path / "out")
     # ridge is the first now; order and hash of the stream go with the seed
     pairs = [(folders[f"ridge-{s}"], folders[f"comm-{s}"]) for s in (1, 0)]
     expected = compare_pairs(pairs)
@@ -258,7 +259,7 @@ def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) ->
 def test_changes_are_counted_since_each_task_was_learnt(folders, tmp_path) -> None:
     folder = folders["comm-0"]
     run = run_loader.load(folder)
-    page.write([run], tmp_path / "out")
+    write_tables([run], tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     check_page(text)
     stored = [

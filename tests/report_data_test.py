@@ -19,7 +19,7 @@ from mmcl_jax.workdir import states
 from mmcl_jax.workdir.predictions import save_embeddings, some_of_each_class
 from mmcl_jax.workdir.results import Results
 from mmcl_jax.workdir.snapshots import Snapshots
-from tests.pages import EXAMPLE, heat, lines, make_run, run_id
+from tests.pages import EXAMPLE, heat, lines, make_run, run_id, write_tables
 
 
 def snapshots(folder: pathlib.Path, anchors: list[float], memory: Any = None) -> None:
@@ -55,7 +55,7 @@ def test_drift_and_relevance_are_read_from_snapshots(tmp_path: pathlib.Path) -> 
     assert history.drift[2] == {"image": pytest.approx(0.5), "audio": 0.0}
     np.testing.assert_array_equal(history.relevance[2], [[0.75, 0.25], [0.5, 0.5]])
     run = run_loader.load(folder)
-    page.write([run], tmp_path / "out")
+    write_tables([run], tmp_path / "out")
     rows = list(csv.reader(lines(tmp_path / "out" / "drift.csv")))
     # audio is met in the second task, so that its prompts drift from there
     assert rows == [

@@ -22,7 +22,17 @@ from mmcl_jax.report import (
     theme,
 )
 from mmcl_jax.report.charts import shown
-from tests.pages import EXAMPLE, check_page, heat, lines, make_run, reseal, seal, values
+from tests.pages import (
+    EXAMPLE,
+    check_page,
+    heat,
+    lines,
+    make_run,
+    reseal,
+    seal,
+    values,
+    write_tables,
+)
 
 HOSTILE = (
     '<script>alert("1")</script>',
@@ -268,7 +278,7 @@ def test_several_runs_have_the_intervals_of_statistics(tmp_path: pathlib.Path) -
         "comm": 3,
         "ridge": 3,
     }
-    page.write(loaded, tmp_path / "out")
+    write_tables(loaded, tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     check_page(text)
     last = [2.2 / 3 + shift for shift in shifts]
