@@ -21,6 +21,7 @@ from mmcl_jax.methods.l2p import Options as L2POptions
 from mmcl_jax.methods.layup import Options as LayupOptions
 from mmcl_jax.methods.rail import Options as RailOptions
 from mmcl_jax.methods.ranpac import Options as RanpacOptions
+from mmcl_jax.methods.rapf import Options as RapfOptions
 from mmcl_jax.methods.registry import METHODS
 from mmcl_jax.methods.ridge import Options as RidgeOptions
 from mmcl_jax.modalities import MODALITIES
@@ -53,6 +54,8 @@ def _options(
         "layup": LayupOptions(regularization=0.1),
         "rail": RailOptions(width=32, regularization=0.03),
         "klda": KldaOptions(width=32, regularization=0.1),
+        # random texts are far from each other, and should be neighbours
+        "rapf": RapfOptions(threshold=2.0),
         # as small as other adapters here: a prompt's gradient is of several samples
         "l2p": L2POptions(pool=4, length=2, top_k=2),
     }

@@ -8,8 +8,8 @@ import pytest
 from mmcl_jax.methods.rapf import Options, drawn, fused, hinge
 from mmcl_jax.methods.rapf import make as rapf
 from mmcl_jax.ops.gaussians import Gaussians
-from mmcl_jax.types import Classes
 from tests.tuned import GIVEN, SHARED, Stream, with_options
+from tests.tuned import KEY as STREAM_KEY
 
 IMAGE, DEPTH, AGAIN = 0, 1, 4
 OLD, NEW = [0, 1], [8, 9]  # classes of pictures
@@ -37,18 +37,9 @@ def test_maps_are_fused_in_the_basis_of_the_one_before() -> None:
     assert np.linalg.norm(whole - before) < np.linalg.norm(after - before)
 
 
-def classes_of(text: np.ndarray, new: list[int]) -> Classes:
-    number = len(text)
-    return Classes(
-        jnp.asarray(text, jnp.float32),
-        jnp.ones(number, bool),
-        jnp.isin(jnp.arange(number), jnp.asarray(new)),
-        jnp.zeros(number, jnp.int32),
-    )
-
-
 def test_neighbours_are_kept_apart_by_a_margin() -> None:
-    text = unit(np.array([[1, 0, 0], [0, 1, 0], [1, 0.3, 0], [1, 0, 0.4]]))
+    # the last class has the name of the first one, from which nothing tells it apart
+    text = unit(np.array([[1, 0, 0], [0, 1, 0], [1, 0.3, 0], [1, 0, 0.4], [1, 0, 0]]))
     z = unit(RNG.normal(size=(3, 3)))
     label, weight = np.array([0, 1, 0]), np.array([1, 1, 0])
     pairs = {
@@ -63,7 +54,8 @@ def test_neighbours_are_kept_apart_by_a_margin() -> None:
         jnp.asarray(z, jnp.float32),
         jnp.asarray(label, jnp.int32),
         jnp.asarray(weight, jnp.float32),
-        classes_of(text, [2, 3]),
+        jnp.asarray(text, jnp.float32),
+        jnp.asarray([False, False, True, True, True]),
         0.55,
     )
     assert float(found) == pytest.approx(np.mean(terms), abs=1e-6)
@@ -87,6 +79,11 @@ def test_draws_have_the_moments_of_their_classes() -> None:
         np.testing.assert_allclose(
             np.cov(mine.T), scatter[own] / 39, atol=0.05 * spread.max() ** 2
         )
+    # more class slots draw the same
+    wider = jax.tree.map(lambda v: jnp.concatenate([v, jnp.zeros_like(v)]), stats)
+    again = drawn(KEY, wider, jnp.concatenate([of, of & False]), 20_000, 0.0)
+    for one, other in zip((found, label, weight), again, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
     nothing = jnp.zeros(3, bool)
     assert not np.any(drawn(KEY, stats, nothing, 4, 0.0)[2])
 
@@ -143,3 +140,51 @@ def test_old_classes_are_drawn_and_the_map_is_fused(encoder, sharing: str) -> No
     expected = fused(jnp.asarray(before[0]), jnp.asarray(after[0]), 0.6)
     np.testing.assert_allclose(found[0], expected, atol=1e-4)
     np.testing.assert_array_equal(found[1:], after[1:])
+
+
+@pytest.mark.full("methods")
+def test_draws_have_their_share_and_only_neighbours_are_separated(encoder) -> None:
+    plain = Stream(encoder, with_options(rapf, Options(draws=0.0)), GIVEN)
+    text = np.asarray(plain.context(AGAIN).classes.text)
+    apart = np.linalg.norm(text[OLD][:, None] - text[NEW], axis=2)
+    # that one old class alone is nearer to a new one
+    threshold = float(np.sort(apart.min(1)).mean())
+    near = OLD[int(apart.min(1).argmin())]
+    options = Options(draws=2.0, threshold=threshold)
+    stream = Stream(encoder, with_options(rapf, options), GIVEN)
+    stream.learn([IMAGE], by=-1.0)
+    stream.begin(AGAIN)
+    assert np.flatnonzero(stream.memory["neighbours"][:4]).tolist() == [near]
+    (_, metrics), _ = stream.gradient(AGAIN)
+    batch, stats = stream.batch(AGAIN), stream.memory["features"]
+    mapped, among = np.asarray(stream.params["map"])[0], [*OLD, *NEW]
+
+    def logits(x) -> np.ndarray:
+        return 10 * unit(np.asarray(x) @ mapped) @ text[among].T
+
+    number, slots = 2 * len(batch.label), jnp.arange(len(text))
+    near_key, key = jax.random.split(STREAM_KEY)
+    x, label, _ = drawn(key, stats, slots < 2, number, 0.0)
+    own = cross_entropy(logits(batch.query), np.asarray(batch.label) - NEW[0] + 2)
+    others = cross_entropy(logits(x), np.asarray(label))
+    expected = own / 3 + others * 2 / 3
+    assert float(metrics["cross_entropy"]) == pytest.approx(expected, abs=1e-3)
+    x, label, weight = drawn(near_key, stats, slots == near, number, 0.0)
+    new = jnp.isin(slots, jnp.asarray(NEW))
+    z = jnp.asarray(unit(np.asarray(x) @ mapped))
+    separation = hinge(z, label, weight, jnp.asarray(text), new, threshold)
+    assert float(metrics["separation"]) == pytest.approx(float(separation), abs=1e-4)
+    assert float(separation) > 0
+
+
+@pytest.mark.full("methods")
+def test_a_map_is_fused_where_classes_return(encoder) -> None:
+    stream = Stream(encoder, with_options(rapf, Options()), GIVEN)
+    stream.learn([IMAGE], by=0.1)
+    before = np.asarray(stream.params["map"])
+    stream.begin(IMAGE)
+    stream.move(0.1)
+    after = np.asarray(stream.params["map"])
+    stream.end(IMAGE)
+    expected = fused(jnp.asarray(before[0]), jnp.asarray(after[0]), 0.6)
+    np.testing.assert_allclose(stream.params["map"][0], expected, atol=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from mmcl_jax.methods.sd_lora import Options, direction
 from mmcl_jax.methods.sd_lora import make as sd_lora
 from mmcl_jax.models.injection import Injection, LowRank
-from tests.tuned import GIVEN, STAGES, Stream, with_options
+from tests.tuned import GIVEN, SHARED, STAGES, Stream, with_options
 
 IMAGE, DEPTH, AGAIN = 0, 1, 4
 BUILD = with_options(sd_lora, Options(rank=2, magnitude=0.8))
@@ -57,7 +57,15 @@ def test_a_sample_passes_through_the_sum_of_its_modalitys_updates(encoder) -> No
     expected = by_hand(stream, IMAGE, [(IMAGE, magnitude)])
     np.testing.assert_allclose(stream.logits(IMAGE, "predict"), expected, atol=1e-3)
 
-    stream.learn([DEPTH])
+    at = stream.context(IMAGE)._replace(phase="predict")
+    (injected,) = stream.method.inject(stream.params, at, stream.batch(IMAGE))
+    stream.begin(DEPTH)
+    at = at._replace(memory=stream.memory)
+    (again,) = stream.method.inject(stream.params, at, stream.batch(IMAGE))
+    # so that answers about pictures are kept
+    jax.tree.map(np.testing.assert_array_equal, injected, again)
+    stream.move(0.5)
+    stream.end(DEPTH)
     depth = np.asarray(stream.logits(DEPTH, "predict"))
     stream.begin(AGAIN)
     before = stream.params["updates"]["visual"]["qkv"]
@@ -90,3 +98,25 @@ def test_a_stage_trains_its_own_update_and_its_modalitys_magnitudes(encoder) -> 
     moved = np.flatnonzero(gradient["magnitudes"]["visual"])
     assert set(moved) <= {IMAGE, AGAIN} and IMAGE in moved
     assert gradient["magnitudes"]["visual"].shape == (STAGES,)
+
+
+@pytest.mark.full("methods")
+def test_one_group_of_all_modalities_has_all_updates(encoder) -> None:
+    stream = Stream(encoder, BUILD, SHARED)
+    stream.learn([IMAGE, DEPTH])
+    words = jax.tree.map(np.array, stream.params["updates"]["text"])
+    stream.begin(AGAIN)
+    update = stream.params["updates"]["visual"]["mlp_in"]
+    norms = np.linalg.norm(update.down, axis=(2, 3)) * np.linalg.norm(
+        update.up, axis=(2, 3)
+    )
+    np.testing.assert_allclose(norms[[IMAGE, DEPTH]], 1, rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, stream.params["updates"]["text"], words)
+    magnitudes = np.asarray(stream.params["magnitudes"]["visual"])
+    np.testing.assert_array_equal(magnitudes[[IMAGE, DEPTH]], np.float32(0.8))
+    free = stream.method.trainable(stream.params, stream.context(AGAIN))
+    expected = [IMAGE, DEPTH, AGAIN]
+    assert np.flatnonzero(free["magnitudes"]["visual"]).tolist() == expected
+    parts = [(IMAGE, 0.8), (DEPTH, 0.8), (AGAIN, float(magnitudes[AGAIN]))]
+    found = by_hand(stream, AGAIN, parts)
+    np.testing.assert_allclose(stream.logits(AGAIN, "train"), found, atol=1e-3)

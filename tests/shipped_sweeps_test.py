@@ -68,8 +68,8 @@ def test_every_method_is_tuned_alike() -> None:
 @pytest.mark.parametrize("sweep", ["capacity.py", "label_space.py", "strength.py"])
 def test_every_method_has_as_many_values(sweep: str) -> None:
     # a head on the features as they are, and the encoder itself, have no size;
-    # `sequential` is over all classes by its part, `rapf` by what it is, and `joint`
-    # has them all at once
+    # `sequential` is over all classes by its part, `rapf` has a label space of its
+    # own, and `joint` has all classes at once
     number, methods = {
         "capacity.py": (
             3,

@@ -18,8 +18,8 @@ WORLD = pathlib.Path(__file__).parents[1] / "world.py"
 
 # The default comes first: it is kept if both are equally good.
 LABEL_SPACES = ("task", "all_seen")
-# As the benchmark's baseline, `sequential` uses all classes, as does `rapf` by what it
-# is; `joint` has only one task; the other methods train nothing.
+# As the benchmark's baseline, `sequential` uses all classes; `rapf` has a label space
+# of its own, `joint` only one task; the other methods train nothing.
 METHODS = (
     *("comm", "s_prompts", "lwf", "zscl", "wise_ft", "ewc", "er", "derpp", "slca"),
     *("l2p", "dualprompt", "coda_prompt", "diki", "cmcl", "linear_probe"),

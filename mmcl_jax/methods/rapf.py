@@ -1,6 +1,7 @@
 """RAPF: a linear map of frozen features towards class texts, fused after each stage."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,6 @@ from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.types import (
     Batch,
     Capacity,
-    Classes,
     Context,
     Key,
     Memory,
@@ -31,6 +31,8 @@ from mmcl_jax.types import (
     PyTree,
 )
 
+# what is fused at every stage does not survive the shortened products of accelerators
+_matmul = functools.partial(jnp.matmul, precision="highest")
 # by which a draw must be nearer to its own class text than to a neighbour's
 _MARGIN = 0.1
 
@@ -65,8 +67,14 @@ def make(model: Model, options: Options, common: Common) -> Method:
     before, see `fused`.
 
     Deviation: A starts as the identity instead of at random, so that training begins at
-    the zero-shot answers, and features have unit norm. A batch has a fixed number of
-    draws, uniform over old classes, where the published code takes two classes in turn.
+    the zero-shot answers; its nearly equal singular values leave the basis of the first
+    fusions to what the stage before has changed. The optimizer is that of all methods.
+    Features have unit norm, nothing is added to their covariances unless it is needed
+    to factorise them, and `shrinkage` is that towards a multiple of the identity.
+    A batch has a fixed number of draws from old classes, and as many from old classes
+    with new neighbours, where the published code draws from two classes in turn and
+    from each pair of neighbours. Classes of the stage are not drawn, also where they
+    were met before. `train.label_space` is not read.
 
     References:
         L. Huang et al., "Class-Incremental Learning with CLIP: Adaptive Representation
@@ -81,6 +89,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
             "before": jnp.array(maps, copy=True),
             "features": gaussians.init(room.classes, room.classes, width),
             "neighbours": jnp.zeros(room.classes, bool),
+            "met": jnp.zeros(len(maps), bool),
         }
 
     def logits(
@@ -123,7 +132,10 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
         near = old & there & memory["neighbours"]
         x, label, weight = drawn(near_key, stats, near, number, options.shrinkage)
-        separation = hinge(mapped(x), label, weight, classes, options.threshold)
+        new = mine & classes.of_task
+        separation = hinge(
+            mapped(x), label, weight, classes.text, new, options.threshold
+        )
         return value + separation, {"cross_entropy": value, "separation": separation}
 
     def trainable(params: Params, context: Context) -> PyTree:
@@ -144,29 +156,34 @@ def make(model: Model, options: Options, common: Common) -> Method:
 
     def begin_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
-        text, new = context.classes.text, context.classes.of_task
-        found = jax.lax.map(
-            lambda own: (_near(own[None], text, options.threshold)[0] & new).any(), text
-        )
+        classes = context.classes
+
+        def has_new(part: tuple[Array, Array]) -> Bool[Array, ""]:
+            text, modality = part
+            near = _near(text[None], classes.text, options.threshold)[0]
+            of_head = (sharing == SHARED) | (classes.modality == modality)
+            return (near & of_head & classes.of_task).any()
+
+        found = jax.lax.map(has_new, (classes.text, classes.modality))
         before = jnp.array(params["map"], copy=True)
         return params, context.memory | {"before": before, "neighbours": found}
 
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
         classes, memory = context.classes, context.memory
-        old = classes.seen & ~classes.of_task
         heads = jnp.arange(len(params["map"]))
+        now = jax.vmap(
+            lambda head: (columns(sharing, classes, head) & classes.of_task).any()
+        )(heads)
 
         def fuse(part: tuple[Array, Array, Array]) -> Array:
-            head, before, after = part
-            own = columns(sharing, classes, head)
-            both = (own & old).any() & (own & classes.of_task).any()
+            again, before, after = part
             return jax.lax.cond(
-                both, lambda: fused(before, after, options.least_new), lambda: after
+                again, lambda: fused(before, after, options.least_new), lambda: after
             )
 
-        maps = jax.lax.map(fuse, (heads, memory["before"], params["map"]))
-        return {"map": maps}, memory
+        parts = memory["met"] & now, memory["before"], params["map"]
+        return {"map": jax.lax.map(fuse, parts)}, memory | {"met": memory["met"] | now}
 
     return head_method(
         model,
@@ -200,8 +217,13 @@ def drawn(
         shrinkage: Shrinkage of the covariances.
     """
     choose, noise = jax.random.split(key)
-    odds = jnp.where(of, 0.0, losses.MASKED)
-    label = jax.random.categorical(choose, odds, shape=(number,)).astype(jnp.int32)
+    # by rank, so that it does not depend on the number of class slots
+    total = of.sum()
+    rank = jnp.floor(jax.random.uniform(choose, (number,)) * total)
+    label = jnp.searchsorted(
+        jnp.cumsum(of), jnp.minimum(rank, total - 1).astype(jnp.int32), side="right"
+    )
+    label = jnp.minimum(label, len(of) - 1).astype(jnp.int32)
     mean = stats.mean[label]
 
     def spread(own: Array, normal: Float[Array, " d"]) -> Float[Array, " d"]:
@@ -218,7 +240,8 @@ def hinge(
     z: Float[Array, "n d"],
     label: Int[Array, " n"],
     weight: Float[Array, " n"],
-    classes: Classes,
+    text: Float[Array, "C d"],
+    new: Bool[Array, " C"],
     threshold: float,
 ) -> Float[Array, ""]:
     """Returns the mean over draws and new neighbours j of `relu(0.1 - z u_i + z u_j)`.
@@ -227,12 +250,13 @@ def hinge(
         z: Mapped draws of unit norm.
         label: Old class i of each draw.
         weight: Weight of each draw.
-        classes: Class slots, with the new classes.
+        text: Texts u of all classes.
+        new: Which classes are new.
         threshold: Distance of class texts below which they are neighbours.
     """
-    own = classes.text[label]
-    pairs = _near(own, classes.text, threshold) & classes.of_task
-    gap = z @ classes.text.T - jnp.sum(z * own, axis=-1, keepdims=True)
+    own = text[label]
+    pairs = _near(own, text, threshold) & new
+    gap = z @ text.T - jnp.sum(z * own, axis=-1, keepdims=True)
     weights = jnp.where(pairs, weight[:, None], 0)
     return losses.weighted_mean(
         jax.nn.relu(_MARGIN + gap).ravel(), weights.ravel().astype(z.dtype)
@@ -242,9 +266,12 @@ def hinge(
 def _near(
     own: Float[Array, "n d"], text: Float[Array, "C d"], threshold: float
 ) -> Bool[Array, "n C"]:
-    """Returns which unit vectors are nearer than `threshold`."""
-    # |u - v|^2 = 2 - 2 u v
-    return 2 - 2 * own @ text.T < threshold**2
+    """Returns which unit vectors are nearer than `threshold`, but not the same.
+
+    Classes of one name have one text, from which nothing can be told apart.
+    """
+    square = 2 - 2 * own @ text.T  # |u - v|^2
+    return (square < threshold**2) & (square > 1e-6)
 
 
 def fused(
@@ -265,8 +292,8 @@ def fused(
         Huang et al., RAPF, 2024: decomposed parameter fusion, as in its code.
     """
     basis, _, _ = jnp.linalg.svd(before.T)
-    old, new = basis.T @ before.T, basis.T @ after.T
+    old, new = _matmul(basis.T, before.T), _matmul(basis.T, after.T)
     moved = jnp.abs(new - old)
     largest = moved.max()
     share = jnp.minimum(moved / jnp.where(largest > 0, largest, 1) + least_new, 1)
-    return (basis @ (share * new + (1 - share) * old)).T
+    return _matmul(basis, share * new + (1 - share) * old).T

@@ -41,10 +41,12 @@ def make(model: Model, options: Options, common: Common) -> Method:
     start anew; the directions of earlier updates stay. So a sample needs neither the
     identity of its task nor a second pass.
 
-    Deviation: the updates are those of all low-rank adapters here, of the whole qkv map
-    and the MLP's first map instead of queries and values, and the head is the class
-    texts. An update becomes a unit direction when the next stage of its group begins,
-    so that a stage changes nothing for other groups.
+    Deviation: the updates, and their initial values, are those of all low-rank adapters
+    here, of the whole qkv map and the MLP's first map instead of queries and values.
+    The optimizer, which the magnitudes share, is that of all methods, and the head is
+    the class texts. An update becomes a unit direction when the next stage of its group
+    begins. Stages of several modalities, which no stream but the joined one has, would
+    share a slot.
 
     References:
         Y. Wu et al., "SD-LoRA: Scalable Decoupled Low-Rank Adaptation for Class
@@ -62,8 +64,13 @@ def make(model: Model, options: Options, common: Common) -> Method:
         usable = stage_slots.visible(
             model, sharing, context.memory["met"], context, batch
         )
-        weights = usable * params["magnitudes"][model.tower_of(batch.modality)]
-        return (adapted_pass(model, adapter, params["updates"], weights, batch),)
+        tower = model.tower_of(batch.modality)
+        weights = usable * params["magnitudes"][tower]
+        # what no row uses is left out: answers are kept while what is injected stays
+        stack = params["updates"][tower]
+        used = along_slots(stack, usable.any(0).astype(jnp.float32))
+        stack = jax.tree.map(lambda x, m: jnp.where(m > 0, x, 0), stack, used)
+        return (adapted_pass(model, adapter, {tower: stack}, weights, batch),)
 
     def earlier(tower: str, context: Context) -> Bool[Array, " t"]:
         met = context.memory["met"]
