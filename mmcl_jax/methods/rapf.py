@@ -12,17 +12,16 @@ from mmcl_jax.methods.base import (
     Common,
     Features,
     Method,
-    modalities_now,
     text_logits,
 )
 from mmcl_jax.methods.heads import columns, head_method, head_of, num_heads
-from mmcl_jax.methods.sharing import SHARED
 from mmcl_jax.models.model import Model
-from mmcl_jax.ops import gaussians, losses
+from mmcl_jax.ops import gaussians, losses, trees
 from mmcl_jax.ops.gaussians import Gaussians
 from mmcl_jax.types import (
     Batch,
     Capacity,
+    Classes,
     Context,
     Key,
     Memory,
@@ -86,7 +85,7 @@ def make(model: Model, options: Options, common: Common) -> Method:
         del key
         maps = jnp.tile(jnp.eye(width), (num_heads(model, sharing), 1, 1))
         return {"map": maps}, {
-            "before": jnp.array(maps, copy=True),
+            "before": trees.copy(maps),
             "features": gaussians.init(room.classes, room.classes, width),
             "neighbours": jnp.zeros(room.classes, bool),
             "met": jnp.zeros(len(maps), bool),
@@ -138,10 +137,15 @@ def make(model: Model, options: Options, common: Common) -> Method:
         )
         return value + separation, {"cross_entropy": value, "separation": separation}
 
+    def of_stage(classes: Classes) -> Bool[Array, " h"]:
+        return jax.vmap(
+            lambda head: (columns(sharing, classes, head) & classes.of_task).any()
+        )(jnp.arange(num_heads(model, sharing)))
+
     def trainable(params: Params, context: Context) -> PyTree:
-        now = modalities_now(model, context.classes)
-        own = now.any(keepdims=True) if sharing == SHARED else now
-        return {"map": own[: len(params["map"]), None, None].astype(jnp.float32)}
+        del params
+        now = of_stage(context.classes)
+        return {"map": now[:, None, None].astype(jnp.float32)}
 
     def prepare(params: Params, context: Context, batch: Batch, key: Key) -> Memory:
         del params, key
@@ -161,20 +165,16 @@ def make(model: Model, options: Options, common: Common) -> Method:
         def has_new(part: tuple[Array, Array]) -> Bool[Array, ""]:
             text, modality = part
             near = _near(text[None], classes.text, options.threshold)[0]
-            of_head = (sharing == SHARED) | (classes.modality == modality)
+            of_head = columns(sharing, classes, modality)
             return (near & of_head & classes.of_task).any()
 
         found = jax.lax.map(has_new, (classes.text, classes.modality))
-        before = jnp.array(params["map"], copy=True)
+        before = trees.copy(params["map"])
         return params, context.memory | {"before": before, "neighbours": found}
 
     def end_task(params: Params, context: Context, key: Key) -> tuple[Params, Memory]:
         del key
-        classes, memory = context.classes, context.memory
-        heads = jnp.arange(len(params["map"]))
-        now = jax.vmap(
-            lambda head: (columns(sharing, classes, head) & classes.of_task).any()
-        )(heads)
+        memory, now = context.memory, of_stage(context.classes)
 
         def fuse(part: tuple[Array, Array, Array]) -> Array:
             again, before, after = part
