@@ -15,14 +15,14 @@ from tests import by_hand
 from tests.contract import Bench, Tree, assert_same, host
 
 
+# without blending, `comm plain` has the routing of every per-modality method
 @pytest.mark.parametrize(
     "pair",
     [
-        pytest.param(pair, marks=pytest.mark.xdist_group(pair[0]))
-        for pair in (
-            ("comm plain alone", "sequential alone"),
-            # without blending it is the routing of every per-modality method
-            ("comm plain", "sequential sights"),
+        pytest.param(pair, marks=[pytest.mark.xdist_group(pair[0]), *more])
+        for pair, more in (
+            (("comm plain alone", "sequential alone"), ()),
+            (("comm plain", "sequential sights"), [pytest.mark.full("methods")]),
         )
     ],
 )

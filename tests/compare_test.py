@@ -32,7 +32,8 @@ def trained(
     """Runs of two methods over one stream, and what could be both over another."""
     folder = tmp_path_factory.mktemp("compared")
     variant, *flags = whole_run.flags
-    done = helpers.run(f"{variant},method=sequential", *flags, workdir=folder / "tuned")
+    tuned = (f"{variant},method=sequential", *flags, "--config.report=off")
+    done = helpers.run(*tuned, workdir=folder / "tuned")
     assert (whole_run.code, done.code) == (0, 0), whole_run.errors + done.errors
     first = {"comm": whole_run.workdir, "sequential": done.workdir}
     return first | {

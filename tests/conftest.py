@@ -72,6 +72,24 @@ def pytest_collection_modifyitems(
     full.skip(config, items)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_device():
+    """Runs in this process use one device, since programs of eight take longer to make.
+
+    Tests of several devices make a mesh of them.
+    """
+    from mmcl_jax.parallel import sharding  # after the hook
+
+    whole = sharding.make_mesh
+
+    def make_mesh(devices: list | None = None, model: int = 1):
+        return whole(devices or jax.devices()[:model], model)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sharding, "make_mesh", make_mesh)
+        yield
+
+
 # of 65,530 that Linux gives a process
 _MANY_MAPS = 20_000
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -171,13 +172,16 @@ def test_a_workdir_must_be_a_folder(tmp_path: pathlib.Path) -> None:
 def test_batches_must_fit_the_devices(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    options = config.Config(
-        encoder=config.EncoderOptions(str(encoder_folder)),
-        train=config.TrainOptions(batch_size=6),
+    done = helpers.run(
+        "--config=configs/demo.py:smoke",
+        f"--config.encoder.path={encoder_folder}",
+        "--config.train.batch_size=6",
+        workdir=tmp_path / "run",
+        devices=8,
     )
-    with pytest.raises(ConfigError, match=r"^config\.train\.batch_size: 6 .* 8"):
-        experiment.run(options, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert done.code == 2
+    assert re.match(r"error: config\.train\.batch_size: 6 .* 8", done.errors)
+    assert not done.workdir.exists()
 
 
 # streams of ordinary files
@@ -212,6 +216,7 @@ def test_folders_of_all_modalities(
         f"--config.stream.root={root}",
         f"--config.encoder.path={encoder_folder}",
         "--config.train.batch_size=4",
+        "--config.report=off",
         workdir=tmp_path / "run",
     )
     assert (done.code, done.errors) == (0, "")
@@ -301,6 +306,7 @@ def test_damaged_files_can_be_skipped(
         "--config.stream.include=image",
         f"--config.encoder.path={encoder_folder}",
         "--config.data.on_error=skip",
+        "--config.report=off",
     )
     done = helpers.run(*options, workdir=tmp_path / "run")
     assert (done.code, done.errors) == (0, "")

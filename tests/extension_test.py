@@ -230,6 +230,7 @@ def test_what_is_kept_can_be_scored(
     assert left == (right if scored else [None, *right[1:]])
 
 
+@FULL
 def test_kept_queries_do_not_suffice_where_layer_features_are_read(
     folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -282,6 +283,7 @@ def test_saved_data_sets_are_recognized(save, tmp_path: pathlib.Path) -> None:
     assert isinstance(source, config.Parquet)
 
 
+@FULL
 def test_tables_and_parquet_files_extend_a_run(
     folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -29,6 +29,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[1]
 # beginnings of the names of variables that are read on import
@@ -244,13 +245,14 @@ def _run(words: Sequence[str]) -> None:
 
 
 # what the package imports where it uses it, since not every program does
-_LATE = ("grain", "scipy.linalg", "scipy.special")
+_LATE = ("grain", "scipy.linalg", "scipy.special", "scipy.stats")
 
 
 def _import_dependencies() -> None:
     """Imports what the programs import, but none of them: they define flags."""
     for name in _LATE:
         importlib.import_module(name)
+    Image.init()  # imports a module for every format
     for path in sorted((ROOT / "mmcl_jax").rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         if 'if __name__ == "__main__":' in source:

@@ -87,7 +87,9 @@ def _refused_or_same(act: Callable[[], Any], wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("other", ["seed", "method"])
+@pytest.mark.parametrize(
+    "other", ["seed", pytest.param("method", marks=pytest.mark.full("files"))]
+)
 def test_a_file_of_another_run_gives_no_other_numbers(
     name: str, other: str, runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
@@ -173,6 +175,7 @@ def test_missing_predictions_are_an_error(
             run_loader.load(folder)
 
 
+@pytest.mark.full("files")
 def test_no_flipped_bit_gives_other_numbers(
     runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:

@@ -23,7 +23,11 @@ from mmcl_jax.training.learner import LearnerState, make_learner
 from mmcl_jax.training.unknowns import Gauge
 from mmcl_jax.workdir.results import Results
 
-METHODS = ("sequential", "comm", "s_prompts")
+METHODS = (
+    "sequential",
+    "comm",
+    pytest.param("s_prompts", marks=pytest.mark.full("methods")),
+)
 
 
 def _run(

@@ -402,7 +402,7 @@ def test_adapters_are_slow_and_the_head_is_fast():
     ("covariance", "sharing"),
     [
         ("modality", GIVEN),
-        ("class", SHARED),
+        pytest.param("class", SHARED, marks=pytest.mark.full("methods")),
         pytest.param("modality", SHARED, marks=pytest.mark.full("methods")),
         pytest.param("class", GIVEN, marks=pytest.mark.full("methods")),
     ],

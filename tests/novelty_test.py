@@ -239,6 +239,7 @@ def reserving(encoder_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFac
         "--config.stream.train_per_class=5",
         "--config.stream.test_per_class=4",
         "--config.train.batch_size=8",
+        "--config.report=off",
         workdir=tmp_path_factory.mktemp("reserving"),
     )
 

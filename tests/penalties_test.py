@@ -48,7 +48,16 @@ def test_zscl_distils_the_frozen_encoder_in_both_directions(encoder):
     np.testing.assert_allclose(metrics["distillation"], expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["true", "empirical", "batch"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "empirical",
+        *(
+            pytest.param(k, marks=pytest.mark.full("methods"))
+            for k in ("true", "batch")
+        ),
+    ],
+)
 def test_information_of_tasks_is_added_up_as_it_decays(encoder, kind: str):
     options = EwcOptions(fisher=kind, decay=0.5)
     stream = Stream(encoder, with_options(ewc, options), SHARED)

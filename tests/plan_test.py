@@ -220,6 +220,7 @@ def _exchanged(program: program_cost.Program, kind: str) -> float:
     return program.by_kind().get(kind, (0, 0))[1]
 
 
+@pytest.mark.full("plan")
 def test_the_gradient_is_all_that_replicas_exchange() -> None:
     program = _plan().train_step
     assert program
@@ -231,7 +232,16 @@ def test_the_gradient_is_all_that_replicas_exchange() -> None:
     assert _plan(devices=1, rows=2).train_step.exchanges == ()
 
 
-@pytest.mark.parametrize("remat", ["nothing", "attention", "blocks"])
+@pytest.mark.parametrize(
+    "remat",
+    [
+        "blocks",
+        *(
+            pytest.param(kept, marks=pytest.mark.full("plan"))
+            for kept in ("nothing", "attention")
+        ),
+    ],
+)
 def test_a_sharded_encoder_gathers_its_blocks_twice(remat: str) -> None:
     # and keeps none of them for the way back, whatever else is kept
     program = _plan(layout="sharded", remat=remat).train_step

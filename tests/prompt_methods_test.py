@@ -108,7 +108,15 @@ def test_more_prompts_than_the_pool_has() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [make_l2p, make_dualprompt, make_coda_prompt, make_s_prompts, make_diki]
+    "make",
+    [
+        make_l2p,
+        make_s_prompts,
+        *(
+            pytest.param(make, marks=pytest.mark.full("methods"))
+            for make in (make_dualprompt, make_coda_prompt, make_diki)
+        ),
+    ],
 )
 def test_no_gradient_flows_into_other_modalities(make) -> None:
     method, (params, memory) = begun(make, GIVEN)

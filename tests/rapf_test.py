@@ -69,7 +69,8 @@ def test_draws_have_the_moments_of_their_classes() -> None:
         *(jnp.asarray(v, jnp.float32) for v in (np.full(3, 40), mean, scatter))
     )
     of = jnp.asarray([True, False, True])
-    found, label, weight = map(np.asarray, drawn(KEY, stats, of, 20_000, 0.0))
+    draw = jax.jit(drawn, static_argnums=(3, 4))
+    found, label, weight = map(np.asarray, draw(KEY, stats, of, 20_000, 0.0))
     assert set(label) == {0, 2} and (weight == 1).all()
     assert abs((label == 0).mean() - 0.5) < 0.02
     for own in (0, 2):
@@ -81,7 +82,7 @@ def test_draws_have_the_moments_of_their_classes() -> None:
         )
     # more class slots draw the same
     wider = jax.tree.map(lambda v: jnp.concatenate([v, jnp.zeros_like(v)]), stats)
-    again = drawn(KEY, wider, jnp.concatenate([of, of & False]), 20_000, 0.0)
+    again = draw(KEY, wider, jnp.concatenate([of, of & False]), 20_000, 0.0)
     for one, other in zip((found, label, weight), again, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     nothing = jnp.zeros(3, bool)

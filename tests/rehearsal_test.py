@@ -48,6 +48,7 @@ def test_reservoirs_of_all_shapes_share_the_bytes(encoder):
     assert [len(b.priority) for b in tiny.memory["buffers"].values()] == [1, 1, 1]
 
 
+@pytest.mark.full("methods")
 def test_what_is_rehearsed_is_what_was_met_and_not_what_fits(encoder):
     stream = Stream(encoder, with_options(er, ErOptions(modality_bytes=1)))
     stream.learn([0, 1, 2, 3])

@@ -221,6 +221,7 @@ def test_runs_of_one_method_are_compared_to_the_first(folders, tmp_path) -> None
     assert name == "comm-1" and "different streams" in reason
 
 
+@pytest.mark.full("report")
 def test_names_are_escaped_and_long_streams_stay_small(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(paired_tests, "_RESAMPLES", 100)
     tasks = 120

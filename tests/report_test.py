@@ -180,11 +180,14 @@ def test_tables_are_latex(example: pathlib.Path) -> None:
         structure(path.read_text())
 
 
-def test_names_from_data_are_escaped_everywhere(tmp_path: pathlib.Path) -> None:
+def test_names_from_data_are_escaped_everywhere(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     matrix = np.full((len(HOSTILE),) * 2, 0.5)
     run = run_loader.load(
         make_run(tmp_path / "run", matrix, names=HOSTILE, method=HOSTILE[0])
     )
+    monkeypatch.setattr(figures, "FORMATS", {"svg": figures.FORMATS["svg"]})
     page.write([run], tmp_path / "out")
     text = (tmp_path / "out" / "report.html").read_text()
     parsed = check_page(text)
@@ -222,6 +225,7 @@ def test_figures_are_as_wide_as_a_column_without_titles(tmp_path) -> None:
     )
 
 
+@pytest.mark.full("report")
 def test_a_long_stream_keeps_the_page_small(tmp_path: pathlib.Path) -> None:
     tasks = 120
     matrix = np.tril(np.full((tasks, tasks), 0.5))

@@ -86,8 +86,15 @@ def _cut(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
-@pytest.mark.parametrize("damage", [_flip, _cut])
+@pytest.mark.parametrize(
+    ("damage", "old"),
+    [
+        (_flip, False),
+        (_cut, True),
+        pytest.param(_flip, True, marks=pytest.mark.full("devices")),
+        pytest.param(_cut, False, marks=pytest.mark.full("devices")),
+    ],
+)
 def test_a_damaged_program_is_compiled_again(
     damage: Callable[[bytes], bytes],
     old: bool,

@@ -22,22 +22,13 @@ CASES = {"comm": 3e-5, "ranpac": 1e-5, "er": 1e-5}
 
 
 def of_every_mesh() -> list:
-    """Methods, layouts and shapes of the mesh; all but one take minutes together."""
+    """Methods, layouts and shapes of the mesh, which take minutes together."""
     layouts = ("replicated", "sharded")
     chosen = [("comm", layout, shape) for layout in layouts for shape in MESHES]
     for case in ("ranpac", "er"):
         chosen += [(case, "sharded", (4, 2)), (case, "sharded", (1, 2))]
         chosen += [(case, "replicated", (8, 1))]
-    quick = [("ranpac", "sharded", (4, 2))]
-    return [
-        pytest.param(
-            case,
-            layout,
-            *shape,
-            marks=[] if (case, layout, shape) in quick else pytest.mark.full("devices"),
-        )
-        for case, layout, shape in chosen
-    ]
+    return [(case, layout, *shape) for case, layout, shape in chosen]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +43,7 @@ def alone(encoder: Encoder):
     return learn
 
 
+@pytest.mark.full("devices")
 @pytest.mark.parametrize(("case", "layout", "data", "model"), of_every_mesh())
 def test_any_mesh_learns_what_one_device_learns(
     alone, encoder: Encoder, case: str, layout: sharding.Layout, data: int, model: int

@@ -422,6 +422,7 @@ def test_a_total_that_is_not_known_yet():
 # real runs
 
 
+@pytest.mark.full("interruption")
 @pytest.mark.slow
 def test_a_run_that_was_stopped_shows_each_step_once(encoder_folder, tmp_path):
     flags = (

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -18,6 +17,9 @@ from mmcl_jax.types import Classes, Prediction, PyTree
 
 # What is compared with the classes; None: nothing, logits are read.
 View = Literal["layers", "queries"] | None
+
+# one program, where each of its twenty operations would have had its own
+_shrinkage = jax.jit(oas_shrinkage)
 
 
 class Gauge(NamedTuple):
@@ -86,7 +88,7 @@ def _spread(stats: Gaussians, group: int, own: np.ndarray) -> novelty.Spread | N
     count = np.asarray(stats.count)[own].sum()
     # features of a narrower tower are padded with zeros
     width = np.count_nonzero(np.diagonal(scatter))
-    share = oas_shrinkage(*map(jnp.float32, (scatter, count, max(width, 1))))
+    share = _shrinkage(*map(np.float32, (scatter, count, max(width, 1))))
     return novelty.spread(stats, group, own, float(share))
 
 
