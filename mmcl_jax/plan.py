@@ -147,7 +147,7 @@ def abstract_encoder(config: configs.Config, mesh: Mesh) -> pretrained.Encoder:
     options, layout = config.encoder, config.mesh.encoder
     if options.path.startswith(random_weights.PREFIX):
         spec, inputs = random_weights.describe(options.path)
-        weights = jax.eval_shape(lambda: encoders.init(jax.random.key(0), spec))
+        weights = encoders.shapes(spec)
     else:
         builtin = options.path == "builtin"
         name = build.BUILTIN_ENCODER if builtin else options.path

@@ -322,7 +322,7 @@ def test_full_size_is_well_formed(bench: Bench) -> None:
         for width in (768, 512)
     ]
     spec = clip(*towers, 512, 224, 16, 49408, 77, 49407)
-    frozen = jax.eval_shape(lambda: encoders.init(jax.random.key(0), spec))
+    frozen = encoders.shapes(spec)
     inputs = dataclasses.replace(
         bench.encoder.inputs, image_size=224, frames=8, context_length=77
     )

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.models import convolutional
-from mmcl_jax.models.initial_weights import init_linear
+from mmcl_jax.models.initial_weights import Normal, init_linear
 from mmcl_jax.models.specs import ConseSpec
 from mmcl_jax.models.tower import linear
 from mmcl_jax.ops.losses import unit_norm
@@ -45,13 +45,15 @@ def embed(
     return unit_norm(jnp.concatenate(parts, axis=1))
 
 
-def init(key: Key, spec: ConseSpec, embedding: int) -> PyTree:
+def init(
+    key: Key, spec: ConseSpec, embedding: int, normal: Normal = jax.random.normal
+) -> PyTree:
     """Returns random weights."""
     del embedding  # that of the spec
     keys = jax.random.split(key, 3)
     shape, names = (spec.stem.channels, spec.classes), (spec.classes, spec.words)
     head = {
-        "classes": init_linear(keys[1], shape, spec.stem.channels**-0.5),
-        "names": unit_norm(jax.random.normal(keys[2], names)),
+        "classes": init_linear(keys[1], shape, spec.stem.channels**-0.5, normal),
+        "names": unit_norm(normal(keys[2], names)),
     }
-    return {"stem": convolutional.init(keys[0], spec.stem), "head": head}
+    return {"stem": convolutional.init(keys[0], spec.stem, normal), "head": head}

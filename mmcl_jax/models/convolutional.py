@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmcl_jax.models.initial_weights import Normal
 from mmcl_jax.models.stem_specs import StemSpec
 from mmcl_jax.types import Key, PyTree
 
@@ -115,13 +116,13 @@ def stem(
     return _relu6(_pointwise(x, weights["last"])).mean((1, 2), keepdims=True)
 
 
-def init(key: Key, spec: StemSpec) -> PyTree:
+def init(key: Key, spec: StemSpec, normal: Normal = jax.random.normal) -> PyTree:
     """Returns random weights with variances of 2 / fan-in and biases of zero."""
     drawn = jax.random.split(key, 1 + 3 * len(spec.blocks()))
     keys = iter([*drawn, jax.random.fold_in(key, 1)])
 
     def convolution(inputs: int, shape: tuple[int, int]) -> PyTree:
-        kernel = (2 / inputs) ** 0.5 * jax.random.normal(next(keys), shape)
+        kernel = (2 / inputs) ** 0.5 * normal(next(keys), shape)
         return {"kernel": kernel, "bias": jnp.zeros(shape[1])}
 
     residuals = []

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mmcl_jax.models import conse, text, visual
+from mmcl_jax.models.initial_weights import Normal, no_draw
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.specs import (
     ConseSpec,
@@ -167,14 +168,19 @@ def embed_layers(
     return _embed_layers(reader, frozen[name], inputs, injection, blocks)
 
 
-def init(key: Key, spec: EncoderSpec) -> PyTree:
+def init(key: Key, spec: EncoderSpec, normal: Normal = jax.random.normal) -> PyTree:
     """Returns random weights of all towers and the logarithm of the logit scale."""
     keys = jax.random.split(key, len(spec.towers))
     weights = {}
     for k, (name, reader) in zip(keys, spec.towers, strict=True):
         module = {TextSpec: text, ConseSpec: conse}.get(type(reader), visual)
-        weights[name] = module.init(k, reader, spec.embedding)
+        weights[name] = module.init(k, reader, spec.embedding, normal)
     return weights | {"log_scale": jnp.log(1 / 0.07)}
+
+
+def shapes(spec: EncoderSpec) -> PyTree:
+    """Returns shape and dtype of every weight, float32."""
+    return jax.eval_shape(lambda: init(jax.random.key(0), spec, no_draw))
 
 
 def leaf_dtype(path: str, dtype: str) -> str:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmcl_jax.models.initial_weights import init_blocks, init_norm
+from mmcl_jax.models.initial_weights import Normal, init_blocks, init_norm
 from mmcl_jax.models.injection import Injection, prompt_length
 from mmcl_jax.models.layer_features import layer_features, token_means
 from mmcl_jax.models.layers import layer_norm
@@ -158,14 +158,15 @@ def _last_position(spec: TextSpec, ids: Int[Array, "b n"]) -> Int[Array, " b"]:
     return jnp.full(len(ids), ids.shape[1] - 1)
 
 
-def init(key: Key, spec: TextSpec, embedding: int) -> PyTree:
+def init(
+    key: Key, spec: TextSpec, embedding: int, normal: Normal = jax.random.normal
+) -> PyTree:
     """Returns random weights."""
-    keys = jax.random.split(key, 4)
-    width, normal = spec.trunk.width, jax.random.normal
+    keys, width = jax.random.split(key, 4), spec.trunk.width
     weights = {
         "tokens": 0.02 * normal(keys[0], (spec.vocabulary, width)),
         "positions": 0.01 * normal(keys[1], (spec.context_length, width)),
-        "blocks": init_blocks(keys[2], spec.trunk),
+        "blocks": init_blocks(keys[2], spec.trunk, normal),
         "first_norm" if spec.trunk.post_norm else "final_norm": init_norm((width,)),
         "projection": width**-0.5 * normal(keys[3], (width, embedding)),
     }

@@ -6,6 +6,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.models import convolutional
 from mmcl_jax.models.initial_weights import (
+    Normal,
     block_linears,
     init_blocks,
     init_linear,
@@ -228,23 +229,25 @@ def _patchify(
     return x.reshape(batch, rows * columns, -1)
 
 
-def init(key: Key, spec: VisualSpec, embedding: int) -> PyTree:
+def init(
+    key: Key, spec: VisualSpec, embedding: int, normal: Normal = jax.random.normal
+) -> PyTree:
     """Returns random weights."""
-    keys = jax.random.split(key, 5)
-    trunk, normal = spec.trunk, jax.random.normal
+    keys, trunk = jax.random.split(key, 5), spec.trunk
     width, std = trunk.width, trunk.width**-0.5
     count, inputs = spec.native_first + spec.patches, spec.patch_inputs
     weights = {
         "patch": inputs**-0.5 * normal(keys[0], (inputs, width)),
         "positions": std * normal(keys[2], (count, width)),
-        "blocks": init_blocks(keys[3], trunk),
+        "blocks": init_blocks(keys[3], trunk, normal),
         "post_norm": init_norm((width,)),
     }
     if spec.class_token:
         shape = (spec.class_frames, width) if spec.class_frames > 1 else (width,)
         weights["class"] = std * normal(keys[1], shape)
     if spec.stem is not None:
-        weights["stem"] = convolutional.init(jax.random.fold_in(key, 1), spec.stem)
+        drawn = jax.random.fold_in(key, 1)
+        weights["stem"] = convolutional.init(drawn, spec.stem, normal)
     if spec.patch_bias:
         weights["patch_bias"] = jnp.zeros(width)
     if spec.patch_norm:
@@ -254,16 +257,16 @@ def init(key: Key, spec: VisualSpec, embedding: int) -> PyTree:
     if spec.pool == "class":
         weights["projection"] = std * normal(keys[4], (width, embedding))
     else:
-        weights["head"] = _init_head(keys[4], trunk)
+        weights["head"] = _init_head(keys[4], trunk, normal)
     return weights
 
 
-def _init_head(key: Key, spec: TowerSpec) -> PyTree:
+def _init_head(key: Key, spec: TowerSpec, normal: Normal) -> PyTree:
     shapes, std = block_linears(spec), spec.width**-0.5
     keys = jax.random.split(key, len(shapes) + 1)
     head = {
-        name: init_linear(k, shape, std)
+        name: init_linear(k, shape, std, normal)
         for k, (name, shape) in zip(keys[1:], shapes.items(), strict=True)
     }
-    probe = std * jax.random.normal(keys[0], (spec.width,))
+    probe = std * normal(keys[0], (spec.width,))
     return head | {"probe": probe, "norm": init_norm((spec.width,))}

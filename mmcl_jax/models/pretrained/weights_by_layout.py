@@ -106,7 +106,7 @@ def write(spec: EncoderSpec, layout: Layout, frozen: PyTree) -> dict[str, np.nda
 @functools.lru_cache(maxsize=8)
 def _leaves(spec: EncoderSpec) -> tuple[dict[str, Shape], Any]:
     """Returns path and shape of every leaf in order, and the structure of the tree."""
-    tree = jax.eval_shape(lambda: encoder.init(jax.random.key(0), spec))
+    tree = encoder.shapes(spec)
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     named = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
