@@ -14,10 +14,8 @@ NEED_TORCH = ("towers", "methods")
 has_torch = importlib.util.find_spec("torch") is not None
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["gpu", *(pytest.param(n, marks=pytest.mark.full("benches")) for n in NEED_TORCH)],
-)
+@pytest.mark.full("benches")
+@pytest.mark.parametrize("name", ["gpu", *NEED_TORCH])
 def test_a_bench_runs(name: str, tmp_path: pathlib.Path):
     if name in NEED_TORCH and not has_torch:
         pytest.skip("PyTorch, which it compares with, is not installed")

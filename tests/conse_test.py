@@ -154,6 +154,7 @@ def _config(method: str, path: str = "lite0+minilm") -> config.Config:
     )
 
 
+@pytest.mark.full("encoders")
 def test_a_run_learns_from_embeddings_and_refuses_adapters(
     site: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

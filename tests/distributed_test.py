@@ -157,8 +157,13 @@ def test_jax_is_asked_and_told_what_it_is_to_know(
     ("environ", "message"),
     [
         ({}, "--coordinator=auto: no SLURM step"),
-        ({"SLURM_JOB_ID": "7"}, "start the program with srun"),
-        ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS=: expected host:port"),
+        *(
+            pytest.param(environ, message, marks=pytest.mark.full("slurm"))
+            for environ, message in (
+                ({"SLURM_JOB_ID": "7"}, "start the program with srun"),
+                ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS=: expected host"),
+            )
+        ),
     ],
 )
 def test_a_run_that_finds_no_cluster_says_so_in_one_line(

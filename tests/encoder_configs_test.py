@@ -23,6 +23,7 @@ _OLDER = {
 }
 
 
+@pytest.mark.full("encoders")
 @pytest.mark.parametrize("case", _OLDER)
 def test_older_blocks_are_merged_as_in_transformers(case: str) -> None:
     import transformers  # takes seconds, and one test needs it

@@ -98,6 +98,7 @@ def test_the_export_says_what_the_classifier_says(
 
 
 @pytest.mark.slow
+@pytest.mark.full("export")
 def test_prompts_and_layers_are_exported(
     classifier: from_workdir.Classifier,
     files: dict[str, list[str]],
@@ -235,6 +236,7 @@ def test_the_licence_of_an_encoder(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full("export")
 def test_any_number_of_samples_fits(classifier: from_workdir.Classifier) -> None:
     parts = standalone.parts(classifier)
     made, weights = program.make(parts, "image"), program.weights(parts)

@@ -304,6 +304,7 @@ def test_tables_and_parquet_files_extend_a_run(
     assert "listed" in found["tasks"][1]["name"]
 
 
+@FULL
 def test_what_another_run_has_kept_is_refused(
     folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -322,6 +323,7 @@ def test_what_another_run_has_kept_is_refused(
         _extend(made, runs[0], folders[1])
 
 
+@FULL
 def test_the_list_of_another_run_is_refused(
     folders: list[pathlib.Path], encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

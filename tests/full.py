@@ -14,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 # by the name that the mark `full` gives: files and folders that a test watches over
 PARTS = {
-    "benches": ("tests/bench",),
+    "benches": ("mmcl_jax/models", "tests/bench", "tests/bench_test.py"),
     "devices": (
         "mmcl_jax/methods",
         "mmcl_jax/parallel",
@@ -33,9 +33,20 @@ PARTS = {
         "tests/conse_test.py",
         "tests/encoder_configs_test.py",
         "tests/families_test.py",
+        "tests/input_references.py",
+        "tests/inputs_test.py",
         "tests/parity",
         "tests/published_folders_test.py",
         "tests/stem_test.py",
+        "tests/tokenization_test.py",
+    ),
+    "export": (
+        "mmcl_jax/methods",
+        "mmcl_jax/models",
+        "mmcl_jax/ops",
+        "mmcl_jax/serving",
+        "mmcl_jax/training",
+        "tests/export_test.py",
     ),
     "extension": (
         "mmcl_jax/methods",
@@ -98,7 +109,13 @@ PARTS = {
         "tests/sd_lora_test.py",
     ),
     "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),
-    "plan": ("mmcl_jax/plan.py", "mmcl_jax/planning", "tests/plan_test.py"),
+    "plan": (
+        "mmcl_jax/parallel",
+        "mmcl_jax/plan.py",
+        "mmcl_jax/planning",
+        "mmcl_jax/training",
+        "tests/plan_test.py",
+    ),
     # their commands, word for word
     "pages": (
         "README.md",
@@ -125,6 +142,7 @@ PARTS = {
         "mmcl_jax/parallel",
         "mmcl_jax/sweep.py",
         "mmcl_jax/sweeps",
+        "tests/distributed_test.py",
         "tests/slurm.py",
         "tests/slurm_test.py",
     ),
@@ -140,6 +158,13 @@ PARTS = {
         "requirements.lock",
         "requirements.txt",
         "tests/packaging_test.py",
+    ),
+    # of a run, which decode for it
+    "workers": (
+        "mmcl_jax/parallel",
+        "mmcl_jax/streams",
+        "tests/loader_test.py",
+        "tests/verification_test.py",
     ),
     # how hard its modalities are
     "world": (

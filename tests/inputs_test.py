@@ -56,6 +56,7 @@ def test_mistakes_are_noticed(name: str) -> None:
 
 @needs("torch", "transformers")
 @cases
+@pytest.mark.full("encoders")
 def test_references(name: str) -> None:
     case = references.CASES[name]
     spec = dataclasses.replace(references.SPEC, **case.changes)

@@ -78,9 +78,8 @@ def test_a_folder_is_learnt_and_evaluated(
     )
 
 
-@pytest.mark.parametrize(
-    "task", [pytest.param(0, marks=pytest.mark.full("interruption")), 1]
-)
+@pytest.mark.full("interruption")
+@pytest.mark.parametrize("task", [0, 1])
 def test_a_call_that_was_stopped_resumes(
     task: int,
     encoder_folder: pathlib.Path,

@@ -180,6 +180,7 @@ def test_errors_surface(threads: int, spec: InputSpec) -> None:
         _epoch(spec, 101, threads=threads)
 
 
+@pytest.mark.full("workers")
 def test_errors_of_processes_surface(spec: InputSpec) -> None:
     with pytest.raises(DataError, match="grey/100.png: too bright"):
         _epoch(spec, 101, worker_processes=1)
@@ -263,6 +264,7 @@ def _with_worker(folder: pathlib.Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.full("workers")
 def test_workers_finish_what_a_signal_should_end(tmp_path: pathlib.Path) -> None:
     with _with_worker(tmp_path) as process:
         assert process.stdin and process.stdout
@@ -277,6 +279,7 @@ def test_workers_finish_what_a_signal_should_end(tmp_path: pathlib.Path) -> None
         process.kill()
 
 
+@pytest.mark.full("workers")
 def test_workers_of_a_killed_run_end(tmp_path: pathlib.Path) -> None:
     with _with_worker(tmp_path) as process:
         assert process.stdout

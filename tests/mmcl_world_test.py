@@ -266,17 +266,8 @@ def test_samples_with_clutter_are_described_as_such() -> None:
     assert name.startswith(f"world-1.{CLUTTER_VERSION}:")
 
 
-@pytest.mark.parametrize(
-    "modality",
-    [
-        "text",
-        *(
-            pytest.param(name, marks=pytest.mark.full("world"))
-            for name in WORLD_MODALITIES
-            if name != "text"
-        ),
-    ],
-)
+@pytest.mark.full("world")
+@pytest.mark.parametrize("modality", WORLD_MODALITIES)
 def test_every_modality_is_about_equally_hard(modality: str) -> None:
     options = dataclasses.replace(
         _options("development"), tasks=4, modalities=(modality,)

@@ -251,6 +251,7 @@ def test_a_sharded_encoder_gathers_its_blocks_twice(remat: str) -> None:
     assert _exchanged(program, "all-reduce") < 2 * PROMPTS
 
 
+@pytest.mark.full("plan")
 def test_bytes_that_a_device_holds() -> None:
     spec, _ = random_weights.describe("random:clip_tiny")
     weights = encoders.shapes(spec)

@@ -104,6 +104,7 @@ def test_panels_that_show_nearly_the_same_are_one(tmp_path: pathlib.Path) -> Non
     assert {"average-given", "forgetting-given"} <= charts
 
 
+@pytest.mark.full("report")
 def test_files_beside_the_page(example: pathlib.Path) -> None:
     rows = list(csv.reader(lines(example / "accuracy-task-given.csv")))
     found = [[float(v) if v else np.nan for v in row[1:]] for row in rows[1:]]

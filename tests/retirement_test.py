@@ -89,6 +89,7 @@ def test_a_retired_class_is_not_answered_and_not_kept(
         reading.read_run(workdir)
 
 
+@pytest.mark.full("extension")
 def test_a_class_that_is_learnt_again_is_answered_again(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -228,6 +228,7 @@ def test_siglip_by_hand(tmp_path: pathlib.Path) -> None:
 
 @needs("transformers", "sentencepiece", "google.protobuf")
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+@pytest.mark.full("encoders")
 def test_sentencepiece_equals_transformers(tmp_path: pathlib.Path) -> None:
     import sentencepiece
     from transformers import SiglipTokenizer
@@ -341,6 +342,7 @@ def test_damaged_tables(
 
 @needs("sentencepiece")
 @pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")
+@pytest.mark.full("encoders")
 def test_damaged_sentencepiece(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "spiece.model"
     path.write_bytes(b"\xff" * 99)

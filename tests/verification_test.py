@@ -114,6 +114,7 @@ def test_a_sample_that_kills_its_process_is_told_apart(spec: InputSpec) -> None:
     assert found[20] == "grey/100.png: too bright"
 
 
+@pytest.mark.full("workers")
 def test_a_worker_that_is_killed_is_an_error(spec: InputSpec) -> None:
     records = [Record(Grey(i), 0, i) for i in (1, 2, 200, 3)]
     batches = epoch(
@@ -142,6 +143,7 @@ def test_a_sample_that_hangs_is_told_apart(spec: InputSpec, impatient: None) -> 
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="no /proc")
+@pytest.mark.full("workers")
 def test_a_worker_that_hangs_is_an_error(spec: InputSpec, impatient: None) -> None:
     records = [Record(Grey(i), 0, i) for i in (1, 2, 400, 3)]
     batches = epoch(

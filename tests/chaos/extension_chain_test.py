@@ -88,6 +88,7 @@ def test_a_chain_of_extensions_that_are_killed(
     assert streams[0] == streams[1]
 
 
+@pytest.mark.full("extension")
 def test_two_processes_do_not_extend_one_run(
     encoder_folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
