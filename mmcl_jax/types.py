@@ -5,6 +5,7 @@ written. Shape letters: `b` batch, `f` frames, `n` tokens, `w` width, `d` embedd
 `l` layers, `p` prompt length, `m` modalities, `C` classes of the stream.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.struct
@@ -15,6 +16,8 @@ PyTree = Any
 Params = PyTree
 Memory = PyTree
 Key = jax.Array
+# (key, shape) -> standard normal numbers, as `jax.random.normal` draws them
+DrawNormal = Callable[[Key, tuple[int, ...]], Array]
 Metrics = dict[str, Float[Array, ""]]
 # the step of a task that a method's function is called in
 Phase = Literal["prepare", "begin", "train", "observe", "end", "predict"]

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmcl_jax.models import convolutional
-from mmcl_jax.models.initial_weights import Normal, init_linear
+from mmcl_jax.models.initial_weights import init_linear
 from mmcl_jax.models.specs import ConseSpec
 from mmcl_jax.models.tower import linear
 from mmcl_jax.ops.losses import unit_norm
-from mmcl_jax.types import Key, PyTree
+from mmcl_jax.types import DrawNormal, Key, PyTree
 
 
 def embed(
@@ -46,7 +46,7 @@ def embed(
 
 
 def init(
-    key: Key, spec: ConseSpec, embedding: int, normal: Normal = jax.random.normal
+    key: Key, spec: ConseSpec, embedding: int, normal: DrawNormal = jax.random.normal
 ) -> PyTree:
     """Returns random weights."""
     del embedding  # that of the spec

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mmcl_jax.models.initial_weights import Normal
 from mmcl_jax.models.stem_specs import StemSpec
-from mmcl_jax.types import Key, PyTree
+from mmcl_jax.types import DrawNormal, Key, PyTree
 
 
 def _relu6(x: Array) -> Array:
@@ -116,7 +115,7 @@ def stem(
     return _relu6(_pointwise(x, weights["last"])).mean((1, 2), keepdims=True)
 
 
-def init(key: Key, spec: StemSpec, normal: Normal = jax.random.normal) -> PyTree:
+def init(key: Key, spec: StemSpec, normal: DrawNormal = jax.random.normal) -> PyTree:
     """Returns random weights with variances of 2 / fan-in and biases of zero."""
     drawn = jax.random.split(key, 1 + 3 * len(spec.blocks()))
     keys = iter([*drawn, jax.random.fold_in(key, 1)])

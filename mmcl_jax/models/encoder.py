@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mmcl_jax.models import conse, text, visual
-from mmcl_jax.models.initial_weights import Normal, no_draw
+from mmcl_jax.models.initial_weights import no_draw
 from mmcl_jax.models.injection import Injection
 from mmcl_jax.models.specs import (
     ConseSpec,
@@ -15,7 +15,7 @@ from mmcl_jax.models.specs import (
     VisualSpec,
 )
 from mmcl_jax.models.tower import Entered
-from mmcl_jax.types import Key, PyTree
+from mmcl_jax.types import DrawNormal, Key, PyTree
 
 # parts of names of weights that stay float32 in any encoder
 _FLOAT32 = ("norm", "projection", "head", "scale", "stem")
@@ -168,7 +168,7 @@ def embed_layers(
     return _embed_layers(reader, frozen[name], inputs, injection, blocks)
 
 
-def init(key: Key, spec: EncoderSpec, normal: Normal = jax.random.normal) -> PyTree:
+def init(key: Key, spec: EncoderSpec, normal: DrawNormal = jax.random.normal) -> PyTree:
     """Returns random weights of all towers and the logarithm of the logit scale."""
     keys = jax.random.split(key, len(spec.towers))
     weights = {}

@@ -1,16 +1,11 @@
 """Random weights of the parts that towers share."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from mmcl_jax.models.specs import TowerSpec
-from mmcl_jax.types import Key, PyTree
-
-# (key, shape) -> standard normal numbers, as `jax.random.normal` draws them
-Normal = Callable[[Key, tuple[int, ...]], Array]
+from mmcl_jax.types import DrawNormal, Key, PyTree
 
 
 def no_draw(key: Key, shape: tuple[int, ...]) -> Array:
@@ -31,7 +26,7 @@ def block_linears(spec: TowerSpec) -> dict[str, tuple[int, int]]:
 
 
 def init_blocks(
-    key: Key, spec: TowerSpec, normal: Normal = jax.random.normal
+    key: Key, spec: TowerSpec, normal: DrawNormal = jax.random.normal
 ) -> PyTree:
     """Returns random blocks with the initial scales of CLIP."""
     layers, width = spec.layers, spec.width
@@ -64,7 +59,7 @@ def init_blocks(
 
 
 def init_linear(
-    key: Key, shape: tuple[int, ...], std: float, normal: Normal = jax.random.normal
+    key: Key, shape: tuple[int, ...], std: float, normal: DrawNormal = jax.random.normal
 ) -> PyTree:
     """Returns random linear maps with kernels of `shape` and biases of zero."""
     kernel = std * normal(key, shape)

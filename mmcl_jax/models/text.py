@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmcl_jax.models.initial_weights import Normal, init_blocks, init_norm
+from mmcl_jax.models.initial_weights import init_blocks, init_norm
 from mmcl_jax.models.injection import Injection, prompt_length
 from mmcl_jax.models.layer_features import layer_features, token_means
 from mmcl_jax.models.layers import layer_norm
@@ -16,7 +16,7 @@ from mmcl_jax.models.tower import (
     plain_blocks,
 )
 from mmcl_jax.ops.losses import unit_norm
-from mmcl_jax.types import Key, PyTree
+from mmcl_jax.types import DrawNormal, Key, PyTree
 
 
 def embed(
@@ -159,7 +159,7 @@ def _last_position(spec: TextSpec, ids: Int[Array, "b n"]) -> Int[Array, " b"]:
 
 
 def init(
-    key: Key, spec: TextSpec, embedding: int, normal: Normal = jax.random.normal
+    key: Key, spec: TextSpec, embedding: int, normal: DrawNormal = jax.random.normal
 ) -> PyTree:
     """Returns random weights."""
     keys, width = jax.random.split(key, 4), spec.trunk.width

@@ -6,7 +6,6 @@ from jaxtyping import Array, Bool, Float
 
 from mmcl_jax.models import convolutional
 from mmcl_jax.models.initial_weights import (
-    Normal,
     block_linears,
     init_blocks,
     init_linear,
@@ -25,7 +24,7 @@ from mmcl_jax.models.tower import (
     split_heads,
 )
 from mmcl_jax.ops.losses import unit_norm
-from mmcl_jax.types import Key, PyTree
+from mmcl_jax.types import DrawNormal, Key, PyTree
 
 _PATCH_NORM_EPSILON = 1e-5
 
@@ -230,7 +229,7 @@ def _patchify(
 
 
 def init(
-    key: Key, spec: VisualSpec, embedding: int, normal: Normal = jax.random.normal
+    key: Key, spec: VisualSpec, embedding: int, normal: DrawNormal = jax.random.normal
 ) -> PyTree:
     """Returns random weights."""
     keys, trunk = jax.random.split(key, 5), spec.trunk
@@ -261,7 +260,7 @@ def init(
     return weights
 
 
-def _init_head(key: Key, spec: TowerSpec, normal: Normal) -> PyTree:
+def _init_head(key: Key, spec: TowerSpec, normal: DrawNormal) -> PyTree:
     shapes, std = block_linears(spec), spec.width**-0.5
     keys = jax.random.split(key, len(shapes) + 1)
     head = {
