@@ -157,12 +157,15 @@ def test_jax_is_asked_and_told_what_it_is_to_know(
     ("environ", "message"),
     [
         ({}, "--coordinator=auto: no SLURM step"),
-        *(
-            pytest.param(environ, message, marks=pytest.mark.full("slurm"))
-            for environ, message in (
-                ({"SLURM_JOB_ID": "7"}, "start the program with srun"),
-                ({"JAX_NUM_PROCESSES": "2"}, "JAX_COORDINATOR_ADDRESS=: expected host"),
-            )
+        pytest.param(
+            {"SLURM_JOB_ID": "7"},
+            "start the program with srun",
+            marks=pytest.mark.full("slurm"),
+        ),
+        pytest.param(
+            {"JAX_NUM_PROCESSES": "2"},
+            "JAX_COORDINATOR_ADDRESS=: expected host:port",
+            marks=pytest.mark.full("slurm"),
         ),
     ],
 )

@@ -15,6 +15,7 @@ from jax import export
 
 import mmcl_jax
 from mmcl_jax.errors import ConfigError, DataError
+from mmcl_jax.parallel import compiling
 from mmcl_jax.serving import card, exported, from_workdir, program, standalone
 from mmcl_jax.types import Context
 from tests import by_hand, helpers
@@ -155,6 +156,14 @@ def test_what_is_not_as_it_was_written_is_not_loaded(
         DataError, match=r"model\.json: no such file; expected an export"
     ):
         exported.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_weights_are_read_without_a_program(export_of_all: pathlib.Path) -> None:
+    compiled: list[str] = []
+    with compiling.watched(compiled.append, lambda _: None):
+        exported.load(export_of_all)
+    assert compiled == []
 
 
 def test_a_program_that_calls_other_code_is_refused(tmp_path: pathlib.Path) -> None:

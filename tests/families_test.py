@@ -42,6 +42,12 @@ def _weights(name: str):
     return encoders.shapes(SIZES[name])
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_shapes_are_those_of_weights_that_are_drawn(name: str) -> None:
+    key = jax.random.key(0)
+    assert _weights(name) == jax.eval_shape(lambda: encoders.init(key, SIZES[name]))
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameter_counts_are_the_published_ones(name: str) -> None:
     leaves = jax.tree.leaves(_weights(name))

@@ -17,6 +17,8 @@ PARTS = {
     "benches": ("mmcl_jax/models", "tests/bench", "tests/bench_test.py"),
     "devices": (
         "mmcl_jax/methods",
+        "mmcl_jax/models",
+        "mmcl_jax/ops",
         "mmcl_jax/parallel",
         "mmcl_jax/training",
         "tests/contract.py",
@@ -41,6 +43,7 @@ PARTS = {
         "tests/tokenization_test.py",
     ),
     "export": (
+        "mmcl_jax/export.py",
         "mmcl_jax/methods",
         "mmcl_jax/models",
         "mmcl_jax/ops",
@@ -49,7 +52,9 @@ PARTS = {
         "tests/export_test.py",
     ),
     "extension": (
+        "mmcl_jax/extend.py",
         "mmcl_jax/methods",
+        "mmcl_jax/streams",
         "mmcl_jax/training",
         "mmcl_jax/workdir",
         "tests/capacity_test.py",
@@ -63,6 +68,8 @@ PARTS = {
         "mmcl_jax/files.py",
         "mmcl_jax/modalities",
         "mmcl_jax/models/pretrained",
+        "mmcl_jax/report/run_loader.py",
+        "mmcl_jax/serving/from_workdir.py",
         "mmcl_jax/streams",
         "mmcl_jax/workdir",
         "tests/chaos/forgery.py",
@@ -74,6 +81,7 @@ PARTS = {
     "interruption": (
         "mmcl_jax/main.py",
         "mmcl_jax/parallel",
+        "mmcl_jax/serving/learner.py",
         "mmcl_jax/training",
         "mmcl_jax/workdir",
         "tests/chaos",
@@ -110,6 +118,8 @@ PARTS = {
     ),
     "notebooks": ("docs/notebooks", "mmcl_jax/analysis", "tests/notebooks_test.py"),
     "plan": (
+        "mmcl_jax/methods",
+        "mmcl_jax/models",
         "mmcl_jax/parallel",
         "mmcl_jax/plan.py",
         "mmcl_jax/planning",
@@ -131,6 +141,7 @@ PARTS = {
     ),
     # pages of long streams and many runs
     "report": (
+        "mmcl_jax/analysis",
         "mmcl_jax/report",
         "mmcl_jax/workdir",
         "tests/pages.py",

@@ -2,11 +2,13 @@
 
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mmcl_jax.errors import SaveError
+from mmcl_jax.parallel import compiling, sharding
 from mmcl_jax.workdir.snapshots import CHECKSUMS, Snapshots
 
 
@@ -29,6 +31,25 @@ def test_a_state_comes_back_as_it_was(three: Snapshots):
     assert results == {"number": 1, "missing": None}
     assert [three.damage(number) for number in range(3)] == [None] * 3
     three.close()
+
+
+def test_arrays_that_all_devices_hold_are_written_without_a_program(
+    tmp_path: pathlib.Path,
+) -> None:
+    everywhere = sharding.replicated(sharding.make_mesh(jax.devices()))
+    assert everywhere.num_devices == 8
+    # of lengths that no other test has
+    values = {str(n): np.arange(8.0 * n, dtype=np.float32) for n in (391, 397)}
+    state = jax.device_put(values, everywhere)
+    states, compiled = Snapshots(tmp_path / "states"), []
+    with compiling.watched(compiled.append, lambda _: None):
+        states.save(0, state, {})
+    assert compiled == []
+    found, _ = states.restore(0, state)
+    for name, array in found.items():
+        assert array.sharding == everywhere
+        np.testing.assert_array_equal(array, values[name])
+    states.close()
 
 
 @pytest.mark.parametrize("how", ["flipped", "shorter", "longer", "missing", "strange"])

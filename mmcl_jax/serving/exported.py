@@ -276,7 +276,8 @@ def _checked(
 def _tensors(path: pathlib.Path, described: dict[str, Any]) -> dict[str, jax.Array]:
     """Reads a file of tensors; safetensors itself has no bfloat16 without PyTorch."""
     return {
-        name: jnp.asarray(
+        # `jnp.asarray` would compile a program for every shape
+        name: jax.device_put(
             np.frombuffer(view["data"], jnp.dtype(described[name]["dtype"])).reshape(
                 view["shape"]
             )

@@ -5,7 +5,6 @@ import dataclasses
 import os
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mmcl_jax.errors import WorkdirError
@@ -146,6 +145,6 @@ def _restore(store: Snapshots, number: int, run: Run) -> LearnerState:
     except (KeyError, TypeError, ValueError) as error:
         raise foreign(store.path(number), error) from error
     # Predictions do not use the optimizer.
-    none = jnp.zeros((), jnp.int32)
+    none = jax.device_put(np.int32(0))
     state = LearnerState(**learnt, optimizer=None, step=none, refused=none)
     return run.learner.grow(state, capacity.of_stream(run.stream))

@@ -40,10 +40,10 @@ def _of_one_replica(leaf: PyTree) -> PyTree:
     Orbax would have each device write its slice, cut by a program of its own for every
     shape: that takes seconds, and writing such arrays does not.
     """
-    if isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
-        if leaf.is_fully_replicated:
-            return leaf.addressable_data(0)
-    return leaf
+    if not isinstance(leaf, jax.Array):
+        return leaf
+    whole = leaf.is_fully_addressable and leaf.is_fully_replicated
+    return leaf.addressable_data(0) if whole else leaf
 
 
 class Snapshots:
