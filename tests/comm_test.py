@@ -61,7 +61,9 @@ def _learn_by_hand(bench: Bench, values: Sequence[float]) -> list[dict[str, Any]
     [
         pytest.param("comm", (1, 3 / 2, 7 / 3), marks=pytest.mark.xdist_group("comm")),
         pytest.param(
-            "comm plain", (1, 2, 4), marks=pytest.mark.xdist_group("comm plain")
+            "comm plain",
+            (1, 2, 4),
+            marks=[pytest.mark.xdist_group("comm plain"), pytest.mark.full("methods")],
         ),
     ],
 )
@@ -104,7 +106,13 @@ def test_a_new_modality_starts_from_its_only_relative(benches) -> None:
         for state in (history.begun[text], history.initial)
     ]
     assert_same(*text_adapters)
-    plain = benches("comm plain").history
+
+
+@pytest.mark.xdist_group("comm plain")
+@pytest.mark.full("methods")
+def test_without_a_warm_start_a_new_modality_starts_as_drawn(benches) -> None:
+    plain, tasks = benches("comm plain").history, benches("comm plain").tasks
+    video = next(i for i, (name, _) in enumerate(tasks) if name == "video")
     assert_same(
         plain.begun[video].params["adapters"]["visual"]["prompts"][1],
         plain.initial.params["adapters"]["visual"]["prompts"][1],
